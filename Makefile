@@ -1,0 +1,70 @@
+# make install | demo | test | lint | serve | bench | constraints | clean
+#
+#   PYTHON       the interpreter the environment is made with (3.11 or 3.12)
+#   TORCH_INDEX  another package index for torch alone. On Linux the default wheel brings CUDA along;
+#                without a GPU the small one is enough:
+#                make install TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+TORCH := torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := -m pip --disable-pip-version-check --quiet
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: install demo test lint serve bench constraints clean
+
+export RAY_USAGE_STATS_ENABLED := 0
+
+install: $(STAMP)
+
+# torch comes first and alone, so that TORCH_INDEX names its wheel and nothing else.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null || { \
+	  echo "Raycommend needs Python 3.11 or 3.12, but '$(PYTHON)' is" \
+	    "$$($(PYTHON) --version 2>/dev/null || echo not there). Try: make install PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "[1/3] making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
+	@echo "[2/3] installing $(TORCH)$(if $(TORCH_INDEX), from $(TORCH_INDEX)) (one large file)"
+	@$(BIN)/python $(PIP) install --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	@echo "[3/3] installing Raycommend and $$(grep -c == constraints.txt) pinned packages"
+	@$(BIN)/python $(PIP) install --constraint constraints.txt --editable ".[demo,dev]"
+	@touch $@
+	@echo "installed in $(VENV)"
+
+demo: install
+	@$(BIN)/recsys demo
+
+test: install lint
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+serve: install
+	@$(BIN)/recsys serve --config recipes/demo.yaml
+
+bench: install
+	@$(BIN)/python -m benchmarks
+
+# Newest versions that pyproject.toml allows, resolved in an environment of their own. Run the tests after.
+constraints:
+	@$(PYTHON) -m venv --clear build/constraints
+	@echo "resolving the newest versions (slow: installs everything once)"
+	@build/constraints/bin/python $(PIP) install --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	@build/constraints/bin/python $(PIP) install --editable ".[demo,dev]"
+	@{ grep '^#' constraints.txt; \
+	  build/constraints/bin/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' \
+	    | grep -Ev '^(nvidia-|cuda-|triton)'; } > constraints.new
+	@mv constraints.new constraints.txt
+	@rm -rf build/constraints
+	@echo "wrote constraints.txt"
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

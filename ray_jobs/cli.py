@@ -1,0 +1,113 @@
+"""`recsys <job>`: one command line for all jobs; `python -m ray_jobs.<job>` is the same code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import time
+
+from recsys.config import load_recipe
+from recsys.errors import RaycommendError
+
+#: Job -> what it does, and the job that usually follows.
+JOBS = {
+    "prepare": ("raw log -> checked, pseudonymous histories and catalogue", "tune"),
+    "train": ("fine-tune one recipe (Ray Train)", "embed"),
+    "tune": ("search learning rate and batch size (Ray Tune), keep the winner", "embed"),
+    "embed": ("encode the catalogue and write the bundle", "evaluate"),
+    "evaluate": ("rank the whole catalogue for the test window, beside baselines", "promote"),
+    "promote": ("let the bundle become champion if it beats the incumbent", "serve"),
+    "rollback": ("make the previous champion the champion again", "serve"),
+    "pipeline": ("prepare -> tune -> embed -> evaluate -> promote", "serve"),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of `recsys`."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] in (["serve"], ["demo"]):
+        _hand_over(arguments[0], arguments[1:])
+    parser = argparse.ArgumentParser(
+        prog="recsys", description="Parquet logs in, an autoscaling ranking service out."
+    )
+    subparsers = parser.add_subparsers(dest="job", required=True, metavar="JOB")
+    for name, (text, _) in JOBS.items():
+        _add_options(subparsers.add_parser(name, help=text, description=text))
+    subparsers.add_parser(
+        "serve", help="serve the champion on Ray Serve (see `recsys serve --help`)"
+    )
+    subparsers.add_parser("demo", help="the whole way on a real log, then ask the service")
+    options = parser.parse_args(arguments)
+    sys.exit(_run(options.job, options))
+
+
+def job_main(job: str) -> None:
+    """Entry point of `python -m ray_jobs.<job>`."""
+    parser = argparse.ArgumentParser(prog=f"python -m ray_jobs.{job}", description=JOBS[job][0])
+    _add_options(parser)
+    sys.exit(_run(job, parser.parse_args()))
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", required=True, metavar="FILE", help="the recipe, e.g. recipes/demo.yaml"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="A.B=C", dest="overrides",
+        help="override one key of the recipe; may be given again",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check recipe and input, say what would be done, do nothing",
+    )
+
+
+def _run(job: str, options: argparse.Namespace) -> int:
+    try:
+        recipe = load_recipe(options.config, options.overrides)
+        module = importlib.import_module(f"ray_jobs.{job}")
+        if options.dry_run:
+            for line in module.plan(recipe):
+                print(f"would {line}")
+            return 0
+        started = time.monotonic()
+        output = module.run(recipe)
+        for line in module.report(recipe):
+            print(line)
+        print(f"{job}: done in {time.monotonic() - started:.0f} s -> {output}")
+        follower = JOBS[job][1]
+        print(f"next: recsys {follower} --config {options.config}")
+        return 0
+    except KeyboardInterrupt:
+        print(f"{job}: interrupted; run the same command to go on", file=sys.stderr)
+        return 130
+    except BaseException as error:
+        ours = our_error(error)
+        if ours is None:
+            raise
+        print(f"{job}: {ours}", file=sys.stderr)
+        return ours.exit_code
+
+
+def our_error(error: BaseException | None) -> RaycommendError | None:
+    """The error of ours that Ray wrapped, if there is one."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, RaycommendError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+    return None
+
+
+def _hand_over(command: str, arguments: list[str]) -> None:
+    """Become the other program: jobs and service share no code but `recsys`."""
+    module = "serve" if command == "serve" else "ray_jobs.demo"
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""Raw log -> prepared data: checked, pseudonymous, bucketed by user, cut by time.
+
+    python -m ray_jobs.prepare --config recipes/demo.yaml
+
+Each part of the log is split into user-hash buckets in storage; then one task builds one bucket's
+histories. Ray Data shards and schedules, Polars works inside a shard, memory is bounded by the bucket.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from ray_jobs.cluster import connected
+from recsys.adapters import Part, open_adapter
+from recsys.catalogue import ITEMS_FILE, TEXTS_FILE, Catalogue, build_catalogue, check_items
+from recsys.config import Recipe, target_codes
+from recsys.errors import DataError
+from recsys.files import whole_folder, write_json
+from recsys.histories import UserEvents, ask, build_histories
+from recsys.language_model import fingerprint, load_tokenizer, locate
+from recsys.logs import (
+    check_events,
+    drop_crowded_users,
+    enforce_quarantine_limit,
+    map_event_types,
+    reasons,
+)
+from recsys.prepared import (
+    CATALOGUE_DIR,
+    HISTORIES_DIR,
+    PREPARED,
+    QUARANTINE_DIR,
+    STATS_FILE,
+    SUMMARY_FILE,
+    WINDOWS,
+    count_items,
+    cut_us,
+)
+from recsys.privacy import load_key, pseudonymise
+from recsys.schema import EVENTS, Col
+
+FORMAT = 1
+
+
+def plan(recipe: Recipe) -> list[str]:
+    """What a run would do; reads only the log's footers."""
+    parts = open_adapter(recipe.data).parts()
+    rows = sum(part.num_rows for part in parts)
+    return [
+        f"read {rows:,} rows in {len(parts)} parts ({recipe.data.adapter})",
+        f"split them into {recipe.data.num_buckets} user buckets and build the histories",
+        f"write {recipe.root / PREPARED}",
+    ]
+
+
+def run(recipe: Recipe) -> Path:
+    """Prepare the recipe's log.
+
+    Returns:
+        The folder with the prepared data.
+
+    Raises:
+        DataError: the log or the catalogue cannot be used; nothing is written.
+    """
+    adapter = open_adapter(recipe.data)
+    parts = adapter.parts()
+    key = load_key(recipe.privacy, recipe.root, create=True)
+    with connected(recipe.ray), whole_folder(recipe.root / PREPARED) as out:
+        for name in (HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR, "buckets", "counts"):
+            (out / name).mkdir()
+        catalogue = _write_catalogue(recipe, adapter.read_items(), out)
+        split = _Split(recipe, key, out, int(time.time() * 1e6))
+        read = _each([{"number": n, **asdict(part)} for n, part in enumerate(parts)], split)
+        build = _Build(recipe, out, max(row["latest_us"] for row in read) + 1)
+        built = _each([{"bucket": b} for b in range(recipe.data.num_buckets)], build)
+        _finish(recipe, out, catalogue, read, built)
+    return recipe.root / PREPARED
+
+
+def _each(rows: list[dict[str, Any]], task: Any) -> list[dict[str, Any]]:
+    """Run `task` on every row, one Ray Data task each; the results in the rows' order."""
+    import ray.data
+
+    numbered = [{"order": order, **row} for order, row in enumerate(rows)]
+    done = ray.data.from_items(numbered, override_num_blocks=len(rows)).map(task).take_all()
+    return sorted(done, key=lambda row: row["order"])
+
+
+def _write_catalogue(recipe: Recipe, items: pl.DataFrame, out: Path) -> Catalogue:
+    source = recipe.data.source or recipe.data.adapter
+    good, bad = check_items(items, recipe.data.text_fields)
+    bad = bad.with_columns(pl.lit(f"{source} (items)").alias(Col.source))
+    enforce_quarantine_limit(
+        bad,
+        items.height,
+        recipe.data.max_quarantine_fraction,
+        what="items",
+        kept_at="the items table",
+    )
+    if good.is_empty():
+        raise DataError("the catalogue holds no items", where=f"{source} (items)", mend="add items")
+    bad.write_parquet(out / QUARANTINE_DIR / "items.parquet")
+    tokenizer = load_tokenizer(locate(recipe.model.language_model), recipe.data.max_tokens)
+    numbered, texts = build_catalogue(good, tokenizer)
+    numbered.write_parquet(out / CATALOGUE_DIR / ITEMS_FILE)
+    texts.write_parquet(out / CATALOGUE_DIR / TEXTS_FILE)
+    return Catalogue(numbered, texts)
+
+
+@lru_cache(maxsize=2)
+def _item_rows(path: Path) -> pl.DataFrame:
+    """Item id -> row; read once a worker process."""
+    return pl.read_parquet(path, columns=[Col.item, Col.item_row], glob=False)
+
+
+@dataclass(frozen=True)
+class _Split:
+    """One part of the raw log -> bucket files and quarantine."""
+
+    recipe: Recipe
+    key: bytes
+    out: Path
+    now_us: int
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        data = self.recipe.data
+        part = Part(row["path"], row["first_group"], row["last_group"], row["num_rows"])
+        raw = open_adapter(data).read_events(part)
+        mapped, left_out = map_event_types(raw, data.event_types)
+        items = _item_rows(self.out / CATALOGUE_DIR / ITEMS_FILE)
+        latest = self.now_us + data.max_clock_skew_s * 1_000_000
+        good, bad = check_events(mapped, latest_us=latest, known_items=items[Col.item])
+        users = pseudonymise(good[Col.user], self.key)
+        bucket = users.str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64) % data.num_buckets
+        ready = good.with_columns(users, bucket.alias("bucket")).join(items, on=Col.item)
+        if data.cuts.end is not None:
+            ready = ready.filter(pl.col(Col.timestamp) < data.cuts.end)
+        for (number,), frame in ready.partition_by("bucket", as_dict=True).items():
+            folder = self.out / "buckets" / f"{number:05d}"
+            folder.mkdir(exist_ok=True)
+            frame.drop("bucket").write_parquet(folder / f"{row['number']:05d}.parquet")
+        quarantine = bad.with_columns(
+            pl.lit(part.path).alias(Col.source),
+            pseudonymise(bad[Col.user], self.key).alias(Col.user),
+        )
+        quarantine.write_parquet(self.out / QUARANTINE_DIR / f"part-{row['number']:05d}.parquet")
+        latest = (
+            ready.select(pl.col(Col.timestamp).dt.epoch("us").max()).item() if ready.height else 0
+        )
+        return {
+            "order": row["order"],
+            "rows": raw.height,
+            "left_out": left_out,
+            "latest_us": latest,
+        }
+
+
+@dataclass(frozen=True)
+class _Build:
+    """One bucket -> a shard of histories, item counts as of each cut, baskets in each window."""
+
+    recipe: Recipe
+    out: Path
+    end_us: int
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        number = row["bucket"]
+        files = sorted((self.out / "buckets" / f"{number:05d}").glob("*.parquet"))
+        result = {"order": row["order"], "users": 0, "events": 0, "duplicates": 0}
+        result |= {f"{window}_baskets": 0 for window in WINDOWS} | {"learnable": 0, "sha256": ""}
+        if not files:
+            return result
+        events = pl.concat([pl.read_parquet(path, glob=False) for path in files])
+        kept, crowded = drop_crowded_users(events, self.recipe.data.max_events_per_user)
+        if crowded.height:
+            crowded = crowded.select(*EVENTS.names, Col.reason)
+            crowded = crowded.with_columns(pl.lit("the whole log").alias(Col.source))
+            crowded.write_parquet(self.out / QUARANTINE_DIR / f"users-{number:05d}.parquet")
+        once = kept.unique([Col.user, Col.item, Col.event_type, Col.timestamp, Col.session])
+        if once.is_empty():
+            return result
+        table = build_histories(once)
+        path = self.out / HISTORIES_DIR / f"bucket-{number:05d}.parquet"
+        pq.write_table(table, path, compression="zstd")
+        users = UserEvents.from_arrow(table)
+        codes = target_codes(self.recipe)
+        cuts = cut_us(self.recipe.data.cuts)
+        for name, moment in cuts.items():
+            as_of = self.end_us if moment is None else moment
+            counts = count_items(users, as_of, codes).with_columns(pl.lit(name).alias("as_of"))
+            counts.write_parquet(self.out / "counts" / f"{number:05d}-{name}.parquet")
+        for window, (start, end) in WINDOWS.items():
+            asked = ask(users, start=cuts[start] or 0, end=cuts[end], target_codes=codes)
+            result[f"{window}_baskets"] = len(asked)
+        learned = ask(users.before(cuts["head"] or 0), start=0, end=None, target_codes=codes)
+        result["learnable"] = int((learned.histories.lengths > 0).sum())
+        result |= {
+            "users": len(users),
+            "events": once.height,
+            "duplicates": kept.height - once.height,
+        }
+        result["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return result
+
+
+def _finish(
+    recipe: Recipe,
+    out: Path,
+    catalogue: Catalogue,
+    read: list[dict[str, Any]],
+    built: list[dict[str, Any]],
+) -> None:
+    """Gather the tasks' results, refuse a log nothing can be learned from, write the summary."""
+    import shutil
+
+    quarantined = [
+        pl.read_parquet(path, glob=False)
+        for path in sorted((out / QUARANTINE_DIR).glob("*.parquet"))
+        if path.name != "items.parquet"
+    ]
+    num_rows = sum(row["rows"] for row in read)
+    final = recipe.root / PREPARED
+    enforce_quarantine_limit(
+        pl.concat([frame.select(*EVENTS.names, Col.reason, Col.source) for frame in quarantined]),
+        num_rows,
+        recipe.data.max_quarantine_fraction,
+        what="events",
+        kept_at=_keep_quarantine(recipe, out),
+    )
+    counts = {
+        "rows": num_rows,
+        "left_out": sum(row["left_out"] for row in read),
+        "items": catalogue.num_items,
+        "texts": catalogue.num_texts,
+        **{
+            name: sum(row[name] for row in built)
+            for name in (
+                "users",
+                "events",
+                "duplicates",
+                *(f"{window}_baskets" for window in WINDOWS),
+            )
+        },
+    }
+    _refuse_unusable(recipe, counts, sum(row["learnable"] for row in built))
+    partial = pl.concat(
+        [pl.read_parquet(path, glob=False) for path in sorted((out / "counts").iterdir())]
+    )
+    stats = partial.group_by("as_of", Col.item_row).agg(
+        pl.col("num_events", "num_targets", "num_recent").sum()
+    )
+    stats.sort("as_of", Col.item_row).write_parquet(out / STATS_FILE)
+    digest = hashlib.sha256("".join(row["sha256"] for row in built).encode())
+    digest.update(catalogue.fingerprint.encode())
+    cuts = cut_us(recipe.data.cuts)
+    end = recipe.data.cuts.end
+    summary = {
+        "format": FORMAT,
+        "recipe": recipe.resolved(),
+        "recipe_hash": recipe.fingerprint(),
+        "data_fingerprint": digest.hexdigest()[:16],
+        "catalogue_fingerprint": catalogue.fingerprint,
+        "language_model": fingerprint(locate(recipe.model.language_model)),
+        "cuts_us": cuts | {"end": int(end.timestamp() * 1e6) if end else None},
+        "counts": counts,
+        "quarantined": reasons(quarantined),
+    }
+    write_json(out / SUMMARY_FILE, summary)
+    for name in ("buckets", "counts"):
+        shutil.rmtree(out / name)
+    assert final.parent == out.parent
+
+
+def _keep_quarantine(recipe: Recipe, out: Path) -> Path:
+    """Copy the quarantine beside the output, so that it outlives a run that is refused."""
+    import shutil
+
+    kept = recipe.root / QUARANTINE_DIR
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(out / QUARANTINE_DIR, kept)
+    return kept
+
+
+def _refuse_unusable(recipe: Recipe, counts: dict[str, int], learnable: int) -> None:
+    source = recipe.data.source or recipe.data.adapter
+    targets = ", ".join(recipe.data.target_events)
+    if not learnable:
+        raise DataError(
+            f"nothing to learn: no user has a {targets} event before {recipe.data.cuts.head_at:%Y-%m-%d} that "
+            "follows an event at an earlier time",
+            where=source, field="data.cuts.head", value=str(recipe.data.cuts.head_at),
+            mend="check the cuts, data.target_events and that user ids repeat",
+        )  # fmt: skip
+    for window, (start, _) in WINDOWS.items():
+        if not counts[f"{window}_baskets"]:
+            moment = getattr(recipe.data.cuts, "head_at" if start == "head" else start)
+            raise DataError(
+                f"the {window} window holds no {targets} event", where=source, field=f"data.cuts.{start}",
+                value=str(moment), mend="move data.cuts into the time the log covers",
+            )  # fmt: skip
+
+
+def report(recipe: Recipe) -> list[str]:
+    """What a finished run made."""
+    from recsys.prepared import Prepared
+
+    prepared = Prepared.open(recipe.root)
+    counts = prepared.summary["counts"]
+    lines = [
+        f"{counts['events']:,} events of {counts['users']:,} users, {counts['items']:,} items with "
+        f"{counts['texts']:,} distinct texts",
+        f"baskets: head {counts['head_baskets']:,}, valid {counts['valid_baskets']:,}, "
+        f"test {counts['test_baskets']:,}",
+    ]
+    if prepared.summary["quarantined"]:
+        lines.append(f"quarantined: {prepared.summary['quarantined']} (in {QUARANTINE_DIR}/)")
+    return lines
+
+
+if __name__ == "__main__":
+    from ray_jobs.cli import job_main
+
+    job_main("prepare")

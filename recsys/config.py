@@ -1,0 +1,444 @@
+"""The recipe: everything that decides a run, as data, checked once at load.
+
+A recipe is a YAML file, read into frozen models. A key it does not know is an error that names the
+nearest key it does; settings that contradict each other are refused here, not an hour later.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from recsys.errors import RecipeError
+from recsys.schema import EVENT_CODE, EVENT_TYPES, TEXT_FIELDS
+
+EventName = Literal["impression", "view", "click", "add_to_cart", "purchase"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Cuts(Section):
+    """The global time cut, UTC: train < valid <= validation < test <= test window (< end).
+
+    The last part of the training window, [head, valid), teaches the scoring head and not the encoders:
+    the head must see the encoders' scores as they are on baskets they have not learned.
+    """
+
+    head: dt.datetime | None = None
+    """Default: 28 days before `valid`."""
+    valid: dt.datetime
+    test: dt.datetime
+    end: dt.datetime | None = None
+
+    @field_validator("head", "valid", "test", "end")
+    @classmethod
+    def _utc(cls, value: dt.datetime | None) -> dt.datetime | None:
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=dt.UTC)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Cuts:
+        if self.test <= self.valid:
+            raise ValueError(
+                f"data.cuts.test ({self.test}) must lie after data.cuts.valid ({self.valid})"
+            )
+        if self.head is not None and self.head >= self.valid:
+            raise ValueError(
+                f"data.cuts.head ({self.head}) must lie before data.cuts.valid ({self.valid})"
+            )
+        if self.end is not None and self.end <= self.test:
+            raise ValueError(
+                f"data.cuts.end ({self.end}) must lie after data.cuts.test ({self.test})"
+            )
+        return self
+
+    @property
+    def head_at(self) -> dt.datetime:
+        """Start of the head's window."""
+        return self.head or self.valid - dt.timedelta(days=28)
+
+
+class Data(Section):
+    """Where the log lies and how it is read."""
+
+    adapter: Literal["completejourney", "canonical"] = "canonical"
+    source: str | None = None
+    """Folder or object-store URI that holds `events/` and `items/` (or `events.parquet`, `items.parquet`)."""
+    event_types: dict[str, EventName | None] = {}
+    """The log's own event names -> canonical ones; `null` leaves an event type out."""
+    target_events: Annotated[tuple[EventName, ...], Field(min_length=1)] = ("purchase",)
+    """The events that count as the wish fulfilled: training targets and relevant items."""
+    cuts: Cuts
+    text_fields: tuple[str, ...] = TEXT_FIELDS
+    max_tokens: Positive = 32
+    num_buckets: Positive = 16
+    max_events_per_user: Positive = 20_000
+    max_quarantine_fraction: Fraction = 0.01
+    max_clock_skew_s: Annotated[int, Field(ge=0)] = 300
+    """How far a timestamp may lie in the future before its row is quarantined."""
+
+    @field_validator("text_fields")
+    @classmethod
+    def _known_fields(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in TEXT_FIELDS:
+                raise ValueError(f"unknown text field {name!r}; use {', '.join(TEXT_FIELDS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _source_given(self) -> Data:
+        if self.adapter == "canonical" and not self.source:
+            raise ValueError("data.source is needed with data.adapter=canonical")
+        return self
+
+
+class Privacy(Section):
+    """The key that turns user ids into pseudonyms."""
+
+    key_env: str = "RAYCOMMEND_PSEUDONYM_KEY"
+    """Environment variable with the key; it wins over the file."""
+    key_file: str | None = None
+    """File with the key; made (mode 0600) if missing. Default: `pseudonym.key` in the run folder."""
+
+
+class Model(Section):
+    """The item encoder, the user encoder and the scoring head."""
+
+    language_model: str = "minilm"
+    """`minilm` (comes with the package), or a Hugging Face name or folder of a BERT-like encoder."""
+    tuning: Literal["frozen", "last_n", "full"] = "last_n"
+    last_n: Positive = 1
+    dim: Positive = 128
+    num_layers: Positive = 2
+    num_heads: Positive = 4
+    dropout: Fraction = 0.1
+    max_history: Positive = 128
+    """Events of a user that the encoder reads (the side features read them all)."""
+    id_dropout: Fraction = 0.3
+    """Share of items whose id vector is hidden in a training step, so that text alone works too."""
+    min_events_for_id: Positive = 5
+    """Items with fewer training events have no id vector: too little to learn one from."""
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Model:
+        if self.dim % self.num_heads:
+            raise ValueError(
+                f"model.dim ({self.dim}) must be a multiple of model.num_heads ({self.num_heads})"
+            )
+        return self
+
+
+class Train(Section):
+    """One training run."""
+
+    num_workers: Positive = 2
+    use_gpu: bool = False
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    epochs: Positive = 3
+    batch_size: Positive = 32
+    """Users in a step of one worker."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    language_model_lr_factor: Annotated[float, Field(ge=0)] = 0.05
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup_fraction: Fraction = 0.1
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    patience: Positive = 2
+    """Epochs without a better validation nDCG@10 before training stops."""
+    num_negatives: Positive = 4096
+    fresh_texts_per_step: Positive | None = 96
+    """Distinct texts a worker encodes with gradient in a step; `null`: all of the batch's."""
+    max_vector_age: Positive = 400
+    """Steps after which a cached text vector is encoded anew when a batch needs it."""
+    event_weights: dict[EventName, Annotated[float, Field(ge=0)]] = {}
+    """Loss weight of a target by its event type; 1 where not given."""
+    windows_per_user: Positive = 2
+    """Windows of `model.max_history` events taken from a user in an epoch, if the history is that long."""
+    head_rows: Positive = 4000
+    """Baskets that the scoring head is fitted on (a seeded sample if there are more)."""
+    valid_rows: Positive = 2000
+    """Validation baskets ranked after each epoch (a seeded sample if there are more)."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+
+
+class Range(Section):
+    """A log-uniform range."""
+
+    low: Annotated[float, Field(gt=0)]
+    high: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.high < self.low:
+            raise ValueError(f"high ({self.high}) lies below low ({self.low})")
+        return self
+
+
+class Tune(Section):
+    """The search over learning rate and batch size."""
+
+    num_trials: Positive = 4
+    learning_rate: Range = Range(low=3e-4, high=5e-3)
+    batch_size: Annotated[tuple[Positive, ...], Field(min_length=1)] = (16, 32)
+    grace_epochs: Positive = 1
+    reduction_factor: Annotated[int, Field(ge=2)] = 2
+    max_concurrent: Positive | None = None
+    """Trials at once; default: as many as the cluster's CPUs and GPUs can hold."""
+    retrain_winner: bool = False
+
+
+class Embed(Section):
+    """Encoding of the catalogue."""
+
+    num_actors: Positive = 2
+    batch_size: Positive = 64
+
+
+BaselineName = Literal["popularity", "personal_frequency", "last_item", "item_knn", "zero_shot"]
+
+
+class Evaluate(Section):
+    """Whole-catalogue ranking of the test window."""
+
+    baselines: tuple[BaselineName, ...] = (
+        "popularity",
+        "personal_frequency",
+        "last_item",
+        "item_knn",
+        "zero_shot",
+    )
+    max_rows: Positive | None = None
+    """Rank a seeded sample of the window's baskets; default: all of them."""
+    num_bootstrap: Positive = 1000
+    num_actors: Positive = 2
+    batch_size: Positive = 64
+
+
+class Promote(Section):
+    """The gate in front of the registry."""
+
+    registry: str = "runs/registry"
+    metric: str = "ndcg@10"
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class Autoscaling(Section):
+    """Ray Serve's `autoscaling_config` for the ranking deployment."""
+
+    min_replicas: Positive = 1
+    max_replicas: Positive = 2
+    target_ongoing_requests: Annotated[float, Field(gt=0)] = 4
+    upscale_delay_s: Annotated[float, Field(ge=0)] = 3
+    downscale_delay_s: Annotated[float, Field(ge=0)] = 60
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Autoscaling:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(
+                f"serve.autoscaling.max_replicas ({self.max_replicas}) lies below "
+                f"serve.autoscaling.min_replicas ({self.min_replicas})"
+            )
+        return self
+
+
+class State(Section):
+    """The store of user histories that the service reads and writes."""
+
+    backend: Literal["sqlite", "memory"] = "sqlite"
+    path: str | None = None
+    """SQLite file; default: `state.sqlite` in the run folder."""
+    max_events_per_user: Positive = 2000
+
+
+class Serve(Section):
+    """The service."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    autoscaling: Autoscaling = Autoscaling()
+    max_ongoing_requests: Positive = 16
+    max_queued_requests: Positive = 256
+    cpus_per_replica: Annotated[float, Field(ge=0)] = 0.5
+    text_encoder_replicas: Positive = 1
+    default_k: Positive = 10
+    max_k: Positive = 1000
+    max_candidates: Positive = 10_000
+    state: State = State()
+
+    @model_validator(mode="after")
+    def _shared_state(self) -> Serve:
+        if self.state.backend == "memory" and self.autoscaling.max_replicas > 1:
+            raise ValueError(
+                "serve.state.backend=memory keeps users in one replica, but "
+                f"serve.autoscaling.max_replicas is {self.autoscaling.max_replicas}; use sqlite or one replica"
+            )
+        if self.max_ongoing_requests < self.autoscaling.target_ongoing_requests:
+            raise ValueError(
+                f"serve.max_ongoing_requests ({self.max_ongoing_requests}) lies below "
+                f"serve.autoscaling.target_ongoing_requests ({self.autoscaling.target_ongoing_requests}): "
+                "the deployment could never scale up"
+            )
+        return self
+
+
+class RayCluster(Section):
+    """The Ray cluster that the jobs run on."""
+
+    address: str | None = None
+    """`auto` or an address joins a running cluster; default: the one of `RAY_ADDRESS`, else a local one."""
+    num_cpus: Positive | None = None
+    """CPUs of a local cluster; default: all."""
+
+
+class Recipe(Section):
+    """A whole run, from the raw log to the service."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0)] = 7
+    run_dir: str = "runs/{name}"
+    data: Data
+    privacy: Privacy = Privacy()
+    model: Model = Model()
+    train: Train = Train()
+    tune: Tune = Tune()
+    embed: Embed = Embed()
+    evaluate: Evaluate = Evaluate()
+    promote: Promote = Promote()
+    serve: Serve = Serve()
+    ray: RayCluster = RayCluster()
+
+    @property
+    def root(self) -> Path:
+        """The run's folder, absolute (Ray workers run elsewhere)."""
+        return Path(self.run_dir.format(name=self.name)).expanduser().absolute()
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe with every default filled in, as plain JSON data."""
+        return self.model_dump(mode="json")
+
+    def fingerprint(self, *sections: str) -> str:
+        """SHA-256 over the named sections (all if none) and the seed; 16 hex digits."""
+        data = self.resolved()
+        picked = {name: data[name] for name in (*sections, "seed")} if sections else data
+        return hashlib.sha256(json.dumps(picked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def target_codes(recipe: Recipe) -> list[int]:
+    """Codes of the events that count as the wish fulfilled."""
+    return [EVENT_CODE[name] for name in recipe.data.target_events]
+
+
+def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe and apply `a.b=value` overrides (values are YAML).
+
+    Raises:
+        RecipeError: the file is missing or not YAML, a key is unknown, a value is wrong.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise RecipeError(
+            "no such recipe", where=path, mend="name a file, e.g. recipes/demo.yaml"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"not valid YAML: {error}", where=path, mend="correct the syntax"
+        ) from None
+    if not isinstance(raw, dict):
+        raise RecipeError(
+            "a recipe is a mapping of sections", where=path, mend="start with `name:` and `data:`"
+        )
+    for override in overrides:
+        _apply_override(raw, override)
+    return recipe_from_dict(raw, where=path)
+
+
+def recipe_from_dict(raw: dict[str, Any], where: object = "recipe") -> Recipe:
+    """Check plain data and make a `Recipe` of it; errors name `where`."""
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise RecipeError(
+                "unknown key", where=where, field=field, mend=_nearest(field)
+            ) from None
+        if first["type"] == "missing":
+            raise RecipeError(
+                "missing key", where=where, field=field, mend=f"add `{field}`"
+            ) from None
+        problem = first["msg"].removeprefix("Value error, ")
+        value = first["input"] if not isinstance(first["input"], dict | BaseModel) else None
+        raise RecipeError(
+            problem, where=where, field=field or None, value=value, mend="correct the value"
+        ) from None
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    dotted, separator, text = override.partition("=")
+    if not separator or not dotted:
+        raise RecipeError(
+            "not an override", where="--set", value=override, mend="write --set section.key=value"
+        )
+    node = raw
+    *parents, leaf = dotted.split(".")
+    for part in parents:
+        child = node.get(part)
+        if child is None:
+            child = node[part] = {}
+        if not isinstance(child, dict):
+            raise RecipeError(
+                "is a value, not a section", where="--set", field=dotted, mend=f"set {part} itself"
+            )
+        node = child
+    try:
+        node[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RecipeError(
+            "not a YAML value", where="--set", field=dotted, value=text, mend="quote it"
+        ) from None
+
+
+def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
+    """Every dotted key that a recipe may hold."""
+    keys = []
+    for name, info in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            keys += known_keys(info.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def _nearest(field: str) -> str:
+    known = known_keys()
+    near = difflib.get_close_matches(field, known, n=1, cutoff=0.6)
+    if not near:
+        leaf = {key.rsplit(".", 1)[-1]: key for key in known}
+        near = [
+            leaf[name] for name in difflib.get_close_matches(field.rsplit(".", 1)[-1], leaf, n=1)
+        ]
+    return (
+        f"did you mean `{near[0]}`?"
+        if near
+        else f"remove it; known sections: {', '.join(Recipe.model_fields)}"
+    )
+
+
+assert set(EVENT_TYPES) == set(EventName.__args__)  # type: ignore[attr-defined]

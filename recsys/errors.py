@@ -1,0 +1,73 @@
+"""Errors that a user can act on: where it is wrong, what is wrong, and the mend."""
+
+from __future__ import annotations
+
+
+class RaycommendError(Exception):
+    """Bad input or bad circumstances; printed as one message, without a stack trace.
+
+    Args:
+        problem: what is wrong, in one clause.
+        where: the file, folder or recipe that holds the mistake.
+        field: the column or key.
+        value: the offending value.
+        mend: what to do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        where: object = None,
+        field: str | None = None,
+        value: object = None,
+        mend: str,
+    ) -> None:
+        self.problem, self.where, self.field = problem, where, field
+        self.value, self.mend = value, mend
+        parts = []
+        if where is not None:
+            parts.append(f"{where}:")
+        if field is not None:
+            parts.append(f"[{field}]")
+        parts.append(problem)
+        if value is not None:
+            parts.append(f"(got {value!r})")
+        super().__init__(" ".join(parts) + f". Mend: {mend}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the fields when the error crosses a process boundary."""
+        return _rebuild, (
+            type(self),
+            self.problem,
+            {
+                "where": str(self.where) if self.where is not None else None,
+                "field": self.field,
+                "value": self.value,
+                "mend": self.mend,
+            },
+        )
+
+
+def _rebuild(cls: type[RaycommendError], problem: str, kw: dict[str, object]) -> RaycommendError:
+    return cls(problem, **kw)  # type: ignore[arg-type]
+
+
+class RecipeError(RaycommendError):
+    """The recipe cannot be read or contradicts itself."""
+
+
+class DataError(RaycommendError):
+    """The log or the catalogue cannot be used as it is."""
+
+
+class BundleError(RaycommendError):
+    """A bundle or a registry is missing, broken or of another format."""
+
+
+class GateRefused(RaycommendError):
+    """A challenger did not beat the incumbent; nothing was changed."""
+
+    exit_code = 3

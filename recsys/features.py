@@ -1,0 +1,136 @@
+"""Side features as of the moment: what the user did with an item before, popularity, price.
+
+Everything here is a function of a history strictly before `now` and of statistics fitted before the cut,
+and is the same function in training, evaluation and service.
+
+Legend: Q queries, E events, K (query, own item) pairs, I items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.histories import Histories, Int64s
+from recsys.prepared import ItemStats
+
+Floats = NDArray[np.float32]
+
+HALF_LIVES_DAYS = (7.0, 30.0, 120.0)
+
+#: Columns of `OwnItems.features`.
+OWN_FEATURES = (
+    "log_num_targets",
+    "log_num_others",
+    "log_recent_7d",
+    "log_recent_30d",
+    "log_recent_120d",
+    "log_days_since",
+    "in_last_moment",
+    "share_of_moments",
+    "log_cycle",
+    "has_cycle",
+)
+
+#: Columns of `item_features`.
+ITEM_FEATURES = ("log_recent", "log_targets", "is_new", "price_squared")
+
+
+@dataclass(frozen=True)
+class OwnItems:
+    """What each user had to do with each item of the own history.
+
+    Attributes:
+        query: [K] rising.
+        item_rows: [K] rising within a query.
+        features: [K, len(OWN_FEATURES)] float32.
+    """
+
+    query: Int64s
+    item_rows: Int64s
+    features: Floats
+
+
+def own_items(histories: Histories, num_items: int, target_codes: list[int]) -> OwnItems:
+    """Own counts, recency and buying cycle of every (query, item of its history).
+
+    An item is counted once a moment. The cycle compares the days since the item was last met with the
+    mean days between two meetings: near 0 in the logarithm, the item is due again.
+    """
+    query, age = histories.query_of_event, histories.age_days
+    key = query * num_items + histories.item_rows
+    order = np.lexsort((-age, key))  # oldest first within a pair
+    key, query, age = key[order], query[order], age[order]
+    target = np.isin(histories.event_codes[order], target_codes)
+    new_pair = np.diff(key, prepend=-1) != 0
+    times = histories.timestamps[order]
+    new_meeting = new_pair | (np.diff(times, prepend=-1) != 0)
+    first = np.flatnonzero(new_pair)
+    if not len(first):
+        empty = np.zeros(0, dtype=np.int64)
+        return OwnItems(empty, empty, np.zeros((0, len(OWN_FEATURES)), dtype=np.float32))
+    pair_query = query[first]
+
+    def total(values: NDArray[np.generic]) -> NDArray[np.float64]:
+        return np.add.reduceat(values.astype(np.float64), first)
+
+    last = np.append(first[1:], len(key)) - 1
+    oldest, latest = age[first].astype(np.float64), age[last].astype(np.float64)
+    meetings = total(new_meeting)
+    # A target event and others at one moment count once each.
+    decayed = [total(new_meeting * np.exp2(-age / half_life)) for half_life in HALF_LIVES_DAYS]
+    newest_age = np.full(len(histories), np.inf)
+    np.minimum.at(newest_age, pair_query, latest)
+    has_cycle = meetings >= 2
+    mean_gap = np.where(has_cycle, (oldest - latest) / np.maximum(meetings - 1, 1), 1.0)
+    cycle = np.log((latest + 0.5) / (mean_gap + 0.5))
+    columns = (
+        np.log1p(total(target & new_meeting)),
+        np.log1p(total(~target)),
+        *(np.log1p(value) for value in decayed),
+        np.log1p(latest),
+        latest <= newest_age[pair_query],
+        meetings / _num_moments(histories)[pair_query],
+        np.where(has_cycle, np.clip(cycle, -4, 4), 0.0),
+        has_cycle,
+    )
+    features = np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
+    return OwnItems(pair_query, key[first] % num_items, features)
+
+
+def _num_moments(histories: Histories) -> NDArray[np.float64]:
+    """[Q] number of distinct timestamps of each history, at least 1."""
+    query = histories.query_of_event
+    new = (np.diff(histories.timestamps, prepend=-1) != 0) | (np.diff(query, prepend=-1) != 0)
+    return np.maximum(np.bincount(query[new], minlength=len(histories)), 1).astype(np.float64)
+
+
+def standard_prices(prices: Floats) -> Floats:
+    """[I] log prices with mean 0 and deviation 1 over the catalogue; 0 where unknown."""
+    logs = np.log1p(np.maximum(prices.astype(np.float64), 0))
+    known = np.isfinite(logs)
+    if known.sum() < 2:
+        return np.zeros(len(prices), dtype=np.float32)
+    scaled = (logs - logs[known].mean()) / (logs[known].std() or 1.0)
+    return np.where(known, np.clip(scaled, -4, 4), 0).astype(np.float32)
+
+
+def item_features(stats: ItemStats, standard_price: Floats) -> Floats:
+    """[I, len(ITEM_FEATURES)] what speaks for an item whoever asks."""
+    columns = (
+        np.log1p(stats.num_recent),
+        np.log1p(stats.num_targets),
+        stats.num_events == 0,
+        standard_price.astype(np.float64) ** 2,
+    )
+    return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
+
+
+def usual_price(histories: Histories, standard_price: Floats) -> Floats:
+    """[Q] mean standard price of the items in each history, 0 if it is empty."""
+    sums = np.bincount(
+        histories.query_of_event, standard_price[histories.item_rows], minlength=len(histories)
+    )
+    return (sums / np.maximum(histories.lengths, 1)).astype(np.float32)

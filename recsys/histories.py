@@ -1,0 +1,346 @@
+"""User histories: a ragged container, how events become one, and the history as of a moment.
+
+Events that share a timestamp are one *moment*: nothing inside it has an order, and nothing inside it
+may see another part of it. A *basket* is the unit that is evaluated: the events of one user that share
+timestamp and session (an event without a session is a basket of its own).
+
+Legend: U users, E events of all users together, Q queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recsys.schema import EVENT_TYPES, HISTORIES, Col
+
+US_PER_DAY = 86_400_000_000
+
+Int32s = NDArray[np.int32]
+Int64s = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Event lists of Q queries, flat: query q owns events `offsets[q]:offsets[q + 1]`, oldest first.
+
+    Attributes:
+        item_rows: [E] int32, row of the item in the catalogue.
+        event_codes: [E] int8, position in `EVENT_TYPES`.
+        timestamps: [E] int64, microseconds since 1970, UTC; rising within a query.
+        offsets: [Q + 1] int64.
+        now: [Q] int64, the moment the query is asked at; every event of the query lies before it.
+    """
+
+    item_rows: Int32s
+    event_codes: NDArray[np.int8]
+    timestamps: Int64s
+    offsets: Int64s
+    now: Int64s
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Int64s:
+        """[Q] number of events of each query."""
+        return np.diff(self.offsets)
+
+    @property
+    def query_of_event(self) -> Int64s:
+        """[E] the query that each event belongs to."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    @property
+    def age_days(self) -> NDArray[np.float32]:
+        """[E] days from each event to its query's `now`."""
+        age_us = np.repeat(self.now, self.lengths) - self.timestamps
+        return (age_us / US_PER_DAY).astype(np.float32)
+
+    def last(self, num_events: int) -> Histories:
+        """The same queries with at most their latest `num_events` events."""
+        keep = np.arange(len(self.item_rows)) >= np.repeat(
+            np.maximum(self.offsets[1:] - num_events, self.offsets[:-1]), self.lengths
+        )
+        return self._where(keep)
+
+    def known(self, num_items: int) -> Histories:
+        """The same queries without events of items outside rows 0..num_items-1."""
+        return self._where((self.item_rows >= 0) & (self.item_rows < num_items))
+
+    def _where(self, keep: NDArray[np.bool_]) -> Histories:
+        if keep.all():
+            return self
+        counts = np.bincount(self.query_of_event[keep], minlength=len(self))
+        return Histories(
+            self.item_rows[keep],
+            self.event_codes[keep],
+            self.timestamps[keep],
+            np.concatenate([[0], np.cumsum(counts)]),
+            self.now,
+        )
+
+    def __getitem__(self, queries: slice) -> Histories:
+        """A contiguous slice of the queries (views, no copies)."""
+        start, stop, _ = queries.indices(len(self))
+        low, high = self.offsets[start], self.offsets[max(start, stop)]
+        return Histories(
+            self.item_rows[low:high],
+            self.event_codes[low:high],
+            self.timestamps[low:high],
+            self.offsets[start : max(start, stop) + 1] - low,
+            self.now[start : max(start, stop)],
+        )
+
+    @staticmethod
+    def of(
+        item_rows: Sequence[int] | Int32s,
+        event_codes: Sequence[int] | NDArray[np.int8],
+        timestamps: Sequence[int] | Int64s,
+        now: int,
+    ) -> Histories:
+        """One query."""
+        rows = np.asarray(item_rows, dtype=np.int32)
+        return Histories(
+            rows,
+            np.asarray(event_codes, dtype=np.int8),
+            np.asarray(timestamps, dtype=np.int64),
+            np.array([0, len(rows)], dtype=np.int64),
+            np.array([now], dtype=np.int64),
+        )
+
+    @staticmethod
+    def gather(
+        item_rows: Int32s,
+        event_codes: NDArray[np.int8],
+        timestamps: Int64s,
+        starts: Int64s,
+        stops: Int64s,
+        now: Int64s,
+    ) -> Histories:
+        """Queries over shared event arrays: query q reads events `starts[q]:stops[q]`."""
+        lengths = stops - starts
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        index = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - starts, lengths)
+        return Histories(item_rows[index], event_codes[index], timestamps[index], offsets, now)
+
+
+@dataclass(frozen=True)
+class UserEvents:
+    """The whole event lists of U users, flat, with their baskets; what `prepare` stores.
+
+    Attributes:
+        user_ids: [U] pseudonyms.
+        item_rows, event_codes, timestamps: [E], see `Histories`.
+        baskets: [E] int32, number of the event's basket within its user, rising.
+        offsets: [U + 1] int64.
+    """
+
+    user_ids: list[str]
+    item_rows: Int32s
+    event_codes: NDArray[np.int8]
+    timestamps: Int64s
+    baskets: Int32s
+    offsets: Int64s
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    @staticmethod
+    def from_arrow(table: pa.Table | pa.RecordBatch) -> UserEvents:
+        """Read rows of the `HISTORIES` schema."""
+        if isinstance(table, pa.RecordBatch):
+            table = pa.Table.from_batches([table])
+        lengths = pc.list_value_length(table[Col.timestamps]).to_numpy()
+
+        def flat(name: str, dtype: type) -> NDArray[Any]:
+            return pc.list_flatten(table[name]).to_numpy().astype(dtype, copy=False)
+
+        return UserEvents(
+            table[Col.user].to_pylist(),
+            flat(Col.item_rows, np.int32),
+            flat(Col.event_codes, np.int8),
+            flat(Col.timestamps, np.int64),
+            flat(Col.baskets, np.int32),
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        )
+
+    def before(self, cut: int) -> UserEvents:
+        """The events before `cut` (microseconds); users left without one are dropped."""
+        keep = self.timestamps < cut
+        user_of_event = np.repeat(np.arange(len(self)), np.diff(self.offsets))[keep]
+        counts = np.bincount(user_of_event, minlength=len(self))
+        stay = counts > 0
+        return UserEvents(
+            [user for user, ok in zip(self.user_ids, stay, strict=True) if ok],
+            self.item_rows[keep],
+            self.event_codes[keep],
+            self.timestamps[keep],
+            self.baskets[keep],
+            np.concatenate([[0], np.cumsum(counts[stay])]).astype(np.int64),
+        )
+
+    def as_queries(self, now: int) -> Histories:
+        """One query a user, asked at `now`."""
+        return Histories(
+            self.item_rows, self.event_codes, self.timestamps, self.offsets,
+            np.full(len(self), now, dtype=np.int64),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Baskets to be foretold: the history strictly before each, and the items that were in it.
+
+    Attributes:
+        user_index: [Q] index of the user in the `UserEvents` they were made from.
+        baskets: [Q] number of the basket within the user.
+        histories: the Q histories, as of just before the basket's moment.
+        relevant: [R] item rows, distinct within a question, ascending.
+        relevant_offsets: [Q + 1].
+    """
+
+    user_index: Int64s
+    baskets: Int32s
+    histories: Histories
+    relevant: Int32s
+    relevant_offsets: Int64s
+
+    def __len__(self) -> int:
+        return len(self.user_index)
+
+    def __getitem__(self, picked: slice) -> Questions:
+        start, stop, _ = picked.indices(len(self))
+        low, high = self.relevant_offsets[start], self.relevant_offsets[max(start, stop)]
+        return Questions(
+            self.user_index[start:stop],
+            self.baskets[start:stop],
+            self.histories[start:stop],
+            self.relevant[low:high],
+            self.relevant_offsets[start : max(start, stop) + 1] - low,
+        )
+
+    def where(self, keep: NDArray[np.bool_]) -> Questions:
+        """The questions for which `keep` [Q] holds."""
+        picked = np.flatnonzero(keep)
+        hist, old = self.histories, self.relevant_offsets
+        lengths = np.diff(old)[picked]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        index = np.arange(offsets[-1]) + np.repeat(old[:-1][picked] - offsets[:-1], lengths)
+        return Questions(
+            self.user_index[picked],
+            self.baskets[picked],
+            Histories.gather(
+                hist.item_rows,
+                hist.event_codes,
+                hist.timestamps,
+                hist.offsets[:-1][picked],
+                hist.offsets[1:][picked],
+                hist.now[picked],
+            ),
+            self.relevant[index],
+            offsets,
+        )
+
+    def batches(self, size: int) -> Iterator[Questions]:
+        """Consecutive slices of at most `size` questions."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+
+def build_histories(events: pl.DataFrame) -> pa.Table:
+    """Canonical events (with `item_row`) -> one row a user, of the `HISTORIES` schema.
+
+    The result does not depend on the order of the rows given: within a user the events are sorted by
+    time, basket, item and type, and users by pseudonym.
+    """
+    codes = pl.col(Col.event_type).replace_strict(
+        list(EVENT_TYPES), range(len(EVENT_TYPES)), return_dtype=pl.Int8
+    )
+    ordered = events.select(
+        Col.user,
+        pl.col(Col.item_row).cast(pl.Int32),
+        codes.alias("code"),
+        pl.col(Col.timestamp).dt.epoch("us").alias("us"),
+        Col.session,
+    ).sort(Col.user, "us", Col.session, Col.item_row, "code", nulls_last=True)
+    new_basket = (
+        (pl.col(Col.user) != pl.col(Col.user).shift(1))
+        | (pl.col("us") != pl.col("us").shift(1))
+        | pl.col(Col.session).is_null()
+        | pl.col(Col.session).ne_missing(pl.col(Col.session).shift(1))
+    ).fill_null(True)
+    numbered = ordered.with_columns(
+        (new_basket.cast(pl.Int32).cum_sum().over(Col.user) - 1).cast(pl.Int32).alias("basket")
+    )
+    grouped = numbered.group_by(Col.user, maintain_order=True).agg(
+        pl.col(Col.item_row).alias(Col.item_rows),
+        pl.col("code").alias(Col.event_codes),
+        pl.col("us").alias(Col.timestamps),
+        pl.col("basket").alias(Col.baskets),
+    )
+    return grouped.to_arrow().cast(HISTORIES)
+
+
+def ask(
+    users: UserEvents, *, start: int, end: int | None, target_codes: Sequence[int]
+) -> Questions:
+    """Every (user, basket) with a target event in [start, end): its history, its relevant items.
+
+    Args:
+        users: whole event lists; events of any time.
+        start, end: the window, microseconds; `end=None` leaves it open.
+        target_codes: event codes that make an item relevant.
+    """
+    user_of_event = np.repeat(np.arange(len(users)), np.diff(users.offsets))
+    in_window = users.timestamps >= start
+    if end is not None:
+        in_window &= users.timestamps < end
+    target = np.flatnonzero(in_window & np.isin(users.event_codes, np.asarray(target_codes)))
+    frame = (
+        pl.DataFrame(
+            {
+                "user": user_of_event[target],
+                "basket": users.baskets[target],
+                "item": users.item_rows[target],
+                "us": users.timestamps[target],
+            }
+        )
+        .unique(["user", "basket", "item"])
+        .sort("user", "basket", "item")
+    )
+    baskets = frame.group_by("user", "basket", maintain_order=True).agg(
+        pl.col("us").first(), pl.len().alias("num_relevant")
+    )
+    user_index = baskets["user"].to_numpy().astype(np.int64)
+    now = baskets["us"].to_numpy().astype(np.int64)
+    starts = users.offsets[user_index]
+    stops = _first_at_or_after(users, user_index, now)
+    histories = Histories.gather(
+        users.item_rows, users.event_codes, users.timestamps, starts, stops, now
+    )
+    return Questions(
+        user_index,
+        baskets["basket"].to_numpy().astype(np.int32),
+        histories,
+        frame["item"].to_numpy().astype(np.int32),
+        np.concatenate([[0], np.cumsum(baskets["num_relevant"].to_numpy())]).astype(np.int64),
+    )
+
+
+def _first_at_or_after(users: UserEvents, user_index: Int64s, now: Int64s) -> Int64s:
+    """[Q] position of each user's first event at or after `now` (events rise within a user)."""
+    # One search for all users: their times, as ranks, laid end to end.
+    num_events = len(users.timestamps)
+    _, rank = np.unique(np.concatenate([users.timestamps, now]), return_inverse=True)
+    width = num_events + len(now) + 1
+    user_of_event = np.repeat(np.arange(len(users)), np.diff(users.offsets))
+    keys = user_of_event * width + rank[:num_events]
+    return np.searchsorted(keys, user_index * width + rank[num_events:]).astype(np.int64)

@@ -1,0 +1,126 @@
+"""Row checks: what a canonical event must be, and the quarantine for what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from recsys.errors import DataError
+from recsys.schema import EVENT_TYPES, EVENTS, Col
+
+#: What each reason means and how to mend it.
+MENDS = {
+    "null_user_id": (Col.user, "fill the column or drop the rows at the source"),
+    "null_item_id": (Col.item, "fill the column or drop the rows at the source"),
+    "null_timestamp": (Col.timestamp, "fill the column or drop the rows at the source"),
+    "null_event_type": (Col.event_type, "fill the column or drop the rows at the source"),
+    "future_timestamp": (Col.timestamp, "correct the clock or the time zone of the source"),
+    "unknown_event_type": (
+        Col.event_type,
+        f"map it under data.event_types to one of {', '.join(EVENT_TYPES)}, or to null to leave it out",
+    ),
+    "unknown_item": (Col.item, "add the item, with a text, to the items table"),
+    "too_many_events": (Col.user, "is it a robot or a shared account? else raise data.max_events_per_user"),
+    "duplicate_item_id": (Col.item, "keep one row an item"),
+    "no_text": (Col.title, "give the item a title, or name other columns in data.text_fields"),
+}  # fmt: skip
+
+
+def map_event_types(
+    events: pl.DataFrame, names: Mapping[str, str | None]
+) -> tuple[pl.DataFrame, int]:
+    """Translate the log's own event names; leave out those mapped to null.
+
+    Returns:
+        The rows that stay, and how many were left out by the recipe's wish.
+    """
+    if not names:
+        return events, 0
+    left_out = [name for name, target in names.items() if target is None]
+    kept = events.filter(~pl.col(Col.event_type).is_in(left_out).fill_null(False))
+    renamed = kept.with_columns(
+        pl.col(Col.event_type).replace({name: target for name, target in names.items() if target})
+    )
+    return renamed, events.height - kept.height
+
+
+def check_events(
+    events: pl.DataFrame, *, latest_us: int, known_items: pl.Series
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Split canonical events into good rows and quarantined ones with a `reason`.
+
+    Args:
+        events: the `EVENTS` columns; `event_type` already mapped.
+        latest_us: a later timestamp (microseconds) lies in the future.
+        known_items: ids of the catalogue.
+    """
+    blank_user = pl.col(Col.user).is_null() | (pl.col(Col.user) == "")
+    blank_item = pl.col(Col.item).is_null() | (pl.col(Col.item) == "")
+    reason = (
+        pl.when(blank_user)
+        .then(pl.lit("null_user_id"))
+        .when(blank_item)
+        .then(pl.lit("null_item_id"))
+        .when(pl.col(Col.timestamp).is_null())
+        .then(pl.lit("null_timestamp"))
+        .when(pl.col(Col.event_type).is_null())
+        .then(pl.lit("null_event_type"))
+        .when(pl.col(Col.timestamp).dt.epoch("us") > latest_us)
+        .then(pl.lit("future_timestamp"))
+        .when(~pl.col(Col.event_type).is_in(list(EVENT_TYPES)))
+        .then(pl.lit("unknown_event_type"))
+        .when(~pl.col(Col.item).is_in(known_items.implode()))
+        .then(pl.lit("unknown_item"))
+    )
+    checked = events.with_columns(reason.alias(Col.reason))
+    good = checked.filter(pl.col(Col.reason).is_null()).select(EVENTS.names)
+    return good, checked.filter(pl.col(Col.reason).is_not_null())
+
+
+def drop_crowded_users(events: pl.DataFrame, most: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Split off the events of users with more than `most` of them (robots, shared accounts)."""
+    crowded = pl.len().over(Col.user) > most
+    marked = events.with_columns(pl.when(crowded).then(pl.lit("too_many_events")).alias(Col.reason))
+    good = marked.filter(pl.col(Col.reason).is_null()).drop(Col.reason)
+    return good, marked.filter(pl.col(Col.reason).is_not_null())
+
+
+def enforce_quarantine_limit(
+    quarantined: pl.DataFrame, num_rows: int, limit: float, *, what: str, kept_at: object
+) -> None:
+    """Stop if more than `limit` of the rows were quarantined.
+
+    Args:
+        quarantined: rows with `reason`, `source` (file) and the offending columns.
+        num_rows: rows read in all.
+        limit: fraction allowed.
+        what: `events` or `items`, for the message.
+        kept_at: where the quarantined rows lie.
+
+    Raises:
+        DataError: names the most frequent reason, an example's file, field and value, and the mend.
+    """
+    if quarantined.height <= limit * num_rows:
+        return
+    counts = quarantined[Col.reason].value_counts(sort=True).rows()
+    worst = max(counts, key=lambda row: (row[1], row[0]))[0]
+    example = quarantined.filter(pl.col(Col.reason) == worst).row(0, named=True)
+    field, mend = MENDS[worst]
+    listed = ", ".join(f"{count:,} x {name}" for name, count in counts)
+    raise DataError(
+        f"{quarantined.height:,} of {num_rows:,} {what} were quarantined, more than the limit of {limit:.2%} "
+        f"({listed}; all of them lie in {kept_at})",
+        where=example.get(Col.source),
+        field=field,
+        value=str(example.get(field)),
+        mend=f"{mend}; or raise data.max_quarantine_fraction",
+    )
+
+
+def reasons(frames: Sequence[pl.DataFrame]) -> dict[str, int]:
+    """How many rows were quarantined for which reason."""
+    if not frames:
+        return {}
+    counts = pl.concat([frame.select(Col.reason) for frame in frames])[Col.reason].value_counts()
+    return dict(sorted(counts.rows()))

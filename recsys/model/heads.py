@@ -1,0 +1,172 @@
+"""The scoring head: one served score out of the encoders' cosine and the side features.
+
+    score(user, item) = a * cosine / temperature + w . item_features + p * usual_price * price
+                        + mlp(own_features)                 (the last only for items of the own history)
+
+Everything but the last term is an inner product of a user part and an item part, so that the whole
+catalogue is scored by one matrix product; the last touches a few items of each user.
+
+Legend: Q queries, K (query, own item) pairs, N sampled items, R relevant items, I items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recsys.features import ITEM_FEATURES, OWN_FEATURES
+
+
+class ScoringHead(nn.Module):
+    """Weights of the score's parts; few enough to be fitted to convergence in seconds."""
+
+    def __init__(self, temperature: float, hidden: int = 16) -> None:
+        super().__init__()
+        self.cosine = nn.Parameter(torch.tensor(1.0 / temperature))
+        self.item = nn.Linear(len(ITEM_FEATURES), 1, bias=False)
+        self.price = nn.Parameter(torch.tensor(0.0))
+        self.own = nn.Sequential(
+            nn.Linear(len(OWN_FEATURES), hidden), nn.Tanh(), nn.Linear(hidden, 1)
+        )
+        nn.init.zeros_(self.item.weight)
+
+    def item_scores(self, item_features: Tensor) -> Tensor:
+        """[I] the part that does not depend on the user."""
+        return self.item(item_features).squeeze(-1)
+
+    def own_scores(self, own_features: Tensor) -> Tensor:
+        """[K] the part of own items."""
+        return self.own(own_features).squeeze(-1)
+
+    def user_part(self, states: Tensor, usual_price: Tensor) -> Tensor:
+        """[Q, D + 2] what an item's part is multiplied with."""
+        ones = torch.ones_like(usual_price)
+        return torch.cat(
+            [states * self.cosine, torch.stack([usual_price * self.price, ones], dim=1)], dim=1
+        )
+
+    def item_part(self, vectors: Tensor, item_features: Tensor, standard_price: Tensor) -> Tensor:
+        """[I, D + 2] the item's side of the product."""
+        return torch.cat(
+            [vectors, standard_price[:, None], self.item_scores(item_features)[:, None]], dim=1
+        )
+
+
+@dataclass(frozen=True)
+class HeadExamples:
+    """Questions to fit the head on, with everything that does not depend on its weights computed.
+
+    Attributes:
+        num_queries: Q.
+        own_query, own_item, own_cosine, own_relevant: [K].
+        own_features: [K, F].
+        pos_query, pos_item, pos_cosine: [R'] relevant items outside the own history.
+        sample_items: [N] items drawn for the denominator, shared by all queries.
+        sample_log_expected: [N] log of the expected number of draws.
+        sample_cosine: [Q, N].
+        sample_left_out: [Q, N] bool; the item is own or relevant and already counted.
+        usual_price: [Q].
+    """
+
+    num_queries: int
+    own_query: Tensor
+    own_item: Tensor
+    own_cosine: Tensor
+    own_relevant: Tensor
+    own_features: Tensor
+    pos_query: Tensor
+    pos_item: Tensor
+    pos_cosine: Tensor
+    sample_items: Tensor
+    sample_log_expected: Tensor
+    sample_cosine: Tensor
+    sample_left_out: Tensor
+    usual_price: Tensor
+
+    @staticmethod
+    def concat(shares: list[HeadExamples]) -> HeadExamples:
+        """Join the shares of several workers; all must have drawn the same sample."""
+        starts = [sum(share.num_queries for share in shares[:n]) for n in range(len(shares))]
+
+        def join(name: str) -> Tensor:
+            return torch.cat([getattr(share, name) for share in shares])
+
+        def join_query(name: str) -> Tensor:
+            return torch.cat(
+                [getattr(share, name) + start for share, start in zip(shares, starts, strict=True)]
+            )
+
+        first = shares[0]
+        return HeadExamples(
+            sum(share.num_queries for share in shares),
+            join_query("own_query"), join("own_item"), join("own_cosine"), join("own_relevant"),
+            join("own_features"), join_query("pos_query"), join("pos_item"), join("pos_cosine"),
+            first.sample_items, first.sample_log_expected,
+            join("sample_cosine"), join("sample_left_out"), join("usual_price"),
+        )  # fmt: skip
+
+
+def head_loss(
+    head: ScoringHead, examples: HeadExamples, item_features: Tensor, standard_price: Tensor
+) -> Tensor:
+    """Mean over questions of the mean over their relevant items of -log softmax(score)."""
+    e = examples
+    item = head.item_scores(item_features)
+
+    def dense(cosine: Tensor, rows: Tensor, price_of_user: Tensor) -> Tensor:
+        return head.cosine * cosine + item[rows] + head.price * price_of_user * standard_price[rows]
+
+    own = dense(e.own_cosine, e.own_item, e.usual_price[e.own_query]) + head.own_scores(
+        e.own_features
+    )
+    pos = dense(e.pos_cosine, e.pos_item, e.usual_price[e.pos_query])
+    sample = dense(e.sample_cosine, e.sample_items, e.usual_price[:, None]) - e.sample_log_expected
+    sample = sample.masked_fill(e.sample_left_out, float("-inf"))
+    scores = torch.cat([torch.logsumexp(sample, dim=1), own, pos])
+    query = torch.cat([torch.arange(e.num_queries), e.own_query, e.pos_query])
+    log_total = _segment_logsumexp(scores, query, e.num_queries)
+    gain = torch.cat([own[e.own_relevant], pos])
+    gain_query = torch.cat([e.own_query[e.own_relevant], e.pos_query])
+    per_question = torch.bincount(gain_query, minlength=e.num_queries)
+    loss = (log_total[gain_query] - gain) / per_question[gain_query]
+    return loss.sum() / (per_question > 0).sum().clamp(min=1)
+
+
+def _segment_logsumexp(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
+    peak = torch.full((num_segments,), float("-inf")).scatter_reduce(
+        0, segment, values.detach(), "amax"
+    )
+    peak = torch.where(torch.isfinite(peak), peak, torch.zeros_like(peak))
+    total = torch.zeros(num_segments).index_add(0, segment, torch.exp(values - peak[segment]))
+    return torch.log(total.clamp(min=1e-30)) + peak
+
+
+def fit_head(
+    head: ScoringHead,
+    examples: HeadExamples,
+    item_features: Tensor,
+    standard_price: Tensor,
+    *,
+    num_steps: int = 60,
+    penalty: float = 1e-4,
+) -> float:
+    """Fit the head in place by L-BFGS with a small L2 penalty; returns the final loss."""
+    optimizer = torch.optim.LBFGS(
+        head.parameters(), max_iter=num_steps, history_size=10, line_search_fn="strong_wolfe"
+    )
+    final = 0.0
+
+    def closure() -> Tensor:
+        nonlocal final
+        optimizer.zero_grad()
+        loss = head_loss(head, examples, item_features, standard_price)
+        final = float(loss.detach())
+        squares = sum((p**2).sum() for p in head.own.parameters()) + (head.item.weight**2).sum()
+        total = loss + penalty * squares
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call, arg-type]
+    return final

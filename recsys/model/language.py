@@ -1,0 +1,87 @@
+"""The language model, cut in two: frozen lower layers, computed once a text, and trained upper ones.
+
+Legend: T texts, L tokens (padded), H width of the language model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from recsys.errors import RecipeError
+from recsys.language_model import locate
+
+
+class LanguageModel(nn.Module):
+    """A BERT-like encoder whose first `split` layers are frozen.
+
+    `frozen` trains nothing, `last_n` the last n layers, `full` every layer. The token embeddings stay
+    frozen always: they are half of a small model's weights, and few of them occur in a shop's texts.
+
+    Args:
+        folder: the model's folder (see `language_model.locate`).
+        tuning: `frozen`, `last_n` or `full`.
+        last_n: number of trained layers with `last_n`.
+    """
+
+    def __init__(self, folder: Path, tuning: str, last_n: int) -> None:
+        super().__init__()
+        from transformers import AutoModel
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        # Without the pooler: DDP stops at parameters that never get a gradient.
+        model = AutoModel.from_pretrained(
+            folder, add_pooling_layer=False, attn_implementation="sdpa"
+        )
+        if not hasattr(model, "embeddings") or not hasattr(
+            getattr(model, "encoder", None), "layer"
+        ):
+            raise RecipeError(
+                f"{type(model).__name__} is not laid out like BERT (embeddings, encoder.layer)",
+                where=folder, field="model.language_model", mend="use a BERT-, RoBERTa- or MPNet-like encoder",
+            )  # fmt: skip
+        layers = list(model.encoder.layer)
+        if tuning == "last_n" and last_n > len(layers):
+            raise RecipeError(
+                f"the language model has {len(layers)} layers", where=folder, field="model.last_n",
+                value=last_n, mend=f"use 1 to {len(layers)}, or model.tuning=full",
+            )  # fmt: skip
+        num_trained = {"frozen": 0, "last_n": last_n, "full": len(layers)}[tuning]
+        self.split = len(layers) - num_trained
+        self.dim = int(model.config.hidden_size)
+        self.embeddings = model.embeddings.requires_grad_(False)
+        self.frozen_layers = nn.ModuleList(layers[: self.split]).requires_grad_(False)
+        self.trained_layers = nn.ModuleList(layers[self.split :])
+
+    @torch.no_grad()
+    def lower(self, tokens_TL: Tensor, mask_TL: Tensor) -> Tensor:
+        """Token ids [T, L] and mask (True = token) -> hidden states [T, L, H] after the frozen layers."""
+        hidden = self.embeddings(input_ids=tokens_TL)
+        return _run(self.frozen_layers, hidden, mask_TL)
+
+    def upper(self, hidden_TLH: Tensor, mask_TL: Tensor) -> Tensor:
+        """Hidden states at the split -> text vectors [T, H]: mean over tokens, of length 1."""
+        hidden = _run(self.trained_layers, hidden_TLH, mask_TL)
+        weights = mask_TL.unsqueeze(-1).to(hidden.dtype)
+        mean = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+        return nn.functional.normalize(mean, dim=-1)
+
+    def forward(self, hidden_TLH: Tensor, mask_TL: Tensor) -> Tensor:
+        """The trained part: see `upper`."""
+        return self.upper(hidden_TLH, mask_TL)
+
+
+def _run(layers: nn.ModuleList, hidden: Tensor, mask_TL: Tensor) -> Tensor:
+    attend = mask_TL[:, None, None, :].expand(-1, 1, mask_TL.shape[1], -1)
+    for layer in layers:
+        out = layer(hidden, attention_mask=attend)
+        hidden = out[0] if isinstance(out, tuple) else out
+    return hidden
+
+
+def load_language_model(name: str, tuning: str, last_n: int) -> LanguageModel:
+    """The language model that a recipe names."""
+    return LanguageModel(locate(name), tuning, last_n)

@@ -1,0 +1,118 @@
+"""Users as vectors: a transformer over (item vector, event type, time gap) that is causal by moment.
+
+An event attends to the events of its own moment and of earlier ones; nothing but moments orders them, so
+shuffling events of one timestamp changes nothing. The state after a moment is the mean over its events.
+
+Legend: B windows, L events (padded), D width, S states (one a moment), A attention heads.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from recsys.schema import EVENT_TYPES
+
+NUM_GAP_BUCKETS = 20
+US_PER_HOUR = 3_600_000_000
+
+
+def gap_buckets(gap_us: Tensor) -> Tensor:
+    """Time gaps in microseconds -> buckets 0..NUM_GAP_BUCKETS-1: log2 of the hours, from a quarter of one."""
+    hours = gap_us.clamp(min=0).double() / US_PER_HOUR
+    return torch.log2(1 + 4 * hours).long().clamp(max=NUM_GAP_BUCKETS - 1)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block with an attention bias given from outside."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+        self.norm_attention, self.norm_feed = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.feed = nn.Sequential(
+            nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim)
+        )
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x_BLD: Tensor, bias_BALL: Tensor) -> Tensor:
+        """One block."""
+        B, L, D = x_BLD.shape
+        qkv = self.qkv(self.norm_attention(x_BLD)).view(
+            B, L, 3, self.num_heads, D // self.num_heads
+        )
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=bias_BALL, dropout_p=self.dropout if self.training else 0.0
+        )
+        x = x_BLD + self.drop(self.out(mixed.transpose(1, 2).reshape(B, L, D)))
+        return x + self.drop(self.feed(self.norm_feed(x)))
+
+
+class UserEncoder(nn.Module):
+    """Windows of events -> one state a moment.
+
+    Args:
+        dim: D, a multiple of `num_heads`.
+        num_layers, num_heads, dropout: of the transformer.
+    """
+
+    def __init__(self, dim: int, num_layers: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.event_type = nn.Embedding(len(EVENT_TYPES), dim)
+        self.gap = nn.Embedding(NUM_GAP_BUCKETS, dim)
+        nn.init.normal_(self.event_type.weight, std=0.02)
+        nn.init.normal_(self.gap.weight, std=0.02)
+        self.enter = nn.Linear(dim, dim)
+        self.drop = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(dim, num_heads, dropout) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(dim)
+        self.leave = nn.Linear(dim, dim)
+        #: The state of a user of whom nothing is known.
+        self.start = nn.Parameter(torch.randn(dim) * dim**-0.5)
+        # ALiBi (arXiv 2108.12409), over moments in place of positions.
+        slopes = 2.0 ** (-torch.arange(1, num_heads + 1).float() * 8 / num_heads)
+        self.register_buffer("slopes", slopes, persistent=False)
+        self.slopes: Tensor
+
+    def forward(
+        self,
+        items_BLD: Tensor,
+        event_codes_BL: Tensor,
+        gap_us_BL: Tensor,
+        moments_BL: Tensor,
+        state_of_event_BL: Tensor,
+        num_states: int,
+    ) -> Tensor:
+        """States [1 + S, D] of length 1; state 0 is the start state.
+
+        Args:
+            items_BLD: item vectors.
+            event_codes_BL: event types.
+            gap_us_BL: microseconds since the moment before.
+            moments_BL: number of the moment within its window, rising; -1 is padding.
+            state_of_event_BL: 1..S, the state that the event contributes to; 0 is padding.
+            num_states: S.
+        """
+        x = (
+            self.enter(items_BLD)
+            + self.event_type(event_codes_BL)
+            + self.gap(gap_buckets(gap_us_BL))
+        )
+        x = self.drop(x)
+        distance = (moments_BL[:, :, None] - moments_BL[:, None, :]).to(x.dtype)
+        hidden = (distance < 0) | (moments_BL[:, None, :] < 0)
+        # A padded event may see itself: a row without a single key would be NaN.
+        hidden &= ~torch.eye(hidden.shape[1], dtype=torch.bool, device=hidden.device)
+        bias = -self.slopes[None, :, None, None] * distance[:, None]
+        bias = bias.masked_fill(hidden[:, None], float("-inf"))
+        for block in self.blocks:
+            x = block(x, bias)
+        real = state_of_event_BL > 0
+        states = x.new_zeros(num_states + 1, x.shape[-1])
+        states = states.index_add(0, state_of_event_BL[real], x[real])
+        counts = torch.bincount(state_of_event_BL[real], minlength=num_states + 1).clamp(min=1)
+        states = self.leave(self.norm(states / counts[:, None]))
+        states = torch.cat([self.start[None], states[1:]])
+        return nn.functional.normalize(states, dim=-1)

@@ -1,0 +1,66 @@
+"""Text vectors that stand in for encoding: each has an age, and none is used beyond a bound.
+
+The idea is SpeedyFeed's (arXiv 2102.09268): between two steps the language model changes little, so a
+vector computed a while ago is nearly right. A step encodes few texts anew and reads the rest from here.
+
+Legend: T texts, N distinct texts of a batch, H width of the language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Rows = NDArray[np.int64]
+
+
+class VectorCache:
+    """Vectors [T, H] of all texts and the step at which each was computed.
+
+    Args:
+        vectors: the vectors at the start, of age 0.
+        max_age: steps after which a vector is refreshed before it is used.
+    """
+
+    def __init__(self, vectors: NDArray[np.float32], max_age: int) -> None:
+        self.vectors = torch.from_numpy(np.array(vectors, dtype=np.float32))
+        self._computed_at = np.zeros(len(vectors), dtype=np.int64)
+        self._max_age = max_age
+
+    def split(
+        self, rows: Rows, budget: int | None, step: int, rng: np.random.Generator
+    ) -> tuple[Rows, Rows]:
+        """Of a batch's distinct texts: those to encode with gradient, and those too old to be used.
+
+        Args:
+            rows: [N] distinct text rows, most wanted first.
+            budget: how many may be encoded with gradient; None means all.
+            step: the step to come.
+            rng: chooses among equals: the fresh ones are drawn from the first `4 * budget` rows.
+        """
+        if budget is None or budget >= len(rows):
+            return rows, rows[:0]
+        wanted = rows[: 4 * budget]
+        fresh = rng.choice(wanted, size=min(budget, len(wanted)), replace=False)
+        stale = rows[step - self._computed_at[rows] > self._max_age]
+        return fresh, np.setdiff1d(stale, fresh)
+
+    @torch.no_grad()
+    def refresh(self, rows: Rows, step: int, encode: Callable[[Rows], Tensor]) -> None:
+        """Encode some texts anew, without gradient."""
+        if len(rows):
+            self.put(rows, encode(rows), step)
+
+    @torch.no_grad()
+    def put(self, rows: Rows, vectors: Tensor, step: int) -> None:
+        """Store vectors [n, H] computed at `step`."""
+        self.vectors[torch.from_numpy(rows)] = vectors.detach().to("cpu", torch.float32)
+        self._computed_at[rows] = step
+
+    def age(self, rows: Rows, step: int) -> Rows:
+        """Age of some vectors in steps."""
+        return step - self._computed_at[rows]

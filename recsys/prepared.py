@@ -1,0 +1,170 @@
+"""What `prepare` leaves behind and how it is read: catalogue, histories, item statistics, questions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recsys.catalogue import Catalogue
+from recsys.config import Cuts
+from recsys.errors import DataError
+from recsys.histories import US_PER_DAY, Questions, UserEvents, ask
+from recsys.schema import Col
+
+PREPARED = "prepared"
+HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR = "histories", "catalogue", "quarantine"
+STATS_FILE, SUMMARY_FILE = "item_stats.parquet", "prepare.json"
+
+RECENT_DAYS = 28
+
+
+def cut_us(cuts: Cuts) -> dict[str, int | None]:
+    """The moments at which item statistics are taken, in microseconds; `end` is None for "all"."""
+    return {
+        "head": int(cuts.head_at.timestamp() * 1e6),
+        "valid": int(cuts.valid.timestamp() * 1e6),
+        "test": int(cuts.test.timestamp() * 1e6),
+        "end": None,
+    }
+
+
+#: Window -> the cut it starts at and the cut it ends before.
+WINDOWS = {"head": ("head", "valid"), "valid": ("valid", "test"), "test": ("test", "end")}
+
+
+@dataclass(frozen=True)
+class ItemStats:
+    """Popularity of the items as of one moment: only events strictly before it are counted.
+
+    Attributes:
+        num_events: [I] events of any type.
+        num_targets: [I] target events.
+        num_recent: [I] target events of the last `RECENT_DAYS` days.
+    """
+
+    num_events: NDArray[np.int64]
+    num_targets: NDArray[np.int64]
+    num_recent: NDArray[np.int64]
+
+
+def count_items(users: UserEvents, as_of: int, target_codes: Sequence[int]) -> pl.DataFrame:
+    """Counts of each item that has events before `as_of`: `item_row` and the fields of `ItemStats`."""
+    before = users.timestamps < as_of
+    target = np.isin(users.event_codes, np.asarray(target_codes))
+    recent = target & (users.timestamps >= as_of - RECENT_DAYS * US_PER_DAY)
+    frame = pl.DataFrame({Col.item_row: users.item_rows, "target": target, "recent": recent})
+    return (
+        frame.filter(before)
+        .group_by(Col.item_row)
+        .agg(
+            pl.len().cast(pl.Int64).alias("num_events"),
+            pl.col("target").sum().cast(pl.Int64).alias("num_targets"),
+            pl.col("recent").sum().cast(pl.Int64).alias("num_recent"),
+        )
+        .sort(Col.item_row)
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The finished output of `prepare` in a folder."""
+
+    folder: Path
+
+    @staticmethod
+    def open(run: Path) -> Prepared:
+        """The prepared data of a run.
+
+        Raises:
+            DataError: `prepare` has not run, or not to its end.
+        """
+        folder = run / PREPARED
+        if not (folder / SUMMARY_FILE).is_file():
+            raise DataError("no prepared data", where=folder, mend="run `recsys prepare` first")
+        return Prepared(folder)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """`prepare.json`: recipe, fingerprint, counts, cuts."""
+        return dict(json.loads((self.folder / SUMMARY_FILE).read_text()))
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The items and their distinct texts."""
+        return Catalogue.load(self.folder / CATALOGUE_DIR)
+
+    @property
+    def shards(self) -> list[Path]:
+        """The history shards, in a fixed order."""
+        return sorted((self.folder / HISTORIES_DIR).glob("*.parquet"))
+
+    def users(self, shards: Sequence[Path] | None = None) -> UserEvents:
+        """The users of some shards (all by default), in memory."""
+        picked = self.shards if shards is None else shards
+        return UserEvents.from_arrow(pa.concat_tables([pq.read_table(path) for path in picked]))
+
+    def stats(self, as_of: str) -> ItemStats:
+        """Item statistics as of a cut: `head`, `valid`, `test` or `end`."""
+        frame = pl.read_parquet(self.folder / STATS_FILE, glob=False).filter(
+            pl.col("as_of") == as_of
+        )
+        num_items = self.summary["counts"]["items"]
+        rows = frame[Col.item_row].to_numpy()
+
+        def spread(name: str) -> NDArray[np.int64]:
+            out = np.zeros(num_items, dtype=np.int64)
+            out[rows] = frame[name].to_numpy()
+            return out
+
+        return ItemStats(spread("num_events"), spread("num_targets"), spread("num_recent"))
+
+    def window(self, name: str) -> tuple[int, int | None]:
+        """Start and end of the window `head`, `valid` or `test`, in microseconds."""
+        start, end = (self.summary["cuts_us"][cut] for cut in WINDOWS[name])
+        return start, end
+
+    def questions(
+        self,
+        window: str,
+        target_codes: Sequence[int],
+        *,
+        shards: Sequence[Path] | None = None,
+        most: int | None = None,
+        seed: int = 0,
+    ) -> tuple[UserEvents, Questions]:
+        """The baskets of a window with their histories.
+
+        Args:
+            window: `head`, `valid` or `test`.
+            target_codes: event codes of a relevant item.
+            shards: history shards to read; all by default.
+            most: about as many in all; a sample by (user, basket), the same however shards are shared out.
+            seed: of the sample.
+
+        Returns:
+            The users read, and the questions, which index into them.
+        """
+        users = self.users(shards)
+        start, end = self.window(window)
+        questions = ask(users, start=start, end=end, target_codes=target_codes)
+        total = self.summary["counts"][f"{window}_baskets"]
+        if most is None or most >= total:
+            return users, questions
+        keys = pl.DataFrame(
+            {
+                "user": pl.Series(users.user_ids, dtype=pl.String).gather(questions.user_index),
+                "basket": questions.baskets,
+            }
+        )
+        drawn = keys.hash_rows(seed=seed).to_numpy() < np.uint64(most / total * 2**64)
+        return users, questions.where(drawn)

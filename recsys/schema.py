@@ -1,0 +1,107 @@
+"""The one vocabulary: column names, event types and Arrow schemas of the canonical data."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+
+class Col:
+    """Column names. No other file spells one."""
+
+    user: Final = "user_id"
+    item: Final = "item_id"
+    event_type: Final = "event_type"
+    timestamp: Final = "timestamp"
+    session: Final = "session_id"
+    request: Final = "request_id"
+    position: Final = "position"
+    propensity: Final = "propensity"
+    dwell_ms: Final = "dwell_ms"
+    quantity: Final = "quantity"
+    price: Final = "price"
+    context: Final = "context"
+
+    title: Final = "title"
+    description: Final = "description"
+    brand: Final = "brand"
+    category: Final = "category"
+    tags: Final = "tags"
+    available_from: Final = "available_from"
+    available: Final = "available"
+
+    # Made by `prepare`.
+    item_row: Final = "item_row"
+    text_row: Final = "text_row"
+    text: Final = "text"
+    tokens: Final = "tokens"
+    content_hash: Final = "content_hash"
+    item_rows: Final = "item_rows"
+    event_codes: Final = "event_codes"
+    timestamps: Final = "timestamps"
+    baskets: Final = "baskets"
+    reason: Final = "reason"
+    source: Final = "source"
+
+
+#: Canonical event types, weakest first; an event's code is its position here.
+EVENT_TYPES: Final = ("impression", "view", "click", "add_to_cart", "purchase")
+EVENT_CODE: Final = {name: code for code, name in enumerate(EVENT_TYPES)}
+
+TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
+
+EVENTS_REQUIRED: Final = pa.schema(
+    [
+        pa.field(Col.user, pa.string(), nullable=False),
+        pa.field(Col.item, pa.string(), nullable=False),
+        pa.field(Col.event_type, pa.string(), nullable=False),
+        pa.field(Col.timestamp, TIMESTAMP, nullable=False),
+    ]
+)
+EVENTS_OPTIONAL: Final = pa.schema(
+    [
+        pa.field(Col.session, pa.string()),
+        pa.field(Col.request, pa.string()),
+        pa.field(Col.position, pa.int32()),
+        pa.field(Col.propensity, pa.float32()),
+        pa.field(Col.dwell_ms, pa.int64()),
+        pa.field(Col.quantity, pa.float64()),
+        pa.field(Col.price, pa.float64()),
+        pa.field(Col.context, pa.string()),
+    ]
+)
+EVENTS: Final = pa.schema([*EVENTS_REQUIRED, *EVENTS_OPTIONAL])
+
+ITEMS_REQUIRED: Final = pa.schema(
+    [
+        pa.field(Col.item, pa.string(), nullable=False),
+        pa.field(Col.title, pa.string()),
+    ]
+)
+ITEMS_OPTIONAL: Final = pa.schema(
+    [
+        pa.field(Col.description, pa.string()),
+        pa.field(Col.brand, pa.string()),
+        pa.field(Col.category, pa.string()),
+        pa.field(Col.tags, pa.string()),
+        pa.field(Col.price, pa.float64()),
+        pa.field(Col.available_from, TIMESTAMP),
+        pa.field(Col.available, pa.bool_()),
+    ]
+)
+ITEMS: Final = pa.schema([*ITEMS_REQUIRED, *ITEMS_OPTIONAL])
+
+#: The fields an item's text may be made of, in the default template's order.
+TEXT_FIELDS: Final = (Col.title, Col.brand, Col.category, Col.tags, Col.description)
+
+#: One row a user. The four lists run in parallel, ordered by (timestamp, basket, item, type).
+HISTORIES: Final = pa.schema(
+    [
+        pa.field(Col.user, pa.string(), nullable=False),
+        pa.field(Col.item_rows, pa.list_(pa.int32()), nullable=False),
+        pa.field(Col.event_codes, pa.list_(pa.int8()), nullable=False),
+        pa.field(Col.timestamps, pa.list_(pa.int64()), nullable=False),
+        pa.field(Col.baskets, pa.list_(pa.int32()), nullable=False),
+    ]
+)

@@ -1,0 +1,248 @@
+"""User histories in one SQLite file: the embedded default, shared by all replicas of a machine.
+
+Durability: WAL with `synchronous=FULL`. An append is synced to disk before it answers, so an
+accepted event outlives a power cut; `NORMAL` would be faster but lose the last commits then, and
+nothing that was accepted may be lost (https://sqlite.org/pragma.html#pragma_synchronous).
+
+Sharing: readers never wait for the writer, nor it for them; writers take turns, across processes
+too. WAL needs shared memory, so the file must lie on a local disk, and all replicas on that
+machine.
+
+One table, clustered by (user, event id): an append finds a repeated event and a read finds all of
+its user's events in one place of one tree. They are sorted on the way out; the cap keeps that
+short.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys.errors import DataError
+from recsys.state.base import StateEvent
+from recsys.state.seeding import EVENT_COLUMNS, SEED_PREFIX, seed_events, unheld
+
+FORMAT_VERSION = 1
+#: "Rayc", big-endian: tells this store's files from any other SQLite file.
+APPLICATION_ID = 0x52617963
+#: How long a writer waits for another one; a seed holds the file for seconds.
+BUSY_S = 60.0
+
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS events (user TEXT NOT NULL, id TEXT NOT NULL, item TEXT NOT NULL, "
+    "code INTEGER NOT NULL, us INTEGER NOT NULL, PRIMARY KEY (user, id)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS meta (key TEXT NOT NULL, value TEXT NOT NULL, "
+    "PRIMARY KEY (key, value)) WITHOUT ROWID",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {FORMAT_VERSION}",
+)
+_INSERT = (
+    "INSERT INTO events (user, id, item, code, us) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (user, id) DO NOTHING"
+)
+_HISTORY = "SELECT us, item, id, code FROM events WHERE user = ?"
+_COUNT = "SELECT count(*) FROM events WHERE user = ?"
+_TRIM = (
+    "DELETE FROM events WHERE user = :user AND id IN (SELECT id FROM events WHERE user = :user "
+    "ORDER BY us DESC, item DESC, id DESC LIMIT -1 OFFSET :cap)"
+)
+_OVERFULL = "SELECT user FROM events GROUP BY user HAVING count(*) > ?"
+_LIVE = "SELECT user, us, item, code FROM events WHERE substr(id, 1, ?) <> ?"
+# Leaps from user to user; count(DISTINCT user) would read every event.
+_COUNT_USERS = (
+    "WITH RECURSIVE leap (user) AS (SELECT min(user) FROM events UNION ALL "
+    "SELECT (SELECT min(user) FROM events WHERE user > leap.user) FROM leap "
+    "WHERE leap.user IS NOT NULL) SELECT count(user) FROM leap"
+)
+_SEEDED = "SELECT count(*) FROM meta WHERE key = 'seeded_from' AND value = ?"
+
+
+class SqliteState:
+    """A `UserState` in a SQLite file; made if missing, with the folders above it.
+
+    Args:
+        path: the file.
+        max_events_per_user: the cap; see `UserState.append`.
+
+    Raises:
+        DataError: the file cannot be opened, is no such store or is of another format version.
+    """
+
+    def __init__(self, path: Path, max_events_per_user: int) -> None:
+        self._path, self._cap = path, max_events_per_user
+        # Two connections, so that reads go on while a write waits for the disk or for its turn.
+        self._read_lock, self._write_lock = threading.Lock(), threading.Lock()
+        with self._named():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise sqlite3.OperationalError(error.strerror) from error
+            self._writer, self._reader = self._connect(), self._connect()
+            try:
+                self._prepare_file()
+            except BaseException:
+                self.close()
+                raise
+            self._reader.execute("PRAGMA query_only = ON")
+
+    def append(self, events: Sequence[StateEvent]) -> int:
+        """See `UserState.append`."""
+        if not events:
+            return 0
+        rows = [(e.user_id, e.event_id, e.item_id, e.event_code, e.timestamp) for e in events]
+        with self._write() as db:
+            num_new = db.executemany(_INSERT, rows).rowcount
+            if num_new:
+                for user in {event.user_id for event in events}:
+                    self._trim(db, user)
+        return num_new
+
+    def history(self, user_id: str, limit: int) -> list[StateEvent]:
+        """See `UserState.history`."""
+        with self._read() as db:
+            rows = db.execute(_HISTORY, (user_id,)).fetchall()
+        rows.sort()  # by (timestamp, item, id): the order of `order`; quicker here than in SQLite
+        return [
+            StateEvent(user_id, event_id, item, code, us)
+            for us, item, event_id, code in rows[max(len(rows) - limit, 0) :]
+        ]
+
+    def delete(self, user_id: str) -> int:
+        """See `UserState.delete`; the freed bytes are overwritten."""
+        with self._write() as db:
+            return db.execute("DELETE FROM events WHERE user = ?", (user_id,)).rowcount
+
+    def seed(
+        self,
+        table: pa.Table,
+        item_ids: NDArray[np.str_],
+        max_events_per_user: int,
+        *,
+        source: str,
+    ) -> bool:
+        """See `UserState.seed`; of several replicas at once, one seeds and the others wait."""
+        with self._read() as db:
+            if db.execute(_SEEDED, (source,)).fetchone()[0]:
+                return False
+        seeds = seed_events(table, item_ids, max_events_per_user)
+        with self._write() as db:
+            if db.execute(_SEEDED, (source,)).fetchone()[0]:
+                return False
+            live = db.execute(_LIVE, (len(SEED_PREFIX), SEED_PREFIX)).fetchall()
+            db.executemany(_INSERT, unheld(seeds, live).select(EVENT_COLUMNS).iter_rows())
+            for (user,) in db.execute(_OVERFULL, (self._cap,)).fetchall():
+                self._trim(db, user)
+            db.execute("INSERT INTO meta (key, value) VALUES ('seeded_from', ?)", (source,))
+        return True
+
+    def count_users(self) -> int:
+        """See `UserState.count_users`."""
+        with self._read() as db:
+            return int(db.execute(_COUNT_USERS).fetchone()[0])
+
+    def ping(self) -> None:
+        """See `UserState.ping`."""
+        with self._read() as db:
+            db.execute("SELECT 1 FROM events LIMIT 1").fetchone()
+
+    def close(self) -> None:
+        """See `UserState.close`."""
+        with self._read_lock, self._write_lock:
+            self._reader.close()
+            self._writer.close()
+
+    def _trim(self, db: sqlite3.Connection, user: str) -> None:
+        if db.execute(_COUNT, (user,)).fetchone()[0] > self._cap:
+            db.execute(_TRIM, {"user": user, "cap": self._cap})
+
+    @contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        with self._read_lock, self._named():
+            yield self._reader
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: committed at the end, rolled back on an exception."""
+        with self._write_lock, self._named(), self._writer as db:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turn SQLite's errors into ones that name the file and the mend."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            foreign = getattr(error, "sqlite_errorcode", None) in (
+                sqlite3.SQLITE_NOTADB,
+                sqlite3.SQLITE_CORRUPT,
+            )
+            raise DataError(
+                str(error),
+                where=self._path,
+                field="serve.state.path",
+                mend=_MEND_BROKEN if foreign else _MEND_UNREACHABLE,
+            ) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+        )
+
+    def _prepare_file(self) -> None:
+        """Check whose file it is before anything is changed in it, then make what is missing."""
+        db = self._writer
+        with db:
+            db.execute("BEGIN")
+            num_tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            application = db.execute("PRAGMA application_id").fetchone()[0]
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+        if num_tables and application != APPLICATION_ID:
+            raise DataError("a SQLite file of another program", where=self._path, mend=_MEND_BROKEN)
+        if num_tables and version != FORMAT_VERSION:
+            raise DataError(
+                f"user state of format {version}, this release reads {FORMAT_VERSION}",
+                where=self._path,
+                mend="serve with the release that wrote it, or move the file aside: "
+                "a new one is made and seeded from the bundle",
+            )
+        _switch_to_wal(db)
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA secure_delete = ON")
+        if not num_tables:
+            with db:
+                db.execute("BEGIN IMMEDIATE")
+                for statement in _TABLES:
+                    db.execute(statement)
+
+
+def _switch_to_wal(db: sqlite3.Connection) -> None:
+    """Set the journal mode; several that switch a new file at once are refused, not queued."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            if mode != "wal":
+                raise sqlite3.OperationalError("this file system cannot keep a write-ahead log")
+            return
+
+
+_MEND_BROKEN = (
+    "restore the file from a backup, or move it aside: a new one is made and seeded from the bundle"
+)
+_MEND_UNREACHABLE = (
+    "put the file on a local disk with free space, in a folder that this process may write to"
+)

@@ -1,0 +1,237 @@
+"""What holds for every store of user histories."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from recsys.config import State
+from recsys.schema import HISTORIES
+from recsys.state import MemoryState, SqliteState, StateEvent, open_state
+from recsys.state.base import order
+
+CAP = 5
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def make_store(request, tmp_path):
+    """Make a fresh store; all are closed at the end."""
+    made = []
+
+    def make(cap=CAP):
+        path = tmp_path / f"state-{len(made)}.sqlite"
+        state = State(backend=request.param, max_events_per_user=cap)
+        made.append(open_state(state, path))
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
+
+
+@pytest.fixture
+def store(make_store):
+    return make_store()
+
+
+def event(user="u", event_id="e", item="i", code=2, timestamp=0):
+    return StateEvent(user, event_id, item, code, timestamp)
+
+
+def histories(users):
+    """`{user: [(item_row, code, timestamp), ...]}` as a table."""
+    columns = [[[e[part] for e in events] for events in users.values()] for part in range(3)]
+    baskets = [list(range(len(events))) for events in users.values()]
+    return pa.table([list(users), *columns, baskets], schema=HISTORIES)
+
+
+ITEM_IDS = np.array(["a", "b", "c"])
+
+
+def test_a_fresh_store_is_empty(store):
+    store.ping()
+    assert store.count_users() == 0
+    assert store.history("u", 10) == []
+    assert store.delete("u") == 0
+    assert store.append([]) == 0
+
+
+def test_what_is_appended_is_read_back_whole(store):
+    events = [event("u", "x", "ä", 4, -5), event("u", "y\0z", "", 0, 2**62), event("v", "x")]
+    assert store.append(events) == 3
+    assert store.history("u", 10) == events[:2]
+    assert store.history("v", 10) == events[2:]
+    assert store.count_users() == 2
+
+
+def test_history_is_ordered_by_time_item_and_event_id(store):
+    events = [event(timestamp=t, item=i, event_id=e) for t, i, e in ORDERED]
+    for shuffled in (events[::-1], events[2:] + events[:2]):
+        store.delete("u")
+        store.append(shuffled)
+        assert store.history("u", 10) == events
+        assert store.history("u", 2) == events[-2:]
+        assert store.history("u", 0) == []
+
+
+ORDERED = [(1, "b", "e4"), (2, "a", "e0"), (2, "a", "e3"), (2, "b", "e2"), (10, "a", "e1")]
+
+
+def test_the_same_event_again_changes_nothing(store):
+    first = event(event_id="1", timestamp=3)
+    assert store.append([first]) == 1
+    assert store.append([first, first, event(event_id="2", timestamp=4)]) == 1
+    assert store.append([event(event_id="1", timestamp=9, item="other")]) == 0
+    assert [e.timestamp for e in store.history("u", 10)] == [3, 4]
+
+
+def test_event_ids_of_different_users_do_not_meet(store):
+    assert store.append([event("u", "1"), event("v", "1")]) == 2
+
+
+def test_a_user_over_the_cap_loses_the_earliest(store):
+    events = [event(event_id=f"e{t}", timestamp=t) for t in range(CAP + 3)]
+    assert store.append(events[::-1]) == CAP + 3
+    assert store.history("u", 100) == events[3:]
+    assert store.append([event(event_id="late", timestamp=1)]) == 1
+    assert store.history("u", 100) == events[3:]
+    store.append([event("v", "e", timestamp=-1)])
+    assert len(store.history("u", 100)) == CAP
+    assert len(store.history("v", 100)) == 1
+
+
+def test_delete_erases_one_user(store):
+    store.append([event("u", "1"), event("u", "2"), event("v", "1")])
+    assert store.delete("u") == 2
+    assert store.history("u", 10) == []
+    assert store.count_users() == 1
+    assert store.append([event("u", "1")]) == 1
+
+
+def test_seeded_histories_are_read_like_appended_ones(store):
+    table = histories({"u": [(1, 4, 10), (0, 2, 20)], "v": [(2, 0, 5)]})
+    assert store.seed(table, ITEM_IDS, 10, source="bundle-1") is True
+    assert [(e.item_id, e.event_code, e.timestamp) for e in store.history("u", 10)] == [
+        ("b", 4, 10),
+        ("a", 2, 20),
+    ]
+    assert store.count_users() == 2
+
+
+def test_a_source_is_seeded_once(store):
+    table = histories({"u": [(1, 4, 10)]})
+    assert store.seed(table, ITEM_IDS, 10, source="bundle-1") is True
+    store.delete("u")
+    assert store.seed(table, ITEM_IDS, 10, source="bundle-1") is False
+    assert store.history("u", 10) == []
+
+
+def test_the_next_bundle_doubles_nothing(store):
+    twice = (1, 4, 10)
+    store.seed(histories({"u": [(0, 0, 1), twice, twice]}), ITEM_IDS, 10, source="bundle-1")
+    # The next one has lost the first event, knows the items by other rows, and goes on.
+    reordered = np.array(["c", "a", "b", "d"])
+    twice, later = (2, 4, 10), (3, 4, 30)
+    assert store.seed(histories({"u": [twice, twice, later]}), reordered, 10, source="bundle-2")
+    assert [e.item_id for e in store.history("u", 10)] == ["a", "b", "b", "d"]
+
+
+def test_events_taken_in_live_come_back_in_the_next_bundle_without_doubling(store):
+    store.append([event("u", "from-the-shop", "b", 4, 10)])
+    same, other_type = (1, 4, 10), (1, 2, 10)
+    store.seed(histories({"u": [same, same, other_type]}), ITEM_IDS, 10, source="bundle-2")
+    got = [(e.item_id, e.event_code, e.timestamp) for e in store.history("u", 10)]
+    assert sorted(got) == [("b", 2, 10), ("b", 4, 10), ("b", 4, 10)]
+    assert "from-the-shop" in [e.event_id for e in store.history("u", 10)]
+
+
+def test_seeding_keeps_the_latest_of_each_user(store):
+    events = [(0, 2, t) for t in range(20)]
+    store.append([event("u", "live", timestamp=100)])
+    store.seed(histories({"u": events, "v": events[:3]}), ITEM_IDS, CAP + 2, source="s")
+    assert [e.timestamp for e in store.history("u", 100)] == [16, 17, 18, 19, 100]
+    assert [e.timestamp for e in store.history("v", 100)] == [0, 1, 2]
+    store.seed(histories({"w": events}), ITEM_IDS, 2, source="t")
+    assert [e.timestamp for e in store.history("w", 100)] == [18, 19]
+
+
+def test_seeding_leaves_out_items_outside_the_catalogue(store):
+    store.seed(
+        histories({"u": [(-1, 2, 1), (3, 2, 2), (2, 2, 3)], "v": []}), ITEM_IDS, 9, source="s"
+    )
+    assert [e.item_id for e in store.history("u", 10)] == ["c"]
+    assert store.count_users() == 1
+
+
+def test_seeding_nothing(store):
+    assert store.seed(histories({}), ITEM_IDS, 10, source="s") is True
+    assert store.count_users() == 0
+
+
+def test_threads_lose_nothing(make_store):
+    store = make_store(cap=1000)
+
+    def work(thread):
+        for number in range(25):
+            mine = event(f"u{number % 3}", f"{thread}-{number}", timestamp=number)
+            shared = event("shared", f"{number}", timestamp=number)
+            store.append([mine, shared])
+            assert mine in store.history(mine.user_id, 1000)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+    assert sum(len(store.history(f"u{n}", 1000)) for n in range(3)) == 150
+    assert len(store.history("shared", 1000)) == 25
+    assert store.count_users() == 4
+
+
+batches = st.lists(
+    st.lists(
+        st.builds(
+            StateEvent,
+            user_id=st.sampled_from(["u", "v"]),
+            event_id=st.sampled_from(["", "A", "a", "ä", "\U0001f600", "\uffff", "z"]),
+            item_id=st.sampled_from(["1", "10", "2", "é", "\uffff", "\U0001f600"]),
+            event_code=st.integers(0, 4),
+            timestamp=st.integers(-2, 3),
+        ),
+        max_size=8,
+    ),
+    max_size=6,
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(batches=batches, cap=st.integers(1, 4), limit=st.integers(0, 5))
+def test_every_store_follows_the_model(make_store, batches, cap, limit):
+    """The model: first come stays, then the latest `cap` in the order of `order`, user by user."""
+    store = make_store(cap)
+    model = {}
+    for batch in batches:
+        num_before = len(model)
+        for each in batch:
+            model.setdefault((each.user_id, each.event_id), each)
+        assert store.append(batch) == len(model) - num_before
+        for user in ("u", "v"):
+            mine = sorted((e for e in model.values() if e.user_id == user), key=order)
+            for dropped in mine[:-cap]:
+                del model[user, dropped.event_id]
+            assert store.history(user, limit) == mine[-cap:][max(len(mine[-cap:]) - limit, 0) :]
+    assert store.count_users() == len({user for user, _ in model})
+
+
+def test_the_recipe_picks_the_store(tmp_path):
+    assert isinstance(open_state(State(backend="memory"), tmp_path / "x"), MemoryState)
+    default = open_state(State(), tmp_path / "run" / "state.sqlite")
+    assert isinstance(default, SqliteState)
+    named = open_state(State(path=str(tmp_path / "named.sqlite")), tmp_path / "unused.sqlite")
+    default.close()
+    named.close()
+    assert (tmp_path / "run" / "state.sqlite").exists()
+    assert (tmp_path / "named.sqlite").exists()
+    assert not (tmp_path / "unused.sqlite").exists()
