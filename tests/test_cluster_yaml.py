@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,6 @@ def test_ray_accepts_it(written: dict[str, Any]) -> None:
     "path",
     [
         ("idle_timeout_minutes",),
-        ("provider", "type"),
         ("auth", "ssh_user"),
         ("available_node_types", "gpu_spot", "min_workers"),
         ("available_node_types", "head", "node_config"),
@@ -59,7 +59,9 @@ def test_a_misspelt_key_is_rejected(written: dict[str, Any], path: tuple[str, ..
     for key in path[:-1]:
         section = section[key]
     section[path[-1] + "x"] = section.pop(path[-1])
-    with pytest.raises((ValidationError, KeyError)):
+    with pytest.raises(
+        ValidationError, match=f"'{path[-1]}x' was unexpected|'{path[-1]}' is a req"
+    ):
         check(written)
 
 
@@ -104,8 +106,16 @@ def test_all_nodes_share_one_image(written: dict[str, Any]) -> None:
     assert len({node["node_config"]["ImageId"] for node in types}) == 1
 
 
-def test_environment_is_written_on_every_node(written: dict[str, Any]) -> None:
-    assert set(" ".join(written["setup_commands"]).split()) >= ENVIRONMENT
+def test_every_shell_gets_the_environment(written: dict[str, Any], tmp_path: Path) -> None:
+    writing = [line for line in written["setup_commands"] if ".raycommend.env" in line]
+    for command in [*writing, *writing]:  # `ray up` runs them again after a change
+        subprocess.run(["bash", "-c", command], env={"HOME": str(tmp_path)}, check=True)
+    shell = ["bash", "-c", ". ~/.bashrc; env"]
+    found = subprocess.run(shell, env={"HOME": str(tmp_path)}, check=True, capture_output=True)
+    lines = found.stdout.decode().splitlines()
+    assert set(lines) >= ENVIRONMENT
+    assert any(line.startswith(f"PATH={tmp_path}/raycommend/.venv/bin:") for line in lines)
+    assert (tmp_path / ".bashrc").read_text().count("raycommend.env") == 1
 
 
 def test_start_commands(prepared: dict[str, Any]) -> None:

@@ -61,6 +61,10 @@ class VectorCache:
         self.vectors[torch.from_numpy(rows)] = vectors.detach().to("cpu", torch.float32)
         self._computed_at[rows] = step
 
+    def expire(self, step: int) -> None:
+        """Let every vector be too old at `step`: after a resume they are the untouched model's."""
+        self._computed_at[:] = step - self._max_age - 1
+
     def age(self, rows: Rows, step: int) -> Rows:
         """Age of some vectors in steps."""
         return step - self._computed_at[rows]

@@ -181,15 +181,9 @@ class SqliteState:
         try:
             yield
         except sqlite3.Error as error:
-            foreign = getattr(error, "sqlite_errorcode", None) in (
-                sqlite3.SQLITE_NOTADB,
-                sqlite3.SQLITE_CORRUPT,
-            )
+            mend = _MENDS.get(_primary_code(error), _MEND_UNREACHABLE)
             raise DataError(
-                str(error),
-                where=self._path,
-                field="serve.state.path",
-                mend=_MEND_BROKEN if foreign else _MEND_UNREACHABLE,
+                str(error), where=self._path, field="serve.state.path", mend=mend
             ) from error
 
     def _connect(self) -> sqlite3.Connection:
@@ -231,7 +225,7 @@ def _switch_to_wal(db: sqlite3.Connection) -> None:
         try:
             mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
         else:
@@ -240,9 +234,19 @@ def _switch_to_wal(db: sqlite3.Connection) -> None:
             return
 
 
+def _primary_code(error: sqlite3.Error) -> int:
+    """SQLite's result code without its extension; 0 where the error came from elsewhere."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
 _MEND_BROKEN = (
     "restore the file from a backup, or move it aside: a new one is made and seeded from the bundle"
 )
 _MEND_UNREACHABLE = (
     "put the file on a local disk with free space, in a folder that this process may write to"
 )
+_MENDS = {
+    sqlite3.SQLITE_NOTADB: _MEND_BROKEN,
+    sqlite3.SQLITE_CORRUPT: _MEND_BROKEN,
+    sqlite3.SQLITE_BUSY: "try again; if it stays so, end the process that holds the file",
+}

@@ -80,15 +80,19 @@ class TwoNodes:
 
 
 def processes_of(home: Path) -> list[int]:
-    """Processes whose environment names the cluster's folder: what it started, and nothing else."""
-    mark = f"RAY_TMPDIR={home}".encode()
+    """Processes with a file open in the cluster's folder, or whose environment names it.
+
+    Both, because a process that renames itself, as Ray's do, overwrites its environment in /proc.
+    """
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if mark in (process / "environ").read_bytes().split(b"\0"):
-                found.append(int(process.name))
+            traces = [os.readlink(number) for number in (process / "fd").iterdir()]
+            traces += (process / "environ").read_text(errors="replace").split("\0")
         except OSError:
             continue  # it ended, or it is not ours to look at
+        if any(trace.startswith((f"{home}/", f"RAY_TMPDIR={home}")) for trace in traces):
+            found.append(int(process.name))
     return found
 
 

@@ -17,7 +17,7 @@ def test_a_constant_has_no_width():
 
 
 def test_two_groups_by_hand():
-    # Resampled means: 0 (both draws the first user), 1/4 (one each), 1; the bounds are the extremes.
+    # Resampled means: 0 (the first user twice), 1/4 (one each) and 1.
     values, groups = np.array([0.0, 0, 0, 1]), np.array([7, 7, 7, 9])
     got = bootstrap_mean(values, groups, num_bootstrap=400, confidence=0.9, seed=1)
     assert got == Interval(0.25, 0.0, 1.0, 4)

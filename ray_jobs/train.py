@@ -1,0 +1,275 @@
+"""Prepared data -> a checkpoint: data-parallel fine-tuning on Ray Train.
+
+    python -m ray_jobs.train --config recipes/demo.yaml
+
+Killed workers are replaced and go on from the last epoch; a run started again under the same recipe does
+the same.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ray_jobs.cluster import connected
+from ray_jobs.texts import ensure_store, store_folder
+from recsys.config import Recipe, recipe_from_dict, target_codes
+from recsys.errors import DataError
+from recsys.files import write_json
+from recsys.prepared import PREPARED, Prepared
+
+WINNER_FILE = "winner.json"
+RAY_DIR = "ray"
+METRIC = "ndcg@10"
+
+
+def plan(recipe: Recipe) -> list[str]:
+    """What a run would do."""
+    train = recipe.train
+    device = "GPU" if train.use_gpu else "CPU"
+    return [
+        f"read {recipe.root / PREPARED}",
+        f"train {recipe.model.language_model} ({recipe.model.tuning}) on {train.num_workers} {device} workers, "
+        f"at most {train.epochs} epochs, {train.optimizer} at {train.learning_rate:g}",
+        f"write {recipe.root / WINNER_FILE}",
+    ]
+
+
+def run_key(recipe: Recipe, prepared: Prepared, *more: str) -> str:
+    """Name part of a run: the same recipe and data resume, any other start afresh."""
+    return f"{recipe.fingerprint('data', 'model', 'train', *more)}-{prepared.summary['data_fingerprint'][:8]}"
+
+
+def run(recipe: Recipe) -> Path:
+    """Train one recipe and name its best checkpoint the winner."""
+    prepared = Prepared.open(recipe.root)
+    with connected(recipe.ray):
+        ensure_store(recipe, prepared)
+        name = f"train-{run_key(recipe, prepared)}"
+        result = build_trainer(recipe, prepared, name, recipe.root / RAY_DIR).fit()
+        best = max(result.best_checkpoints, key=lambda pair: pair[1][METRIC])
+        choose(recipe, Path(best[0].path), best[1], trials=[])
+    return recipe.root / WINNER_FILE
+
+
+def choose(
+    recipe: Recipe, checkpoint: Path, metrics: dict[str, Any], trials: list[dict[str, Any]]
+) -> None:
+    """Name a checkpoint the run's winner; `embed` goes on from it."""
+    progress = json.loads((checkpoint / "progress.json").read_text())
+    write_json(
+        recipe.root / WINNER_FILE,
+        {
+            "checkpoint": str(checkpoint),
+            "recipe": recipe.resolved(),
+            "recipe_hash": recipe.fingerprint(),
+            "metrics": {
+                key: value for key, value in metrics.items() if key in (METRIC, "loss", "epoch")
+            },
+            "curve": progress["curve"],
+            "trials": trials,
+        },
+    )
+
+
+def winner(recipe: Recipe) -> tuple[Recipe, Path]:
+    """The winning recipe and its checkpoint.
+
+    Raises:
+        DataError: nothing was trained yet.
+    """
+    path = recipe.root / WINNER_FILE
+    if not path.is_file():
+        raise DataError(
+            "no trained model", where=path, mend="run `recsys tune` or `recsys train` first"
+        )
+    data = json.loads(path.read_text())
+    return recipe_from_dict(data["recipe"], where=path), Path(data["checkpoint"])
+
+
+def build_trainer(
+    recipe: Recipe, prepared: Prepared, name: str, storage: Path, callbacks: list[Any] | None = None
+) -> Any:
+    """The Ray Train trainer of a recipe."""
+    import ray.data
+    from ray.data import ExecutionOptions, FileShuffleConfig
+    from ray.train import (
+        CheckpointConfig,
+        DataConfig,
+        FailureConfig,
+        RunConfig,
+        ScalingConfig,
+    )
+    from ray.train.torch import TorchTrainer
+
+    train = recipe.train
+    shards = [str(path) for path in prepared.shards]
+    users = ray.data.read_parquet(
+        shards, shuffle=FileShuffleConfig(seed=recipe.seed), override_num_blocks=len(shards)
+    )
+    resources = {"CPU": train.cpus_per_worker, **({"GPU": 1} if train.use_gpu else {})}
+    return TorchTrainer(
+        train_loop,
+        train_loop_config={
+            "recipe": recipe.resolved(),
+            "prepared": str(prepared.folder),
+            "store": str(store_folder(recipe, prepared)),
+        },
+        scaling_config=ScalingConfig(
+            num_workers=train.num_workers, use_gpu=train.use_gpu, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=train.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=1, checkpoint_score_attribute=METRIC, checkpoint_score_order="max"
+            ),
+            callbacks=callbacks,
+        ),
+        datasets={"train": users},
+        # Validation never goes through the split, which drops tail rows (ray#63285).
+        dataset_config=DataConfig(
+            datasets_to_split=["train"], execution_options=ExecutionOptions(preserve_order=True)
+        ),
+    )
+
+
+def train_loop(config: dict[str, Any]) -> None:
+    """One worker: the loop around `recsys.training.Worker`."""
+    import ray.train
+    import ray.train.torch
+    import torch
+    import torch.distributed as dist
+
+    from recsys import checkpoint as files
+    from recsys.optim import should_stop
+    from recsys.text_store import TextStore
+    from recsys.training import Worker, build_ranker
+
+    recipe = recipe_from_dict(config["recipe"])
+    train = recipe.train
+    prepared = Prepared(Path(config["prepared"]))
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    if not train.use_gpu:
+        torch.set_num_threads(max(1, int(train.cpus_per_worker)))
+    ranker, id_rows = build_ranker(recipe, prepared)
+    store = TextStore.open(Path(config["store"]))
+    ranker.items.start_from(store.vectors)
+    device = ray.train.torch.get_device()
+    ranker.to(device)
+    worker = Worker(recipe, prepared, store, ranker, id_rows, rank, world, device)
+    progress = files.Progress()
+    last = ray.train.get_checkpoint()
+    if last is not None:
+        with last.as_directory() as folder:
+            progress = files.load_model(Path(folder), ranker, worker.head)
+            files.load_optimizer(Path(folder), worker.optimizer)
+        worker.step = progress.step
+        worker.cache.expire(progress.step)
+    if world > 1:
+        worker.wrapped = ray.train.torch.prepare_model(ranker, move_to_device=False)
+
+    def total(*values: float) -> list[float]:
+        if world == 1:
+            return list(values)
+        summed = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(summed)
+        return summed.tolist()
+
+    def agree(more: bool) -> bool:
+        return total(float(more))[0] == world
+
+    def gather(value: Any) -> list[Any]:
+        if world == 1:
+            return [value]
+        gathered: list[Any] = [None] * world
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    mine = prepared.shards[rank::world]
+    codes = target_codes(recipe)
+    num_steps = train.epochs * steps_per_epoch(recipe, prepared)
+    shard = ray.train.get_dataset_shard("train")
+    _, head_questions = prepared.questions(
+        "head", codes, shards=mine, most=train.head_rows, seed=recipe.seed
+    )
+    _, valid_questions = prepared.questions(
+        "valid", codes, shards=mine, most=train.valid_rows, seed=recipe.seed
+    )
+    while progress.epoch < train.epochs:
+        if should_stop(progress.values(METRIC), train.patience):
+            break
+        started = time.monotonic()
+        loss = worker.train_epoch(_batches(shard, train.batch_size), num_steps, agree)
+        trained = time.monotonic()
+        shares = gather(worker.head_examples(head_questions))
+        # Fitted once and sent round, so that all ranks validate and save the very same head.
+        states: list[Any] = [None]
+        if rank == 0:
+            states = [(worker.fit_head(shares), worker.head.state_dict())]
+        if world > 1:
+            dist.broadcast_object_list(states, src=0)
+        head_loss, head_state = states[0]
+        worker.head.load_state_dict(head_state)
+        gain, count = total(*worker.validate(valid_questions))
+        loss_sum = total(loss)[0] / world
+        progress.epoch += 1
+        progress.step = worker.step
+        point = {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "loss": loss_sum,
+            "head_loss": head_loss,
+            METRIC: gain / max(count, 1),
+            "num_valid": count,
+            "train_s": trained - started,
+            "valid_s": time.monotonic() - trained,
+        }
+        progress.curve.append(point)
+        ranker.to(device)
+        with tempfile.TemporaryDirectory() as folder:
+            saved = None
+            if rank == 0:
+                files.save(Path(folder), ranker, worker.head, worker.optimizer, progress)
+                saved = ray.train.Checkpoint.from_directory(folder)
+                print(
+                    f"epoch {progress.epoch}/{train.epochs}: loss {loss_sum:.4f}, validation nDCG@10 "
+                    f"{point[METRIC]:.4f} on {count:.0f} baskets "
+                    f"({point['train_s']:.0f} s training, {point['valid_s']:.0f} s validation)",
+                    flush=True,
+                )
+            ray.train.report(point, checkpoint=saved)
+
+
+def steps_per_epoch(recipe: Recipe, prepared: Prepared) -> int:
+    """Steps of each worker in an epoch, for the schedule."""
+    users = prepared.summary["counts"]["users"] // recipe.train.num_workers
+    return max(1, -(-users // recipe.train.batch_size))
+
+
+def _batches(shard: Any, batch_size: int) -> Iterator[Any]:
+    from recsys.histories import UserEvents
+
+    for table in shard.iter_batches(batch_size=batch_size, batch_format="pyarrow"):
+        yield UserEvents.from_arrow(table)
+
+
+def report(recipe: Recipe) -> list[str]:
+    """The curve of the winner."""
+    data = json.loads((recipe.root / WINNER_FILE).read_text())
+    return [
+        f"epoch {point['epoch']}: loss {point['loss']:.4f}, validation {METRIC} {point[METRIC]:.4f}"
+        for point in data["curve"]
+    ]
+
+
+if __name__ == "__main__":
+    from ray_jobs.cli import job_main
+
+    job_main("train")

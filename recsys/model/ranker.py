@@ -1,0 +1,101 @@
+"""The trained module: language model, item encoder and user encoder behind one loss.
+
+Legend: N distinct items of a batch, F freshly encoded texts, T distinct texts, H language model width, D width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from recsys.batches import Windows
+from recsys.config import Model
+from recsys.model.item_encoder import ItemEncoder
+from recsys.model.language import LanguageModel
+from recsys.model.user_encoder import UserEncoder
+from recsys.objective import catalogue_cross_entropy
+
+
+class Ranker(nn.Module):
+    """Encoders of items and users; `forward` is the training loss, so that DDP sees one call a step."""
+
+    def __init__(self, model: Model, language: LanguageModel, num_ids: int) -> None:
+        super().__init__()
+        self.language = language
+        self.items = ItemEncoder(language.dim, model.dim, num_ids, model.id_dropout)
+        self.users = UserEncoder(model.dim, model.num_layers, model.num_heads, model.dropout)
+        self.temperature = model.temperature
+
+    def forward(
+        self,
+        *,
+        fresh_hidden: Tensor,
+        fresh_mask: Tensor,
+        fresh_at: Tensor,
+        cached_TH: Tensor,
+        text_of_item_N: Tensor,
+        id_rows_N: Tensor,
+        windows: Windows,
+        window_items_BL: Tensor,
+        target_states_P: Tensor,
+        targets_P: Tensor,
+        weights_P: Tensor,
+        sample_C: Tensor,
+        log_expected_C: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of a batch, and the fresh text vectors for the cache.
+
+        Args:
+            fresh_hidden, fresh_mask: [F, L, H], [F, L] texts to encode with gradient.
+            fresh_at: [F] their places among the batch's distinct texts.
+            cached_TH: vectors of the batch's distinct texts, from the cache.
+            text_of_item_N: place of each item's text among the distinct texts.
+            id_rows_N: see `ItemEncoder`.
+            windows: the user encoder's input.
+            window_items_BL, targets_P, sample_C: places among the N distinct items.
+            target_states_P, weights_P, log_expected_C: see `catalogue_cross_entropy`.
+        """
+        texts = cached_TH
+        if len(fresh_at):
+            fresh = self.language(fresh_hidden, fresh_mask)
+            texts = cached_TH.index_copy(0, fresh_at, fresh)
+        else:
+            fresh = cached_TH[:0]
+        vectors = self.items(texts[text_of_item_N], id_rows_N)
+        states = self.users(
+            vectors[window_items_BL],
+            windows.event_codes,
+            windows.gap_us,
+            windows.moments,
+            windows.state_of_event,
+            windows.num_states,
+        )
+        loss = catalogue_cross_entropy(
+            states,
+            vectors[targets_P],
+            vectors[sample_C],
+            target_states_P=target_states_P,
+            target_items_P=targets_P,
+            candidate_items_C=sample_C,
+            log_expected_C=log_expected_C,
+            weights_P=weights_P,
+            temperature=self.temperature,
+        )
+        return loss, fresh.detach()
+
+    @torch.no_grad()
+    def item_vectors(
+        self, text_vectors: Tensor, text_rows: NDArray[np.int32], id_rows: Tensor
+    ) -> Tensor:
+        """[I, D] vectors of all items, from the vectors [T, H] of their distinct texts."""
+        self.eval()
+        chunks = [
+            self.items(
+                text_vectors[torch.from_numpy(text_rows[low : low + 8192].astype(np.int64))],
+                id_rows[low : low + 8192],
+            )
+            for low in range(0, len(text_rows), 8192)
+        ]
+        return torch.cat(chunks)

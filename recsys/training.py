@@ -1,0 +1,317 @@
+"""One worker's training: steps over any iterator of histories, head fit, validation. Knows nothing of Ray.
+
+Legend: U users, N distinct items of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recsys.batches import event_weights, training_batch
+from recsys.config import Recipe, target_codes
+from recsys.features import item_features, own_items, standard_prices, usual_price
+from recsys.histories import Questions, UserEvents
+from recsys.metrics.ranking import ndcg_at_k, ranks_of
+from recsys.model.heads import HeadExamples, ScoringHead, fit_head
+from recsys.model.item_encoder import id_rows_of
+from recsys.model.language import load_language_model
+from recsys.model.ranker import Ranker
+from recsys.model.vector_cache import VectorCache
+from recsys.optim import build_optimizer, warmup_cosine
+from recsys.prepared import ItemStats, Prepared
+from recsys.schema import EVENT_CODE
+from recsys.scoring import Scorer
+from recsys.text_store import TextStore
+
+#: Negatives are drawn in proportion to popularity to this power (word2vec's choice), plus one event each.
+SAMPLE_POWER = 0.75
+HEAD_SAMPLE = 1000
+
+
+def build_ranker(recipe: Recipe, prepared: Prepared) -> tuple[Ranker, Tensor]:
+    """A fresh model for prepared data, and the id row of each item."""
+    torch.manual_seed(recipe.seed)
+    model = recipe.model
+    language = load_language_model(model.language_model, model.tuning, model.last_n)
+    rows = id_rows_of(prepared.stats("head").num_events, model.min_events_for_id)
+    return Ranker(model, language, int(rows.max(initial=-1)) + 1), torch.from_numpy(rows)
+
+
+@dataclass
+class Worker:
+    """The state of one training worker.
+
+    Args:
+        recipe: the recipe.
+        prepared: the prepared data.
+        store: hidden states of the texts.
+        ranker, id_rows: see `build_ranker`.
+        rank, world: number of this worker, and of all.
+        device: where the model lives.
+        wrapped: the module to call for the loss; DDP around `ranker`, or `ranker` itself.
+    """
+
+    recipe: Recipe
+    prepared: Prepared
+    store: TextStore
+    ranker: Ranker
+    id_rows: Tensor
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    wrapped: nn.Module | None = None
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        train, catalogue = self.recipe.train, self.prepared.catalogue
+        self.text_rows = catalogue.text_rows.astype(np.int64)
+        self.cache = VectorCache(self.store.vectors, train.max_vector_age)
+        self.codes = target_codes(self.recipe)
+        self.weights = event_weights(self.codes, EVENT_CODE, train.event_weights)
+        counts = self.prepared.stats("head").num_targets
+        self.share = _sampling_share(counts)
+        self.cumulative = np.cumsum(self.share)
+        self.head = ScoringHead(self.recipe.model.temperature)
+        self.standard_price = standard_prices(catalogue.prices)
+        self.cut_us = int(self.prepared.summary["cuts_us"]["head"])
+        slow = self.ranker.language.parameters()
+        self.optimizer = build_optimizer(self.ranker, train, slow)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def rng(self, *key: int) -> np.random.Generator:
+        """Random numbers that depend on the recipe's seed, this rank and a key: the same after a resume."""
+        return np.random.default_rng([self.recipe.seed, self.rank, *key])
+
+    def train_step(self, users: UserEvents, num_steps: int) -> float | None:
+        """One step on some users' histories; None if they hold nothing to learn from."""
+        model, train = self.recipe.model, self.recipe.train
+        rng = self.rng(1, self.step)
+        users = users.before(self.cut_us)
+        batch = training_batch(
+            users, max_history=model.max_history, windows_per_user=train.windows_per_user,
+            weights=self.weights, rng=rng,
+        )  # fmt: skip
+        if not len(batch.target_items):
+            return None
+        sample, log_expected = self._draw(train.num_negatives, rng)
+        real = batch.windows.moments >= 0
+        # Targets first: they are the texts most worth a gradient.
+        items, place = _distinct(
+            batch.target_items.numpy(), batch.windows.item_rows[real].numpy(), sample
+        )
+        texts, text_of_item = _distinct(self.text_rows[items])
+        window_items = torch.zeros_like(batch.windows.item_rows)
+        window_items[real] = torch.from_numpy(place[1])
+        self.ranker.train()
+        budget = 0 if model.tuning == "frozen" else train.fresh_texts_per_step
+        fresh, stale = self.cache.split(texts, budget, self.step, rng)
+        if budget == 0:
+            stale = stale[:0]
+        self.cache.refresh(stale, self.step, self._encode)
+        hidden, mask = self._hidden(fresh)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * warmup_cosine(self.step, num_steps, train.warmup_fraction)
+        loss, vectors = (self.wrapped or self.ranker)(
+            fresh_hidden=hidden.to(self.device),
+            fresh_mask=mask.to(self.device),
+            fresh_at=torch.from_numpy(_places(texts, fresh)).to(self.device),
+            cached_TH=self.cache.vectors[torch.from_numpy(texts)].to(self.device),
+            text_of_item_N=torch.from_numpy(text_of_item[0]).to(self.device),
+            id_rows_N=self.id_rows[torch.from_numpy(items)].to(self.device),
+            windows=_to(batch.windows, self.device),
+            window_items_BL=window_items.to(self.device),
+            target_states_P=batch.target_states.to(self.device),
+            targets_P=torch.from_numpy(place[0]).to(self.device),
+            weights_P=batch.target_weights.to(self.device),
+            sample_C=torch.from_numpy(place[2]).to(self.device),
+            log_expected_C=torch.from_numpy(log_expected).to(self.device),
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.ranker.parameters(), train.clip_norm)
+        self.optimizer.step()
+        if len(fresh):
+            self.cache.put(fresh, vectors, self.step)
+        self.step += 1
+        return float(loss.detach())
+
+    def train_epoch(
+        self,
+        batches: Iterable[UserEvents],
+        num_steps: int,
+        agree: Callable[[bool], bool] = lambda more: more,
+    ) -> float:
+        """Steps over an epoch's batches; returns the mean loss.
+
+        Args:
+            batches: the users of each step.
+            num_steps: steps of the whole run, for the schedule.
+            agree: whether all workers have another batch: one that stepped alone would wait for ever.
+        """
+        losses: list[float] = []
+        iterator = iter(batches)
+        while True:
+            users = next(iterator, None)
+            if users is not None and not _learnable(users.before(self.cut_us)):
+                continue
+            if not agree(users is not None):
+                break
+            assert users is not None
+            loss = self.train_step(users, num_steps)
+            if loss is not None:
+                losses.append(loss)
+        return float(np.mean(losses)) if losses else float("nan")
+
+    def scorer(self, stats: ItemStats) -> Scorer:
+        """Score with the model as it is, its text vectors as old as they are."""
+        self.ranker.to("cpu")
+        vectors = self.ranker.item_vectors(
+            self.cache.vectors, self.prepared.catalogue.text_rows, self.id_rows
+        )
+        features = item_features(stats, self.standard_price)
+        return Scorer.build(
+            self.ranker.users, self.head, vectors, features, self.standard_price, self.codes,
+            self.recipe.model.max_history,
+        )  # fmt: skip
+
+    def head_examples(self, questions: Questions) -> HeadExamples:
+        """This worker's share of the questions that the head is fitted on."""
+        scorer = self.scorer(self.prepared.stats("head"))
+        rng = np.random.default_rng([self.recipe.seed, 2])  # the same sample for every worker
+        sample, log_expected = self._draw(HEAD_SAMPLE, rng)
+        return head_examples(scorer, questions, sample, log_expected)
+
+    def fit_head(self, shares: list[HeadExamples]) -> float:
+        """Fit the head on all workers' questions; returns its loss."""
+        features = item_features(self.prepared.stats("head"), self.standard_price)
+        torch.manual_seed(self.recipe.seed)
+        self.head = ScoringHead(self.recipe.model.temperature)
+        return fit_head(
+            self.head,
+            HeadExamples.concat(shares),
+            torch.from_numpy(features),
+            torch.from_numpy(self.standard_price),
+        )
+
+    def validate(self, questions: Questions) -> tuple[float, int]:
+        """Sum of nDCG@10 over this worker's validation baskets, and their number."""
+        scorer = self.scorer(self.prepared.stats("valid"))
+        order = tie_order(scorer.num_items, self.recipe.seed)
+        total, count = 0.0, 0
+        for part in questions.batches(64):
+            ranks = ranks_of(
+                scorer.scores(part.histories), part.relevant, part.relevant_offsets, order
+            )
+            total += float(ndcg_at_k(ranks, part.relevant_offsets, 10).sum())
+            count += len(part)
+        assert count == len(questions)
+        return total, count
+
+    def _draw(self, size: int, rng: np.random.Generator) -> tuple[Any, Any]:
+        """Item rows drawn with replacement, and the log of each one's expected number of draws."""
+        if size >= len(self.share):
+            return np.arange(len(self.share)), np.zeros(len(self.share), dtype=np.float32)
+        rows = np.searchsorted(
+            self.cumulative, rng.random(size) * self.cumulative[-1], side="right"
+        )
+        rows = np.minimum(rows, len(self.share) - 1)
+        return rows, np.log(size * self.share[rows]).astype(np.float32)
+
+    def _hidden(self, texts: np.ndarray) -> tuple[Tensor, Tensor]:
+        return self.store.batch(texts)
+
+    def _encode(self, texts: np.ndarray) -> Tensor:
+        hidden, mask = self._hidden(texts)
+        return self.ranker.language(hidden.to(self.device), mask.to(self.device))
+
+
+def head_examples(
+    scorer: Scorer, questions: Questions, sample: np.ndarray, log_expected: np.ndarray
+) -> HeadExamples:
+    """Everything about some questions that the head's fit needs and that its weights do not change."""
+    histories = questions.histories
+    num_items = scorer.num_items
+    states = scorer.states(histories)
+    own = own_items(histories, num_items, scorer.target_codes)
+    own_key = own.query * num_items + own.item_rows
+    relevant_query = np.repeat(np.arange(len(questions)), np.diff(questions.relevant_offsets))
+    relevant_key = relevant_query * num_items + questions.relevant
+    outside = ~np.isin(relevant_key, own_key)
+    counted = np.union1d(own_key, relevant_key)
+    sample_key = np.arange(len(questions))[:, None] * num_items + sample[None, :]
+
+    def cosine(query: np.ndarray, rows: np.ndarray) -> Tensor:
+        parts = []
+        for low in range(0, len(query), 65_536):
+            q, r = query[low : low + 65_536], rows[low : low + 65_536]
+            parts.append(
+                (states[torch.from_numpy(q)] * scorer.vectors[torch.from_numpy(r)]).sum(-1)
+            )
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    pos_query, pos_item = relevant_query[outside], questions.relevant[outside].astype(np.int64)
+    return HeadExamples(
+        len(questions),
+        torch.from_numpy(own.query),
+        torch.from_numpy(own.item_rows),
+        cosine(own.query, own.item_rows),
+        torch.from_numpy(np.isin(own_key, relevant_key)),
+        torch.from_numpy(own.features),
+        torch.from_numpy(pos_query),
+        torch.from_numpy(pos_item),
+        cosine(pos_query, pos_item),
+        torch.from_numpy(sample.astype(np.int64)),
+        torch.from_numpy(log_expected),
+        states @ scorer.vectors[torch.from_numpy(sample)].T,
+        torch.from_numpy(np.isin(sample_key, counted)),
+        torch.from_numpy(usual_price(histories, scorer.standard_price)),
+    )
+
+
+def tie_order(num_items: int, seed: int) -> np.ndarray:
+    """The order in which equal scores are ranked: drawn once, so that no model gains by catalogue order."""
+    return np.random.default_rng([seed, 3]).permutation(num_items)
+
+
+def _learnable(users: UserEvents) -> bool:
+    """Whether any user has an event at all."""
+    return len(users) > 0
+
+
+def _sampling_share(counts: np.ndarray) -> np.ndarray:
+    smoothed = (counts.astype(np.float64) + 1) ** SAMPLE_POWER
+    return smoothed / smoothed.sum()
+
+
+def _distinct(*parts: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Distinct values in order of first appearance, and each part as places among them."""
+    joined = np.concatenate(parts)
+    values, first, inverse = np.unique(joined, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order))
+    places = position[inverse]
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    return values[order], np.split(places, ends)
+
+
+def _places(rows: np.ndarray, picked: np.ndarray) -> np.ndarray:
+    """Where each picked row stands in `rows` (distinct)."""
+    order = np.argsort(rows)
+    return order[np.searchsorted(rows, picked, sorter=order)].astype(np.int64)
+
+
+def _to(windows: Any, device: torch.device) -> Any:
+    if device.type == "cpu":
+        return windows
+    moved = {
+        name: value.to(device) if isinstance(value, Tensor) else value
+        for name, value in vars(windows).items()
+    }
+    return type(windows)(**moved)
