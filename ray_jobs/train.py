@@ -182,15 +182,10 @@ def train_loop(config: dict[str, Any]) -> None:
         dist.all_reduce(summed)
         return summed.tolist()
 
+    reduce = dist.all_reduce if world > 1 else None
+
     def agree(more: bool) -> bool:
         return total(float(more))[0] == world
-
-    def gather(value: Any) -> list[Any]:
-        if world == 1:
-            return [value]
-        gathered: list[Any] = [None] * world
-        dist.all_gather_object(gathered, value)
-        return gathered
 
     mine = prepared.shards[rank::world]
     codes = target_codes(recipe)
@@ -208,15 +203,7 @@ def train_loop(config: dict[str, Any]) -> None:
         started = time.monotonic()
         loss = worker.train_epoch(_batches(shard, train.batch_size), num_steps, agree)
         trained = time.monotonic()
-        shares = gather(worker.head_examples(head_questions))
-        # Fitted once and sent round, so that all ranks validate and save the very same head.
-        states: list[Any] = [None]
-        if rank == 0:
-            states = [(worker.fit_head(shares), worker.head.state_dict())]
-        if world > 1:
-            dist.broadcast_object_list(states, src=0)
-        head_loss, head_state = states[0]
-        worker.head.load_state_dict(head_state)
+        head_loss = worker.fit_head(worker.head_examples(head_questions), reduce)
         gain, count = total(*worker.validate(valid_questions))
         loss_sum = total(loss)[0] / world
         progress.epoch += 1

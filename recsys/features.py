@@ -107,14 +107,30 @@ def _num_moments(histories: Histories) -> NDArray[np.float64]:
     return np.maximum(np.bincount(query[new], minlength=len(histories)), 1).astype(np.float64)
 
 
-def standard_prices(prices: Floats) -> Floats:
-    """[I] log prices with mean 0 and deviation 1 over the catalogue; 0 where unknown."""
-    logs = np.log1p(np.maximum(prices.astype(np.float64), 0))
-    known = np.isfinite(logs)
-    if known.sum() < 2:
-        return np.zeros(len(prices), dtype=np.float32)
-    scaled = (logs - logs[known].mean()) / (logs[known].std() or 1.0)
-    return np.where(known, np.clip(scaled, -4, 4), 0).astype(np.float32)
+@dataclass(frozen=True)
+class PriceScale:
+    """Mean and deviation of the catalogue's log prices."""
+
+    mean: float
+    deviation: float
+
+    @staticmethod
+    def fit(prices: Floats) -> PriceScale:
+        """The scale of some prices, NaN where unknown."""
+        logs = _log_prices(prices)
+        logs = logs[np.isfinite(logs)]
+        if len(logs) < 2 or logs.std() == 0:
+            return PriceScale(float(logs.mean()) if len(logs) else 0.0, 1.0)
+        return PriceScale(float(logs.mean()), float(logs.std()))
+
+    def standard(self, prices: Floats) -> Floats:
+        """Log prices with mean 0 and deviation 1 over the catalogue; 0 where unknown."""
+        scaled = (_log_prices(prices) - self.mean) / self.deviation
+        return np.where(np.isfinite(scaled), np.clip(scaled, -4, 4), 0).astype(np.float32)
+
+
+def _log_prices(prices: Floats) -> NDArray[np.float64]:
+    return np.log1p(np.maximum(prices.astype(np.float64), 0))
 
 
 def item_features(stats: ItemStats, standard_price: Floats) -> Floats:

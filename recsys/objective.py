@@ -18,6 +18,8 @@ def catalogue_cross_entropy(
     target_items_P: Tensor,
     candidate_items_C: Tensor,
     log_expected_C: Tensor,
+    prior_P: Tensor,
+    prior_C: Tensor,
     weights_P: Tensor,
     temperature: float,
 ) -> Tensor:
@@ -36,16 +38,18 @@ def catalogue_cross_entropy(
         target_items_P: catalogue rows of the targets.
         candidate_items_C: catalogue rows of the candidates.
         log_expected_C: log of the expected number of draws of each candidate.
+        prior_P, prior_C: what speaks for the items whoever asks (their log popularity), so that the vectors
+            need only learn what is personal.
         weights_P: loss weight of each target.
         temperature: divides the cosines.
     """
     used, state_of_target = torch.unique(target_states_P, return_inverse=True)
-    logits_SC = states_SD[used] @ candidates_CD.T / temperature - log_expected_C
+    logits_SC = states_SD[used] @ candidates_CD.T / temperature + (prior_C - log_expected_C)
     logits_SC = logits_SC.masked_fill(
         _same_item(state_of_target, target_items_P, candidate_items_C, len(used)), float("-inf")
     )
     log_rest_S = torch.logsumexp(logits_SC, dim=1)
-    positive_P = (states_SD[target_states_P] * positives_PD).sum(-1) / temperature
+    positive_P = (states_SD[target_states_P] * positives_PD).sum(-1) / temperature + prior_P
     loss_P = torch.logaddexp(log_rest_S[state_of_target], positive_P) - positive_P
     return (loss_P * weights_P).sum() / weights_P.sum().clamp(min=1e-9)
 

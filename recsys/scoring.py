@@ -20,6 +20,9 @@ from recsys.model.user_encoder import UserEncoder
 
 Floats = NDArray[np.float32]
 
+#: Histories encoded together; attention needs memory in proportion.
+STATES_AT_ONCE = 64
+
 
 @dataclass(frozen=True)
 class Scorer:
@@ -71,7 +74,15 @@ class Scorer:
     @torch.no_grad()
     def states(self, histories: Histories) -> Tensor:
         """[Q, D] the users' states after their histories."""
-        windows = make_windows(histories.last(self.max_history))
+        recent = histories.last(self.max_history)
+        parts = [
+            self._states(recent[low : low + STATES_AT_ONCE])
+            for low in range(0, len(recent), STATES_AT_ONCE)
+        ]
+        return torch.cat(parts) if parts else self.vectors[:0]
+
+    def _states(self, histories: Histories) -> Tensor:
+        windows = make_windows(histories)
         states = self.users(
             self.vectors[windows.item_rows],
             windows.event_codes,

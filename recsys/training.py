@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from recsys.batches import event_weights, training_batch
 from recsys.config import Recipe, target_codes
-from recsys.features import item_features, own_items, standard_prices, usual_price
+from recsys.features import PriceScale, item_features, own_items, usual_price
 from recsys.histories import Questions, UserEvents
 from recsys.metrics.ranking import ndcg_at_k, ranks_of
-from recsys.model.heads import HeadExamples, ScoringHead, fit_head
+from recsys.model.heads import HeadExamples, Reduce, ScoringHead, fit_head
 from recsys.model.item_encoder import id_rows_of
 from recsys.model.language import load_language_model
 from recsys.model.ranker import Ranker
@@ -31,7 +31,7 @@ from recsys.text_store import TextStore
 
 #: Negatives are drawn in proportion to popularity to this power (word2vec's choice), plus one event each.
 SAMPLE_POWER = 0.75
-HEAD_SAMPLE = 1000
+HEAD_SAMPLE = 500
 
 
 def build_ranker(recipe: Recipe, prepared: Prepared) -> tuple[Ranker, Tensor]:
@@ -75,10 +75,12 @@ class Worker:
         self.codes = target_codes(self.recipe)
         self.weights = event_weights(self.codes, EVENT_CODE, train.event_weights)
         counts = self.prepared.stats("head").num_targets
-        self.share = _sampling_share(counts)
+        self.share = _share(counts, SAMPLE_POWER)
+        self.log_share = np.log(_share(counts, 1.0)).astype(np.float32)
         self.cumulative = np.cumsum(self.share)
+        torch.manual_seed(self.recipe.seed)
         self.head = ScoringHead(self.recipe.model.temperature)
-        self.standard_price = standard_prices(catalogue.prices)
+        self.standard_price = PriceScale.fit(catalogue.prices).standard(catalogue.prices)
         self.cut_us = int(self.prepared.summary["cuts_us"]["head"])
         slow = self.ranker.language.parameters()
         self.optimizer = build_optimizer(self.ranker, train, slow)
@@ -131,6 +133,7 @@ class Worker:
             weights_P=batch.target_weights.to(self.device),
             sample_C=torch.from_numpy(place[2]).to(self.device),
             log_expected_C=torch.from_numpy(log_expected).to(self.device),
+            log_share_N=torch.from_numpy(self.log_share[items]).to(self.device),
         )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -187,16 +190,20 @@ class Worker:
         sample, log_expected = self._draw(HEAD_SAMPLE, rng)
         return head_examples(scorer, questions, sample, log_expected)
 
-    def fit_head(self, shares: list[HeadExamples]) -> float:
-        """Fit the head on all workers' questions; returns its loss."""
+    def fit_head(self, examples: HeadExamples, reduce: Reduce | None = None) -> float:
+        """Fit the head on all workers' questions, each worker reading its own; returns the loss.
+
+        Args:
+            examples: this worker's share.
+            reduce: sums a tensor over all workers, in place.
+        """
         features = item_features(self.prepared.stats("head"), self.standard_price)
-        torch.manual_seed(self.recipe.seed)
-        self.head = ScoringHead(self.recipe.model.temperature)
         return fit_head(
             self.head,
-            HeadExamples.concat(shares),
+            examples,
             torch.from_numpy(features),
             torch.from_numpy(self.standard_price),
+            reduce=reduce,
         )
 
     def validate(self, questions: Questions) -> tuple[float, int]:
@@ -269,9 +276,16 @@ def head_examples(
         torch.from_numpy(sample.astype(np.int64)),
         torch.from_numpy(log_expected),
         states @ scorer.vectors[torch.from_numpy(sample)].T,
-        torch.from_numpy(np.isin(sample_key, counted)),
+        torch.from_numpy(_is_in(sample_key, counted)),
         torch.from_numpy(usual_price(histories, scorer.standard_price)),
     )
+
+
+def _is_in(values: np.ndarray, rising: np.ndarray) -> np.ndarray:
+    """Whether each value stands in a rising array."""
+    if not len(rising):
+        return np.zeros(values.shape, dtype=bool)
+    return rising[np.minimum(np.searchsorted(rising, values), len(rising) - 1)] == values
 
 
 def tie_order(num_items: int, seed: int) -> np.ndarray:
@@ -284,8 +298,9 @@ def _learnable(users: UserEvents) -> bool:
     return len(users) > 0
 
 
-def _sampling_share(counts: np.ndarray) -> np.ndarray:
-    smoothed = (counts.astype(np.float64) + 1) ** SAMPLE_POWER
+def _share(counts: np.ndarray, power: float) -> np.ndarray:
+    """Each item's share of all events, every item credited with one event more, to some power."""
+    smoothed = (counts.astype(np.float64) + 1) ** power
     return smoothed / smoothed.sum()
 
 

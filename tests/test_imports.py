@@ -25,10 +25,11 @@ LAYERS = (
     "features batches metrics",
     "objective optim",
     "model",
-    "scoring",
+    "scoring checkpoint",
     "training baselines",
     "bundle",
     "index registry rerank explain drift gate",
+    "recommender",
     "evaluation",
 )
 LAYER = {unit: depth for depth, units in enumerate(LAYERS) for unit in units.split()}

@@ -11,6 +11,7 @@ Legend: Q queries, K (query, own item) pairs, N sampled items, R relevant items,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -85,33 +86,11 @@ class HeadExamples:
     sample_left_out: Tensor
     usual_price: Tensor
 
-    @staticmethod
-    def concat(shares: list[HeadExamples]) -> HeadExamples:
-        """Join the shares of several workers; all must have drawn the same sample."""
-        starts = [sum(share.num_queries for share in shares[:n]) for n in range(len(shares))]
-
-        def join(name: str) -> Tensor:
-            return torch.cat([getattr(share, name) for share in shares])
-
-        def join_query(name: str) -> Tensor:
-            return torch.cat(
-                [getattr(share, name) + start for share, start in zip(shares, starts, strict=True)]
-            )
-
-        first = shares[0]
-        return HeadExamples(
-            sum(share.num_queries for share in shares),
-            join_query("own_query"), join("own_item"), join("own_cosine"), join("own_relevant"),
-            join("own_features"), join_query("pos_query"), join("pos_item"), join("pos_cosine"),
-            first.sample_items, first.sample_log_expected,
-            join("sample_cosine"), join("sample_left_out"), join("usual_price"),
-        )  # fmt: skip
-
 
 def head_loss(
     head: ScoringHead, examples: HeadExamples, item_features: Tensor, standard_price: Tensor
 ) -> Tensor:
-    """Mean over questions of the mean over their relevant items of -log softmax(score)."""
+    """Sum over questions of the mean over their relevant items of -log softmax(score)."""
     e = examples
     item = head.item_scores(item_features)
 
@@ -131,7 +110,7 @@ def head_loss(
     gain_query = torch.cat([e.own_query[e.own_relevant], e.pos_query])
     per_question = torch.bincount(gain_query, minlength=e.num_queries)
     loss = (log_total[gain_query] - gain) / per_question[gain_query]
-    return loss.sum() / (per_question > 0).sum().clamp(min=1)
+    return loss.sum()
 
 
 def _segment_logsumexp(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
@@ -143,30 +122,59 @@ def _segment_logsumexp(values: Tensor, segment: Tensor, num_segments: int) -> Te
     return torch.log(total.clamp(min=1e-30)) + peak
 
 
+#: Sums a tensor over all workers, in place.
+Reduce = Callable[[Tensor], None]
+
+
 def fit_head(
     head: ScoringHead,
     examples: HeadExamples,
     item_features: Tensor,
     standard_price: Tensor,
     *,
-    num_steps: int = 60,
+    reduce: Reduce | None = None,
+    num_steps: int = 30,
     penalty: float = 1e-4,
 ) -> float:
-    """Fit the head in place by L-BFGS with a small L2 penalty; returns the final loss."""
+    """Fit the head in place by L-BFGS with a small L2 penalty, from where it stands.
+
+    With several workers each reads its own questions; loss and gradient are summed in every step, so that
+    all take the same steps.
+
+    Returns:
+        The final mean loss of a question.
+    """
+    parameters = list(head.parameters())
+    num_questions = torch.tensor([float(examples.num_queries)])
+    if reduce is not None:
+        reduce(num_questions)
     optimizer = torch.optim.LBFGS(
-        head.parameters(), max_iter=num_steps, history_size=10, line_search_fn="strong_wolfe"
+        parameters, max_iter=num_steps, history_size=10, line_search_fn="strong_wolfe"
     )
     final = 0.0
 
     def closure() -> Tensor:
         nonlocal final
         optimizer.zero_grad()
-        loss = head_loss(head, examples, item_features, standard_price)
-        final = float(loss.detach())
-        squares = sum((p**2).sum() for p in head.own.parameters()) + (head.item.weight**2).sum()
-        total = loss + penalty * squares
-        total.backward()  # type: ignore[no-untyped-call]
-        return total
+        loss = head_loss(head, examples, item_features, standard_price) / num_questions
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+        flat = torch.cat(
+            [loss.detach(), *(p.grad.flatten() for p in parameters if p.grad is not None)]
+        )
+        if reduce is not None:
+            reduce(flat)
+        final = float(flat[0])
+        start = 1
+        for parameter in parameters:
+            assert parameter.grad is not None
+            parameter.grad.copy_(flat[start : start + parameter.numel()].view_as(parameter))
+            start += parameter.numel()
+        decayed = [*head.own.parameters(), head.item.weight]
+        for parameter in decayed:
+            assert parameter.grad is not None
+            parameter.grad.add_(parameter.detach(), alpha=2 * penalty)
+        squares = sum(float((p.detach() ** 2).sum()) for p in decayed)
+        return flat[0] + penalty * squares
 
     optimizer.step(closure)  # type: ignore[no-untyped-call, arg-type]
     return final

@@ -42,6 +42,10 @@ class ItemEncoder(nn.Module):
         ids = self.ids(id_rows_N.clamp(min=0)) * known.unsqueeze(-1)
         return nn.functional.normalize(self.project(text_NH) + self.gate * ids, dim=-1)
 
+    def of_text(self, text_NH: Tensor) -> Tensor:
+        """Vectors [N, D] of items known by their text alone."""
+        return self(text_NH, torch.full((len(text_NH),), NO_ID))
+
     def start_from(self, text_vectors: NDArray[np.float32]) -> None:
         """Set the projection to the leading principal axes of the text vectors [T, H].
 

@@ -24,14 +24,16 @@ class LanguageModel(nn.Module):
         folder: the model's folder (see `language_model.locate`).
         tuning: `frozen`, `last_n` or `full`.
         last_n: number of trained layers with `last_n`.
+        pretrained: read the folder's weights; else only its config, for weights that come later.
     """
 
-    def __init__(self, folder: Path, tuning: str, last_n: int) -> None:
+    def __init__(self, folder: Path, tuning: str, last_n: int, *, pretrained: bool = True) -> None:
         super().__init__()
-        from transformers import AutoModel
+        from transformers import AutoConfig, AutoModel
         from transformers.utils import logging as transformers_logging
 
         transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
         # Without the pooler: DDP stops at parameters that never get a gradient.
         model = AutoModel.from_pretrained(
             folder, add_pooling_layer=False, attn_implementation="sdpa"

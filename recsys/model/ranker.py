@@ -27,6 +27,7 @@ class Ranker(nn.Module):
         self.items = ItemEncoder(language.dim, model.dim, num_ids, model.id_dropout)
         self.users = UserEncoder(model.dim, model.num_layers, model.num_heads, model.dropout)
         self.temperature = model.temperature
+        self.popularity = nn.Parameter(torch.tensor(1.0))
 
     def forward(
         self,
@@ -44,6 +45,7 @@ class Ranker(nn.Module):
         weights_P: Tensor,
         sample_C: Tensor,
         log_expected_C: Tensor,
+        log_share_N: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Loss of a batch, and the fresh text vectors for the cache.
 
@@ -56,6 +58,7 @@ class Ranker(nn.Module):
             windows: the user encoder's input.
             window_items_BL, targets_P, sample_C: places among the N distinct items.
             target_states_P, weights_P, log_expected_C: see `catalogue_cross_entropy`.
+            log_share_N: log of each item's share of all training events; its learned multiple is the prior.
         """
         texts = cached_TH
         if len(fresh_at):
@@ -72,6 +75,7 @@ class Ranker(nn.Module):
             windows.state_of_event,
             windows.num_states,
         )
+        prior = self.popularity * log_share_N
         loss = catalogue_cross_entropy(
             states,
             vectors[targets_P],
@@ -80,6 +84,8 @@ class Ranker(nn.Module):
             target_items_P=targets_P,
             candidate_items_C=sample_C,
             log_expected_C=log_expected_C,
+            prior_P=prior[targets_P],
+            prior_C=prior[sample_C],
             weights_P=weights_P,
             temperature=self.temperature,
         )

@@ -72,9 +72,35 @@ class UserEncoder(nn.Module):
         #: The state of a user of whom nothing is known.
         self.start = nn.Parameter(torch.randn(dim) * dim**-0.5)
         # ALiBi (arXiv 2108.12409), over moments in place of positions.
+        self._start_as_decayed_mean()
         slopes = 2.0 ** (-torch.arange(1, num_heads + 1).float() * 8 / num_heads)
         self.register_buffer("slopes", slopes, persistent=False)
         self.slopes: Tensor
+
+    @torch.no_grad()
+    def _start_as_decayed_mean(self) -> None:
+        """Let the untrained encoder be a decayed mean of the items met, not noise.
+
+        The first block passes its values through, the others add nothing yet: with the pretrained item
+        vectors this is the zero-shot recommender, and training goes on from there.
+        """
+        eye = torch.eye(self.start.shape[0])
+        for layer in (self.enter, self.leave):
+            layer.weight.copy_(eye)
+            layer.bias.zero_()
+        for number, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            dim = len(eye)
+            block.qkv.weight[: 2 * dim].mul_(0.1)
+            if number == 0:
+                block.qkv.weight[2 * dim :].copy_(eye)
+            block.out.weight.copy_(eye if number == 0 else torch.zeros_like(eye))
+            for bias in (block.qkv.bias, block.out.bias):
+                bias.zero_()
+            last = block.feed[-1]
+            assert isinstance(last, nn.Linear)
+            last.weight.zero_()
+            last.bias.zero_()
 
     def forward(
         self,

@@ -1,0 +1,102 @@
+"""A checkpoint -> a bundle: every distinct text encoded on Ray Data actors, item vectors, index.
+
+python -m ray_jobs.embed --config recipes/demo.yaml
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ray_jobs.cluster import connected
+from ray_jobs.texts import ensure_store, text_vectors
+from ray_jobs.train import winner
+from recsys.bundle import Bundle, write_bundle
+from recsys.checkpoint import load_model
+from recsys.config import Recipe, target_codes
+from recsys.features import PriceScale, item_features
+from recsys.model.heads import ScoringHead
+from recsys.prepared import Prepared
+from recsys.recommender import STANDARD_PRICE
+from recsys.scoring import Scorer
+from recsys.training import build_ranker
+
+BUNDLE_DIR = "bundle"
+TEXT_VECTORS = "text_vectors.npy"
+
+
+def plan(recipe: Recipe) -> list[str]:
+    """What a run would do."""
+    _, checkpoint = winner(recipe)
+    return [
+        f"encode the catalogue with {checkpoint}",
+        f"write {recipe.root / BUNDLE_DIR}",
+    ]
+
+
+def run(recipe: Recipe) -> Path:
+    """Encode the catalogue with the winner and write the bundle."""
+    chosen, checkpoint = winner(recipe)
+    prepared = Prepared.open(recipe.root)
+    out = recipe.root / TEXT_VECTORS
+    with connected(recipe.ray):
+        ensure_store(chosen, prepared)
+        vectors = text_vectors(chosen, prepared, checkpoint, out)
+    bundle = assemble(recipe.root / BUNDLE_DIR, chosen, prepared, checkpoint, vectors)
+    out.unlink()
+    return bundle.folder
+
+
+def assemble(
+    target: Path, recipe: Recipe, prepared: Prepared, checkpoint: Path, vectors: np.ndarray
+) -> Bundle:
+    """Write the bundle of a checkpoint, with the popularity as of the end of the log."""
+    ranker, id_rows = build_ranker(recipe, prepared)
+    head = ScoringHead(recipe.model.temperature)
+    progress = load_model(checkpoint, ranker, head)
+    catalogue, stats = prepared.catalogue, prepared.stats("end")
+    items = ranker.item_vectors(torch.from_numpy(np.array(vectors)), catalogue.text_rows, id_rows)
+    scale = PriceScale.fit(catalogue.prices)
+    standard = scale.standard(catalogue.prices)
+    scorer = Scorer.build(
+        ranker.users, head, items, item_features(stats, standard), standard,
+        target_codes(recipe), recipe.model.max_history,
+    )  # fmt: skip
+    table = catalogue.items.with_columns(
+        num_events=stats.num_events,
+        num_targets=stats.num_targets,
+        num_recent=stats.num_recent,
+        **{STANDARD_PRICE: standard},
+    )
+    weights = {name: value.contiguous() for name, value in ranker.state_dict().items()}
+    weights |= {f"head.{name}": value.contiguous() for name, value in head.state_dict().items()}
+    return write_bundle(
+        target,
+        recipe=recipe,
+        weights=weights,
+        items=table,
+        vectors=items.numpy(),
+        item_part=scorer.item_part.numpy(),
+        facts={
+            "data_fingerprint": prepared.summary["data_fingerprint"],
+            "catalogue_fingerprint": prepared.summary["catalogue_fingerprint"],
+            "text_dim": ranker.language.dim,
+            "price_scale": [scale.mean, scale.deviation],
+            "trained_epochs": progress.epoch,
+        },
+    )
+
+
+def report(recipe: Recipe) -> list[str]:
+    """What the bundle is."""
+    bundle = Bundle.open(recipe.root / BUNDLE_DIR, verify=False)
+    size = sum(path.stat().st_size for path in bundle.folder.rglob("*") if path.is_file())
+    return [f"bundle {bundle.version}: {bundle.meta['num_items']:,} items, {size / 1e6:.0f} MB"]
+
+
+if __name__ == "__main__":
+    from ray_jobs.cli import job_main
+
+    job_main("embed")

@@ -1,0 +1,219 @@
+"""Search learning rate and batch size: Ray Tune over Ray Train, pruned after every epoch.
+
+    python -m ray_jobs.tune --config recipes/demo.yaml
+
+A trial is a function that builds a trainer and fits it; its epochs reach Tune through
+`TuneReportCallback`, so that ASHA can stop it. A search that was interrupted goes on when started again
+under the same recipe. The winner's own checkpoint goes on to `embed`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ray_jobs.cluster import READER_CPUS, connected
+from ray_jobs.texts import ensure_store
+from ray_jobs.train import METRIC, RAY_DIR, WINNER_FILE, build_trainer, choose, run_key
+from ray_jobs.train import run as train_run
+from recsys.config import Recipe, recipe_from_dict
+from recsys.errors import DataError, RecipeError
+from recsys.prepared import PREPARED, Prepared
+
+#: A trial's driver only waits; drivers that took whole CPUs would starve their own workers.
+DRIVER_CPUS = 0.01
+
+
+def plan(recipe: Recipe) -> list[str]:
+    """What a run would do."""
+    tune = recipe.tune
+    rate = tune.learning_rate
+    return [
+        f"read {recipe.root / PREPARED}",
+        f"run {tune.num_trials} trials: learning rate {rate.low:g} to {rate.high:g}, batch size one of "
+        f"{', '.join(map(str, tune.batch_size))}, at most {recipe.train.epochs} epochs each",
+        f"write {recipe.root / WINNER_FILE}",
+    ]
+
+
+def run(recipe: Recipe) -> Path:
+    """Search, and name the best trial's best checkpoint the winner."""
+    prepared = Prepared.open(recipe.root)
+    with connected(recipe.ray):
+        ensure_store(recipe, prepared)
+        results = search(recipe, prepared)
+        trials = trial_table(results)
+        finished = [trial for trial in trials if trial[METRIC] is not None]
+        if not finished:
+            raise DataError(
+                "every trial failed",
+                where=recipe.root / RAY_DIR,
+                mend="read the trials' error files there",
+            )
+        best = finished[0]
+        chosen = with_trial(recipe, best)
+        if recipe.tune.retrain_winner:
+            train_run(chosen)
+        else:
+            checkpoint, metrics = best_checkpoint(Path(best["path"]))
+            choose(chosen, checkpoint, metrics, trials)
+    return recipe.root / WINNER_FILE
+
+
+def with_trial(recipe: Recipe, trial: dict[str, Any]) -> Recipe:
+    """The recipe with a trial's settings."""
+    data = recipe.resolved()
+    data["train"] |= {"learning_rate": trial["learning_rate"], "batch_size": trial["batch_size"]}
+    return recipe_from_dict(data)
+
+
+def most_concurrent(recipe: Recipe, cpus: float, gpus: float) -> int:
+    """How many trials the cluster holds at once, leaving Ray Data a CPU to read with.
+
+    Raises:
+        RecipeError: not even one.
+    """
+    train = recipe.train
+    fit = int((cpus - READER_CPUS) // (train.num_workers * train.cpus_per_worker + DRIVER_CPUS))
+    if train.use_gpu:
+        fit = min(fit, int(gpus // train.num_workers))
+    if fit < 1:
+        needed = f"{train.num_workers * train.cpus_per_worker + READER_CPUS:g} CPUs"
+        needed += f" and {train.num_workers} GPUs" if train.use_gpu else ""
+        raise RecipeError(
+            f"one trial needs {needed}, the cluster has {cpus:g} CPUs and {gpus:g} GPUs",
+            field="train.num_workers", value=train.num_workers,
+            mend="use fewer workers, or a larger cluster",
+        )  # fmt: skip
+    return min(fit, recipe.tune.max_concurrent or fit)
+
+
+def search(recipe: Recipe, prepared: Prepared) -> Any:
+    """Run or resume the search; returns Tune's result grid."""
+    import ray
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    resources = ray.cluster_resources()
+    settings = recipe.tune
+    name = f"tune-{run_key(recipe, prepared, 'tune')}"
+    storage = recipe.root / RAY_DIR
+    trainable = tune.with_resources(
+        tune.with_parameters(
+            trial,
+            recipe=recipe.resolved(),
+            prepared=str(prepared.folder),
+            storage=str(storage / name),
+        ),
+        {"CPU": DRIVER_CPUS},
+    )
+    path = storage / name
+    if tune.Tuner.can_restore(str(path)):
+        tuner = tune.Tuner.restore(
+            str(path), trainable=trainable, resume_unfinished=True, resume_errored=True
+        )
+    else:
+        tuner = tune.Tuner(
+            trainable,
+            param_space={
+                "learning_rate": tune.loguniform(
+                    settings.learning_rate.low, settings.learning_rate.high
+                ),
+                "batch_size": tune.choice(list(settings.batch_size)),
+            },
+            tune_config=tune.TuneConfig(
+                metric=METRIC,
+                mode="max",
+                num_samples=settings.num_trials,
+                search_alg=tune.search.BasicVariantGenerator(random_state=recipe.seed),
+                scheduler=ASHAScheduler(
+                    time_attr="epoch",
+                    max_t=recipe.train.epochs,
+                    grace_period=min(settings.grace_epochs, recipe.train.epochs),
+                    reduction_factor=settings.reduction_factor,
+                ),
+                max_concurrent_trials=most_concurrent(
+                    recipe, resources.get("CPU", 0), resources.get("GPU", 0)
+                ),
+                trial_name_creator=lambda trial: f"trial-{trial.trial_id}",
+                trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
+            ),
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=str(storage),
+                failure_config=tune.FailureConfig(max_failures=0),
+                progress_reporter=None,
+            ),
+        )
+    return tuner.fit()
+
+
+def trial(config: dict[str, Any], *, recipe: dict[str, Any], prepared: str, storage: str) -> None:
+    """One trial: a whole Ray Train run whose epochs are reported to Tune."""
+    from ray import tune
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    chosen = with_trial(recipe_from_dict(recipe), config)
+    name = f"train-{tune.get_context().get_trial_id()}"
+    build_trainer(
+        chosen, Prepared(Path(prepared)), name, Path(storage), callbacks=[TuneReportCallback()]
+    ).fit()
+
+
+def trial_table(results: Any) -> list[dict[str, Any]]:
+    """The trials, best first; a failed one has no metric."""
+    rows = []
+    for result in results:
+        metrics = result.metrics or {}
+        checkpoint = metrics.get("checkpoint_path")
+        frame = result.metrics_dataframe
+        best = float(frame[METRIC].max()) if frame is not None and METRIC in frame else None
+        rows.append(
+            {
+                "trial": Path(result.path).name,
+                "learning_rate": result.config["learning_rate"],
+                "batch_size": result.config["batch_size"],
+                "epochs": int(metrics.get("epoch", 0)),
+                METRIC: best,
+                "path": str(Path(checkpoint).parent) if checkpoint else None,
+                "error": str(result.error) if result.error else None,
+            }
+        )
+    return sorted(rows, key=lambda row: (row[METRIC] is None, -(row[METRIC] or 0), row["trial"]))
+
+
+def best_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
+    """The best checkpoint that a training run kept, and its last epoch's metrics."""
+    found = []
+    for path in sorted(run.glob("checkpoint_*")):
+        progress = path / "progress.json"
+        if progress.is_file():
+            found.append((path, json.loads(progress.read_text())["curve"][-1]))
+    if not found:
+        raise DataError(
+            "the winning trial left no checkpoint", where=run, mend="run `recsys tune` again"
+        )
+    return max(found, key=lambda pair: pair[1][METRIC])
+
+
+def report(recipe: Recipe) -> list[str]:
+    """The table of trials."""
+    trials = json.loads((recipe.root / WINNER_FILE).read_text())["trials"]
+    lines = [f"{'trial':<20} {'learning rate':>13} {'batch':>6} {'epochs':>6} {METRIC:>8}"]
+    for number, row in enumerate(trials):
+        value = "failed" if row[METRIC] is None else f"{row[METRIC]:.4f}"
+        mark = "  <- winner" if number == 0 else ""
+        if row["epochs"] < recipe.train.epochs and row[METRIC] is not None:
+            mark += "  (stopped early)"
+        lines.append(
+            f"{row['trial']:<20} {row['learning_rate']:>13.2e} {row['batch_size']:>6} "
+            f"{row['epochs']:>6} {value:>8}{mark}"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    from ray_jobs.cli import job_main
+
+    job_main("tune")

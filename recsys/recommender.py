@@ -1,0 +1,269 @@
+"""A loaded bundle that recommends: what the service and the golden test call.
+
+Legend: I items, C candidates, M new items, D width of the vectors, H width of the language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recsys.bundle import ENCODER_DIR, TOKENIZER_DIR, Bundle
+from recsys.catalogue import item_text
+from recsys.config import Recipe, target_codes
+from recsys.errors import BundleError
+from recsys.features import ITEM_FEATURES, PriceScale
+from recsys.histories import Histories
+from recsys.language_model import load_tokenizer, tokenize
+from recsys.model.heads import ScoringHead
+from recsys.model.item_encoder import ItemEncoder
+from recsys.model.language import LanguageModel
+from recsys.model.user_encoder import UserEncoder
+from recsys.schema import Col
+from recsys.scoring import Scorer
+from recsys.text_store import pad_tokens
+
+Rows = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+#: Column of `items.parquet` with the standardised price.
+STANDARD_PRICE = "standard_price"
+
+
+def load_scorer(bundle: Bundle) -> Scorer:
+    """The scorer of a bundle, its item side memory-mapped."""
+    recipe = bundle.recipe
+    model = recipe.model
+    users = UserEncoder(model.dim, model.num_layers, model.num_heads, 0.0)
+    head = ScoringHead(model.temperature)
+    try:
+        users.load_state_dict(bundle.weights("users."))
+        head.load_state_dict(bundle.weights("head."))
+    except RuntimeError as error:
+        raise BundleError(
+            f"the weights do not fit the recipe: {error}", where=bundle.folder,
+            mend="write the bundle again",
+        ) from None  # fmt: skip
+    return Scorer(
+        users.eval(),
+        head.eval(),
+        _mapped(bundle.vectors),
+        _mapped(bundle.item_part),
+        bundle.items[STANDARD_PRICE].to_numpy(),
+        target_codes(recipe),
+        model.max_history,
+    )
+
+
+def _mapped(array: NDArray[np.float32]) -> torch.Tensor:
+    """A tensor over a read-only map; torch warns of that, but nothing here writes."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array)
+
+
+class Recommender:
+    """Answers questions about one catalogue. Safe to call from several threads.
+
+    Attributes:
+        version: the bundle's version.
+        recipe: the bundle's recipe.
+        info: what `GET /model` tells.
+        num_items: I.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.version = bundle.version
+        self.recipe: Recipe = bundle.recipe
+        hidden = ("files", "recipe")
+        self.info: dict[str, Any] = {k: v for k, v in bundle.meta.items() if k not in hidden}
+        self.info["name"] = self.recipe.name
+        self.scorer = load_scorer(bundle)
+        items = bundle.items
+        self._ids = items[Col.item].to_list()
+        self._titles = items[Col.title].to_list()
+        self._row_of = {item_id: row for row, item_id in enumerate(self._ids)}
+        self._category = items[Col.category]
+        self._brand = items[Col.brand]
+        self._price = items[Col.price].to_numpy()
+        available = items[Col.available].fill_null(True).to_numpy()
+        self._available = None if available.all() else available
+        # New items: their text vector goes through the same projection; nobody has bought them yet.
+        text_dim, dim = bundle.meta["text_dim"], self.recipe.model.dim
+        ids = bundle.weights("items.")
+        self._items = ItemEncoder(text_dim, dim, len(ids["ids.weight"]), 0.0).eval()
+        self._items.load_state_dict(ids)
+        self._price_scale = PriceScale(*bundle.meta["price_scale"])
+
+    @classmethod
+    def load(cls, folder: Path) -> Recommender:
+        """Load and verify a bundle.
+
+        Raises:
+            BundleError: see `Bundle.open`.
+        """
+        return cls(Bundle.open(folder))
+
+    @property
+    def num_items(self) -> int:
+        """I."""
+        return len(self._ids)
+
+    def rows_of(self, item_ids: Sequence[str]) -> NDArray[np.int32]:
+        """Catalogue rows; -1 for an unknown id."""
+        return np.array([self._row_of.get(item_id, -1) for item_id in item_ids], dtype=np.int32)
+
+    def item_id(self, row: int) -> str:
+        """The item's id."""
+        return str(self._ids[row])
+
+    def title(self, row: int) -> str:
+        """The item's title, empty if it has none."""
+        return str(self._titles[row] or "")
+
+    def allowed(
+        self,
+        *,
+        category: Sequence[str] | None = None,
+        brand: Sequence[str] | None = None,
+        min_price: float | None = None,
+        max_price: float | None = None,
+    ) -> NDArray[np.bool_] | None:
+        """[I] the items that pass the filters and are available; None if that is all of them."""
+        mask = self._available
+        masks = [] if mask is None else [mask]
+        if category is not None:
+            masks.append(self._category.is_in(list(category)).fill_null(False).to_numpy())
+        if brand is not None:
+            masks.append(self._brand.is_in(list(brand)).fill_null(False).to_numpy())
+        # An item without a price passes no price filter: the comparison with NaN is false.
+        if min_price is not None:
+            masks.append(self._price >= min_price)
+        if max_price is not None:
+            masks.append(self._price <= max_price)
+        return np.logical_and.reduce(masks) if masks else None
+
+    def recommend(
+        self,
+        history: Histories,
+        k: int,
+        *,
+        exclude: NDArray[np.int32],
+        allowed: NDArray[np.bool_] | None,
+    ) -> tuple[Rows, Floats]:
+        """The best k items of the whole catalogue for one history, best first.
+
+        Args:
+            history: one query; events of rows outside the catalogue (-1) are left out.
+            k: how many; fewer come back if fewer are allowed.
+            exclude: rows that must not come back.
+            allowed: [I] mask, see `allowed`; None means all.
+        """
+        scores = self.scorer.scores(history.known(self.num_items))[0]
+        if allowed is not None:
+            scores[~allowed] = -np.inf
+        scores[exclude[exclude >= 0]] = -np.inf
+        return best(scores, k)
+
+    def rank(
+        self,
+        history: Histories,
+        rows: NDArray[np.int32],
+        text_vectors: Floats | None = None,
+        prices: Floats | None = None,
+    ) -> Floats:
+        """Scores of some candidates: known items by row, then new ones by text.
+
+        Args:
+            history: one query.
+            rows: [C] catalogue rows.
+            text_vectors: [M, H] language-model vectors of the new items.
+            prices: [M], NaN where unknown.
+
+        Returns:
+            [C + M] scores, comparable with those of `recommend`.
+        """
+        known = history.known(self.num_items)
+        user = self.scorer.user_part(known)
+        part = self.scorer.item_part[torch.from_numpy(rows.astype(np.int64))]
+        scores = (user @ part.T)[0].numpy()
+        _, own_rows, extra = self.scorer.own_scores(known)
+        if len(own_rows):
+            place = np.minimum(np.searchsorted(own_rows, rows), len(own_rows) - 1)
+            scores += np.where(own_rows[place] == rows, extra[place], 0).astype(np.float32)
+        if text_vectors is None or not len(text_vectors):
+            return scores
+        return np.concatenate([scores, (user @ self._new_part(text_vectors, prices).T)[0].numpy()])
+
+    @torch.no_grad()
+    def _new_part(self, text_vectors: Floats, prices: Floats | None) -> torch.Tensor:
+        """[M, D + 2] the item side of items known by their text alone."""
+        vectors = self._items.of_text(torch.from_numpy(text_vectors))
+        unknown = np.full(len(text_vectors), np.nan, dtype=np.float32)
+        price = self._price_scale.standard(unknown if prices is None else prices)
+        features = np.zeros((len(price), len(ITEM_FEATURES)), dtype=np.float32)
+        features[:, ITEM_FEATURES.index("is_new")] = 1
+        features[:, ITEM_FEATURES.index("price_squared")] = price**2
+        return self.scorer.head.item_part(
+            vectors, torch.from_numpy(features), torch.from_numpy(price)
+        )
+
+
+def best(scores: Floats, k: int) -> tuple[Rows, Floats]:
+    """Positions and values of the k highest scores above -inf, best first, ties by position."""
+    k = min(k, len(scores))
+    top = np.argpartition(-scores, k - 1)[:k] if k < len(scores) else np.arange(len(scores))
+    top = top[np.isfinite(scores[top])]
+    order = np.lexsort((top, -scores[top]))
+    return top[order].astype(np.int64), scores[top[order]]
+
+
+class TextEncoder:
+    """The bundle's language model, for items that come as text.
+
+    Attributes:
+        dim: H.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        recipe = bundle.recipe
+        self.dim = int(bundle.meta["text_dim"])
+        self._fields = recipe.data.text_fields
+        self._tokenizer = load_tokenizer(bundle.folder / TOKENIZER_DIR, recipe.data.max_tokens)
+        self._language = LanguageModel(
+            bundle.folder / ENCODER_DIR, recipe.model.tuning, recipe.model.last_n, pretrained=False
+        )
+        self._language.load_state_dict(bundle.weights("language."))
+        self._language.eval()
+
+    @classmethod
+    def load(cls, folder: Path) -> TextEncoder:
+        """Load and verify a bundle's language model.
+
+        Raises:
+            BundleError: see `Bundle.open`.
+        """
+        return cls(Bundle.open(folder))
+
+    def text_of(self, fields: Mapping[str, str | None]) -> str:
+        """The text of an item by the recipe's template; empty if no field of it is filled."""
+        return item_text(fields, self._fields)
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], batch_size: int = 64) -> Floats:
+        """[n, H] vectors of some texts."""
+        tokens = [np.asarray(ids, dtype=np.int32) for ids in tokenize(self._tokenizer, texts)]
+        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
+        order = np.argsort([len(ids) for ids in tokens], kind="stable")
+        for low in range(0, len(order), batch_size):
+            rows = order[low : low + batch_size]
+            ids, mask = pad_tokens([tokens[row] for row in rows])
+            vectors[rows] = self._language.upper(self._language.lower(ids, mask), mask).numpy()
+        return vectors

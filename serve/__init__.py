@@ -1,0 +1,1 @@
+"""The service: recommendations, rankings and live events over HTTP, on Ray Serve."""

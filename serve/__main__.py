@@ -1,0 +1,78 @@
+"""Serve the champion of the registry.
+
+python -m serve --config recipes/demo.yaml
+python -m serve --config recipes/demo.yaml --bundle runs/demo/bundle --set serve.port=8001
+python -m serve --config recipes/demo.yaml --set ray.address=auto    # a new champion, hot
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from recsys.bundle import Bundle
+from recsys.config import Recipe, load_recipe
+from recsys.errors import RaycommendError
+from recsys.registry import CHAMPION, Registry
+from serve.users import STATE_FILE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m serve",
+        description="Serve the champion on Ray Serve until Ctrl-C; with `ray.address` naming a "
+        "cluster where the service runs, hand it the champion.",
+    )
+    parser.add_argument(
+        "--config", required=True, metavar="FILE", help="the recipe, e.g. recipes/demo.yaml"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="A.B=C", dest="overrides",
+        help="override one key of the recipe; may be given again",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bundle", metavar="DIR", type=Path, help="serve this bundle instead of the champion"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check recipe and bundle, say what would be served"
+    )
+    options = parser.parse_args(argv)
+    try:
+        recipe = load_recipe(options.config, options.overrides)
+        registry = Registry(Path(recipe.promote.registry).expanduser().absolute())
+        bundle = (options.bundle or registry.path(CHAMPION)).absolute()
+        if options.dry_run:
+            for line in plan(recipe, bundle):
+                print(f"would {line}")
+            return 0
+        from serve.run import start
+
+        start(recipe, bundle)
+    except RaycommendError as error:
+        print(f"serve: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("serve: interrupted before the service was up", file=sys.stderr)
+        return 130
+    return 0
+
+
+def plan(recipe: Recipe, bundle: Path) -> list[str]:
+    """What a start would do."""
+    settings, scale = recipe.serve, recipe.serve.autoscaling
+    address = recipe.ray.address or os.environ.get("RAY_ADDRESS")
+    store = settings.state.path or recipe.root / STATE_FILE
+    return [
+        f"verify and serve {Bundle.open(bundle).version} from {bundle}",
+        f"start Ray Serve on {address or 'a local Ray'}, at {settings.host}:{settings.port}",
+        f"run {scale.min_replicas} to {scale.max_replicas} replicas of Ranking and "
+        f"{settings.text_encoder_replicas} of TextEncoder, {settings.cpus_per_replica:g} CPU each",
+        "keep users in memory" if settings.state.backend == "memory" else f"keep users in {store}",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

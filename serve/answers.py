@@ -1,0 +1,97 @@
+"""What the service answers: one model an answer, every field described."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Basis = Literal["personal", "session", "popularity"]
+
+
+class ScoredItem(BaseModel):
+    """An item and its score."""
+
+    item_id: str | None = Field(description="Catalogue id, or the id given with a new item.")
+    title: str = Field(description="What it is called.")
+    score: float = Field(description="Higher is better; comparable within one answer only.")
+
+
+class RankedCandidate(ScoredItem):
+    """A candidate and its score."""
+
+    candidate: int = Field(description="Its position in the request's `candidates`, from 0.")
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_version: str = Field(description="The bundle that answered.")
+    basis: Basis = Field(
+        description="personal: the user's stored events; session: the given history; popularity: "
+        "nothing is known of the asker."
+    )
+    unknown_items: list[str] = Field(
+        description="Ids of the request that the catalogue does not hold; they were ignored."
+    )
+    request_id: str = Field(description="Unique to this answer.")
+
+
+class RecommendAnswer(_Answer):
+    """The best items, best first."""
+
+    items: list[ScoredItem]
+
+
+class RankAnswer(_Answer):
+    """The candidates, best first."""
+
+    items: list[RankedCandidate]
+
+
+class EventsAnswer(BaseModel):
+    """What became of the events; they are on disk when this answer comes."""
+
+    received: int = Field(description="Events in the request.")
+    stored: int = Field(description="Events that were new; the rest had been sent before.")
+    ignored: int = Field(description="Events of a type that the recipe leaves out.")
+    unknown_items: list[str] = Field(
+        description="Ids that the catalogue does not hold; their events are stored all the same "
+        "and count once a bundle with these items is served."
+    )
+    request_id: str = Field(description="Unique to this answer.")
+
+
+class Health(BaseModel):
+    """Whether requests can be answered."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    status: Literal["ok"] = Field(description="Always `ok`; a service that is not answers 503.")
+    model_version: str = Field(description="The bundle that answers.")
+
+
+class ModelAnswer(BaseModel):
+    """What is served."""
+
+    version: str = Field(description="The bundle that answers.")
+    num_items: int = Field(description="Items in its catalogue.")
+    info: dict[str, Any] = Field(description="What the bundle says of itself.")
+    failed_update: str | None = Field(
+        description="Why the bundle that was sent last is not the one that answers; null if it is."
+    )
+
+
+class Problem(BaseModel):
+    """One thing that is wrong with a request."""
+
+    field: str = Field(description="Where, e.g. `candidates[3].price`.")
+    loc: list[str | int] = Field(description="The same as a path.")
+    msg: str = Field(description="What, and what to do.")
+    type: str = Field(description="A short name of the kind of mistake.")
+
+
+class Problems(BaseModel):
+    """Why a request was refused."""
+
+    detail: list[Problem]

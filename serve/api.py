@@ -1,0 +1,210 @@
+"""What the service takes: one model a request, every field described and limited."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictInt,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from recsys.state.seeding import SEED_PREFIX
+
+#: Bounds on what one request may hold; those that depend on the shop stand in the recipe (`serve`).
+MAX_HISTORY, MAX_EXCLUDED, MAX_EVENTS, MAX_NEW_ITEMS, MAX_CHOICES = 2000, 10_000, 1000, 256, 1000
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_ISO_BEGIN = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
+
+
+def _iso_text(value: Any) -> Any:
+    # A bare number could be seconds or milliseconds; a guess would be wrong by a factor of 1000.
+    if not isinstance(value, str) or not _ISO_BEGIN.match(value):
+        raise PydanticCustomError(
+            "timestamp", "write ISO 8601 with a time zone, e.g. 2026-01-31T12:00:00Z"
+        )
+    return value
+
+
+def _after_epoch(value: dt.datetime) -> dt.datetime:
+    if value < EPOCH:
+        raise PydanticCustomError("timestamp", "lies before 1970")
+    return value
+
+
+def microseconds(moment: dt.datetime) -> int:
+    """Microseconds since 1970, UTC."""
+    return (moment - EPOCH) // dt.timedelta(microseconds=1)
+
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+EventId = Annotated[
+    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
+Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
+Title = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
+Price = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_iso_text), AfterValidator(_after_epoch)]
+K = Annotated[StrictInt, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class SessionEvent(_Strict):
+    """One event of a visitor's session."""
+
+    item_id: Id = Field(description="Catalogue id.")
+    event_type: Id = Field(
+        "view",
+        description="impression, view, click, add_to_cart, purchase, or a name that the recipe "
+        "maps to one of them.",
+    )
+    timestamp: Timestamp | None = Field(
+        None, description="When it happened, ISO 8601 with a time zone; for all events or for none."
+    )
+
+
+class _Asker(_Strict):
+    user_id: Id | None = Field(
+        None, description="A user whose events the service keeps. Give this or `history`."
+    )
+    history: Annotated[list[SessionEvent], Field(max_length=MAX_HISTORY)] | None = Field(
+        None,
+        description="The events of a session, oldest first; nothing is stored. Without timestamps "
+        "they count as successive, ending now.",
+    )
+
+    @field_validator("history")
+    @classmethod
+    def _all_or_none(cls, value: list[SessionEvent] | None) -> list[SessionEvent] | None:
+        if value and len({event.timestamp is None for event in value}) > 1:
+            raise PydanticCustomError("history", "give a timestamp for every event or for none")
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> _Asker:
+        if (self.user_id is None) == (self.history is None):
+            raise PydanticCustomError("asker", "give exactly one of `user_id` and `history`")
+        return self
+
+
+class Filters(_Strict):
+    """What an item must be like to be recommended; all that is given must hold."""
+
+    category: Annotated[list[Text], Field(min_length=1, max_length=MAX_CHOICES)] | None = Field(
+        None, description="One of these categories."
+    )
+    brand: Annotated[list[Text], Field(min_length=1, max_length=MAX_CHOICES)] | None = Field(
+        None, description="One of these brands."
+    )
+    min_price: Price | None = Field(None, description="At least this price.")
+    max_price: Price | None = Field(None, description="At most this price.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Filters:
+        low, high = self.min_price, self.max_price
+        if low is not None and high is not None and high < low:
+            raise PydanticCustomError("price_range", "`max_price` lies below `min_price`")
+        return self
+
+
+class RecommendRequest(_Asker):
+    """Ask for the best items of the whole catalogue."""
+
+    k: K | None = Field(
+        None,
+        description="How many items; at most the recipe's `serve.max_k`, by default its "
+        "`serve.default_k`.",
+    )
+    exclude: Annotated[list[Id], Field(max_length=MAX_EXCLUDED)] = Field(
+        default=[], description="Catalogue ids that must not be in the answer."
+    )
+    filters: Filters | None = Field(None, description="Keep to items of this kind.")
+
+
+class NewItem(_Strict):
+    """An item that the catalogue does not know: it is scored by its text alone."""
+
+    title: Title = Field(description="What it is called.")
+    description: Text | None = Field(None, description="Longer text.")
+    brand: Text | None = Field(None, description="Brand.")
+    category: Text | None = Field(None, description="Category.")
+    tags: Text | None = Field(None, description="Further words.")
+    price: Price | None = Field(None, description="Price, in the catalogue's currency.")
+    item_id: Id | None = Field(None, description="Your name for it; it comes back in the answer.")
+
+
+Candidate = Annotated[
+    Annotated[Id, Tag("<id>")] | Annotated[NewItem, Tag("<item>")],
+    Discriminator(lambda value: "<id>" if isinstance(value, str) else "<item>"),
+]
+
+
+class RankRequest(_Asker):
+    """Ask for an order of given items."""
+
+    candidates: Annotated[list[Candidate], Field(min_length=1)] = Field(
+        description="Catalogue ids and new items; at most the recipe's `serve.max_candidates`, of "
+        f"them at most {MAX_NEW_ITEMS} new."
+    )
+    k: K | None = Field(None, description="How many of the best to return; by default all.")
+
+
+class Event(_Strict):
+    """One event of a user."""
+
+    event_id: EventId | None = Field(
+        None,
+        description="Your name for the event: sent again under it, it counts once. Without it "
+        "every sending is a new event.",
+    )
+    user_id: Id = Field(description="Raw user id; stored as a keyed pseudonym.")
+    item_id: Id = Field(description="Catalogue id.")
+    event_type: Id = Field(
+        description="impression, view, click, add_to_cart, purchase, or a name that the recipe "
+        "maps to one of them."
+    )
+    timestamp: Timestamp | None = Field(
+        None, description="When it happened, ISO 8601 with a time zone; by default now."
+    )
+
+    @field_validator("event_id")
+    @classmethod
+    def _not_reserved(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith(SEED_PREFIX):
+            raise PydanticCustomError(
+                "event_id", "ids that begin with {prefix} are reserved", {"prefix": SEED_PREFIX}
+            )
+        return value
+
+
+class Events(_Strict):
+    """Several events, of one or more users: stored all or none."""
+
+    events: Annotated[list[Event], Field(min_length=1, max_length=MAX_EVENTS)] = Field(
+        description="The events, in any order."
+    )
+
+
+EventsRequest = Annotated[
+    Annotated[Event, Tag("<one>")] | Annotated[Events, Tag("<many>")],
+    Discriminator(
+        lambda value: "<many>" if isinstance(value, dict) and "events" in value else "<one>"
+    ),
+]

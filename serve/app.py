@@ -1,0 +1,86 @@
+"""The Serve application and its configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve.config import BackpressureConfig
+
+from recsys.config import Recipe, recipe_from_dict
+from serve.anchor import anchored
+from serve.ranking import Ranking
+from serve.text_encoder import TextEncoder
+
+NAME = "raycommend"
+
+#: A rolling update starts new replicas before it ends old ones; by default it ends first, a gap of
+#: seconds where there is one replica.
+SURGE_PERCENT = 100
+
+
+def build_app(recipe: Recipe, bundle: Path | None) -> serve.Application:
+    """The application: `Ranking` at the front, `TextEncoder` behind it.
+
+    Args:
+        recipe: the service's settings.
+        bundle: the bundle's folder; None where a Serve configuration gives it (see `config_of`).
+    """
+    recipe = anchored(recipe)
+    settings = recipe.serve
+    actor = {"num_cpus": settings.cpus_per_replica}
+    encoder = serve.deployment(
+        num_replicas=settings.text_encoder_replicas,
+        max_ongoing_requests=settings.max_ongoing_requests,
+        max_queued_requests=settings.max_queued_requests,
+        max_surge_percent=SURGE_PERCENT,
+        ray_actor_options=actor,
+    )(TextEncoder)
+    ranking = serve.deployment(
+        autoscaling_config=settings.autoscaling.model_dump(),
+        max_ongoing_requests=settings.max_ongoing_requests,
+        max_queued_requests=settings.max_queued_requests,
+        max_surge_percent=SURGE_PERCENT,
+        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
+        ray_actor_options=actor,
+        user_config=None if bundle is None else _user_config(bundle),
+    )(Ranking)
+    return ranking.bind(recipe.resolved(), encoder.bind())
+
+
+def from_config(args: dict[str, Any]) -> serve.Application:
+    """What a Serve configuration names as `import_path`; `args` is `{"recipe": {...}}`."""
+    return build_app(recipe_from_dict(args["recipe"]), None)
+
+
+def config_of(recipe: Recipe, bundle: Path) -> dict[str, Any]:
+    """The Serve configuration of the service, for `serve deploy` or the REST API.
+
+    The bundle stands in `user_config` and nowhere else. So a configuration that differs in the
+    bundle alone makes the replicas load it while they go on serving; any other difference
+    restarts them.
+    """
+    recipe = anchored(recipe)
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": http_options(recipe),
+        "applications": [
+            {
+                "name": NAME,
+                "route_prefix": "/",
+                "import_path": "serve.app:from_config",
+                "args": {"recipe": recipe.resolved()},
+                "deployments": [{"name": Ranking.__name__, "user_config": _user_config(bundle)}],
+            }
+        ],
+    }
+
+
+def http_options(recipe: Recipe) -> dict[str, Any]:
+    """Where the proxy listens."""
+    return {"host": recipe.serve.host, "port": recipe.serve.port}
+
+
+def _user_config(bundle: Path) -> dict[str, str]:
+    return {"bundle": str(bundle.absolute())}

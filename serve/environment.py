@@ -1,0 +1,86 @@
+"""The environment that Ray and Serve read when they start; set before either is imported."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Marks every process of one service, so that what is left at the end can be told from others.
+MARK = "RAYCOMMEND_SERVICE"
+
+_DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    # Ray's workers run at nice 15 otherwise: any other program would starve the service.
+    "RAY_worker_niceness": "0",
+    # Ten times the requests a second of the default proxy (docs/architecture.md).
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # A replica that ends stays reachable this long. HAProxy learns of the change within a second;
+    # Ray's 30 s are meant for slower balancers in front.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+#: HAProxy's files. By default they lie in a folder that all users of the machine share, with an
+#: admin socket that everyone may write to.
+_FILES = {
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
+}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What belongs to one service that runs on this machine."""
+
+    folder: Path
+
+    @staticmethod
+    def make() -> Surroundings:
+        """Set the variables that are not set yet, and make a private folder for HAProxy."""
+        set_defaults()
+        # Directly in /tmp: Serve appends 67 characters, and a socket's path holds 107 in all.
+        folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
+        os.environ[MARK] = folder.name
+        for name, file in _FILES.items():
+            os.environ.setdefault(name, str(folder / file))
+        return Surroundings(folder)
+
+    def clear(self, patience_s: float = 10.0) -> None:
+        """Wait for the service's processes to end, end those that do not, remove the folder."""
+        deadline = time.monotonic() + patience_s
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for name in (MARK, *_FILES):
+            if os.environ.get(name, "").startswith((str(self.folder), self.folder.name)):
+                del os.environ[name]
+
+    def processes(self) -> list[int]:
+        """The processes that were started for this service, without this one."""
+        mark = f"{MARK}={self.folder.name}".encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            pid = int(path.parent.name)
+            with suppress(OSError):  # ended meanwhile, or another user's
+                if pid != os.getpid() and mark in path.read_bytes().split(b"\0"):
+                    found.append(pid)
+        return found
+
+
+def set_defaults() -> None:
+    """Set the variables of Ray that are not set yet."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)

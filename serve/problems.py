@@ -1,0 +1,101 @@
+"""Refusals: every 4xx names the field, and repeats no input, so that none can break it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.responses import Response
+
+from recsys.errors import RaycommendError
+
+logger = logging.getLogger("ray.serve")
+
+_MAX_PROBLEMS, _MAX_NAME = 20, 100
+
+
+class Refused(Exception):
+    """A request that is well-formed and cannot be answered.
+
+    Args:
+        loc: path to the field, e.g. `("candidates", 3)`.
+        msg: what is wrong and what to do.
+        kind: short name of the kind of mistake.
+    """
+
+    def __init__(self, loc: Sequence[str | int], msg: str, *, kind: str) -> None:
+        super().__init__(msg)
+        self.loc, self.msg, self.kind = tuple(loc), msg, kind
+
+
+class Unavailable(Exception):
+    """The service cannot answer now, through no fault of the request."""
+
+
+def field_name(loc: Sequence[str | int]) -> str:
+    """`("candidates", 3, "price")` -> `candidates[3].price`; the request as a whole is `body`."""
+    name = ""
+    for part in loc:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
+    return name or "body"
+
+
+def refusal(status: int, problems: Sequence[tuple[Sequence[str | int], str, str]]) -> Response:
+    """The answer to a bad request.
+
+    Args:
+        status: HTTP status.
+        problems: (path, message, kind) of each.
+    """
+    detail = []
+    for loc, msg, kind in problems[:_MAX_PROBLEMS]:
+        path = [part[:_MAX_NAME] if isinstance(part, str) else part for part in loc]
+        detail.append({"field": field_name(path), "loc": ["body", *path], "msg": msg, "type": kind})
+    # ASCII escapes: a lone surrogate, sent as the name of a field, cannot be encoded as UTF-8.
+    return Response(json.dumps({"detail": detail}), status, media_type="application/json")
+
+
+def unavailable(msg: str) -> Response:
+    """503, with a hint to try again."""
+    problem = {"detail": [{"field": "", "loc": [], "msg": msg, "type": "unavailable"}]}
+    return Response(
+        json.dumps(problem), 503, headers={"Retry-After": "1"}, media_type="application/json"
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer all mistakes in one form."""
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(Unavailable, _unavailable)
+    app.add_exception_handler(RaycommendError, _broken)
+
+
+def _path(loc: Sequence[str | int], kind: str) -> list[str | int]:
+    if kind == "json_invalid":
+        return []  # the parser's position is no field
+    # `<...>` names a branch of a union, see `api`.
+    return [part for part in loc[1:] if not (isinstance(part, str) and part[:1] == "<")]
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return refusal(422, [(_path(e["loc"], e["type"]), e["msg"], e["type"]) for e in error.errors()])
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return refusal(422, [(error.loc, error.msg, error.kind)])
+
+
+async def _unavailable(_: Request, error: Exception) -> Response:
+    return unavailable(str(error))
+
+
+async def _broken(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RaycommendError)
+    logger.error("%s", error)  # with paths and mend: for the operator, not for the asker
+    return unavailable(error.problem)

@@ -1,0 +1,69 @@
+"""Deployment: the ranking service, scaled by its load; FastAPI at its rim."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastapi import FastAPI
+from numpy.typing import NDArray
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from recsys.config import recipe_from_dict
+from recsys.errors import RaycommendError
+from serve.problems import Unavailable
+from serve.routes import build_http
+from serve.service import Service
+
+#: Longest wait for the text encoder; a full request of new items takes a few seconds on a CPU.
+MAX_ENCODE_S = 60.0
+
+
+@serve.ingress()
+class Ranking:
+    """One replica of the service.
+
+    Args:
+        recipe: the recipe as plain data, its paths absolute.
+        encoder: the `TextEncoder` deployment.
+    """
+
+    def __init__(self, recipe: dict[str, Any], encoder: DeploymentHandle) -> None:
+        # A request is one small matrix product: threads inside it cost more than they bring, and
+        # the replicas share the machine.
+        torch.set_num_threads(1)
+        self._encoder = encoder
+        self._service = Service(recipe_from_dict(recipe), self._encode)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - Ray's name for it
+        """The HTTP application; Ray calls this once a replica."""
+        return build_http(self._service)
+
+    async def reconfigure(self, user_config: dict[str, str]) -> None:
+        """Serve the bundle in the folder `user_config["bundle"]`.
+
+        Raises:
+            BundleError: it cannot be loaded, and there is none to go on with. Later a broken
+                bundle is logged, told by `GET /model`, and not served: an error here would make
+                Serve replace the replica with one that has no model at all.
+        """
+        await self._service.load(Path(user_config["bundle"]))
+
+    async def _encode(
+        self, folder: Path, items: list[dict[str, str | None]]
+    ) -> NDArray[np.float32]:
+        try:
+            async with asyncio.timeout(MAX_ENCODE_S):
+                return await self._encoder.encode.remote(str(folder), items)
+        except RaycommendError:  # a broken bundle; Ray lets it through as what it is
+            raise
+        except (RayError, RayServeException, TimeoutError) as error:
+            raise Unavailable(
+                f"the text encoder does not answer ({type(error).__name__})"
+            ) from error

@@ -1,0 +1,75 @@
+"""The HTTP surface: routes, their documentation and their limits."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+from starlette.responses import Response
+
+from serve import problems
+from serve.answers import EventsAnswer, Health, ModelAnswer, Problems, RankAnswer, RecommendAnswer
+from serve.api import Event, EventsRequest, RankRequest, RecommendRequest
+from serve.body_limit import BodyLimit
+from serve.service import Service
+
+_REFUSED = {
+    status: {"model": Problems, "description": text}
+    for status, text in (
+        (408, "The body came too slowly."),
+        (413, "The body is too large."),
+        (422, "The request is wrong; `field` names where."),
+        (503, "Try again, after `Retry-After` seconds."),
+    )
+}
+
+
+def build_http(service: Service) -> FastAPI:
+    """The FastAPI application of a service; its pages are `/docs` and `/redoc`."""
+    app = FastAPI(
+        title="Raycommend",
+        version=_release(),
+        description="Recommendations and rankings for a shop, and its live events.",
+    )
+    app.add_middleware(BodyLimit)
+    problems.install(app)
+
+    @app.post("/recommend", response_model=RecommendAnswer, responses=_REFUSED)
+    async def recommend(request: RecommendRequest) -> Response:
+        """The best items of the whole catalogue, for a user or for a session."""
+        return _json(await service.recommend(request))
+
+    @app.post("/rank", response_model=RankAnswer, responses=_REFUSED)
+    async def rank(request: RankRequest) -> Response:
+        """An order of the given items, known or new, for a user or for a session."""
+        return _json(await service.rank(request))
+
+    @app.post("/events", response_model=EventsAnswer, responses=_REFUSED)
+    async def events(request: EventsRequest) -> Response:
+        """Store what users did: one event, or `{"events": [...]}`. The next answer knows of it."""
+        if isinstance(request, Event):
+            return _json(await service.store([request], single=True))
+        return _json(await service.store(request.events, single=False))
+
+    @app.get("/healthz", response_model=Health, responses={503: _REFUSED[503]})
+    async def healthz() -> Health:
+        """Whether requests can be answered."""
+        return Health(status="ok", model_version=await service.check())
+
+    @app.get("/model", response_model=ModelAnswer, responses={503: _REFUSED[503]})
+    async def model() -> ModelAnswer:
+        """What is served."""
+        return ModelAnswer(**service.describe())
+
+    return app
+
+
+def _json(answer: bytes) -> Response:
+    return Response(answer, media_type="application/json")
+
+
+def _release() -> str:
+    try:
+        return version("raycommend")
+    except PackageNotFoundError:  # run from a checkout
+        return "0"

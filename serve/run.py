@@ -1,0 +1,174 @@
+"""Start the service, keep it, end it; or hand a new bundle to one that runs."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from recsys.bundle import Bundle
+from recsys.config import Recipe
+from recsys.errors import DataError
+from recsys.privacy import load_key
+from serve.anchor import anchored
+from serve.environment import Surroundings, set_defaults
+from serve.ports import check_ports
+
+MAX_START_S = 300.0
+
+
+def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], None]:
+    """Serve a bundle on a local Ray, or on the cluster of `ray.address`.
+
+    Where the service runs already on that cluster, it is handed the bundle and goes on serving.
+
+    Args:
+        recipe: the service's settings.
+        bundle: the bundle's folder, which every node of the cluster can read.
+        block: stay until SIGINT or SIGTERM, then end what was started here.
+
+    Returns:
+        What ends the service; with `block` it has been called.
+
+    Raises:
+        RaycommendError: the bundle is broken, the key is missing, a port is taken, another
+            application is on the cluster, or the service does not come up.
+    """
+    recipe = anchored(recipe)
+    version = Bundle.open(bundle).version
+    load_key(recipe.privacy, recipe.root, create=False)
+    address = recipe.ray.address or os.environ.get("RAY_ADDRESS") or "local"
+    with ExitStack() as stack:
+        if address == "local":
+            set_defaults()
+            check_ports(recipe.serve)
+            stack.callback(Surroundings.make().clear)
+        print(f"serving {version} from {bundle}: starting", flush=True)
+        dashboard = stack.enter_context(_connected(recipe, address))
+        is_ours = stack.enter_context(_serving(recipe))
+        url = _deploy(recipe, bundle, dashboard)
+        print(f"service    {url}\nAPI docs   {url}/docs\ndashboard  {dashboard}", flush=True)
+        stop = stack.pop_all().close
+    if not is_ours:
+        stop()
+    elif block:
+        try:
+            _wait_for_signal()
+            print("stopping", flush=True)
+        finally:
+            stop()
+    return stop
+
+
+@contextmanager
+def _connected(recipe: Recipe, address: str) -> Iterator[str]:
+    """Be connected to Ray; gives the URL of its dashboard."""
+    import ray
+
+    options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+    if address == "local":
+        # The service's shares of a CPU are small: let a rolling update, which runs old and new
+        # replicas side by side, never wait for them.
+        replicas = recipe.serve.autoscaling.max_replicas + recipe.serve.text_encoder_replicas
+        needed = math.ceil(2 * replicas * recipe.serve.cpus_per_replica)
+        options["num_cpus"] = max(recipe.ray.num_cpus or os.cpu_count() or 1, needed)
+        options["include_dashboard"] = True
+    context = ray.init(address=address, **options)
+    try:
+        yield f"http://{context.dashboard_url}"
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _serving(recipe: Recipe) -> Iterator[bool]:
+    """Have Serve run on the cluster; gives whether it was started here, and so ends here."""
+    from ray import serve
+
+    from serve.app import http_options
+
+    if _running():
+        yield False
+        return
+    serve.start(proxy_location="EveryNode", http_options=http_options(recipe))
+    try:
+        yield True
+    finally:
+        serve.shutdown()
+
+
+def _running() -> bool:
+    import ray
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    try:
+        ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        return False
+    return True
+
+
+def _deploy(recipe: Recipe, bundle: Path, dashboard: str) -> str:
+    """Send the configuration as `serve deploy` does, wait until it is served; gives the URL.
+
+    Not by `serve.run`: that restarts every replica when a new bundle comes, a configuration does
+    not, and the first configuration after a `serve.run` restarts them too.
+    """
+    from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+
+    from serve.app import NAME, config_of
+
+    client = ServeSubmissionClient(dashboard)
+    others = client.get_serve_details().get("applications", {}).keys() - {NAME}
+    if others:
+        raise DataError(
+            "other applications run on this cluster's Serve, and a configuration replaces them all",
+            where=dashboard, field="ray.address", value=", ".join(sorted(others)),
+            mend="take a cluster of its own for the service",
+        )  # fmt: skip
+    client.deploy_applications(config_of(recipe, bundle))
+    deadline = time.monotonic() + MAX_START_S
+    while True:
+        details = client.get_serve_details()
+        application = details["applications"].get(NAME, {})
+        status, http = application.get("status"), details["http_options"]
+        url = f"http://{_reachable(http['host'])}:{http['port']}"
+        if status == "RUNNING" and _answers(url):
+            return url
+        if status in ("DEPLOY_FAILED", "UNHEALTHY") or time.monotonic() > deadline:
+            lines = (application.get("message") or f"status {status}").strip().splitlines()
+            raise DataError(
+                f"the service does not come up: {lines[-1]}", where=bundle,
+                mend="see the logs of Ray's session: /tmp/ray/session_latest/logs/serve",
+            )  # fmt: skip
+        time.sleep(0.2)
+
+
+def _reachable(host: str) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/healthz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _wait_for_signal() -> None:
+    came = threading.Event()
+    # The handlers stay until all is ended: an impatient second Ctrl-C must not leave processes.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: came.set())
+    came.wait()

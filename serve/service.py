@@ -1,0 +1,190 @@
+"""The service without HTTP and without Ray: a model that can be swapped, users, and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.bundle import Bundle
+from recsys.config import Recipe
+from recsys.errors import RaycommendError
+from recsys.recommender import Recommender
+from serve import answering
+from serve.api import MAX_NEW_ITEMS, Event, RankRequest, RecommendRequest
+from serve.problems import Refused, Unavailable
+from serve.queries import EventTypes, Query, from_session, from_user
+from serve.users import Users, clock_us
+
+logger = logging.getLogger("ray.serve")
+
+#: Encodes new items with the language model of a bundle: (folder, fields of each) -> [M, H], rows
+#: of NaN where the fields make no text.
+Encode = Callable[[Path, list[dict[str, str | None]]], Awaitable[NDArray[np.float32]]]
+
+#: Threads for scoring and for the store. Scoring holds Python's lock for much of its time, so more
+#: threads than this only add waiting; the store's waiting for the disk must not stop the scoring.
+NUM_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model and the folder it came from."""
+
+    folder: Path
+    model: Recommender
+
+
+class Service:
+    """Everything the routes do.
+
+    Args:
+        recipe: limits, event names, store and key.
+        encode: see `Encode`.
+    """
+
+    def __init__(self, recipe: Recipe, encode: Encode) -> None:
+        self._recipe, self._encode = recipe, encode
+        self._types = EventTypes(recipe.data.event_types)
+        self._users = Users(recipe)
+        self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="answer")
+        self._swapping = asyncio.Lock()
+        self._served: Served | None = None
+        self._failed_update: str | None = None
+
+    @property
+    def served(self) -> Served:
+        """What is served now; a request takes it once, so that a swap cannot part its steps."""
+        if self._served is None:
+            raise Unavailable("no model is loaded yet")
+        return self._served
+
+    async def load(self, folder: Path) -> None:
+        """Serve another bundle: load and try it aside, then swap; else the last good one stays.
+
+        Raises:
+            Exception: whatever loading raises, but only if there is no last good one.
+        """
+        async with self._swapping:
+            if self._served is not None and self._served.folder == folder:
+                self._failed_update = None
+                return
+            try:
+                model = await asyncio.to_thread(self._loaded, folder)
+                await self._encode(folder, [{"title": "a new item"}])
+            except Exception as error:
+                if self._served is None:
+                    raise
+                ours = isinstance(error, RaycommendError)
+                self._failed_update = error.problem if ours else type(error).__name__
+                logger.exception("keeping %s: %s", self._served.model.version, folder)
+                return
+            self._served, self._failed_update = Served(folder, model), None
+            logger.info("serving %s", model.version)
+
+    async def recommend(self, request: RecommendRequest) -> bytes:
+        """The JSON answer to `POST /recommend`."""
+        limits, model = self._recipe.serve, self.served.model
+        k = limits.default_k if request.k is None else request.k
+        if k > limits.max_k:
+            raise Refused(("k",), f"at most {limits.max_k}", kind="too_large")
+
+        def answer() -> bytes:
+            return answering.recommend(model, self._query(model, request), request, k)
+
+        return await self._in_thread(answer)
+
+    async def rank(self, request: RankRequest) -> bytes:
+        """The JSON answer to `POST /rank`."""
+        most, served = self._recipe.serve.max_candidates, self.served
+        if len(request.candidates) > most:
+            raise Refused(("candidates",), f"at most {most} candidates", kind="too_many")
+        if request.k is not None and request.k > most:
+            raise Refused(("k",), f"at most {most}", kind="too_large")
+        vectors = await self._text_vectors(served.folder, request)
+
+        def answer() -> bytes:
+            query = self._query(served.model, request)
+            return answering.rank(served.model, query, request, vectors)
+
+        return await self._in_thread(answer)
+
+    async def store(self, events: Sequence[Event], *, single: bool) -> bytes:
+        """The JSON answer to `POST /events`; `single`: the request is one event, not a list."""
+        model = self.served.model
+
+        def answer() -> bytes:
+            stored, ignored = self._users.store(events, self._types, single=single)
+            ids = list(dict.fromkeys(event.item_id for event in events))
+            rows = model.rows_of(ids)
+            return answering.to_json(
+                {
+                    "received": len(events),
+                    "stored": stored,
+                    "ignored": ignored,
+                    "unknown_items": [i for i, row in zip(ids, rows, strict=True) if row < 0],
+                }
+            )
+
+        return await self._in_thread(answer)
+
+    async def check(self) -> str:
+        """The served version, if requests can be answered.
+
+        Raises:
+            Unavailable: there is no model yet.
+            DataError: the store cannot be read.
+        """
+        model = self.served.model
+        await self._in_thread(self._users.ping)
+        return model.version
+
+    def describe(self) -> dict[str, Any]:
+        """The answer to `GET /model`."""
+        model = self.served.model
+        return {
+            "version": model.version,
+            "num_items": model.num_items,
+            "info": model.info,
+            "failed_update": self._failed_update,
+        }
+
+    def _loaded(self, folder: Path) -> Recommender:
+        bundle = Bundle.open(folder)
+        model = Recommender(bundle)
+        nobody = from_user(model, [], clock_us=clock_us()).history
+        model.recommend(nobody, 1, exclude=np.zeros(0, dtype=np.int32), allowed=None)
+        self._users.seed(bundle)
+        return model
+
+    def _query(self, model: Recommender, request: RecommendRequest | RankRequest) -> Query:
+        now = clock_us()
+        if request.user_id is not None:
+            return from_user(model, self._users.history(request.user_id), clock_us=now)
+        assert request.history is not None  # the request's own check
+        latest = now + self._recipe.data.max_clock_skew_s * 1_000_000
+        return from_session(model, request.history, self._types, clock_us=now, latest_us=latest)
+
+    async def _text_vectors(self, folder: Path, request: RankRequest) -> NDArray[np.float32]:
+        new = answering.new_items(request)
+        if not new:
+            return np.zeros((0, 0), dtype=np.float32)
+        if len(new) > MAX_NEW_ITEMS:
+            raise Refused(("candidates",), f"at most {MAX_NEW_ITEMS} new items", kind="too_many")
+        fields = [item.model_dump(exclude={"price", "item_id"}) for item in new.values()]
+        vectors = await self._encode(folder, fields)
+        for place, vector in zip(new, vectors, strict=True):
+            if np.isnan(vector).any():
+                msg = "no field that the model reads is filled"
+                raise Refused(("candidates", place), msg, kind="text")
+        return vectors
+
+    async def _in_thread(self, function: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)

@@ -1,0 +1,58 @@
+"""Deployment: the language model, for items that the catalogue does not know."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recsys.recommender import TextEncoder as LanguageModel
+
+#: The model that is served and, during a swap, the next one.
+_MAX_LOADED = 2
+
+
+class TextEncoder:
+    """Encodes new items with the language model of the bundle that the asker names.
+
+    The bundle comes with each call rather than by configuration, so a vector can never meet a
+    scorer of another bundle, in whatever order the replicas learn of a new one.
+    """
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        self._loaded: OrderedDict[str, LanguageModel] = OrderedDict()
+        # One thread: it keeps the event loop free, and two texts at once would not be faster.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
+
+    async def encode(self, folder: str, items: list[dict[str, str | None]]) -> NDArray[np.float32]:
+        """[M, H] vectors of the items' texts; rows of NaN for items without any.
+
+        Raises:
+            BundleError: the bundle cannot be loaded.
+        """
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._encode, folder, items
+        )
+
+    def _encode(self, folder: str, items: list[dict[str, str | None]]) -> NDArray[np.float32]:
+        model = self._model(folder)
+        texts = [model.text_of(fields) for fields in items]
+        filled = [place for place, text in enumerate(texts) if text]
+        vectors = np.full((len(items), model.dim), np.nan, dtype=np.float32)
+        if filled:
+            vectors[filled] = model.encode([texts[place] for place in filled])
+        return vectors
+
+    def _model(self, folder: str) -> LanguageModel:
+        if folder not in self._loaded:
+            self._loaded[folder] = LanguageModel.load(Path(folder))
+        self._loaded.move_to_end(folder)
+        while len(self._loaded) > _MAX_LOADED:
+            self._loaded.popitem(last=False)
+        return self._loaded[folder]

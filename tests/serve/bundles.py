@@ -1,0 +1,131 @@
+"""Small real bundles: a two-layer language model, 300 items, random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel
+
+from recsys.bundle import Bundle, write_bundle
+from recsys.config import Recipe, recipe_from_dict, target_codes
+from recsys.features import PriceScale, item_features
+from recsys.language_model import TOKENIZER
+from recsys.model.heads import ScoringHead
+from recsys.model.item_encoder import ItemEncoder
+from recsys.model.language import LanguageModel
+from recsys.model.user_encoder import UserEncoder
+from recsys.prepared import ItemStats
+from recsys.recommender import STANDARD_PRICE
+from recsys.schema import ITEMS, Col
+from recsys.scoring import Scorer
+
+NUM_ITEMS = 300
+COLOURS, THINGS = ("red", "green", "blue", "black", "white"), ("cup", "lamp", "shoe", "pen", "bag")
+BRANDS = ("acme", "globex", "initech")
+#: The item that the catalogue holds and the shop has run out of.
+SOLD_OUT = "item-0299"
+
+
+def item_id(row: int) -> str:
+    return f"item-{row:04d}"
+
+
+def make_language_model(folder: Path) -> Path:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "new", "item", ",", *COLOURS, *THINGS, *BRANDS]
+    words += [str(number) for number in range(NUM_ITEMS)]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=64,
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    tokenizer.save(str(folder / TOKENIZER))
+    return folder
+
+
+def make_recipe(root: Path, language_model: Path, **sections: object) -> Recipe:
+    return recipe_from_dict(
+        {
+            "name": "tiny",
+            "run_dir": str(root),
+            "data": {
+                "source": str(root / "log"),
+                "cuts": {"valid": "2026-01-01", "test": "2026-02-01"},
+                "event_types": {"buy": "purchase", "ping": None},
+            },
+            "model": {
+                "language_model": str(language_model), "dim": 16, "num_layers": 1, "num_heads": 2,
+            },
+            **sections,
+        }
+    )  # fmt: skip
+
+
+def make_items() -> pl.DataFrame:
+    rows = range(NUM_ITEMS)
+    return pl.DataFrame(
+        {
+            Col.item: [item_id(row) for row in rows],
+            Col.title: [f"{COLOURS[row % 5]} {THINGS[row // 5 % 5]} {row}" for row in rows],
+            Col.description: [None for _ in rows],
+            Col.brand: [BRANDS[row % 3] for row in rows],
+            Col.category: [THINGS[row // 5 % 5] for row in rows],
+            Col.tags: [None for _ in rows],
+            Col.price: [None if row % 50 == 7 else float(1 + row) for row in rows],
+            Col.available_from: [None for _ in rows],
+            Col.available: [item_id(row) != SOLD_OUT for row in rows],
+        },
+        schema=pl.DataFrame(ITEMS.empty_table()).schema,
+    ).select(ITEMS.names)
+
+
+def make_bundle(target: Path, recipe: Recipe, *, seed: int, data_fingerprint: str = "none") -> Bundle:
+    """A bundle whose weights depend on the seed; item 0 is the most popular one."""
+    torch.manual_seed(seed)
+    model, table = recipe.model, make_items()
+    language = LanguageModel(Path(model.language_model), model.tuning, model.last_n)
+    items = ItemEncoder(language.dim, model.dim, 1, 0.0)
+    users = UserEncoder(model.dim, model.num_layers, model.num_heads, 0.0)
+    head = ScoringHead(model.temperature)
+    with torch.no_grad():
+        head.item.weight[0, 0] = 1.0
+        vectors = items.of_text(torch.randn(NUM_ITEMS, language.dim)).float()
+    counts = np.arange(NUM_ITEMS, 0, -1)
+    stats = ItemStats(counts, counts, counts)
+    prices = table[Col.price].cast(pl.Float32).fill_null(float("nan")).to_numpy()
+    scale = PriceScale.fit(prices)
+    standard = scale.standard(prices)
+    scorer = Scorer.build(
+        users, head, vectors, item_features(stats, standard), standard,
+        target_codes(recipe), model.max_history,
+    )  # fmt: skip
+    parts = {"language": language, "items": items, "users": users, "head": head}
+    return write_bundle(
+        target,
+        recipe=recipe,
+        weights={
+            f"{part}.{name}": value.contiguous().clone()
+            for part, module in parts.items()
+            for name, value in module.state_dict().items()
+        },
+        items=table.with_columns(**{STANDARD_PRICE: standard}),
+        vectors=vectors.numpy(),
+        item_part=scorer.item_part.numpy(),
+        facts={
+            "data_fingerprint": data_fingerprint,
+            "text_dim": language.dim,
+            "price_scale": [scale.mean, scale.deviation],
+            "seed": seed,
+        },
+    )
