@@ -17,13 +17,14 @@ from recsys.bundle import ENCODER_DIR, TOKENIZER_DIR, Bundle
 from recsys.catalogue import item_text
 from recsys.config import Recipe, target_codes
 from recsys.errors import BundleError
-from recsys.features import ITEM_FEATURES, PriceScale
+from recsys.features import ITEM_FEATURES, PriceScale, item_features
 from recsys.histories import Histories
 from recsys.language_model import load_tokenizer, tokenize
 from recsys.model.heads import ScoringHead
 from recsys.model.item_encoder import ItemEncoder
 from recsys.model.language import LanguageModel
 from recsys.model.user_encoder import UserEncoder
+from recsys.prepared import Prepared
 from recsys.schema import Col
 from recsys.scoring import Scorer
 from recsys.text_store import pad_tokens
@@ -58,6 +59,38 @@ def load_scorer(bundle: Bundle) -> Scorer:
         target_codes(recipe),
         model.max_history,
     )
+
+
+def scorer_on(bundle: Bundle, prepared: Prepared, as_of: str) -> Scorer:
+    """The scorer of a bundle over prepared data, with the popularity as of a cut.
+
+    The catalogues may differ: items are matched by id, and an item the bundle does not know is never
+    ranked.
+
+    Args:
+        bundle: any bundle.
+        prepared: the data whose rows the histories will use.
+        as_of: `head`, `valid`, `test` or `end`.
+    """
+    scorer = load_scorer(bundle)
+    catalogue = prepared.catalogue
+    row_of = {item_id: row for row, item_id in enumerate(bundle.items[Col.item].to_list())}
+    rows = np.array([row_of.get(item_id, -1) for item_id in catalogue.items[Col.item]])
+    known = rows >= 0
+    vectors = torch.from_numpy(np.where(known[:, None], bundle.vectors[rows], 0).astype(np.float32))
+    standard = PriceScale(*bundle.meta["price_scale"]).standard(catalogue.prices)
+    features = item_features(prepared.stats(as_of), standard)
+    matched = Scorer.build(
+        scorer.users,
+        scorer.head,
+        vectors,
+        features,
+        standard,
+        scorer.target_codes,
+        scorer.max_history,
+    )
+    matched.item_part[torch.from_numpy(~known), -1] = -np.inf
+    return matched
 
 
 def _mapped(array: NDArray[np.float32]) -> torch.Tensor:

@@ -8,9 +8,9 @@ from typing import Any
 from ray import serve
 from ray.serve.config import BackpressureConfig
 
-from recsys.config import Recipe, recipe_from_dict
-from serve.anchor import anchored
+from recsys.config import Recipe
 from serve.ranking import Ranking
+from serve.settings import Settings
 from serve.text_encoder import TextEncoder
 
 NAME = "raycommend"
@@ -20,48 +20,22 @@ NAME = "raycommend"
 SURGE_PERCENT = 100
 
 
-def build_app(recipe: Recipe, bundle: Path | None) -> serve.Application:
-    """The application: `Ranking` at the front, `TextEncoder` behind it.
-
-    Args:
-        recipe: the service's settings.
-        bundle: the bundle's folder; None where a Serve configuration gives it (see `config_of`).
-    """
-    recipe = anchored(recipe)
-    settings = recipe.serve
-    actor = {"num_cpus": settings.cpus_per_replica}
-    encoder = serve.deployment(
-        num_replicas=settings.text_encoder_replicas,
-        max_ongoing_requests=settings.max_ongoing_requests,
-        max_queued_requests=settings.max_queued_requests,
-        max_surge_percent=SURGE_PERCENT,
-        ray_actor_options=actor,
-    )(TextEncoder)
-    ranking = serve.deployment(
-        autoscaling_config=settings.autoscaling.model_dump(),
-        max_ongoing_requests=settings.max_ongoing_requests,
-        max_queued_requests=settings.max_queued_requests,
-        max_surge_percent=SURGE_PERCENT,
-        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
-        ray_actor_options=actor,
-        user_config=None if bundle is None else _user_config(bundle),
-    )(Ranking)
-    return ranking.bind(recipe.resolved(), encoder.bind())
+def build_app(recipe: Recipe, bundle: Path) -> serve.Application:
+    """The application, for `serve.run`: `Ranking` at the front, `TextEncoder` behind it."""
+    return _bind(Settings.of(recipe), bundle)
 
 
 def from_config(args: dict[str, Any]) -> serve.Application:
-    """What a Serve configuration names as `import_path`; `args` is `{"recipe": {...}}`."""
-    return build_app(recipe_from_dict(args["recipe"]), None)
+    """What a Serve configuration names as `import_path`; see `config_of`."""
+    return _bind(Settings.model_validate(args["settings"]), None)
 
 
 def config_of(recipe: Recipe, bundle: Path) -> dict[str, Any]:
     """The Serve configuration of the service, for `serve deploy` or the REST API.
 
     The bundle stands in `user_config` and nowhere else. So a configuration that differs in the
-    bundle alone makes the replicas load it while they go on serving; any other difference
-    restarts them.
+    bundle alone makes the replicas load it while they go on serving; other settings restart them.
     """
-    recipe = anchored(recipe)
     return {
         "proxy_location": "EveryNode",
         "http_options": http_options(recipe),
@@ -70,7 +44,7 @@ def config_of(recipe: Recipe, bundle: Path) -> dict[str, Any]:
                 "name": NAME,
                 "route_prefix": "/",
                 "import_path": "serve.app:from_config",
-                "args": {"recipe": recipe.resolved()},
+                "args": {"settings": Settings.of(recipe).model_dump(mode="json")},
                 "deployments": [{"name": Ranking.__name__, "user_config": _user_config(bundle)}],
             }
         ],
@@ -80,6 +54,28 @@ def config_of(recipe: Recipe, bundle: Path) -> dict[str, Any]:
 def http_options(recipe: Recipe) -> dict[str, Any]:
     """Where the proxy listens."""
     return {"host": recipe.serve.host, "port": recipe.serve.port}
+
+
+def _bind(settings: Settings, bundle: Path | None) -> serve.Application:
+    limits = settings.serve
+    actor = {"num_cpus": limits.cpus_per_replica}
+    encoder = serve.deployment(
+        num_replicas=limits.text_encoder_replicas,
+        max_ongoing_requests=limits.max_ongoing_requests,
+        max_queued_requests=limits.max_queued_requests,
+        max_surge_percent=SURGE_PERCENT,
+        ray_actor_options=actor,
+    )(TextEncoder)
+    ranking = serve.deployment(
+        autoscaling_config=limits.autoscaling.model_dump(),
+        max_ongoing_requests=limits.max_ongoing_requests,
+        max_queued_requests=limits.max_queued_requests,
+        max_surge_percent=SURGE_PERCENT,
+        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
+        ray_actor_options=actor,
+        user_config=None if bundle is None else _user_config(bundle),
+    )(Ranking)
+    return ranking.bind(settings.model_dump(mode="json"), encoder.bind())
 
 
 def _user_config(bundle: Path) -> dict[str, str]:

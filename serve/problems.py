@@ -68,6 +68,7 @@ def unavailable(msg: str) -> Response:
 
 def install(app: FastAPI) -> None:
     """Make `app` answer all mistakes in one form."""
+    app.add_exception_handler(400, _unreadable)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(Unavailable, _unavailable)
@@ -79,6 +80,11 @@ def _path(loc: Sequence[str | int], kind: str) -> list[str | int]:
         return []  # the parser's position is no field
     # `<...>` names a branch of a union, see `api`.
     return [part for part in loc[1:] if not (isinstance(part, str) and part[:1] == "<")]
+
+
+async def _unreadable(_: Request, error: Exception) -> Response:
+    # Numbers of thousands of digits, thousands of brackets, bytes that are no text.
+    return refusal(400, [((), "cannot be read as JSON", "json_invalid")])
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

@@ -15,11 +15,11 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from recsys.config import recipe_from_dict
 from recsys.errors import RaycommendError
 from serve.problems import Unavailable
 from serve.routes import build_http
 from serve.service import Service
+from serve.settings import Settings
 
 #: Longest wait for the text encoder; a full request of new items takes a few seconds on a CPU.
 MAX_ENCODE_S = 60.0
@@ -30,16 +30,16 @@ class Ranking:
     """One replica of the service.
 
     Args:
-        recipe: the recipe as plain data, its paths absolute.
+        settings: see `Settings`, as plain data.
         encoder: the `TextEncoder` deployment.
     """
 
-    def __init__(self, recipe: dict[str, Any], encoder: DeploymentHandle) -> None:
+    def __init__(self, settings: dict[str, Any], encoder: DeploymentHandle) -> None:
         # A request is one small matrix product: threads inside it cost more than they bring, and
         # the replicas share the machine.
         torch.set_num_threads(1)
         self._encoder = encoder
-        self._service = Service(recipe_from_dict(recipe), self._encode)
+        self._service = Service(Settings.model_validate(settings), self._encode)
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - Ray's name for it
         """The HTTP application; Ray calls this once a replica."""

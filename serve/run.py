@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 import math
 import os
 import signal
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from recsys.bundle import Bundle
 from recsys.config import Recipe
 from recsys.errors import DataError
 from recsys.privacy import load_key
-from serve.anchor import anchored
 from serve.environment import Surroundings, set_defaults
 from serve.ports import check_ports
 
@@ -43,7 +43,6 @@ def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], N
         RaycommendError: the bundle is broken, the key is missing, a port is taken, another
             application is on the cluster, or the service does not come up.
     """
-    recipe = anchored(recipe)
     version = Bundle.open(bundle).version
     load_key(recipe.privacy, recipe.root, create=False)
     address = recipe.ray.address or os.environ.get("RAY_ADDRESS") or "local"
@@ -55,7 +54,7 @@ def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], N
         print(f"serving {version} from {bundle}: starting", flush=True)
         dashboard = stack.enter_context(_connected(recipe, address))
         is_ours = stack.enter_context(_serving(recipe))
-        url = _deploy(recipe, bundle, dashboard)
+        url = _deploy(recipe, bundle, version, dashboard)
         print(f"service    {url}\nAPI docs   {url}/docs\ndashboard  {dashboard}", flush=True)
         stop = stack.pop_all().close
     if not is_ours:
@@ -65,7 +64,10 @@ def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], N
             _wait_for_signal()
             print("stopping", flush=True)
         finally:
-            stop()
+            # Ray tells, in red, that Serve's controller is gone, and that it will try again.
+            with redirect_stdout(io.StringIO()):
+                stop()
+        print("stopped", flush=True)
     return stop
 
 
@@ -83,10 +85,18 @@ def _connected(recipe: Recipe, address: str) -> Iterator[str]:
         options["num_cpus"] = max(recipe.ray.num_cpus or os.cpu_count() or 1, needed)
         options["include_dashboard"] = True
     context = ray.init(address=address, **options)
+    _hide_token()
     try:
         yield f"http://{context.dashboard_url}"
     finally:
         ray.shutdown()
+
+
+def _hide_token() -> None:
+    """Ray writes the cluster's token so that every user of the machine can read it."""
+    token = Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):
+        token.chmod(0o600)
 
 
 @contextmanager
@@ -117,7 +127,7 @@ def _running() -> bool:
     return True
 
 
-def _deploy(recipe: Recipe, bundle: Path, dashboard: str) -> str:
+def _deploy(recipe: Recipe, bundle: Path, version: str, dashboard: str) -> str:
     """Send the configuration as `serve deploy` does, wait until it is served; gives the URL.
 
     Not by `serve.run`: that restarts every replica when a new bundle comes, a configuration does
@@ -142,15 +152,22 @@ def _deploy(recipe: Recipe, bundle: Path, dashboard: str) -> str:
         application = details["applications"].get(NAME, {})
         status, http = application.get("status"), details["http_options"]
         url = f"http://{_reachable(http['host'])}:{http['port']}"
-        if status == "RUNNING" and _answers(url):
-            return url
+        if status == "RUNNING" and (model := _model(url)):
+            if model["version"] == version:
+                return url
+            if model["failed_update"]:
+                raise _does_not_come_up(bundle, model["failed_update"])
         if status in ("DEPLOY_FAILED", "UNHEALTHY") or time.monotonic() > deadline:
             lines = (application.get("message") or f"status {status}").strip().splitlines()
-            raise DataError(
-                f"the service does not come up: {lines[-1]}", where=bundle,
-                mend="see the logs of Ray's session: /tmp/ray/session_latest/logs/serve",
-            )  # fmt: skip
+            raise _does_not_come_up(bundle, lines[-1])
         time.sleep(0.2)
+
+
+def _does_not_come_up(bundle: Path, why: str) -> DataError:
+    return DataError(
+        f"this bundle is not served: {why}", where=bundle,
+        mend="see the logs of Ray's session: /tmp/ray/session_latest/logs/serve",
+    )  # fmt: skip
 
 
 def _reachable(host: str) -> str:
@@ -158,12 +175,13 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _answers(url: str) -> bool:
+def _model(url: str) -> dict[str, Any]:
+    """What the service says of its model; empty if it does not answer."""
     try:
-        with urllib.request.urlopen(f"{url}/healthz", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+        with urllib.request.urlopen(f"{url}/model", timeout=2) as answer:
+            return dict(json.load(answer))
+    except OSError:  # refused, timed out, or an error status
+        return {}
 
 
 def _wait_for_signal() -> None:

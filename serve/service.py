@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.bundle import Bundle
-from recsys.config import Recipe
 from recsys.errors import RaycommendError
 from recsys.recommender import Recommender
 from serve import answering
 from serve.api import MAX_NEW_ITEMS, Event, RankRequest, RecommendRequest
 from serve.problems import Refused, Unavailable
 from serve.queries import EventTypes, Query, from_session, from_user
+from serve.settings import Settings
 from serve.users import Users, clock_us
 
 logger = logging.getLogger("ray.serve")
@@ -46,14 +46,14 @@ class Service:
     """Everything the routes do.
 
     Args:
-        recipe: limits, event names, store and key.
+        settings: limits, event names, store and key.
         encode: see `Encode`.
     """
 
-    def __init__(self, recipe: Recipe, encode: Encode) -> None:
-        self._recipe, self._encode = recipe, encode
-        self._types = EventTypes(recipe.data.event_types)
-        self._users = Users(recipe)
+    def __init__(self, settings: Settings, encode: Encode) -> None:
+        self._settings, self._encode = settings, encode
+        self._types = EventTypes(settings.event_types)
+        self._users = Users(settings)
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="answer")
         self._swapping = asyncio.Lock()
         self._served: Served | None = None
@@ -91,7 +91,7 @@ class Service:
 
     async def recommend(self, request: RecommendRequest) -> bytes:
         """The JSON answer to `POST /recommend`."""
-        limits, model = self._recipe.serve, self.served.model
+        limits, model = self._settings.serve, self.served.model
         k = limits.default_k if request.k is None else request.k
         if k > limits.max_k:
             raise Refused(("k",), f"at most {limits.max_k}", kind="too_large")
@@ -103,7 +103,7 @@ class Service:
 
     async def rank(self, request: RankRequest) -> bytes:
         """The JSON answer to `POST /rank`."""
-        most, served = self._recipe.serve.max_candidates, self.served
+        most, served = self._settings.serve.max_candidates, self.served
         if len(request.candidates) > most:
             raise Refused(("candidates",), f"at most {most} candidates", kind="too_many")
         if request.k is not None and request.k > most:
@@ -169,7 +169,7 @@ class Service:
         if request.user_id is not None:
             return from_user(model, self._users.history(request.user_id), clock_us=now)
         assert request.history is not None  # the request's own check
-        latest = now + self._recipe.data.max_clock_skew_s * 1_000_000
+        latest = now + self._settings.max_skew_us
         return from_session(model, request.history, self._types, clock_us=now, latest_us=latest)
 
     async def _text_vectors(self, folder: Path, request: RankRequest) -> NDArray[np.float32]:

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.bundle import Bundle
-from recsys.config import Recipe
 from recsys.errors import DataError
 from recsys.prepared import Prepared
 from recsys.privacy import load_key, pseudonym
@@ -19,6 +18,7 @@ from recsys.schema import Col
 from recsys.state import StateEvent, open_state
 from serve.api import Event, microseconds
 from serve.queries import EventTypes, in_the_future
+from serve.settings import Settings
 
 logger = logging.getLogger("ray.serve")
 
@@ -34,17 +34,17 @@ class Users:
     """The store of user histories behind the key of the pseudonyms.
 
     Args:
-        recipe: names the store and the key; `run_dir` must be absolute.
+        settings: name the store and the key.
 
     Raises:
         DataError: there is no key, or the store cannot be opened.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
-        self._key = load_key(recipe.privacy, recipe.root, create=False)
-        self._limit = recipe.serve.state.max_events_per_user
-        self._state = open_state(recipe.serve.state, recipe.root / STATE_FILE)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._key = load_key(settings.privacy, settings.root, create=False)
+        self._limit = settings.serve.state.max_events_per_user
+        self._state = open_state(settings.serve.state, settings.root / STATE_FILE)
 
     def history(self, user_id: str) -> list[StateEvent]:
         """All events that are kept of a user, oldest first."""
@@ -62,7 +62,7 @@ class Users:
             How many were new, and how many are of a type that the recipe leaves out.
         """
         now = clock_us()
-        latest = now + self._recipe.data.max_clock_skew_s * 1_000_000
+        latest = now + self._settings.max_skew_us
         rows = []
         for place, event in enumerate(events):
             loc: tuple[str | int, ...] = () if single else ("events", place)
@@ -79,7 +79,7 @@ class Users:
     def seed(self, bundle: Bundle) -> None:
         """Take over the prepared histories that the bundle was made from, if they lie here."""
         try:
-            prepared = Prepared.open(self._recipe.root)
+            prepared = Prepared.open(self._settings.root)
         except DataError:
             return
         fingerprint = prepared.summary["data_fingerprint"]

@@ -1,22 +1,138 @@
-"""Ranking metrics (draft)."""
+"""Ranks of the relevant items in a whole catalogue, and the ranking metrics that follow from them.
+
+A question without relevant items has no value: NaN, so that no mean counts it by mistake.
+
+Legend: Q questions, I items, R relevant items of all questions together (question q owns
+`offsets[q]:offsets[q + 1]`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
+
+Float32s = NDArray[np.float32]
+Float64s = NDArray[np.float64]
+Int64s = NDArray[np.int64]
+
+#: Rows compared at a time: their sort keys must stay in the processor's cache (92,000 items x 4
+#: rows x 8 bytes = 3 MB; 4 was the fastest of 1 to 64).
+_ROWS_AT_ONCE: Final = 4
 
 
-def ranks_of(scores, relevant, offsets, tie_order):
-    q = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    out = np.empty(len(relevant), dtype=np.int64)
-    for i, (qq, r) in enumerate(zip(q, relevant)):
-        s = scores[qq]
-        v = s[r]
-        out[i] = 1 + (s > v).sum() + ((s == v) & (tie_order < tie_order[r])).sum()
-    return out
+def ranks_of(
+    scores: Float32s, relevant: NDArray[np.integer], offsets: Int64s, tie_order: Int64s
+) -> Int64s:
+    """Rank each relevant item among all items of its row; no negatives are sampled.
+
+    Args:
+        scores: [Q, I] float32, higher is better; -inf marks an item that the model does not rank.
+        relevant: [R] item rows.
+        offsets: [Q + 1].
+        tie_order: [I] a seeded permutation, so that no model gains by catalogue order: of two equal
+            scores the item with the smaller entry comes first.
+
+    Returns:
+        [R] ranks from 1, other relevant items counted; I + 1 for an item scored -inf.
+
+    Raises:
+        ValueError: a score is NaN.
+    """
+    num_questions, num_items = scores.shape
+    assert scores.dtype == np.float32 and tie_order.shape == (num_items,)
+    assert len(offsets) == num_questions + 1 and offsets[-1] == len(relevant)
+    if np.isnan(scores).any():
+        raise ValueError("a score is NaN: the model has diverged, its ranks would mean nothing")
+    counts = np.diff(offsets)
+    tie_key = num_items - tie_order
+    ranks = np.empty(len(relevant), dtype=np.int64)
+    # Questions of like size go together: the n-th relevant item of all of them is one comparison.
+    by_count = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+    for start in range(0, len(by_count), _ROWS_AT_ONCE):
+        rows = by_count[start : start + _ROWS_AT_ONCE]
+        keys = _sort_keys(scores[rows], tie_key)
+        for nth in range(counts[rows[0]]):
+            live = rows[: np.count_nonzero(counts[rows] > nth)]
+            at = offsets[live] + nth
+            own = keys[np.arange(len(live)), relevant[at]]
+            ranks[at] = 1 + (keys[: len(live)] > own[:, None]).sum(axis=1)
+    ranks[np.isneginf(scores[_question_of(offsets), relevant])] = num_items + 1
+    return ranks
 
 
-def ndcg_at_k(ranks, offsets, k):
-    q = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    g = np.where(ranks <= k, 1 / np.log2(ranks + 1.0), 0)
-    dcg = np.bincount(q, g, minlength=len(offsets) - 1)
-    n = np.minimum(np.diff(offsets), k)
-    ideal = np.concatenate([[0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
-    return dcg / ideal[n]
+def _sort_keys(scores: Float32s, tie_key: Int64s) -> Int64s:
+    """Distinct integers in the order of (score, tie key): the float's bits above, the tie below."""
+    bits = (scores + np.float32(0)).view(np.int32)  # adding 0 turns -0.0 into 0.0
+    bits ^= (bits >> 31) & 0x7FFFFFFF  # negative floats are ordered the wrong way round
+    return (bits.astype(np.int64) << 32) + tie_key
+
+
+def ndcg_at_k(ranks: Int64s, offsets: Int64s, k: int) -> Float64s:
+    """[Q] binary nDCG@k; the ideal fills min(k, number of relevant items) places.
+
+    Source: Jaervelin & Kekaelaeinen 2002, with the discount 1 / log2(rank + 1).
+
+    Raises:
+        ValueError: k < 1.
+    """
+    gains = np.where(ranks <= _checked(k), 1 / np.log2(ranks + 1.0), 0.0)
+    ideal = np.cumsum(1 / np.log2(np.arange(2.0, k + 2.0)))
+    counts = np.diff(offsets)
+    return _per_relevant(_sums(gains, offsets), counts, ideal[np.clip(counts, 1, k) - 1])
+
+
+def recall_at_k(ranks: Int64s, offsets: Int64s, k: int) -> Float64s:
+    """[Q] share of all relevant items that are among the first k (below 1 where there are more).
+
+    Raises:
+        ValueError: k < 1.
+    """
+    counts = np.diff(offsets)
+    return _per_relevant(_sums(ranks <= _checked(k), offsets), counts, np.maximum(counts, 1))
+
+
+def mrr_at_k(ranks: Int64s, offsets: Int64s, k: int) -> Float64s:
+    """[Q] reciprocal rank of the first relevant item, 0 if it lies beyond k.
+
+    Raises:
+        ValueError: k < 1.
+    """
+    best = _best(ranks, offsets)
+    return _per_relevant(np.where(best <= _checked(k), 1 / best, 0.0), np.diff(offsets), 1)
+
+
+def hit_rate_at_k(ranks: Int64s, offsets: Int64s, k: int) -> Float64s:
+    """[Q] 1 if a relevant item is among the first k, else 0.
+
+    Raises:
+        ValueError: k < 1.
+    """
+    hit = _best(ranks, offsets) <= _checked(k)
+    return _per_relevant(hit.astype(np.float64), np.diff(offsets), 1)
+
+
+def _checked(k: int) -> int:
+    if k < 1:
+        raise ValueError(f"k must be at least 1 (got {k})")
+    return k
+
+
+def _question_of(offsets: Int64s) -> Int64s:
+    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
+def _sums(values: NDArray[np.generic], offsets: Int64s) -> Float64s:
+    sums = np.bincount(_question_of(offsets), weights=values, minlength=len(offsets) - 1)
+    return sums.astype(np.float64, copy=False)  # no weights at all come back as integers
+
+
+def _best(ranks: Int64s, offsets: Int64s) -> Float64s:
+    best = np.full(len(offsets) - 1, np.inf)
+    np.minimum.at(best, _question_of(offsets), ranks)
+    return best
+
+
+def _per_relevant(values: Float64s, counts: Int64s, divisor: Float64s | Int64s | int) -> Float64s:
+    return np.where(counts > 0, values / divisor, np.nan)

@@ -28,7 +28,7 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
-        self.num_heads, self.dropout = num_heads, dropout
+        self.num_heads = num_heads
         self.norm_attention, self.norm_feed = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.feed = nn.Sequential(
@@ -43,9 +43,7 @@ class Block(nn.Module):
             B, L, 3, self.num_heads, D // self.num_heads
         )
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        mixed = nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=bias_BALL, dropout_p=self.dropout if self.training else 0.0
-        )
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias_BALL)
         x = x_BLD + self.drop(self.out(mixed.transpose(1, 2).reshape(B, L, D)))
         return x + self.drop(self.feed(self.norm_feed(x)))
 

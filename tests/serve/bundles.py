@@ -35,7 +35,19 @@ def item_id(row: int) -> str:
 
 
 def make_language_model(folder: Path) -> Path:
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "new", "item", ",", *COLOURS, *THINGS, *BRANDS]
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "a",
+        "new",
+        "item",
+        ",",
+        *COLOURS,
+        *THINGS,
+        *BRANDS,
+    ]
     words += [str(number) for number in range(NUM_ITEMS)]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -90,8 +102,10 @@ def make_items() -> pl.DataFrame:
     ).select(ITEMS.names)
 
 
-def make_bundle(target: Path, recipe: Recipe, *, seed: int, data_fingerprint: str = "none") -> Bundle:
-    """A bundle whose weights depend on the seed; item 0 is the most popular one."""
+def make_bundle(
+    target: Path, recipe: Recipe, *, seed: int, data_fingerprint: str = "none"
+) -> Bundle:
+    """A bundle whose weights depend on the seed."""
     torch.manual_seed(seed)
     model, table = recipe.model, make_items()
     language = LanguageModel(Path(model.language_model), model.tuning, model.last_n)

@@ -1,0 +1,60 @@
+"""The whole way in one cluster: prepare -> tune -> embed -> evaluate -> promote.
+
+python -m ray_jobs.pipeline --config recipes/demo.yaml
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from ray_jobs import embed, evaluate, prepare, promote, tune
+from ray_jobs.cluster import connected
+from recsys.config import Recipe
+
+STATIONS = {
+    "prepare": prepare,
+    "tune": tune,
+    "embed": embed,
+    "evaluate": evaluate,
+    "promote": promote,
+}
+
+
+def plan(recipe: Recipe) -> list[str]:
+    """What a run would do."""
+    return [*prepare.plan(recipe), *tune.plan(recipe), "embed, evaluate and promote the winner"]
+
+
+def run(recipe: Recipe) -> Path:
+    """Run every station; the output of the last."""
+    return stations(recipe)[1]
+
+
+def stations(recipe: Recipe) -> tuple[dict[str, float], Path]:
+    """Run every station in one Ray cluster; the seconds each took, and where the champion lies."""
+    seconds = {}
+    output = recipe.root
+    with connected(recipe.ray):
+        for number, (name, job) in enumerate(STATIONS.items(), start=1):
+            print(f"[{number}/{len(STATIONS)}] {name}", flush=True)
+            started = time.monotonic()
+            output = job.run(recipe)
+            seconds[name] = time.monotonic() - started
+            for line in job.report(recipe):
+                print(f"    {line}" if line else "")
+            print(f"    {seconds[name]:.0f} s", flush=True)
+    return seconds, output
+
+
+def report(recipe: Recipe) -> list[str]:
+    """The evaluation, once more."""
+    data = json.loads((recipe.root / evaluate.REPORT_FILE).read_text())
+    return [f"bundle {data['bundle']}", *promote.report(recipe)]
+
+
+if __name__ == "__main__":
+    from ray_jobs.cli import job_main
+
+    job_main("pipeline")

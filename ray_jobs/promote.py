@@ -1,0 +1,136 @@
+"""A bundle enters the registry; it becomes champion only if it beats the incumbent on the same data.
+
+python -m ray_jobs.promote --config recipes/demo.yaml
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ray_jobs.cluster import connected
+from ray_jobs.embed import BUNDLE_DIR
+from ray_jobs.evaluate import METRIC, OURS, REPORT_FILE, ROWS_FILE, answer_all
+from recsys.bundle import Bundle
+from recsys.config import Recipe
+from recsys.errors import DataError, GateRefused
+from recsys.evaluation import COLUMNS
+from recsys.gate import Verdict, beats
+from recsys.prepared import Prepared
+from recsys.recommender import scorer_on
+from recsys.registry import Registry
+from recsys.schema import Col
+from recsys.state import open_state
+
+STATE_FILE = "state.sqlite"
+
+
+def registry_of(recipe: Recipe) -> Registry:
+    """The registry that the recipe names."""
+    return Registry(Path(recipe.promote.registry).expanduser().absolute())
+
+
+def plan(recipe: Recipe) -> list[str]:
+    """What a run would do."""
+    bundle = Bundle.open(recipe.root / BUNDLE_DIR, verify=False)
+    incumbent = registry_of(recipe).champion()
+    against = (
+        f"compare it with {incumbent} on {METRIC}"
+        if incumbent
+        else "promote it: there is no champion"
+    )
+    return [f"add {bundle.version} to {recipe.promote.registry}", against]
+
+
+def run(recipe: Recipe) -> Path:
+    """Promote the run's bundle, or refuse.
+
+    Raises:
+        GateRefused: the incumbent is not beaten; the alias stays.
+    """
+    bundle = Bundle.open(recipe.root / BUNDLE_DIR)
+    ours = _evaluated(recipe, bundle)
+    registry = registry_of(recipe)
+    registry.add(bundle.folder, bundle.version)
+    incumbent = registry.champion()
+    if incumbent is not None and incumbent != bundle.version:
+        verdict = _compare(recipe, ours, Bundle.open(registry.path(incumbent)))
+        if not verdict.better:
+            raise GateRefused(
+                f"{bundle.version} does not beat {incumbent} on {METRIC}: {verdict.difference:+.5f} "
+                f"[{verdict.low:+.5f}, {verdict.high:+.5f}] at {recipe.promote.confidence:.0%}",
+                where=recipe.promote.registry,
+                mend=f"{incumbent} stays champion; the bundle is kept in the registry",
+            )
+    registry.promote(bundle.version)
+    seed_state(recipe)
+    return registry.path(bundle.version)
+
+
+def _evaluated(recipe: Recipe, bundle: Bundle) -> pl.DataFrame:
+    """The bundle's rows of the evaluation."""
+    path = recipe.root / REPORT_FILE
+    if not path.is_file() or json.loads(path.read_text())["bundle"] != bundle.version:
+        raise DataError(
+            "this bundle has not been evaluated", where=path, value=bundle.version,
+            mend="run `recsys evaluate` first",
+        )  # fmt: skip
+    return pl.read_parquet(recipe.root / ROWS_FILE, glob=False)
+
+
+def _compare(recipe: Recipe, ours: pl.DataFrame, incumbent: Bundle) -> Verdict:
+    """Let the incumbent answer the same questions."""
+    prepared = Prepared.open(recipe.root)
+    with connected(recipe.ray):
+        models = {"incumbent": scorer_on(incumbent, prepared, "test")}
+        users, baskets, values = answer_all(recipe, prepared, models)
+    same = np.array_equal(users, ours[Col.user].to_numpy()) and np.array_equal(
+        baskets, ours["basket"].to_numpy()
+    )
+    if not same:
+        raise DataError(
+            "the evaluation was made on other data than is prepared now", where=recipe.root / ROWS_FILE,
+            mend="run `recsys evaluate` again",
+        )  # fmt: skip
+    return beats(
+        ours[f"{OURS}:{METRIC}"].to_numpy(),
+        values["incumbent"][:, COLUMNS.index(("all", METRIC))],
+        users,
+        recipe.promote.confidence,
+        recipe.evaluate.num_bootstrap,
+        recipe.seed,
+    )
+
+
+def seed_state(recipe: Recipe) -> None:
+    """Give the service's state store the histories of the log, once."""
+    if recipe.serve.state.backend != "sqlite":
+        return
+    prepared = Prepared.open(recipe.root)
+    state = open_state(recipe.serve.state, recipe.root / STATE_FILE)
+    try:
+        table = pa.concat_tables([pq.read_table(path) for path in prepared.shards])
+        ids = prepared.catalogue.items[Col.item].to_numpy()
+        most = recipe.serve.state.max_events_per_user
+        state.seed(table, ids, most, source=prepared.summary["data_fingerprint"])
+    finally:
+        state.close()
+
+
+def report(recipe: Recipe) -> list[str]:
+    """Who is champion."""
+    registry = registry_of(recipe)
+    history: list[dict[str, Any]] = registry.history()
+    return [f"champion: {registry.champion()} (change {len(history)} in {recipe.promote.registry})"]
+
+
+if __name__ == "__main__":
+    from ray_jobs.cli import job_main
+
+    job_main("promote")

@@ -1,0 +1,74 @@
+"""The strongest item-to-item weights, from co-occurrence counts that need never exist as a whole.
+
+Legend: S situations (a pair of moments, a window), I items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+Float32s = NDArray[np.float32]
+Int64s = NDArray[np.int64]
+
+#: (counts, left items, right items) -> weights; a weight of 0 leaves the pair out.
+Weigh = Callable[[Float32s, Int64s, Int64s], Float32s]
+
+#: Pairs counted at a time: bounds the memory of a fit (about 40 bytes a pair).
+_PAIRS_AT_ONCE: Final = 8_000_000
+#: A situation with more items says little of any two of them (a robot, an import), and costs the
+#: square of its size.
+_MAX_ITEMS: Final = 1000
+
+
+def strongest_pairs(
+    left: sparse.csr_array, right: sparse.csr_array, weigh: Weigh, num_kept: int
+) -> sparse.csr_array:
+    """Count left^T right, weigh the counts and keep the strongest weights of each left item.
+
+    Args:
+        left: CSR [S, I] float32, 1 where the item takes part in the situation on the left.
+        right: the same on the right.
+        weigh: turns counts into weights.
+        num_kept: weights kept per left item; equal ones go to the more frequent right item.
+
+    Returns:
+        CSR [I, I] float32.
+    """
+    few = (np.diff(left.indptr) <= _MAX_ITEMS) & (np.diff(right.indptr) <= _MAX_ITEMS)
+    of_left, right = left[few].T.tocsr(), right[few]
+    # Columns in the order of frequency: a stable sort then settles ties without another key.
+    by_frequency = np.argsort(-np.asarray(right.sum(axis=0)), kind="stable")
+    num_pairs = np.cumsum(of_left @ np.diff(right.indptr).astype(np.float64))
+    right = right[:, by_frequency]
+    cuts = np.flatnonzero(np.diff(num_pairs // _PAIRS_AT_ONCE)) + 1
+    blocks = []
+    for start, stop in zip([0, *cuts], [*cuts, of_left.shape[0]], strict=True):
+        product = of_left[start:stop] @ right
+        product.sort_indices()
+        counts = product.tocoo()
+        rows, columns = counts.row.astype(np.int64) + start, by_frequency[counts.col]
+        weights = weigh(counts.data, rows, columns)
+        keep = np.flatnonzero(weights > 0)
+        keep = keep[_strongest(rows[keep], weights[keep], num_kept)]
+        blocks.append((weights[keep], rows[keep], columns[keep]))
+    weights, rows, columns = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    return sparse.csr_array((weights, (rows, columns)), shape=of_left.shape[:1] * 2)
+
+
+def _strongest(rows: Int64s, weights: Float32s, num_kept: int) -> Int64s:
+    """Positions of each row's `num_kept` largest weights, the first of equals; `rows` rise."""
+    assert weights.dtype == np.float32
+    sizes = np.bincount(rows)
+    crowded = sizes[rows] > num_kept
+    inside = np.flatnonzero(crowded)
+    # Row above, weight below (the bits of a positive float32 rise with it): one integer sort.
+    keys = (rows[inside] << 32) - weights[inside].view(np.int32)
+    order = inside[np.argsort(keys, kind="stable")]
+    sizes[sizes <= num_kept] = 0
+    place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.concatenate([np.flatnonzero(~crowded), order[place < num_kept]])

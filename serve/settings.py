@@ -1,0 +1,48 @@
+"""The part of the recipe that the replicas run on, as data that travels to them.
+
+Only what they need: whatever else changes in a recipe, such as how the next model is trained, must
+not restart the service. Paths are absolute, for replicas run in folders of their own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recsys.config import EventName, Privacy, Recipe, Section, Serve
+
+
+class Settings(Section):
+    """What a replica is told."""
+
+    run_dir: str
+    event_types: dict[str, EventName | None]
+    max_clock_skew_s: int
+    privacy: Privacy
+    serve: Serve
+
+    @staticmethod
+    def of(recipe: Recipe) -> Settings:
+        """The settings of a recipe."""
+        state, privacy = recipe.serve.state, recipe.privacy
+        state = state.model_copy(update={"path": _absolute(state.path)})
+        return Settings(
+            run_dir=str(recipe.root),
+            event_types=recipe.data.event_types,
+            max_clock_skew_s=recipe.data.max_clock_skew_s,
+            privacy=privacy.model_copy(update={"key_file": _absolute(privacy.key_file)}),
+            serve=recipe.serve.model_copy(update={"state": state}),
+        )
+
+    @property
+    def root(self) -> Path:
+        """The run's folder."""
+        return Path(self.run_dir)
+
+    @property
+    def max_skew_us(self) -> int:
+        """How far a timestamp may lie in the future, in microseconds."""
+        return self.max_clock_skew_s * 1_000_000
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().absolute())

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bundles import make_bundle, make_language_model, make_recipe
+from fastapi.testclient import TestClient
+
+from recsys.config import Recipe
+from serve.routes import build_http
+from serve.service import Service
+from serve.settings import Settings
+from serve.text_encoder import TextEncoder
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(scope="session")
+def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_language_model(tmp_path_factory.mktemp("language"))
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory, language_model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    return make_bundle(folder / "one", make_recipe(folder, language_model), seed=1).folder
+
+
+@pytest.fixture(scope="session")
+def other_bundle(tmp_path_factory: pytest.TempPathFactory, language_model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    return make_bundle(folder / "two", make_recipe(folder, language_model), seed=2).folder
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, language_model: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", KEY)
+    limits = {"max_k": 50, "default_k": 5, "max_candidates": 40}
+    return make_recipe(tmp_path / "run", language_model, serve=limits)
+
+
+@pytest.fixture
+def service(recipe: Recipe) -> Service:
+    """Without a model."""
+    encoder = TextEncoder()
+    return Service(Settings.of(recipe), lambda folder, items: encoder.encode(str(folder), items))
+
+
+@pytest.fixture
+def client(service: Service, bundle: Path) -> Iterator[TestClient]:
+    """The whole HTTP application in this process, without Ray."""
+    with TestClient(build_http(service), raise_server_exceptions=False) as client:
+        assert client.portal is not None
+        client.portal.call(service.load, bundle)
+        yield client

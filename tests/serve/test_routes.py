@@ -1,0 +1,282 @@
+"""The HTTP application in this process: answers, refusals, and input that must not break it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundles import SOLD_OUT, THINGS, item_id, make_items
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from recsys.schema import Col
+from serve.api import MAX_NEW_ITEMS
+
+SESSION = [{"item_id": item_id(3)}, {"item_id": item_id(40), "event_type": "click"}]
+
+
+def post(client: TestClient, path: str, body: Any, status: int = 200) -> dict[str, Any]:
+    response = client.post(path, json=body)
+    assert response.status_code == status, response.text
+    return dict(response.json())
+
+
+def refused_at(answer: dict[str, Any]) -> list[str]:
+    return [problem["field"] for problem in answer["detail"]]
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    return [item["item_id"] for item in answer["items"]]
+
+
+def test_an_unknown_user_gets_what_is_popular(client: TestClient) -> None:
+    answer = post(client, "/recommend", {"user_id": "nobody"})
+    scores = [item["score"] for item in answer["items"]]
+    assert answer["basis"] == "popularity"
+    assert len(scores) == 5
+    assert scores == sorted(scores, reverse=True)
+    assert answer["model_version"].startswith("tiny-")
+    assert ids(answer) == ids(post(client, "/recommend", {"history": []}))
+
+
+def test_a_session_is_read(client: TestClient) -> None:
+    answer = post(client, "/recommend", {"history": SESSION, "k": 50})
+    assert answer["basis"] == "session"
+    assert len(set(ids(answer))) == 50
+    assert ids(answer) != ids(post(client, "/recommend", {"user_id": "nobody", "k": 50}))
+
+
+def test_unknown_items_of_a_session_are_listed_and_ignored(client: TestClient) -> None:
+    known = [{**event, "timestamp": "2026-05-01T00:00:00Z"} for event in SESSION]
+    strange = {"item_id": "gone", "timestamp": "2026-05-01T00:00:00Z"}
+    answer = post(client, "/recommend", {"history": [strange, *known, strange]})
+    assert answer["unknown_items"] == ["gone"]
+    assert answer["basis"] == "session"
+    assert ids(answer) == ids(post(client, "/recommend", {"history": known}))
+    only_strange = post(client, "/recommend", {"history": [strange]})
+    assert only_strange["basis"] == "popularity"
+
+
+def test_the_next_answer_knows_of_an_event(client: TestClient) -> None:
+    before = post(client, "/recommend", {"user_id": "u1"})
+    event = {"user_id": "u1", "item_id": item_id(77), "event_type": "purchase"}
+    stored = post(client, "/events", event)
+    assert (stored["received"], stored["stored"], stored["ignored"]) == (1, 1, 0)
+    after = post(client, "/recommend", {"user_id": "u1"})
+    assert (before["basis"], after["basis"]) == ("popularity", "personal")
+    assert after["items"] != before["items"]
+    assert post(client, "/recommend", {"user_id": "u2"})["items"] == before["items"]
+
+
+def test_an_event_sent_again_counts_once(client: TestClient) -> None:
+    event = {"event_id": "e1", "user_id": "u", "item_id": item_id(1), "event_type": "buy"}
+    assert post(client, "/events", {"events": [event, event]})["stored"] == 1
+    assert post(client, "/events", event)["stored"] == 0
+
+
+def test_an_event_of_a_type_that_is_left_out_is_ignored(client: TestClient) -> None:
+    event = {"user_id": "u", "item_id": item_id(1), "event_type": "ping"}
+    answer = post(client, "/events", event)
+    assert (answer["stored"], answer["ignored"]) == (0, 1)
+
+
+def test_an_event_of_an_unknown_item_is_kept_and_told(client: TestClient) -> None:
+    event = {"user_id": "u", "item_id": "next season", "event_type": "view"}
+    answer = post(client, "/events", event)
+    assert (answer["stored"], answer["unknown_items"]) == (1, ["next season"])
+    assert post(client, "/recommend", {"user_id": "u"})["basis"] == "popularity"
+
+
+def test_a_clock_that_runs_ahead_a_little_is_borne(client: TestClient) -> None:
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=60)
+    event = {"user_id": "u", "item_id": item_id(1), "event_type": "view", "timestamp": f"{soon}"}
+    post(client, "/events", event)
+    assert post(client, "/recommend", {"user_id": "u"})["basis"] == "personal"
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_an_event_of_the_future_is_refused(client: TestClient, many: bool) -> None:
+    future = (dt.datetime.now(dt.UTC) + dt.timedelta(seconds=400)).isoformat()
+    event = {"user_id": "u", "item_id": item_id(1), "event_type": "view", "timestamp": future}
+    good = {**event, "timestamp": None}
+    body = {"events": [good, event]} if many else event
+    field = "events[1].timestamp" if many else "timestamp"
+    assert refused_at(post(client, "/events", body, 422)) == [field]
+    assert post(client, "/recommend", {"user_id": "u"})["basis"] == "popularity"  # all or none
+    history = {"history": [{"item_id": item_id(1), "timestamp": future}]}
+    assert refused_at(post(client, "/recommend", history, 422)) == ["history[0].timestamp"]
+
+
+def test_filters_and_exclusion(client: TestClient) -> None:
+    table = {row[Col.item]: row for row in make_items().iter_rows(named=True)}
+    filters = {"category": ["cup", "pen"], "brand": ["acme"], "min_price": 20, "max_price": 250}
+    first = post(client, "/recommend", {"user_id": "u", "k": 50, "filters": filters})
+    assert ids(first)
+    for item in ids(first):
+        row = table[item]
+        assert row[Col.category] in ("cup", "pen")
+        assert row[Col.brand] == "acme"
+        assert 20 <= row[Col.price] <= 250
+    gone = ids(first)[:2]
+    second = post(
+        client, "/recommend",
+        {"user_id": "u", "k": 50, "filters": filters, "exclude": [*gone, "strange"]},
+    )  # fmt: skip
+    assert ids(second) == ids(first)[2:]
+    assert second["unknown_items"] == ["strange"]
+
+
+def test_a_filter_that_nothing_passes_gives_an_empty_answer(client: TestClient) -> None:
+    answer = post(client, "/recommend", {"user_id": "u", "filters": {"brand": ["none"]}})
+    assert answer["items"] == []
+
+
+def test_a_sold_out_item_is_never_recommended(client: TestClient) -> None:
+    for thing in THINGS:
+        body = {"user_id": "u", "k": 50, "filters": {"category": [thing], "min_price": 280}}
+        assert SOLD_OUT not in ids(post(client, "/recommend", body))
+
+
+def test_ranking_known_and_new_items(client: TestClient) -> None:
+    new = {"title": "green lamp 12", "brand": "acme", "price": 12.5, "item_id": "mine"}
+    candidates = [item_id(5), new, item_id(9), {"title": "blue bag"}]
+    answer = post(client, "/rank", {"history": SESSION, "candidates": candidates})
+    places = [item["candidate"] for item in answer["items"]]
+    by_place = {item["candidate"]: item for item in answer["items"]}
+    assert sorted(places) == [0, 1, 2, 3]
+    assert by_place[0]["item_id"] == item_id(5)
+    assert (by_place[1]["item_id"], by_place[1]["title"]) == ("mine", "green lamp 12")
+    assert (by_place[3]["item_id"], by_place[3]["title"]) == (None, "blue bag")
+    scores = [item["score"] for item in answer["items"]]
+    assert scores == sorted(scores, reverse=True)
+    best = post(client, "/rank", {"history": SESSION, "candidates": candidates, "k": 1})
+    assert best["items"] == answer["items"][:1]
+
+
+def test_ranking_and_recommending_score_alike(client: TestClient) -> None:
+    history = [{**event, "timestamp": "2026-05-01T00:00:00Z"} for event in SESSION]
+    whole = post(client, "/recommend", {"history": history, "k": 20})
+    ranked = post(client, "/rank", {"history": history, "candidates": ids(whole)[::-1]})
+    for one, other in zip(whole["items"], ranked["items"], strict=True):
+        assert one["item_id"] == other["item_id"]
+        # Not equal to the last digit: time passes between the two questions.
+        assert one["score"] == pytest.approx(other["score"], abs=1e-3)
+
+
+def test_an_unknown_candidate_is_named(client: TestClient) -> None:
+    body = {"user_id": "u", "candidates": [item_id(1), {"title": "new"}, item_id(2), "gone"]}
+    assert refused_at(post(client, "/rank", body, 422)) == ["candidates[3]"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/recommend", {"user_id": "u", "k": 51}, "k"),
+        ("/recommend", {"user_id": "u", "k": 10**30}, "k"),
+        ("/recommend", {"history": [{"item_id": "i", "event_type": "stare"}]},
+         "history[0].event_type"),
+        ("/rank", {"user_id": "u", "candidates": [item_id(1)], "k": 41}, "k"),
+        ("/rank", {"user_id": "u", "candidates": [item_id(1)] * 41}, "candidates"),
+        ("/rank", {"user_id": "u", "candidates": []}, "candidates"),
+        ("/events", {"user_id": "u", "item_id": "i", "event_type": "stare"}, "event_type"),
+        ("/events", {"events": [{"user_id": "u", "item_id": "i", "event_type": "stare"}]},
+         "events[0].event_type"),
+    ],
+)  # fmt: skip
+def test_limits_of_the_recipe(client: TestClient, path: str, body: Any, field: str) -> None:
+    assert refused_at(post(client, path, body, 422)) == [field]
+
+
+def test_only_so_many_new_items(client: TestClient, service: Any) -> None:
+    limits = service._settings.serve.model_copy(update={"max_candidates": 1000})
+    service._settings = service._settings.model_copy(update={"serve": limits})
+    body = {"user_id": "u", "candidates": [{"title": "a"}] * (MAX_NEW_ITEMS + 1)}
+    assert refused_at(post(client, "/rank", body, 422)) == ["candidates"]
+
+
+RAW = [
+    b"",
+    b"{",
+    b"null",
+    b"[]",
+    b"\xff\xfe",
+    b'{"user_id": "\xc3"}',
+    b'{"user_id": "u", "k": NaN}',
+    b'{"user_id": "u", "k": -Infinity}',
+    b'{"user_id": "u", "k": ' + b"9" * 5000 + b"}",
+    b'{"user_id": "u", "k": 1e400}',
+    b'{"user_id": "\\ud800"}',
+    b'{"\\ud800": 1, "user_id": "u"}',
+    b'{"user_id": "\\u0000"}',
+    b'{"user_id": "u", "filters": {"min_price": NaN}}',
+    b'{"user_id": "u", "exclude": ["\\udfff"]}',
+    b'{"history": [{"item_id": "\\u0000"}]}',
+    b"[" * 200_000,
+    b'{"user_id":' + b'{"a":' * 50_000,
+    b'{"' + b"x" * 500_000 + b'": 1}',
+]
+
+
+@pytest.mark.parametrize("path", ["/recommend", "/rank", "/events"])
+@pytest.mark.parametrize("body", RAW, ids=lambda v: repr(v)[:30])
+def test_broken_bodies_are_the_senders_fault(client: TestClient, path: str, body: bytes) -> None:
+    response = client.post(path, content=body, headers={"content-type": "application/json"})
+    assert response.status_code in (400, 422), response.text[:200]
+    assert len(response.content) < 5000
+    assert all(response.json()["detail"])
+
+
+SURROGATES = st.text(st.characters(), max_size=6)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | SURROGATES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SURROGATES, inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = ["user_id", "history", "k", "exclude", "filters", "candidates", "events", "item_id",
+          "event_type", "timestamp", "event_id", "title", "price"]  # fmt: skip
+BODIES = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=5) | JSON
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(path=st.sampled_from(["/recommend", "/rank", "/events"]), body=BODIES)
+def test_no_body_gives_a_server_error(client: TestClient, path: str, body: Any) -> None:
+    response = client.post(
+        path, content=json.dumps(body), headers={"content-type": "application/json"}
+    )
+    assert response.status_code < 500, response.text
+    if response.status_code >= 400:
+        assert all(problem["field"] for problem in response.json()["detail"])
+
+
+def test_health_and_model(client: TestClient, bundle: Path) -> None:
+    version = json.loads((bundle / "bundle.json").read_text())["version"]
+    assert client.get("/healthz").json() == {"status": "ok", "model_version": version}
+    model = client.get("/model").json()
+    assert (model["version"], model["num_items"]) == (version, 300)
+    assert model["info"]["name"] == "tiny"
+    assert model["failed_update"] is None
+
+
+def test_documentation(client: TestClient) -> None:
+    assert client.get("/docs").status_code == 200
+    schema = client.get("/openapi.json").json()
+    assert {"/recommend", "/rank", "/events", "/healthz", "/model"} <= schema["paths"].keys()
+    undescribed = [
+        f"{model}.{field}"
+        for model, definition in schema["components"]["schemas"].items()
+        for field, spec in definition.get("properties", {}).items()
+        if "description" not in spec and field not in ("items", "detail")
+        and model not in ("HTTPValidationError", "ValidationError")
+    ]  # fmt: skip
+    assert undescribed == []
+
+
+def test_wrong_method_and_path(client: TestClient) -> None:
+    assert client.get("/recommend").status_code == 405
+    assert client.post("/nothing").status_code == 404

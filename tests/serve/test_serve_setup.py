@@ -1,0 +1,202 @@
+"""What is checked and set before anything is started, and the configuration that is sent."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from bundles import make_recipe
+
+from recsys.config import Recipe
+from recsys.errors import DataError
+from recsys.registry import Registry
+from serve.__main__ import main
+from serve.environment import MARK, Surroundings
+from serve.ports import check_ports
+from serve.settings import Settings
+
+
+@pytest.fixture
+def free_ports(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    names = ("http", "RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in names]
+    ports = {name: s.getsockname()[1] for name, s in zip(names, sockets, strict=True)}
+    for one in sockets:
+        one.close()
+    for name in names[1:]:
+        monkeypatch.setenv(name, str(ports[name]))
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    return ports
+
+
+def serve_of(recipe: Recipe, **changes: object) -> object:
+    return recipe.serve.model_copy(update=changes)
+
+
+def test_free_ports_pass(recipe: Recipe, free_ports: dict[str, int]) -> None:
+    check_ports(serve_of(recipe, port=free_ports["http"]))
+
+
+@pytest.mark.parametrize(
+    ("taken", "field"),
+    [
+        ("http", "serve.port"),
+        ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"),
+        ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT"),
+    ],
+)
+def test_a_taken_port_is_named(
+    recipe: Recipe, free_ports: dict[str, int], taken: str, field: str
+) -> None:
+    with (
+        socket.create_server(("127.0.0.1", free_ports[taken])),
+        pytest.raises(DataError, match="port in use") as caught,
+    ):
+        check_ports(serve_of(recipe, port=free_ports["http"]))
+    assert (caught.value.field, caught.value.value) == (field, free_ports[taken])
+
+
+def test_a_host_of_another_machine_is_named(recipe: Recipe) -> None:
+    with pytest.raises(DataError) as caught:
+        check_ports(serve_of(recipe, host="192.0.2.1"))
+    assert caught.value.field == "serve.host"
+
+
+def test_haproxy_gets_a_private_folder_with_room_for_its_socket() -> None:
+    surroundings = Surroundings.make()
+    try:
+        assert stat.S_IMODE(surroundings.folder.stat().st_mode) == 0o700
+        socket_path = Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"])
+        assert socket_path.parent == surroundings.folder
+        # Serve puts the node's id (56 digits) between, HAProxy appends `.<pid>.tmp` while it binds.
+        longest = socket_path.parent / ("f" * 56) / f"{socket_path.name}.4194304.tmp"
+        assert len(str(longest)) <= 107
+    finally:
+        surroundings.clear()
+    assert not surroundings.folder.exists()
+    assert MARK not in os.environ
+    assert "RAY_SERVE_HAPROXY_SOCKET_PATH" not in os.environ
+
+
+def test_what_is_left_is_ended_and_nothing_else() -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    surroundings = Surroundings.make()
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        assert surroundings.processes() == [left.pid]
+        surroundings.clear(patience_s=0.2)
+        assert left.wait(5) == -9
+        assert stranger.poll() is None
+    finally:
+        for process in (stranger, left):
+            process.kill()
+            process.wait()
+
+
+def test_paths_are_absolute_for_the_replicas(
+    tmp_path: Path, language_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.of(
+        make_recipe(
+            Path("run"), language_model,
+            privacy={"key_file": "k"}, serve={"state": {"path": "s.sqlite"}},
+        )
+    )  # fmt: skip
+    assert settings.root == tmp_path / "run"
+    assert settings.privacy.key_file == str(tmp_path / "k")
+    assert settings.serve.state.path == str(tmp_path / "s.sqlite")
+    assert Settings.model_validate(json.loads(settings.model_dump_json())) == settings
+
+
+def test_the_configuration_differs_in_the_bundle_alone(
+    tmp_path: Path, language_model: Path
+) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from serve.app import config_of
+
+    one = config_of(make_recipe(tmp_path, language_model), Path("/one"))
+    ServeDeploySchema.model_validate(one)
+    later = make_recipe(
+        tmp_path, language_model, train={"epochs": 9}, ray={"address": "auto"}, seed=8
+    )
+    two = config_of(later, Path("/two"))
+    assert one != two
+    two["applications"][0]["deployments"][0]["user_config"] = {"bundle": "/one"}
+    assert one == two
+
+
+def test_the_application_takes_its_settings_from_the_recipe(
+    tmp_path: Path, language_model: Path
+) -> None:
+    from serve.app import build_app
+
+    scale = {"min_replicas": 2, "max_replicas": 3, "target_ongoing_requests": 5}
+    limits = {"autoscaling": scale, "max_ongoing_requests": 7, "max_queued_requests": 9}
+    recipe = make_recipe(tmp_path, language_model, serve=limits)
+    ranking = build_app(recipe, tmp_path / "b")._bound_deployment
+    assert ranking.name == "Ranking"
+    assert (ranking.max_ongoing_requests, ranking.max_queued_requests) == (7, 9)
+    assert ranking.user_config == {"bundle": str(tmp_path / "b")}
+    autoscaling = ranking._deployment_config.autoscaling_config
+    assert {name: getattr(autoscaling, name) for name in scale} == scale
+
+
+@pytest.fixture
+def config(tmp_path: Path, language_model: Path) -> Path:
+    registry = {"registry": str(tmp_path / "registry")}
+    recipe = make_recipe(tmp_path / "run", language_model, promote=registry)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe.resolved()))
+    return path
+
+
+def test_dry_run_tells_the_plan(
+    config: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--config", str(config), "--dry-run", "--set", "serve.port=8001"]
+    assert main([*arguments, "--bundle", str(bundle)]) == 0
+    printed = capsys.readouterr().out
+    assert "127.0.0.1:8001" in printed
+    assert all(line.startswith("would ") for line in printed.splitlines())
+
+
+def test_the_champion_is_served(
+    config: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--config", str(config), "--dry-run"]) == 2
+    assert "no champion yet" in capsys.readouterr().err
+    registry = Registry(tmp_path / "registry")
+    registry.add(bundle, "v1")
+    registry.promote("v1")
+    assert main(["--config", str(config), "--dry-run"]) == 0
+    assert "registry/bundles/v1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--config", "missing.yaml"], "no such recipe"),
+        (["--set", "serve.prot=1"], "serve.port"),
+        (["--bundle", "nowhere"], "no bundle here"),
+        (["--set", "serve.host=192.0.2.1"], "serve.host"),
+    ],
+)
+def test_mistakes_are_one_line(
+    config: Path, bundle: Path, arguments: list[str], told: str,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", "0123456789abcdef")
+    status = main(["--config", str(config), "--bundle", str(bundle), *arguments])
+    error = capsys.readouterr().err
+    assert status == 2
+    assert told in error
+    assert error.count("\n") == 1

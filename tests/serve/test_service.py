@@ -1,0 +1,198 @@
+"""The service without HTTP: swapping models, the store behind the key, what a failure leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from bundles import item_id, make_bundle, make_items, make_recipe
+
+from recsys.bundle import Bundle
+from recsys.config import Recipe
+from recsys.errors import BundleError, DataError
+from recsys.histories import build_histories
+from recsys.prepared import CATALOGUE_DIR, HISTORIES_DIR, PREPARED, STATS_FILE, SUMMARY_FILE
+from recsys.privacy import pseudonym
+from recsys.schema import Col
+from serve.api import Event, RecommendRequest
+from serve.problems import Unavailable
+from serve.service import Service
+from serve.settings import Settings
+from serve.text_encoder import TextEncoder
+
+REQUEST = RecommendRequest(user_id="u")
+
+
+def ask(service: Service) -> dict[str, object]:
+    return dict(json.loads(asyncio.run(service.recommend(REQUEST))))
+
+
+def version_of(bundle: Path) -> str:
+    return Bundle.open(bundle, verify=False).version
+
+
+def broken_copy(bundle: Path, target: Path) -> Path:
+    shutil.copytree(bundle, target)
+    vectors = target / "vectors.npy"
+    content = bytearray(vectors.read_bytes())
+    content[-1] ^= 1
+    vectors.write_bytes(content)
+    return target
+
+
+def test_without_a_model_it_is_unavailable(service: Service) -> None:
+    with pytest.raises(Unavailable):
+        ask(service)
+    with pytest.raises(Unavailable):
+        asyncio.run(service.check())
+
+
+def test_a_swap_changes_the_answer(service: Service, bundle: Path, other_bundle: Path) -> None:
+    asyncio.run(service.load(bundle))
+    before = ask(service)
+    asyncio.run(service.load(other_bundle))
+    after = ask(service)
+    assert before["model_version"] == version_of(bundle)
+    assert after["model_version"] == version_of(other_bundle)
+    assert before["items"] != after["items"]
+
+
+def test_a_broken_bundle_leaves_the_last_good_one(
+    service: Service, bundle: Path, other_bundle: Path, tmp_path: Path
+) -> None:
+    asyncio.run(service.load(bundle))
+    for wrong in (broken_copy(other_bundle, tmp_path / "broken"), tmp_path / "missing"):
+        asyncio.run(service.load(wrong))
+        assert ask(service)["model_version"] == version_of(bundle)
+        assert service.describe()["failed_update"]
+    asyncio.run(service.load(bundle))
+    assert service.describe()["failed_update"] is None
+
+
+def test_a_bundle_whose_language_model_fails_is_not_served(
+    recipe: Recipe, bundle: Path, other_bundle: Path
+) -> None:
+    async def encode(folder: Path, items: list[dict[str, str | None]]) -> np.ndarray:
+        if folder == other_bundle:
+            raise BundleError("no language model", where=folder, mend="write it again")
+        return np.zeros((len(items), 32), dtype=np.float32)
+
+    service = Service(Settings.of(recipe), encode)
+    asyncio.run(service.load(bundle))
+    asyncio.run(service.load(other_bundle))
+    assert ask(service)["model_version"] == version_of(bundle)
+    assert service.describe()["failed_update"] == "no language model"
+
+
+def test_the_first_bundle_must_load(service: Service, tmp_path: Path) -> None:
+    with pytest.raises(BundleError):
+        asyncio.run(service.load(tmp_path / "missing"))
+
+
+def test_requests_during_swaps_are_answered_by_one_model_or_the_other(
+    service: Service, bundle: Path, other_bundle: Path
+) -> None:
+    async def run() -> list[dict[str, object]]:
+        await service.load(bundle)
+        done = asyncio.Event()
+        answers = []
+
+        async def asking() -> None:
+            while not done.is_set():
+                answers.append(json.loads(await service.recommend(REQUEST)))
+
+        askers = [asyncio.create_task(asking()) for _ in range(3)]
+        for folder in (other_bundle, bundle, other_bundle):
+            await service.load(folder)
+        done.set()
+        await asyncio.gather(*askers)
+        return answers
+
+    answers = asyncio.run(run())
+    scores: dict[str, set[str]] = {}
+    for answer in answers:
+        scores.setdefault(str(answer["model_version"]), set()).add(json.dumps(answer["items"]))
+    assert set(scores) == {version_of(bundle), version_of(other_bundle)}
+    assert all(len(variants) == 1 for variants in scores.values())
+
+
+def test_raw_user_ids_are_not_stored(service: Service, bundle: Path, recipe: Recipe) -> None:
+    asyncio.run(service.load(bundle))
+    event = Event(user_id="alice@example.com", item_id=item_id(1), event_type="view")
+    asyncio.run(service.store([event], single=True))
+    stored = b"".join(path.read_bytes() for path in recipe.root.glob("state.sqlite*"))
+    assert b"alice" not in stored
+    key = b"0123456789abcdef0123456789abcdef"
+    rows = sqlite3.connect(recipe.root / "state.sqlite").execute("SELECT user FROM events")
+    assert rows.fetchall() == [(pseudonym("alice@example.com", key),)]
+
+
+def test_the_key_is_never_made_here(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAYCOMMEND_PSEUDONYM_KEY")
+    with pytest.raises(DataError, match="no pseudonym key"):
+        Service(Settings.of(recipe), TextEncoder().encode)  # type: ignore[arg-type]
+    assert not list(recipe.root.glob("*.key"))
+
+
+def prepare(root: Path, fingerprint: str) -> None:
+    """What `prepare` leaves behind, for one user with two events."""
+    folder = root / PREPARED
+    (folder / HISTORIES_DIR).mkdir(parents=True)
+    (folder / CATALOGUE_DIR).mkdir()
+    events = pl.DataFrame(
+        {
+            Col.user: [pseudonym("known", b"0123456789abcdef0123456789abcdef")] * 2,
+            Col.item_row: [3, 4],
+            Col.event_type: ["view", "purchase"],
+            Col.timestamp: pl.Series([1_700_000_000_000_000, 1_700_000_100_000_000]).cast(
+                pl.Datetime("us", "UTC")
+            ),
+            Col.session: pl.Series([None, None], dtype=pl.String),
+        }
+    )
+    pq.write_table(build_histories(events), folder / HISTORIES_DIR / "0.parquet")
+    items = make_items()
+    items.write_parquet(folder / CATALOGUE_DIR / "items.parquet")
+    pl.DataFrame({Col.text: ["x"]}).write_parquet(folder / CATALOGUE_DIR / "texts.parquet")
+    pl.DataFrame({"as_of": ["end"]}).write_parquet(folder / STATS_FILE)
+    (folder / SUMMARY_FILE).write_text(json.dumps({"data_fingerprint": fingerprint}))
+
+
+@pytest.mark.parametrize(("fingerprint", "basis"), [("same", "personal"), ("other", "popularity")])
+def test_users_of_the_log_are_known_from_the_start(
+    recipe: Recipe, language_model: Path, tmp_path: Path, fingerprint: str, basis: str
+) -> None:
+    training = make_recipe(tmp_path / "training", language_model)
+    bundle = make_bundle(tmp_path / "bundle", training, seed=3, data_fingerprint="same")
+    prepare(recipe.root, fingerprint)
+    encoder = TextEncoder()
+    service = Service(Settings.of(recipe), lambda folder, items: encoder.encode(str(folder), items))
+    asyncio.run(service.load(bundle.folder))
+    answer = json.loads(asyncio.run(service.recommend(RecommendRequest(user_id="known"))))
+    assert answer["basis"] == basis
+
+
+def test_new_items_without_a_text_are_marked(
+    tmp_path: Path, language_model: Path, bundle: Path
+) -> None:
+    vectors = asyncio.run(TextEncoder().encode(str(bundle), [{"title": "red cup"}, {"title": " "}]))
+    assert vectors.shape == (2, 32)
+    assert np.isfinite(vectors[0]).all()
+    assert np.isnan(vectors[1]).all()
+
+
+def test_the_encoder_holds_two_models_at_most(
+    bundle: Path, other_bundle: Path, tmp_path: Path
+) -> None:
+    encoder = TextEncoder()
+    third = shutil.copytree(bundle, tmp_path / "third")
+    for folder in (bundle, other_bundle, third):
+        asyncio.run(encoder.encode(str(folder), [{"title": "pen"}]))
+    assert list(encoder._loaded) == [str(other_bundle), str(third)]
