@@ -50,7 +50,8 @@ def run(recipe: Recipe) -> Path:
     with connected(recipe.ray):
         ensure_store(recipe, prepared)
         name = f"train-{run_key(recipe, prepared)}"
-        result = build_trainer(recipe, prepared, name, recipe.root / RAY_DIR).fit()
+        store = store_folder(recipe, prepared)
+        result = build_trainer(recipe, prepared, store, name, recipe.root / RAY_DIR).fit()
         best = max(result.best_checkpoints, key=lambda pair: pair[1][METRIC])
         choose(recipe, Path(best[0].path), best[1], trials=[])
     return recipe.root / WINNER_FILE
@@ -92,9 +93,14 @@ def winner(recipe: Recipe) -> tuple[Recipe, Path]:
 
 
 def build_trainer(
-    recipe: Recipe, prepared: Prepared, name: str, storage: Path, callbacks: list[Any] | None = None
+    recipe: Recipe,
+    prepared: Prepared,
+    store: Path,
+    name: str,
+    storage: Path,
+    callbacks: list[Any] | None = None,
 ) -> Any:
-    """The Ray Train trainer of a recipe."""
+    """The Ray Train trainer of a recipe; all paths absolute, for a trial runs in a folder of its own."""
     import ray.data
     from ray.data import ExecutionOptions, FileShuffleConfig
     from ray.train import (
@@ -117,7 +123,7 @@ def build_trainer(
         train_loop_config={
             "recipe": recipe.resolved(),
             "prepared": str(prepared.folder),
-            "store": str(store_folder(recipe, prepared)),
+            "store": str(store),
         },
         scaling_config=ScalingConfig(
             num_workers=train.num_workers, use_gpu=train.use_gpu, resources_per_worker=resources

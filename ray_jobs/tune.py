@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.cluster import READER_CPUS, connected
-from ray_jobs.texts import ensure_store
+from ray_jobs.texts import ensure_store, store_folder
 from ray_jobs.train import METRIC, RAY_DIR, WINNER_FILE, build_trainer, choose, run_key
 from ray_jobs.train import run as train_run
 from recsys.config import Recipe, recipe_from_dict
@@ -79,7 +79,7 @@ def most_concurrent(recipe: Recipe, cpus: float, gpus: float) -> int:
     if train.use_gpu:
         fit = min(fit, int(gpus // train.num_workers))
     if fit < 1:
-        needed = f"{train.num_workers * train.cpus_per_worker + READER_CPUS:g} CPUs"
+        needed = f"{train.num_workers * train.cpus_per_worker + DRIVER_CPUS + READER_CPUS:g} CPUs"
         needed += f" and {train.num_workers} GPUs" if train.use_gpu else ""
         raise RecipeError(
             f"one trial needs {needed}, the cluster has {cpus:g} CPUs and {gpus:g} GPUs",
@@ -104,6 +104,7 @@ def search(recipe: Recipe, prepared: Prepared) -> Any:
             trial,
             recipe=recipe.resolved(),
             prepared=str(prepared.folder),
+            store=str(store_folder(recipe, prepared)),
             storage=str(storage / name),
         ),
         {"CPU": DRIVER_CPUS},
@@ -149,7 +150,9 @@ def search(recipe: Recipe, prepared: Prepared) -> Any:
     return tuner.fit()
 
 
-def trial(config: dict[str, Any], *, recipe: dict[str, Any], prepared: str, storage: str) -> None:
+def trial(
+    config: dict[str, Any], *, recipe: dict[str, Any], prepared: str, store: str, storage: str
+) -> None:
     """One trial: a whole Ray Train run whose epochs are reported to Tune."""
     from ray import tune
     from ray.tune.integration.ray_train import TuneReportCallback
@@ -157,7 +160,12 @@ def trial(config: dict[str, Any], *, recipe: dict[str, Any], prepared: str, stor
     chosen = with_trial(recipe_from_dict(recipe), config)
     name = f"train-{tune.get_context().get_trial_id()}"
     build_trainer(
-        chosen, Prepared(Path(prepared)), name, Path(storage), callbacks=[TuneReportCallback()]
+        chosen,
+        Prepared(Path(prepared)),
+        Path(store),
+        name,
+        Path(storage),
+        callbacks=[TuneReportCallback()],
     ).fit()
 
 

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,14 @@ def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], N
             check_ports(recipe.serve)
             stack.callback(Surroundings.make().clear)
         print(f"serving {version} from {bundle}: starting", flush=True)
-        dashboard = stack.enter_context(_connected(recipe, address))
+        cluster = stack.enter_context(_connected(recipe, address))
         is_ours = stack.enter_context(_serving(recipe))
-        url = _deploy(recipe, bundle, version, dashboard)
-        print(f"service    {url}\nAPI docs   {url}/docs\ndashboard  {dashboard}", flush=True)
+        url = _deploy(recipe, bundle, version, cluster.dashboard)
+        print(
+            f"service    {url}\nAPI docs   {url}/docs\ndashboard  {cluster.dashboard}\n"
+            f"update     the same command with --set ray.address={cluster.address}",
+            flush=True,
+        )
         stop = stack.pop_all().close
     if not is_ours:
         stop()
@@ -71,9 +76,17 @@ def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], N
     return stop
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """Where a Ray cluster is reached."""
+
+    address: str
+    dashboard: str
+
+
 @contextmanager
-def _connected(recipe: Recipe, address: str) -> Iterator[str]:
-    """Be connected to Ray; gives the URL of its dashboard."""
+def _connected(recipe: Recipe, address: str) -> Iterator[Cluster]:
+    """Be connected to Ray; a cluster of our own is started, and ends with the connection."""
     import ray
 
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
@@ -87,7 +100,7 @@ def _connected(recipe: Recipe, address: str) -> Iterator[str]:
     context = ray.init(address=address, **options)
     _hide_token()
     try:
-        yield f"http://{context.dashboard_url}"
+        yield Cluster(context.address_info["gcs_address"], f"http://{context.dashboard_url}")
     finally:
         ray.shutdown()
 

@@ -43,7 +43,7 @@ class LastItem:
         target_codes: Sequence[int],
         *,
         shrinkage: float = 10,
-        num_kept: int = 500,
+        num_kept: int = 200,
     ) -> LastItem:
         """Count transitions between neighbouring moments of a user.
 

@@ -57,7 +57,7 @@ class ZeroShot:
         used, at = np.unique(weights.indices, return_inverse=True)
         weights = type(weights)((weights.data, at, weights.indptr), (len(histories), len(used)))
         profiles = _unit(weights @ self.text_vectors[self.text_row_of_item[used]])
-        scores = (profiles @ self.text_vectors.T)[:, self.text_row_of_item]
+        scores = np.take(profiles @ self.text_vectors.T, self.text_row_of_item, axis=1)
         scores[np.diff(weights.indptr) == 0] = self.popularity.fraction
         return scores
 

@@ -35,9 +35,11 @@ class LanguageModel(nn.Module):
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()
         # Without the pooler: DDP stops at parameters that never get a gradient.
-        model = AutoModel.from_pretrained(
-            folder, add_pooling_layer=False, attn_implementation="sdpa"
-        )
+        options = {"add_pooling_layer": False, "attn_implementation": "sdpa"}
+        if pretrained:
+            model = AutoModel.from_pretrained(folder, **options)
+        else:
+            model = AutoModel.from_config(AutoConfig.from_pretrained(folder), **options)
         if not hasattr(model, "embeddings") or not hasattr(
             getattr(model, "encoder", None), "layer"
         ):

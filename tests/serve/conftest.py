@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from bundles import make_bundle, make_language_model, make_recipe
@@ -14,6 +16,13 @@ from serve.settings import Settings
 from serve.text_encoder import TextEncoder
 
 KEY = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """What a test sets for Ray must not reach the tests after it."""
+    with patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="session")

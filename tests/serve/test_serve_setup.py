@@ -22,6 +22,8 @@ from serve.environment import MARK, Surroundings
 from serve.ports import check_ports
 from serve.settings import Settings
 
+pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")
+
 
 @pytest.fixture
 def free_ports(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:

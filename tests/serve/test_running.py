@@ -1,0 +1,286 @@
+"""The service as a user starts it: a process of its own, Ray, HAProxy, HTTP, signals."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from bundles import item_id, make_recipe
+
+from recsys.bundle import Bundle
+from serve.environment import MARK
+
+pytestmark = [pytest.mark.serve, pytest.mark.ray]
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@dataclass
+class Running:
+    """A service that was started for this module."""
+
+    command: list[str]
+    environment: dict[str, str]
+    log: Path
+    url: str
+    ports: list[int]
+    process: subprocess.Popen[bytes]
+    printed: dict[str, str] = field(default_factory=dict)
+
+    def wait(self, patience_s: float = 240) -> None:
+        deadline = time.monotonic() + patience_s
+        while "update" not in self.printed:
+            text = self.log.read_text()
+            assert self.process.poll() is None, text
+            assert time.monotonic() < deadline, text
+            lines = re.findall(r"^(service|dashboard|update) +(.*)$", text, re.MULTILINE)
+            self.printed = dict(lines)
+            time.sleep(0.2)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same command once more, with further arguments."""
+        return subprocess.run(
+            [*self.command, *arguments], env=self.environment, cwd=ROOT,
+            capture_output=True, text=True, timeout=200, check=False,
+        )  # fmt: skip
+
+    def marked(self) -> dict[int, str]:
+        """Command lines of the processes that belong to the service, by process id."""
+        mark = re.compile(rb"(?:^|\0)" + MARK.encode() + rb"=(rc-[^\0]*)")
+        found, names = {}, set()
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                match = mark.search((path / "environ").read_bytes())
+                if match and f"RAYCOMMEND_TEST={self.log}".encode() in (
+                    (path / "environ").read_bytes().split(b"\0")
+                ):
+                    found[int(path.name)] = (path / "cmdline").read_bytes().decode()
+                    names.add(match[1].decode())
+            except OSError:
+                continue
+        self.folders = [Path("/tmp", name) for name in names]
+        return found
+
+    def post(self, path: str, body: Any, status: int = 200) -> dict[str, Any]:
+        response = httpx.post(f"{self.url}{path}", json=body, timeout=30)
+        assert response.status_code == status, response.text
+        return dict(response.json())
+
+    def model(self) -> dict[str, Any]:
+        return dict(httpx.get(f"{self.url}/model", timeout=30).json())
+
+    def configure(self, bundle: Path) -> None:
+        """Send a configuration as `serve deploy` does, without looking at the bundle."""
+        code = (
+            "import sys; from pathlib import Path; from recsys.config import load_recipe\n"
+            "from ray.dashboard.modules.serve.sdk import ServeSubmissionClient\n"
+            "from serve.app import config_of\n"
+            "recipe = load_recipe(sys.argv[2], sys.argv[4:])\n"
+            "client = ServeSubmissionClient(sys.argv[1])\n"
+            "client.deploy_applications(config_of(recipe, Path(sys.argv[3])))\n"
+        )
+        config = self.command[self.command.index("--config") + 1]
+        port = f"serve.port={self.ports[0]}"
+        subprocess.run(
+            [sys.executable, "-c", code, self.printed["dashboard"], config, str(bundle), port],
+            env=self.environment, cwd=ROOT, timeout=100, check=True,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, language_model: Path, bundle: Path
+) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("service")
+    config, log = folder / "recipe.yaml", folder / "log"
+    config.write_text(yaml.safe_dump(make_recipe(folder / "run", language_model).resolved()))
+    ports = free_ports(3)
+    environment = {name: value for name, value in os.environ.items() if name[:4] != "RAY_"} | {
+        "RAYCOMMEND_PSEUDONYM_KEY": "0123456789abcdef",
+        "RAYCOMMEND_TEST": str(log),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports[1]),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports[2]),
+        "RAY_AUTH_MODE": "token",
+    }
+    command = [sys.executable, "-m", "serve", "--config", str(config), "--bundle", str(bundle)]
+    command += ["--set", f"serve.port={ports[0]}"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, env=environment, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    service = Running(command, environment, log, f"http://127.0.0.1:{ports[0]}", ports, process)
+    try:
+        service.wait()
+        yield service
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(120)
+
+
+def version_of(bundle: Path) -> str:
+    return Bundle.open(bundle, verify=False).version
+
+
+def test_health_model_and_docs(running: Running, bundle: Path) -> None:
+    assert running.printed["service"] == running.url
+    health = httpx.get(f"{running.url}/healthz").json()
+    assert health == {"status": "ok", "model_version": version_of(bundle)}
+    assert running.model()["num_items"] == 300
+    assert httpx.get(f"{running.url}/docs").status_code == 200
+
+
+def test_an_event_changes_the_next_answer(running: Running) -> None:
+    before = running.post("/recommend", {"user_id": "u1", "k": 3})
+    event = {"user_id": "u1", "item_id": item_id(77), "event_type": "purchase"}
+    assert running.post("/events", {"events": [event]})["stored"] == 1
+    after = running.post("/recommend", {"user_id": "u1", "k": 3})
+    assert (before["basis"], after["basis"]) == ("popularity", "personal")
+    assert before["items"] != after["items"]
+
+
+def test_a_session_with_filters(running: Running) -> None:
+    body = {"history": [{"item_id": item_id(4)}], "k": 3, "filters": {"category": ["cup"]}}
+    answer = running.post("/recommend", body)
+    assert answer["basis"] == "session"
+    assert all(" cup " in item["title"] for item in answer["items"])
+
+
+def test_a_new_item_is_ranked_by_its_text(running: Running) -> None:
+    candidates = [item_id(1), {"title": "red cup", "item_id": "mine"}, {"title": "blue pen"}]
+    answer = running.post("/rank", {"user_id": "nobody", "candidates": candidates})
+    scores = {item["candidate"]: item["score"] for item in answer["items"]}
+    assert len(set(scores.values())) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "at"),
+    [
+        ("/recommend", b"{", 422, "body"),
+        ("/recommend", b'{"user_id": NaN}', 422, "user_id"),
+        ("/recommend", b'{"user_id": "\\ud800"}', 422, "user_id"),
+        ("/recommend", b'{"user_id": "u", "k": 1001}', 422, "k"),
+        ("/rank", b'{"user_id": "u", "candidates": ["gone"]}', 422, "candidates[0]"),
+        ("/rank", b"[" * 100_000, 400, "body"),
+        ("/events", b'{"user_id": "u", "item_id": "i", "event_type": "stare"}', 422, "event_type"),
+        ("/events", b" " * ((1 << 20) + 1), 413, "body"),
+    ],
+)
+def test_refusals_name_the_field(
+    running: Running, path: str, body: bytes, status: int, at: str
+) -> None:
+    headers = {"content-type": "application/json"}
+    response = httpx.post(f"{running.url}{path}", content=body, headers=headers)
+    assert response.status_code == status
+    assert response.json()["detail"][0]["field"] == at
+
+
+def test_the_limit_holds_past_the_proxy(running: Running) -> None:
+    """A replica's own port can be reached; chunks, so that no length is declared."""
+    running.marked()
+    (config,) = [path for folder in running.folders for path in folder.rglob("haproxy.cfg")]
+    address = re.findall(r"^ *server \S+ ([\d.]+:\d+) check", config.read_text(), re.MULTILINE)[0]
+    chunks = (b" " * 65536 for _ in range(20))
+    response = httpx.post(f"http://{address}/recommend", content=chunks)
+    assert response.status_code == 413
+
+
+def test_a_second_service_is_refused_at_once(running: Running) -> None:
+    done = running.run()
+    assert done.returncode == 2
+    assert "port in use" in done.stderr
+    assert "serve.port" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert running.model()["failed_update"] is None
+
+
+def test_a_new_bundle_is_taken_while_requests_are_answered(
+    running: Running, bundle: Path, other_bundle: Path
+) -> None:
+    def replicas() -> set[int]:
+        return {pid for pid, name in running.marked().items() if "ServeReplica" in name}
+
+    statuses: list[int] = []
+    versions: list[str] = []
+    done = threading.Event()
+
+    def load() -> None:
+        with httpx.Client(base_url=running.url, timeout=30) as client:
+            while not done.is_set():
+                response = client.post("/recommend", json={"user_id": "u9"})
+                statuses.append(response.status_code)
+                versions.append(response.json().get("model_version"))
+
+    before = replicas()
+    loader = threading.Thread(target=load)
+    loader.start()
+    try:
+        address = running.printed["update"].rsplit("=", 1)[1]
+        update = running.run("--set", f"ray.address={address}", "--bundle", str(other_bundle))
+    finally:
+        done.set()
+        loader.join()
+    assert update.returncode == 0, update.stderr
+    assert set(statuses) == {200}
+    assert versions[0] == version_of(bundle)
+    assert versions[-1] == version_of(other_bundle)
+    assert len(before) == 2
+    assert before <= replicas()
+
+
+def test_a_broken_bundle_leaves_the_last_good_one(
+    running: Running, other_bundle: Path, bundle: Path, tmp_path: Path
+) -> None:
+    broken = shutil.copytree(other_bundle, tmp_path / "broken")
+    (broken / "vectors.npy").unlink()
+    running.configure(broken)
+    deadline = time.monotonic() + 60
+    while not running.model()["failed_update"] and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert running.model()["failed_update"] == "a file is missing"
+    assert running.model()["version"] == version_of(other_bundle)
+    assert running.post("/recommend", {"user_id": "u"})["items"]
+    running.configure(bundle)
+    while running.model()["version"] != version_of(bundle) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert running.model()["failed_update"] is None
+    assert running.model()["version"] == version_of(bundle)
+
+
+def test_a_signal_ends_it_without_a_trace(running: Running) -> None:
+    children = running.marked()
+    assert any("haproxy" in name for name in children.values())
+    assert any("raylet" in name for name in children.values())
+    os.killpg(running.process.pid, signal.SIGINT)  # as Ctrl-C does, to the whole group
+    assert running.process.wait(120) == 0, running.log.read_text()
+    assert running.log.read_text().rstrip().endswith("stopped")
+    assert running.marked() == {}
+    deadline = time.monotonic() + 10  # an orphan that has ended waits for init to take note of it
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for port in running.ports:
+        socket.create_server(("127.0.0.1", port)).close()
