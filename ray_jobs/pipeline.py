@@ -12,6 +12,7 @@ from pathlib import Path
 from ray_jobs import embed, evaluate, prepare, promote, tune
 from ray_jobs.cluster import connected
 from recsys.config import Recipe
+from recsys.errors import GateRefused
 
 STATIONS = {
     "prepare": prepare,
@@ -32,15 +33,27 @@ def run(recipe: Recipe) -> Path:
     return stations(recipe)[1]
 
 
-def stations(recipe: Recipe) -> tuple[dict[str, float], Path]:
-    """Run every station in one Ray cluster; the seconds each took, and where the champion lies."""
+def stations(recipe: Recipe, *, strict: bool = True) -> tuple[dict[str, float], Path]:
+    """Run every station in one Ray cluster; the seconds each took, and the last one's output.
+
+    Args:
+        recipe: the recipe.
+        strict: let a refusal at the gate end the run.
+    """
     seconds = {}
     output = recipe.root
     with connected(recipe.ray):
         for number, (name, job) in enumerate(STATIONS.items(), start=1):
             print(f"[{number}/{len(STATIONS)}] {name}", flush=True)
             started = time.monotonic()
-            output = job.run(recipe)
+            try:
+                output = job.run(recipe)
+            except GateRefused as refused:
+                # The run is whole, its bundle is kept; the service goes on with the incumbent.
+                if strict:
+                    raise
+                print(f"    {refused}", flush=True)
+                output = recipe.root
             seconds[name] = time.monotonic() - started
             for line in job.report(recipe):
                 print(f"    {line}" if line else "")

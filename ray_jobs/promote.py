@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ray_jobs.cluster import connected
 from ray_jobs.embed import BUNDLE_DIR
@@ -26,9 +24,6 @@ from recsys.prepared import Prepared
 from recsys.recommender import scorer_on
 from recsys.registry import Registry
 from recsys.schema import Col
-from recsys.state import open_state
-
-STATE_FILE = "state.sqlite"
 
 
 def registry_of(recipe: Recipe) -> Registry:
@@ -69,7 +64,6 @@ def run(recipe: Recipe) -> Path:
                 mend=f"{incumbent} stays champion; the bundle is kept in the registry",
             )
     registry.promote(bundle.version)
-    seed_state(recipe)
     return registry.path(bundle.version)
 
 
@@ -106,21 +100,6 @@ def _compare(recipe: Recipe, ours: pl.DataFrame, incumbent: Bundle) -> Verdict:
         recipe.evaluate.num_bootstrap,
         recipe.seed,
     )
-
-
-def seed_state(recipe: Recipe) -> None:
-    """Give the service's state store the histories of the log, once."""
-    if recipe.serve.state.backend != "sqlite":
-        return
-    prepared = Prepared.open(recipe.root)
-    state = open_state(recipe.serve.state, recipe.root / STATE_FILE)
-    try:
-        table = pa.concat_tables([pq.read_table(path) for path in prepared.shards])
-        ids = prepared.catalogue.items[Col.item].to_numpy()
-        most = recipe.serve.state.max_events_per_user
-        state.seed(table, ids, most, source=prepared.summary["data_fingerprint"])
-    finally:
-        state.close()
 
 
 def report(recipe: Recipe) -> list[str]:

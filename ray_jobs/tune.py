@@ -94,6 +94,7 @@ def search(recipe: Recipe, prepared: Prepared) -> Any:
     import ray
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search import BasicVariantGenerator
 
     resources = ray.cluster_resources()
     settings = recipe.tune
@@ -127,15 +128,18 @@ def search(recipe: Recipe, prepared: Prepared) -> Any:
                 metric=METRIC,
                 mode="max",
                 num_samples=settings.num_trials,
-                search_alg=tune.search.BasicVariantGenerator(random_state=recipe.seed),
+                # TuneConfig's own max_concurrent_trials is ignored beside a given search_alg.
+                search_alg=BasicVariantGenerator(
+                    random_state=recipe.seed,
+                    max_concurrent=most_concurrent(
+                        recipe, resources.get("CPU", 0), resources.get("GPU", 0)
+                    ),
+                ),
                 scheduler=ASHAScheduler(
                     time_attr="epoch",
                     max_t=recipe.train.epochs,
                     grace_period=min(settings.grace_epochs, recipe.train.epochs),
                     reduction_factor=settings.reduction_factor,
-                ),
-                max_concurrent_trials=most_concurrent(
-                    recipe, resources.get("CPU", 0), resources.get("GPU", 0)
                 ),
                 trial_name_creator=lambda trial: f"trial-{trial.trial_id}",
                 trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",

@@ -20,6 +20,9 @@ Floats = NDArray[np.float32]
 
 HALF_LIVES_DAYS = (7.0, 30.0, 120.0)
 
+#: An absence longer than this counts as this: no log teaches what ten years mean.
+MAX_ABSENCE_DAYS = 365.0
+
 #: Columns of `OwnItems.features`.
 OWN_FEATURES = (
     "log_num_targets",
@@ -85,12 +88,13 @@ def own_items(histories: Histories, num_items: int, target_codes: list[int]) -> 
     np.minimum.at(newest_age, pair_query, latest)
     has_cycle = meetings >= 2
     mean_gap = np.where(has_cycle, (oldest - latest) / np.maximum(meetings - 1, 1), 1.0)
-    cycle = np.log((latest + 0.5) / (mean_gap + 0.5))
+    absence = np.minimum(latest, MAX_ABSENCE_DAYS)
+    cycle = np.log((absence + 0.5) / (mean_gap + 0.5))
     columns = (
         np.log1p(total(target & new_meeting)),
         np.log1p(total(~target)),
         *(np.log1p(value) for value in decayed),
-        np.log1p(latest),
+        np.log1p(absence),
         latest <= newest_age[pair_query],
         meetings / _num_moments(histories)[pair_query],
         np.where(has_cycle, np.clip(cycle, -4, 4), 0.0),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.problems import refusal
@@ -57,7 +58,7 @@ class BodyLimit:
             if not message.get("more_body", False):
                 return messages
 
-    def _too_large(self):  # noqa: ANN202
+    def _too_large(self) -> Response:
         return refusal(413, [((), f"larger than {self._max_bytes} bytes", "too_large")])
 
 

@@ -19,7 +19,7 @@ _DEFAULTS = {
     "RAY_AUTH_MODE": "token",
     # Ray's workers run at nice 15 otherwise: any other program would starve the service.
     "RAY_worker_niceness": "0",
-    # Ten times the requests a second of the default proxy (docs/architecture.md).
+    # Six to nine times the requests a second of the default proxy, measured.
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # A replica that ends stays reachable this long. HAProxy learns of the change within a second;

@@ -46,6 +46,5 @@ def _check(host: str, port: int, field: str, mend: str) -> None:
                 ) from None  # fmt: skip
             raise DataError(
                 "port in use", field=field, value=port,
-                mend=f"end the program that listens there (`ss -ltnp 'sport = :{port}'`; a service "
-                f"that was killed leaves its proxy behind), or {mend}",
+                mend=f"end what listens there (`ss -ltnp 'sport = :{port}'`), or {mend}",
             ) from None  # fmt: skip

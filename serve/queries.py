@@ -92,18 +92,18 @@ def from_session(
     rows = model.rows_of([event.item_id for event in session])
     unknown = [event.item_id for event, row in zip(session, rows, strict=True) if row < 0]
     kept = [
-        (time, place)
-        for place, time in enumerate(times)
-        if rows[place] >= 0 and codes[place] is not None
+        (times[place], place, code)
+        for place, code in enumerate(codes)
+        if code is not None and rows[place] >= 0
     ]
-    order = [place for _, place in sorted(kept)]
+    kept.sort()
     history = _history(
-        rows[order],
-        [codes[i] for i in order],
-        [times[i] for i in order],
-        clock_us,  # type: ignore[misc]
+        rows[[place for _, place, _ in kept]],
+        [code for _, _, code in kept],
+        [time for time, _, _ in kept],
+        clock_us,
     )
-    return Query(history, "session" if order else "popularity", list(dict.fromkeys(unknown)))
+    return Query(history, "session" if kept else "popularity", list(dict.fromkeys(unknown)))
 
 
 def from_user(model: Recommender, events: Sequence[StateEvent], *, clock_us: int) -> Query:

@@ -34,7 +34,7 @@ class Ranking:
         encoder: the `TextEncoder` deployment.
     """
 
-    def __init__(self, settings: dict[str, Any], encoder: DeploymentHandle) -> None:
+    def __init__(self, settings: dict[str, Any], encoder: DeploymentHandle[Any]) -> None:
         # A request is one small matrix product: threads inside it cost more than they bring, and
         # the replicas share the machine.
         torch.set_num_threads(1)

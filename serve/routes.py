@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.responses import Response
@@ -13,7 +14,7 @@ from serve.api import Event, EventsRequest, RankRequest, RecommendRequest
 from serve.body_limit import BodyLimit
 from serve.service import Service
 
-_REFUSED = {
+_REFUSED: dict[int | str, dict[str, Any]] = {
     status: {"model": Problems, "description": text}
     for status, text in (
         (408, "The body came too slowly."),

@@ -26,6 +26,9 @@ from serve.ports import check_ports
 
 MAX_START_S = 300.0
 
+#: Past a proxy that the environment may name: the service is on this machine or its cluster.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
 
 def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], None]:
     """Serve a bundle on a local Ray, or on the cluster of `ray.address`.
@@ -191,7 +194,7 @@ def _reachable(host: str) -> str:
 def _model(url: str) -> dict[str, Any]:
     """What the service says of its model; empty if it does not answer."""
     try:
-        with urllib.request.urlopen(f"{url}/model", timeout=2) as answer:
+        with _DIRECT.open(f"{url}/model", timeout=2) as answer:
             return dict(json.load(answer))
     except OSError:  # refused, timed out, or an error status
         return {}

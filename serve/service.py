@@ -82,8 +82,9 @@ class Service:
             except Exception as error:
                 if self._served is None:
                     raise
-                ours = isinstance(error, RaycommendError)
-                self._failed_update = error.problem if ours else type(error).__name__
+                self._failed_update = (
+                    error.problem if isinstance(error, RaycommendError) else type(error).__name__
+                )
                 logger.exception("keeping %s: %s", self._served.model.version, folder)
                 return
             self._served, self._failed_update = Served(folder, model), None

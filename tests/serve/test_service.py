@@ -17,11 +17,12 @@ from bundles import item_id, make_bundle, make_items, make_recipe
 from recsys.bundle import Bundle
 from recsys.config import Recipe
 from recsys.errors import BundleError, DataError
-from recsys.histories import build_histories
+from recsys.histories import Histories, build_histories
 from recsys.prepared import CATALOGUE_DIR, HISTORIES_DIR, PREPARED, STATS_FILE, SUMMARY_FILE
 from recsys.privacy import pseudonym
-from recsys.schema import Col
-from serve.api import Event, RecommendRequest
+from recsys.recommender import Recommender
+from recsys.schema import EVENT_CODE, Col
+from serve.api import Event, RecommendRequest, SessionEvent
 from serve.problems import Unavailable
 from serve.service import Service
 from serve.settings import Settings
@@ -52,6 +53,25 @@ def test_without_a_model_it_is_unavailable(service: Service) -> None:
         ask(service)
     with pytest.raises(Unavailable):
         asyncio.run(service.check())
+
+
+def test_scores_are_the_library_s_to_the_last_digit(
+    service: Service, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_800_000_000_000_000
+    monkeypatch.setattr("serve.service.clock_us", lambda: now)
+    asyncio.run(service.load(bundle))
+    seen = [SessionEvent(item_id=item_id(row)) for row in (3, 40, 3)]
+    answer = json.loads(asyncio.run(service.recommend(RecommendRequest(history=seen, k=20))))
+    model = Recommender.load(bundle)
+    view, step = EVENT_CODE["view"], 1_000_000
+    history = Histories.of(
+        [3, 40, 3], [view] * 3, [now - 3 * step, now - 2 * step, now - step], now
+    )
+    none = np.zeros(0, dtype=np.int32)
+    rows, scores = model.recommend(history, 20, exclude=none, allowed=model.allowed())
+    assert [item["item_id"] for item in answer["items"]] == [model.item_id(row) for row in rows]
+    assert [item["score"] for item in answer["items"]] == scores.tolist()
 
 
 def test_a_swap_changes_the_answer(service: Service, bundle: Path, other_bundle: Path) -> None:
