@@ -1,9 +1,9 @@
-# make install | demo | test | lint | serve | bench | constraints | clean
+# make install | demo | test | lint | serve | constraints | clean
 #
 #   PYTHON       the interpreter the environment is made with (3.11 or 3.12)
 #   TORCH_INDEX  another package index for torch alone. On Linux the default wheel brings CUDA along;
 #                without a GPU the small one is enough:
-#                make install TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#                make install TORCH_INDEX=<the CPU index that PyTorch's installation page names>
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -16,7 +16,7 @@ PIP := -m pip --disable-pip-version-check --quiet
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install demo test lint serve bench constraints clean
+.PHONY: install demo test lint serve constraints clean
 
 export RAY_USAGE_STATS_ENABLED := 0
 
@@ -48,9 +48,6 @@ lint: install
 
 serve: install
 	@$(BIN)/recsys serve --config recipes/demo.yaml
-
-bench: install
-	@$(BIN)/python -m benchmarks
 
 # Newest versions that pyproject.toml allows, resolved in an environment of their own. Run the tests after.
 constraints:
