@@ -9,7 +9,7 @@ import sys
 import time
 
 from recsys.config import load_recipe
-from recsys.errors import RaycommendError
+from recsys.errors import cause_of
 
 #: Job -> what it does, and the job that usually follows.
 JOBS = {
@@ -85,22 +85,11 @@ def _run(job: str, options: argparse.Namespace) -> int:
         print(f"{job}: interrupted; run the same command to go on", file=sys.stderr)
         return 130
     except BaseException as error:
-        ours = our_error(error)
+        ours = cause_of(error)
         if ours is None:
             raise
         print(f"{job}: {ours}", file=sys.stderr)
         return ours.exit_code
-
-
-def our_error(error: BaseException | None) -> RaycommendError | None:
-    """The error of ours that Ray wrapped, if there is one."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, RaycommendError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
-    return None
 
 
 def _hand_over(command: str, arguments: list[str]) -> None:

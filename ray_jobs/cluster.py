@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from recsys.config import RayCluster
+from recsys.errors import cause_of
 
 #: A CPU that trainers must leave free, or Ray Data cannot read for them (ray#23158).
 READER_CPUS = 1
@@ -33,15 +38,45 @@ def connected(cluster: RayCluster) -> Iterator[None]:
         return
     address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, object] = {"log_to_driver": True, "logging_level": logging.WARNING}
-    if address == "local":
-        options["num_cpus"] = (cluster.num_cpus or os.cpu_count() or 1) + SPARE_CPUS
-    # The driver's folder is the workers' too, so that `python -m ray_jobs.x` works without installation.
-    ray.init(address=address, **options)
-    quiet_data()
-    try:
+    with ExitStack() as stack:
+        if address == "local":
+            options["num_cpus"] = (cluster.num_cpus or os.cpu_count() or 1) + SPARE_CPUS
+            temporary = stack.enter_context(_private_folder())
+        ray.init(address=address, **options)
+        stack.callback(ray.shutdown)
+        if address == "local":
+            # Train's cleaner of stopped trials looks its cluster up here, and beside another Ray on the
+            # machine (a running service, say) it would give up and leave the trials' CPUs taken.
+            (temporary / "ray" / "ray_current_cluster").write_text(
+                ray.get_runtime_context().gcs_address
+            )
+        quiet_data()
         yield
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A folder for all that a local cluster writes; kept for its logs if the block fails.
+
+    It lies directly in /tmp, for the paths of Ray's sockets may hold only 107 characters.
+    """
+    if "RAY_TMPDIR" in os.environ:
+        yield Path(os.environ["RAY_TMPDIR"])
+        return
+    folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
+    os.environ["RAY_TMPDIR"] = str(folder)
+    try:
+        yield folder
+    except BaseException as error:
+        if cause_of(error):
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(f"Ray's logs of this run: {folder}/ray/session_latest/logs", file=sys.stderr)
+        raise
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
     finally:
-        ray.shutdown()
+        del os.environ["RAY_TMPDIR"]
 
 
 def quiet_data() -> None:

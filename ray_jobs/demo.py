@@ -18,10 +18,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from ray_jobs import evaluate, pipeline
-from ray_jobs.cli import our_error
 from ray_jobs.promote import registry_of
 from recsys.config import Recipe, load_recipe
-from recsys.errors import RaycommendError
+from recsys.errors import RaycommendError, cause_of
 
 #: Two households of the log and a visitor who is in no log.
 KNOWN_USERS, NEW_USER = ("2070", "718"), "a-new-visitor"
@@ -46,7 +45,7 @@ def main() -> int:
             ask(url)
             seconds["ask and shut down"] = time.monotonic() - began
     except BaseException as error:
-        ours = our_error(error)
+        ours = cause_of(error)
         if ours is None:
             raise
         print(f"demo: {ours}", file=sys.stderr)

@@ -137,7 +137,8 @@ def search(recipe: Recipe, prepared: Prepared) -> Any:
                 ),
                 scheduler=ASHAScheduler(
                     time_attr="epoch",
-                    max_t=recipe.train.epochs,
+                    # One more than there are: a trial that gets so far ends by itself.
+                    max_t=recipe.train.epochs + 1,
                     grace_period=min(settings.grace_epochs, recipe.train.epochs),
                     reduction_factor=settings.reduction_factor,
                 ),

@@ -55,6 +55,17 @@ def _rebuild(cls: type[RaycommendError], problem: str, kw: dict[str, object]) ->
     return cls(problem, **kw)  # type: ignore[arg-type]
 
 
+def cause_of(error: BaseException | None) -> RaycommendError | None:
+    """The error of ours behind another: Ray wraps what its tasks raise, more than once."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, RaycommendError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+    return None
+
+
 class RecipeError(RaycommendError):
     """The recipe cannot be read or contradicts itself."""
 

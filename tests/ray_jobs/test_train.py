@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from tiny import tiny_log, tiny_recipe
+
+from ray_jobs import prepare, train
+from ray_jobs.cluster import connected
+from recsys.config import Recipe
+from recsys.prepared import Prepared
+
+pytestmark = pytest.mark.ray
+
+EPOCHS = 4
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    folder = tmp_path_factory.mktemp("train")
+    tiny_log(folder / "log")
+    settings = {"num_workers": 2, "epochs": EPOCHS, "patience": EPOCHS}
+    return tiny_recipe(folder, train=settings, ray={"num_cpus": 2})
+
+
+@pytest.mark.chaos
+def test_a_killed_worker_does_not_lose_the_run(recipe: Recipe) -> None:
+    """It goes on from the last epoch and ends at the step an undisturbed run ends at."""
+    with connected(recipe.ray):
+        prepare.run(recipe)
+        killed: list[int] = []
+        stop = threading.Event()
+        killer = threading.Thread(target=_kill_one_worker, args=(recipe, killed, stop))
+        killer.start()
+        try:
+            train.run(recipe)
+        finally:
+            stop.set()
+            killer.join()
+    assert len(killed) == 1, "the run was over before a worker could be killed"
+    data = json.loads((recipe.root / train.WINNER_FILE).read_text())
+    last = json.loads((_latest_checkpoint(recipe) / "progress.json").read_text())
+    expected = EPOCHS * train.steps_per_epoch(recipe, Prepared.open(recipe.root))
+    assert last["epoch"] == EPOCHS
+    assert last["step"] == expected
+    assert [point["epoch"] for point in last["curve"]] == list(range(1, EPOCHS + 1))
+    assert data["curve"] == last["curve"][: len(data["curve"])]
+
+
+def _kill_one_worker(recipe: Recipe, killed: list[int], stop: threading.Event) -> None:
+    """SIGKILL one training worker once the first checkpoint is there."""
+    from ray.util.state import list_actors
+
+    while not stop.wait(0.05):
+        if not list((recipe.root / train.RAY_DIR).glob("*/checkpoint_*/progress.json")):
+            continue
+        alive = list_actors(
+            filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
+        )
+        if alive:
+            os.kill(alive[0].pid, signal.SIGKILL)
+            killed.append(alive[0].pid)
+            return
+
+
+def _latest_checkpoint(recipe: Recipe) -> Path:
+    return max((recipe.root / train.RAY_DIR).glob("*/checkpoint_*"), key=lambda path: path.name)
+
+
+def test_a_finished_run_is_not_trained_again(recipe: Recipe) -> None:
+    before = (recipe.root / train.WINNER_FILE).read_bytes()
+    started = time.monotonic()
+    with connected(recipe.ray):
+        train.run(recipe)
+    assert (recipe.root / train.WINNER_FILE).read_bytes() == before
+    assert time.monotonic() - started < 120

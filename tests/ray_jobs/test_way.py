@@ -1,0 +1,151 @@
+"""The whole way on a small log, from Parquet to the gate and back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import tiny_log, tiny_recipe
+
+from ray_jobs import embed, evaluate, pipeline, promote, rollback
+from ray_jobs.cluster import connected
+from recsys.bundle import Bundle
+from recsys.config import Recipe, target_codes
+from recsys.errors import BundleError, DataError, GateRefused
+from recsys.prepared import Prepared
+from recsys.recommender import Recommender, scorer_on
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
+    folder = tmp_path_factory.mktemp("way")
+    tiny_log(folder / "log")
+    recipe = tiny_recipe(folder, tune={"num_trials": 1}, train={"epochs": 2})
+    with connected(recipe.ray):
+        pipeline.run(recipe)
+        yield recipe
+
+
+def test_every_test_basket_is_in_the_report(recipe: Recipe) -> None:
+    data = json.loads((recipe.root / evaluate.REPORT_FILE).read_text())
+    prepared = Prepared.open(recipe.root)
+    assert data["num_questions"] == prepared.summary["counts"]["test_baskets"]
+    ours = [row for row in data["rows"] if row["model"] == "raycommend" and row["slice"] == "all"]
+    assert {row["metric"] for row in ours} >= {"ndcg@10", "recall@50", "mrr@10", "auc"}
+    assert all(row["num_rows"] == data["num_questions"] for row in ours)
+    assert all(row["low"] <= row["value"] <= row["high"] for row in ours)
+    assert {row["model"] for row in data["rows"]} == {"raycommend", *recipe.evaluate.baselines}
+    slices = {row["slice"] for row in data["rows"]}
+    assert slices == {"all", "new_item", "new_user", "repeat", "first_time"}
+
+
+def test_the_report_is_what_the_scorer_says(recipe: Recipe) -> None:
+    """nDCG@10 of the report, once more by sorting the scores of each question."""
+    prepared = Prepared.open(recipe.root)
+    scorer = scorer_on(Bundle.open(recipe.root / embed.BUNDLE_DIR), prepared, "test")
+    _, questions = prepared.questions("test", target_codes(recipe))
+    gains = []
+    for number in range(len(questions)):
+        one = questions[number : number + 1]
+        top = np.argsort(-scorer.scores(one.histories)[0], kind="stable")[:10]
+        hits = np.isin(top, one.relevant)
+        ideal = sum(1 / np.log2(2 + place) for place in range(min(10, len(one.relevant))))
+        gains.append(sum(hits / np.log2(2 + np.arange(10))) / ideal)
+    data = json.loads((recipe.root / evaluate.REPORT_FILE).read_text())
+    (row,) = (
+        row for row in data["rows"]
+        if (row["model"], row["slice"], row["metric"]) == ("raycommend", "all", "ndcg@10")
+    )  # fmt: skip
+    assert row["value"] == pytest.approx(np.mean(gains), abs=1e-3)
+
+
+def test_the_bundle_scores_as_the_evaluation_does(recipe: Recipe) -> None:
+    """Offline and served scores come from the same functions; popularity as of the end in both."""
+    prepared = Prepared.open(recipe.root)
+    bundle = Bundle.open(recipe.root / embed.BUNDLE_DIR)
+    served, offline = Recommender(bundle), scorer_on(bundle, prepared, "end")
+    _, questions = prepared.questions("test", target_codes(recipe))
+    nothing = np.zeros(0, dtype=np.int32)
+    for number in range(0, len(questions), 7):
+        history = questions[number : number + 1].histories
+        expected = offline.scores(history)[0]
+        rows, scores = served.recommend(history, 10, exclude=nothing, allowed=None)
+        assert scores == pytest.approx(expected[rows], abs=1e-5)
+        assert scores[0] == pytest.approx(expected.max(), abs=1e-5)
+        ranked = served.rank(history, rows.astype(np.int32))
+        assert ranked == pytest.approx(scores, abs=1e-4)
+
+
+def test_training_makes_the_encoders_better_than_nothing(recipe: Recipe) -> None:
+    """On a log with tastes in it, the model ranks better than popularity."""
+    data = json.loads((recipe.root / evaluate.REPORT_FILE).read_text())
+    values = {
+        row["model"]: row["value"] for row in data["rows"]
+        if row["slice"] == "all" and row["metric"] == "ndcg@10"
+    }  # fmt: skip
+    assert values["raycommend"] > values["popularity"]
+
+
+def test_the_same_bundle_is_promoted_once(recipe: Recipe) -> None:
+    registry = promote.registry_of(recipe)
+    version = Bundle.open(recipe.root / embed.BUNDLE_DIR).version
+    assert registry.champion() == version
+    promote.run(recipe)
+    assert len(registry.history()) == 1
+
+
+def test_a_worse_bundle_is_refused_and_the_champion_stays(recipe: Recipe) -> None:
+    registry = promote.registry_of(recipe)
+    champion = registry.champion()
+    saved = recipe.root / "saved"
+    shutil.copytree(recipe.root / embed.BUNDLE_DIR, saved)
+    rows = (recipe.root / evaluate.ROWS_FILE).read_bytes()
+    report = (recipe.root / evaluate.REPORT_FILE).read_bytes()
+    try:
+        _spoil(recipe)
+        with pytest.raises(DataError, match="not been evaluated"):
+            promote.run(recipe)
+        evaluate.run(recipe)
+        with pytest.raises(GateRefused, match="does not beat") as refused:
+            promote.run(recipe)
+        assert refused.value.exit_code == 3
+        assert registry.champion() == champion
+        assert len(registry.versions()) == 2
+        with pytest.raises(BundleError):
+            rollback.run(recipe)  # there is no champion before the first
+        spoilt = next(version for version in registry.versions() if version != champion)
+        registry.promote(spoilt)
+        assert rollback.run(recipe) == registry.path(champion)
+    finally:
+        shutil.rmtree(recipe.root / embed.BUNDLE_DIR)
+        saved.rename(recipe.root / embed.BUNDLE_DIR)
+        (recipe.root / evaluate.ROWS_FILE).write_bytes(rows)
+        (recipe.root / evaluate.REPORT_FILE).write_bytes(report)
+
+
+def _spoil(recipe: Recipe) -> None:
+    """Write a bundle from the winner's checkpoint with its head turned against itself."""
+    chosen, checkpoint = embed.winner(recipe)
+    spoilt = recipe.root / "spoilt"
+    shutil.copytree(checkpoint, spoilt)
+    head = load_file(spoilt / "head.safetensors")
+    save_file({name: -value for name, value in head.items()}, spoilt / "head.safetensors")
+    prepared = Prepared.open(recipe.root)
+    width = Bundle.open(recipe.root / embed.BUNDLE_DIR).meta["text_dim"]
+    vectors = torch.nn.functional.normalize(torch.ones(prepared.catalogue.num_texts, width))
+    embed.assemble(recipe.root / embed.BUNDLE_DIR, chosen, prepared, spoilt, vectors.numpy())
+
+
+def test_rows_of_the_report_lie_beside_it(recipe: Recipe) -> None:
+    rows = pl.read_parquet(recipe.root / evaluate.ROWS_FILE)
+    report = json.loads((recipe.root / evaluate.REPORT_FILE).read_text())
+    assert rows.height == report["num_questions"]
+    assert rows.select("user_id", "basket").is_duplicated().sum() == 0
