@@ -16,8 +16,8 @@ from recsys.errors import cause_of
 
 #: A CPU that trainers must leave free, or Ray Data cannot read for them (ray#23158).
 READER_CPUS = 1
-#: Logical CPUs of a local cluster beyond the machine's: the reader's, which takes little of a core, and
-#: one for what only waits, such as a trial's driver.
+#: Logical CPUs of a local cluster beyond the machine's: the reader's, which takes little of a core,
+#: and one for what only waits, such as a trial's driver.
 SPARE_CPUS = READER_CPUS + 1
 
 
@@ -45,8 +45,8 @@ def connected(cluster: RayCluster) -> Iterator[None]:
         ray.init(address=address, **options)
         stack.callback(ray.shutdown)
         if address == "local":
-            # Train's cleaner of stopped trials looks its cluster up here, and beside another Ray on the
-            # machine (a running service, say) it would give up and leave the trials' CPUs taken.
+            # Train's cleaner of stopped trials looks its cluster up here, and beside another Ray on
+            # the machine (a running service, say) it would give up and keep the trials' CPUs taken.
             (temporary / "ray" / "ray_current_cluster").write_text(
                 ray.get_runtime_context().gcs_address
             )

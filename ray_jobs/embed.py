@@ -64,12 +64,7 @@ def assemble(
         ranker.users, head, items, item_features(stats, standard), standard,
         target_codes(recipe), recipe.model.max_history,
     )  # fmt: skip
-    table = catalogue.items.with_columns(
-        num_events=stats.num_events,
-        num_targets=stats.num_targets,
-        num_recent=stats.num_recent,
-        **{STANDARD_PRICE: standard},
-    )
+    table = catalogue.items.with_columns(**vars(stats), **{STANDARD_PRICE: standard})
     weights = {name: value.contiguous() for name, value in ranker.state_dict().items()}
     weights |= {f"head.{name}": value.contiguous() for name, value in head.state_dict().items()}
     return write_bundle(

@@ -104,7 +104,8 @@ def answer_all(
     """Let every model answer every question, on Ray Data actors; one task a history shard.
 
     Returns:
-        The user [Q] and basket [Q] of each question, and model -> [Q, M] metrics, sorted by user, basket.
+        The user [Q] and basket [Q] of each question, and model -> [Q, M] metrics, sorted by user
+        and basket.
     """
     import ray
     import ray.data
@@ -137,7 +138,10 @@ def answer_all(
 
 
 def _check_all_answered(recipe: Recipe, prepared: Prepared, num_answered: int) -> None:
-    """Rows out = rows in. (Ray Data's equal split would drop tails, ray#63285; nothing here splits.)"""
+    """Rows out = rows in.
+
+    Ray Data's equal split would drop tails (ray#63285); nothing here splits.
+    """
     given = prepared.summary["counts"]["test_baskets"]
     if recipe.evaluate.max_rows is not None and recipe.evaluate.max_rows < given:
         _, sampled = prepared.questions(
@@ -177,8 +181,8 @@ class _Judge:
             for name, model in self._models.items():
                 values[name].append(
                     answer(
-                        model, part, new_item=self._new_item, known_user=known[start : start + size],
-                        tie_order=self._order,
+                        model, part, new_item=self._new_item,
+                        known_user=known[start : start + size], tie_order=self._order,
                     )
                 )  # fmt: skip
         empty = np.zeros((0, len(COLUMNS)), dtype=np.float32)

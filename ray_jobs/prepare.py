@@ -3,14 +3,15 @@
     python -m ray_jobs.prepare --config recipes/demo.yaml
 
 Each part of the log is split into user-hash buckets in storage; then one task builds one bucket's
-histories. Ray Data shards and schedules, Polars works inside a shard, memory is bounded by the bucket.
+histories. Ray Data shards and schedules, Polars works inside a shard, memory is bounded by the
+bucket.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from recsys.prepared import (
     STATS_FILE,
     SUMMARY_FILE,
     WINDOWS,
+    ItemStats,
     count_items,
     cut_us,
 )
@@ -143,6 +145,7 @@ class _Split:
         ready = good.with_columns(users, bucket.alias("bucket")).join(items, on=Col.item)
         if data.cuts.end is not None:
             ready = ready.filter(pl.col(Col.timestamp) < data.cuts.end)
+            left_out += good.height - ready.height
         for (number,), frame in ready.partition_by("bucket", as_dict=True).items():
             folder = self.out / "buckets" / f"{number:05d}"
             folder.mkdir(exist_ok=True)
@@ -255,7 +258,7 @@ def _finish(
         [pl.read_parquet(path, glob=False) for path in sorted((out / "counts").iterdir())]
     )
     stats = partial.group_by("as_of", Col.item_row).agg(
-        pl.col("num_events", "num_targets", "num_recent").sum()
+        pl.col([field.name for field in fields(ItemStats)]).sum()
     )
     stats.sort("as_of", Col.item_row).write_parquet(out / STATS_FILE)
     digest = hashlib.sha256("".join(row["sha256"] for row in built).encode())
@@ -294,8 +297,8 @@ def _refuse_unusable(recipe: Recipe, counts: dict[str, int], learnable: int) -> 
     targets = ", ".join(recipe.data.target_events)
     if not learnable:
         raise DataError(
-            f"nothing to learn: no user has a {targets} event before {recipe.data.cuts.head_at:%Y-%m-%d} that "
-            "follows an event at an earlier time",
+            f"nothing to learn: no user has a {targets} event before "
+            f"{recipe.data.cuts.head_at:%Y-%m-%d} that follows an event at an earlier time",
             where=source, field="data.cuts.head", value=str(recipe.data.cuts.head_at),
             mend="check the cuts, data.target_events and that user ids repeat",
         )  # fmt: skip
@@ -303,8 +306,9 @@ def _refuse_unusable(recipe: Recipe, counts: dict[str, int], learnable: int) -> 
         if not counts[f"{window}_baskets"]:
             moment = getattr(recipe.data.cuts, "head_at" if start == "head" else start)
             raise DataError(
-                f"the {window} window holds no {targets} event", where=source, field=f"data.cuts.{start}",
-                value=str(moment), mend="move data.cuts into the time the log covers",
+                f"the {window} window holds no {targets} event", where=source,
+                field=f"data.cuts.{start}", value=str(moment),
+                mend="move data.cuts into the time the log covers",
             )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A bundle enters the registry; it becomes champion only if it beats the incumbent on the same data.
+"""A bundle enters the registry; it becomes champion only if it beats the incumbent.
 
 python -m ray_jobs.promote --config recipes/demo.yaml
 """
@@ -58,8 +58,9 @@ def run(recipe: Recipe) -> Path:
         verdict = _compare(recipe, ours, Bundle.open(registry.path(incumbent)))
         if not verdict.better:
             raise GateRefused(
-                f"{bundle.version} does not beat {incumbent} on {METRIC}: {verdict.difference:+.5f} "
-                f"[{verdict.low:+.5f}, {verdict.high:+.5f}] at {recipe.promote.confidence:.0%}",
+                f"{bundle.version} does not beat {incumbent} on {METRIC}: "
+                f"{verdict.difference:+.5f} [{verdict.low:+.5f}, {verdict.high:+.5f}] "
+                f"at {recipe.promote.confidence:.0%}",
                 where=recipe.promote.registry,
                 mend=f"{incumbent} stays champion; the bundle is kept in the registry",
             )
@@ -89,8 +90,8 @@ def _compare(recipe: Recipe, ours: pl.DataFrame, incumbent: Bundle) -> Verdict:
     )
     if not same:
         raise DataError(
-            "the evaluation was made on other data than is prepared now", where=recipe.root / ROWS_FILE,
-            mend="run `recsys evaluate` again",
+            "the evaluation was made on other data than is prepared now",
+            where=recipe.root / ROWS_FILE, mend="run `recsys evaluate` again",
         )  # fmt: skip
     return beats(
         ours[f"{OURS}:{METRIC}"].to_numpy(),

@@ -1,6 +1,7 @@
-"""The language model over all distinct texts, on Ray Data actors: hidden states at the split, final vectors.
+"""The language model over all distinct texts, on Ray Data actors.
 
-The actors write their rows straight into memory-mapped files in the run's folder.
+It gives the hidden states at the split, and the final vectors. The actors write their rows straight
+into memory-mapped files in the run's folder.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m ray_jobs.train --config recipes/demo.yaml
 
-Killed workers are replaced and go on from the last epoch; a run started again under the same recipe does
-the same.
+Killed workers are replaced and go on from the last epoch; a run started again under the same recipe
+does the same.
 """
 
 from __future__ import annotations
@@ -33,15 +33,17 @@ def plan(recipe: Recipe) -> list[str]:
     device = "GPU" if train.use_gpu else "CPU"
     return [
         f"read {recipe.root / PREPARED}",
-        f"train {recipe.model.language_model} ({recipe.model.tuning}) on {train.num_workers} {device} workers, "
-        f"at most {train.epochs} epochs, {train.optimizer} at {train.learning_rate:g}",
+        f"train {recipe.model.language_model} ({recipe.model.tuning}) on {train.num_workers} "
+        f"{device} workers, at most {train.epochs} epochs, {train.optimizer} "
+        f"at {train.learning_rate:g}",
         f"write {recipe.root / WINNER_FILE}",
     ]
 
 
 def run_key(recipe: Recipe, prepared: Prepared, *more: str) -> str:
     """Name part of a run: the same recipe and data resume, any other start afresh."""
-    return f"{recipe.fingerprint('data', 'model', 'train', *more)}-{prepared.summary['data_fingerprint'][:8]}"
+    recipe_hash = recipe.fingerprint("data", "model", "train", *more)
+    return f"{recipe_hash}-{prepared.summary['data_fingerprint'][:8]}"
 
 
 def run(recipe: Recipe) -> Path:
@@ -100,13 +102,14 @@ def build_trainer(
     storage: Path,
     callbacks: list[Any] | None = None,
 ) -> Any:
-    """The Ray Train trainer of a recipe; all paths absolute, for a trial runs in a folder of its own."""
+    """The Ray Train trainer of a recipe; paths are absolute, for its workers run elsewhere."""
     import ray.data
     from ray.data import ExecutionOptions, FileShuffleConfig
     from ray.train import (
         CheckpointConfig,
         DataConfig,
         FailureConfig,
+        LoggingConfig,
         RunConfig,
         ScalingConfig,
     )
@@ -136,6 +139,7 @@ def build_trainer(
                 num_to_keep=1, checkpoint_score_attribute=METRIC, checkpoint_score_order="max"
             ),
             callbacks=callbacks,
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
         datasets={"train": users},
         # Validation never goes through the split, which drops tail rows (ray#63285).
@@ -232,8 +236,8 @@ def train_loop(config: dict[str, Any]) -> None:
                 files.save(Path(folder), ranker, worker.head, worker.optimizer, progress)
                 saved = ray.train.Checkpoint.from_directory(folder)
                 print(
-                    f"epoch {progress.epoch}/{train.epochs}: loss {loss_sum:.4f}, validation nDCG@10 "
-                    f"{point[METRIC]:.4f} on {count:.0f} baskets "
+                    f"epoch {progress.epoch}/{train.epochs}: loss {loss_sum:.4f}, "
+                    f"validation nDCG@10 {point[METRIC]:.4f} on {count:.0f} baskets "
                     f"({point['train_s']:.0f} s training, {point['valid_s']:.0f} s validation)",
                     flush=True,
                 )

@@ -3,8 +3,8 @@
     python -m ray_jobs.tune --config recipes/demo.yaml
 
 A trial is a function that builds a trainer and fits it; its epochs reach Tune through
-`TuneReportCallback`, so that ASHA can stop it. A search that was interrupted goes on when started again
-under the same recipe. The winner's own checkpoint goes on to `embed`.
+`TuneReportCallback`, so that ASHA can stop it. A search that was interrupted goes on when started
+again under the same recipe. The winner's own checkpoint goes on to `embed`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def plan(recipe: Recipe) -> list[str]:
     rate = tune.learning_rate
     return [
         f"read {recipe.root / PREPARED}",
-        f"run {tune.num_trials} trials: learning rate {rate.low:g} to {rate.high:g}, batch size one of "
-        f"{', '.join(map(str, tune.batch_size))}, at most {recipe.train.epochs} epochs each",
+        f"run {tune.num_trials} trials: learning rate {rate.low:g} to {rate.high:g}, batch size "
+        f"one of {', '.join(map(str, tune.batch_size))}, at most {recipe.train.epochs} epochs each",
         f"write {recipe.root / WINNER_FILE}",
     ]
 
@@ -149,7 +149,7 @@ def search(recipe: Recipe, prepared: Prepared) -> Any:
                 name=name,
                 storage_path=str(storage),
                 failure_config=tune.FailureConfig(max_failures=0),
-                progress_reporter=None,
+                verbose=0,
             ),
         )
     return tuner.fit()

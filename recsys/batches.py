@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.config import EventName
 from recsys.histories import Histories, UserEvents
 
 
@@ -40,7 +41,7 @@ class Windows:
 
 
 def make_windows(histories: Histories) -> Windows:
-    """Pad a ragged batch. The histories must already be cut to the length wanted (`Histories.last`)."""
+    """Pad a ragged batch of histories that are cut to the length wanted (`Histories.last`)."""
     num_windows = len(histories)
     width = max(1, int(histories.lengths.max(initial=1)))
     row = histories.query_of_event
@@ -99,10 +100,10 @@ def training_batch(
     weights: NDArray[np.float32],
     rng: np.random.Generator,
 ) -> TrainingBatch:
-    """Windows of at most `max_history` events at random places of the users' histories, with targets.
+    """Windows of at most `max_history` events at random places of the histories, with targets.
 
-    The state after each moment foretells every target event of the next; the first moment of a whole
-    history is foretold by the start state.
+    The state after each moment foretells every target event of the next; the first moment of a
+    whole history is foretold by the start state.
 
     Args:
         users: events of the training window only.
@@ -140,9 +141,9 @@ def training_batch(
 
 
 def event_weights(
-    target_codes: list[int], codes: Mapping[str, int], given: Mapping[str, float]
+    target_codes: list[int], codes: Mapping[str, int], given: Mapping[EventName, float]
 ) -> NDArray[np.float32]:
-    """[event codes] loss weight of each event type: 1 for targets unless the recipe gives another."""
+    """[event codes] loss weight of each event type: 1 for targets unless the recipe says else."""
     weights = np.zeros(len(codes), dtype=np.float32)
     weights[target_codes] = 1.0
     for name, weight in given.items():

@@ -1,6 +1,6 @@
 """A bundle: one folder that is all of a model, verified when it is loaded.
 
-bundle.json          format, version, recipe, fingerprints, metrics, hash of every file
+bundle.json          format, version, recipe, fingerprints, metrics, every file's hash, its own seal
 model.safetensors    every weight
 encoder/config.json  architecture of the language model
 tokenizer/           tokenizer.json
@@ -35,6 +35,7 @@ FORMAT = 1
 BUNDLE, MODEL, ITEMS, VECTORS = "bundle.json", "model.safetensors", "items.parquet", "vectors.npy"
 ENCODER_DIR, TOKENIZER_DIR, INDEX_DIR = "encoder", "tokenizer", "index"
 ITEM_PART, INDEX_META = "item_part.npy", "index.json"
+SEAL = "seal"
 
 
 def write_bundle(
@@ -75,19 +76,17 @@ def write_bundle(
             if path.is_file()
         }
         content = hashlib.sha256(json.dumps([hashes, recipe.resolved()], sort_keys=True).encode())
-        write_json(
-            out / BUNDLE,
-            {
-                "format": FORMAT,
-                "version": f"{recipe.name}-{content.hexdigest()[:12]}",
-                "recipe": recipe.resolved(),
-                "recipe_hash": recipe.fingerprint(),
-                "num_items": len(vectors),
-                "metrics": {},
-                **facts,
-                "files": hashes,
-            },
-        )
+        meta = {
+            "format": FORMAT,
+            "version": f"{recipe.name}-{content.hexdigest()[:12]}",
+            "recipe": recipe.resolved(),
+            "recipe_hash": recipe.fingerprint(),
+            "num_items": len(vectors),
+            "metrics": {},
+            **facts,
+            "files": hashes,
+        }
+        write_json(out / BUNDLE, meta | {SEAL: _seal(meta)})
     return Bundle.open(target, verify=False)
 
 
@@ -105,10 +104,11 @@ class Bundle:
 
     @staticmethod
     def open(folder: Path, *, verify: bool = True) -> Bundle:
-        """Open a bundle; with `verify`, hash every file.
+        """Open a bundle; with `verify`, hash every file, `bundle.json` itself included.
 
         Raises:
-            BundleError: it is missing, of another format, incomplete, or a file is not what was written.
+            BundleError: it is missing, of another format, incomplete, or a file is not what was
+                written.
         """
         path = folder / BUNDLE
         try:
@@ -124,6 +124,11 @@ class Bundle:
             raise BundleError(
                 f"this release reads bundles of format {FORMAT}", where=path, field="format",
                 value=found, mend="write the bundle again with this release",
+            )  # fmt: skip
+        if meta.pop(SEAL, None) != _seal(meta):
+            raise BundleError(
+                "the content is not what was written (the seal does not fit)", where=path,
+                mend="restore it from a copy, or write the bundle again",
             )  # fmt: skip
         for name, expected in meta["files"].items():
             file = folder / name
@@ -173,4 +178,9 @@ class Bundle:
     def note_metrics(self, metrics: dict[str, float]) -> None:
         """Add evaluation results to `bundle.json`; the model itself stays as it is."""
         self.meta["metrics"] = metrics
-        write_json(self.folder / BUNDLE, self.meta)
+        write_json(self.folder / BUNDLE, self.meta | {SEAL: _seal(self.meta)})
+
+
+def _seal(meta: dict[str, Any]) -> str:
+    """SHA-256 over all of `bundle.json` but the seal."""
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """The catalogue: item texts by template, equal texts once, tokens and content hashes.
 
-Items are numbered by their sorted ids (`item_row`), distinct texts by theirs (`text_row`): the numbering
-depends on the content alone, so two runs agree to the byte.
+Items are numbered by their sorted ids (`item_row`), distinct texts by theirs (`text_row`): the
+numbering depends on the content alone, so two runs agree to the byte.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ ITEMS_FILE, TEXTS_FILE = "items.parquet", "texts.parquet"
 
 
 def item_text(fields: Mapping[str, str | None], order: Sequence[str]) -> str:
-    """The text of one item: its non-blank fields in order, joined by `, `. The same rule as `texts_of`."""
+    """The text of one item, by the rule of `texts_of`: its non-blank fields, joined by `, `."""
     cleaned = (" ".join((fields.get(name) or "").split()) for name in order)
     return ", ".join(part for part in cleaned if part)
 
 
 def texts_of(items: pl.DataFrame, order: Sequence[str]) -> pl.Series:
     """[I] text of each item (see `item_text`); empty where every field is blank."""
+    # \x1c-\x1f: white space to Python's `split`, not to the expression's `\s`.
     cleaned = [
-        pl.col(name).str.replace_all(r"\s+", " ").str.strip_chars().replace("", None)
+        pl.col(name).str.replace_all(r"[\s\x1c-\x1f]+", " ").str.strip_chars().replace("", None)
         for name in order
     ]
     return items.select(pl.concat_str(cleaned, separator=", ", ignore_nulls=True).alias(Col.text))[
@@ -64,7 +65,8 @@ def build_catalogue(items: pl.DataFrame, tokenizer: Tokenizer) -> tuple[pl.DataF
 
     Returns:
         items: the `ITEMS` columns, `item_row`, `text_row`, `content_hash`; sorted by id.
-        texts: `text_row`, `text`, `content_hash` (SHA-256, 16 hex digits), `tokens`; sorted by text.
+        texts: `text_row`, `text`, `content_hash` (SHA-256, 16 hex digits), `tokens`; sorted by
+            text.
     """
     distinct = items.select(Col.text).unique().sort(Col.text)[Col.text].to_list()
     texts = pl.DataFrame(
@@ -88,7 +90,7 @@ def build_catalogue(items: pl.DataFrame, tokenizer: Tokenizer) -> tuple[pl.DataF
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The prepared catalogue as read back: `items` has one row an item, `texts` one a distinct text."""
+    """The prepared catalogue as read back: one row an item, and one a distinct text."""
 
     items: pl.DataFrame
     texts: pl.DataFrame

@@ -1,6 +1,6 @@
 """A training checkpoint: safetensors and JSON, never pickle.
 
-Only what training changes is stored; the frozen part of the language model is named by its fingerprint.
+Only what training changes is stored: the frozen part of the language model comes from its folder.
 """
 
 from __future__ import annotations

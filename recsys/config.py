@@ -33,8 +33,8 @@ class Section(BaseModel):
 class Cuts(Section):
     """The global time cut, UTC: train < valid <= validation < test <= test window (< end).
 
-    The last part of the training window, [head, valid), teaches the scoring head and not the encoders:
-    the head must see the encoders' scores as they are on baskets they have not learned.
+    The last part of the training window, [head, valid), teaches the scoring head and not the
+    encoders: the head must see the encoders' scores as they are on baskets they have not learned.
     """
 
     head: dt.datetime | None = None
@@ -77,7 +77,7 @@ class Data(Section):
 
     adapter: Literal["completejourney", "canonical"] = "canonical"
     source: str | None = None
-    """Folder or object-store URI that holds `events/` and `items/` (or `events.parquet`, `items.parquet`)."""
+    """Folder or URI that holds `events/` and `items/` (or `events.parquet`, `items.parquet`)."""
     event_types: dict[str, EventName | None] = {}
     """The log's own event names -> canonical ones; `null` leaves an event type out."""
     target_events: Annotated[tuple[EventName, ...], Field(min_length=1)] = ("purchase",)
@@ -112,14 +112,14 @@ class Privacy(Section):
     key_env: str = "RAYCOMMEND_PSEUDONYM_KEY"
     """Environment variable with the key; it wins over the file."""
     key_file: str | None = None
-    """File with the key; made (mode 0600) if missing. Default: `pseudonym.key` in the run folder."""
+    """File with the key; made (mode 0600) if missing. Default: the run's `pseudonym.key`."""
 
 
 class Model(Section):
     """The item encoder, the user encoder and the scoring head."""
 
     language_model: str = "minilm"
-    """`minilm` (comes with the package), or a Hugging Face name or folder of a BERT-like encoder."""
+    """`minilm` (comes with the package), or a BERT-like encoder: a folder or Hugging Face name."""
     tuning: Literal["frozen", "last_n", "full"] = "last_n"
     last_n: Positive = 1
     dim: Positive = 128
@@ -168,7 +168,7 @@ class Train(Section):
     event_weights: dict[EventName, Annotated[float, Field(ge=0)]] = {}
     """Loss weight of a target by its event type; 1 where not given."""
     windows_per_user: Positive = 2
-    """Windows of `model.max_history` events taken from a user in an epoch, if the history is that long."""
+    """Windows of `model.max_history` events from a user in an epoch, if there are that many."""
     head_rows: Positive = 4000
     """Baskets that the scoring head is fitted on (a seeded sample if there are more)."""
     valid_rows: Positive = 2000
@@ -285,13 +285,14 @@ class Serve(Section):
         if self.state.backend == "memory" and self.autoscaling.max_replicas > 1:
             raise ValueError(
                 "serve.state.backend=memory keeps users in one replica, but "
-                f"serve.autoscaling.max_replicas is {self.autoscaling.max_replicas}; use sqlite or one replica"
+                f"serve.autoscaling.max_replicas is {self.autoscaling.max_replicas}; "
+                "use sqlite or one replica"
             )
         if self.max_ongoing_requests < self.autoscaling.target_ongoing_requests:
             raise ValueError(
                 f"serve.max_ongoing_requests ({self.max_ongoing_requests}) lies below "
-                f"serve.autoscaling.target_ongoing_requests ({self.autoscaling.target_ongoing_requests}): "
-                "the deployment could never scale up"
+                "serve.autoscaling.target_ongoing_requests "
+                f"({self.autoscaling.target_ongoing_requests}): the deployment could never scale up"
             )
         return self
 
@@ -300,7 +301,7 @@ class RayCluster(Section):
     """The Ray cluster that the jobs run on."""
 
     address: str | None = None
-    """`auto` or an address joins a running cluster; default: the one of `RAY_ADDRESS`, else a local one."""
+    """`auto` or an address joins a running cluster; default: `RAY_ADDRESS`, else a local one."""
     num_cpus: Positive | None = None
     """CPUs of a local cluster; default: all."""
 
@@ -325,7 +326,7 @@ class Recipe(Section):
     @property
     def root(self) -> Path:
         """The run's folder, absolute (Ray workers run elsewhere)."""
-        return Path(self.run_dir.format(name=self.name)).expanduser().absolute()
+        return Path(self.run_dir.replace("{name}", self.name)).expanduser().absolute()
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, as plain JSON data."""
@@ -355,6 +356,10 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     except FileNotFoundError:
         raise RecipeError(
             "no such recipe", where=path, mend="name a file, e.g. recipes/demo.yaml"
+        ) from None
+    except OSError as error:
+        raise RecipeError(
+            f"cannot be read: {error.strerror}", where=path, mend="name a readable file"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(

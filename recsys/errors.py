@@ -25,6 +25,8 @@ class RaycommendError(Exception):
         value: object = None,
         mend: str,
     ) -> None:
+        # Of other libraries' messages some run over several lines; ours is one.
+        problem = " ".join(problem.split())
         self.problem, self.where, self.field = problem, where, field
         self.value, self.mend = value, mend
         parts = []

@@ -33,9 +33,10 @@ SLICES = {
 }
 
 PROTOCOL = (
-    "one question a (user, basket) of the test window, its items relevant, the history strictly before "
-    "the basket's moment; the whole catalogue is ranked, ties by a seeded permutation; intervals are 95 % "
-    "percentile bootstrap over users. Slices: " + "; ".join(f"{k}: {v}" for k, v in SLICES.items())
+    "one question a (user, basket) of the test window, its items relevant, the history strictly "
+    "before the basket's moment; the whole catalogue is ranked, ties by a seeded permutation; "
+    "intervals are 95 % percentile bootstrap over users. Slices: "
+    + "; ".join(f"{k}: {v}" for k, v in SLICES.items())
 )
 
 #: The columns of `answer`.

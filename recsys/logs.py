@@ -18,10 +18,13 @@ MENDS = {
     "future_timestamp": (Col.timestamp, "correct the clock or the time zone of the source"),
     "unknown_event_type": (
         Col.event_type,
-        f"map it under data.event_types to one of {', '.join(EVENT_TYPES)}, or to null to leave it out",
+        f"map it under data.event_types to one of {', '.join(EVENT_TYPES)}, "
+        "or to null to leave it out",
     ),
     "unknown_item": (Col.item, "add the item, with a text, to the items table"),
-    "too_many_events": (Col.user, "is it a robot or a shared account? else raise data.max_events_per_user"),
+    "too_many_events": (
+        Col.user, "is it a robot or a shared account? else raise data.max_events_per_user",
+    ),
     "duplicate_item_id": (Col.item, "keep one row an item"),
     "no_text": (Col.title, "give the item a title, or name other columns in data.text_fields"),
 }  # fmt: skip
@@ -109,8 +112,8 @@ def enforce_quarantine_limit(
     field, mend = MENDS[worst]
     listed = ", ".join(f"{count:,} x {name}" for name, count in counts)
     raise DataError(
-        f"{quarantined.height:,} of {num_rows:,} {what} were quarantined, more than the limit of {limit:.2%} "
-        f"({listed}; all of them lie in {kept_at})",
+        f"{quarantined.height:,} of {num_rows:,} {what} were quarantined, more than the limit of "
+        f"{limit:.2%} ({listed}; all of them lie in {kept_at})",
         where=example.get(Col.source),
         field=field,
         value=str(example.get(field)),

@@ -25,10 +25,10 @@ def catalogue_cross_entropy(
 ) -> Tensor:
     """Weighted mean over targets of -log p(target | state), with p a softmax over the catalogue.
 
-    The denominator is estimated from C candidates drawn with replacement; subtracting the log of the
-    expected number of draws makes the estimate consistent (Bengio & Senecal 2008; Yi et al. 2019). With
-    `candidate_items_C` the whole catalogue and `log_expected_C` zero it is the full softmax. A candidate
-    that is itself a target of the same state is left out: it is no negative.
+    The denominator is estimated from C candidates drawn with replacement; subtracting the log of
+    the expected number of draws makes the estimate consistent (Bengio & Senecal 2008; Yi et al.
+    2019). With `candidate_items_C` the whole catalogue and `log_expected_C` zero it is the full
+    softmax. A candidate that is itself a target of the same state is left out: it is no negative.
 
     Args:
         states_SD: user states of length 1.
@@ -38,15 +38,18 @@ def catalogue_cross_entropy(
         target_items_P: catalogue rows of the targets.
         candidate_items_C: catalogue rows of the candidates.
         log_expected_C: log of the expected number of draws of each candidate.
-        prior_P, prior_C: what speaks for the items whoever asks (their log popularity), so that the vectors
-            need only learn what is personal.
+        prior_P: what speaks for the targets whoever asks (their log popularity), so that the
+            vectors need only learn what is personal.
+        prior_C: the same of the candidates.
         weights_P: loss weight of each target.
         temperature: divides the cosines.
     """
     used, state_of_target = torch.unique(target_states_P, return_inverse=True)
     logits_SC = states_SD[used] @ candidates_CD.T / temperature + (prior_C - log_expected_C)
+    # Not -inf: with every candidate left out the gradient would be NaN.
     logits_SC = logits_SC.masked_fill(
-        _same_item(state_of_target, target_items_P, candidate_items_C, len(used)), float("-inf")
+        _same_item(state_of_target, target_items_P, candidate_items_C, len(used)),
+        torch.finfo(logits_SC.dtype).min,
     )
     log_rest_S = torch.logsumexp(logits_SC, dim=1)
     positive_P = (states_SD[target_states_P] * positives_PD).sum(-1) / temperature + prior_P

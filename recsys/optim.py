@@ -14,7 +14,7 @@ from recsys.config import Train
 def build_optimizer(
     model: nn.Module, train: Train, slow: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD; weight decay on matrices only, a smaller rate for the pretrained parameters `slow`.
+    """AdamW or SGD; weight decay on matrices only, a smaller rate for the parameters `slow`.
 
     Norms, biases and single scalars are not decayed, as is usual for transformers.
     """
@@ -47,7 +47,7 @@ def warmup_cosine(step: int, num_steps: int, warmup_fraction: float) -> float:
 
 
 def should_stop(history: Sequence[float], patience: int) -> bool:
-    """Whether the last `patience` values all failed to exceed the best before them (higher is better)."""
+    """Whether no one of the last `patience` values exceeds the best before (higher is better)."""
     if len(history) <= patience:
         return False
     return max(history[-patience:]) <= max(history[:-patience])

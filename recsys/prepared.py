@@ -1,10 +1,10 @@
-"""What `prepare` leaves behind and how it is read: catalogue, histories, item statistics, questions."""
+"""What `prepare` leaves behind, as it is read: catalogue, histories, item statistics, questions."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from recsys.catalogue import Catalogue
 from recsys.config import Cuts
 from recsys.errors import DataError
 from recsys.histories import US_PER_DAY, Questions, UserEvents, ask
-from recsys.schema import Col
+from recsys.schema import HISTORIES, Col
 
 PREPARED = "prepared"
 HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR = "histories", "catalogue", "quarantine"
@@ -50,19 +50,24 @@ class ItemStats:
         num_events: [I] events of any type.
         num_targets: [I] target events.
         num_recent: [I] target events of the last `RECENT_DAYS` days.
+        num_users: [I] users with a target event.
     """
 
     num_events: NDArray[np.int64]
     num_targets: NDArray[np.int64]
     num_recent: NDArray[np.int64]
+    num_users: NDArray[np.int64]
 
 
 def count_items(users: UserEvents, as_of: int, target_codes: Sequence[int]) -> pl.DataFrame:
-    """Counts of each item that has events before `as_of`: `item_row` and the fields of `ItemStats`."""
+    """Counts of each item with events before `as_of`: `item_row` and the fields of `ItemStats`."""
     before = users.timestamps < as_of
     target = np.isin(users.event_codes, np.asarray(target_codes))
     recent = target & (users.timestamps >= as_of - RECENT_DAYS * US_PER_DAY)
-    frame = pl.DataFrame({Col.item_row: users.item_rows, "target": target, "recent": recent})
+    user = np.repeat(np.arange(len(users)), np.diff(users.offsets))
+    frame = pl.DataFrame(
+        {Col.item_row: users.item_rows, "user": user, "target": target, "recent": recent}
+    )
     return (
         frame.filter(before)
         .group_by(Col.item_row)
@@ -70,6 +75,7 @@ def count_items(users: UserEvents, as_of: int, target_codes: Sequence[int]) -> p
             pl.len().cast(pl.Int64).alias("num_events"),
             pl.col("target").sum().cast(pl.Int64).alias("num_targets"),
             pl.col("recent").sum().cast(pl.Int64).alias("num_recent"),
+            pl.col("user").filter("target").n_unique().cast(pl.Int64).alias("num_users"),
         )
         .sort(Col.item_row)
     )
@@ -111,7 +117,8 @@ class Prepared:
     def users(self, shards: Sequence[Path] | None = None) -> UserEvents:
         """The users of some shards (all by default), in memory."""
         picked = self.shards if shards is None else shards
-        return UserEvents.from_arrow(pa.concat_tables([pq.read_table(path) for path in picked]))
+        tables = [HISTORIES.empty_table(), *(pq.read_table(path) for path in picked)]
+        return UserEvents.from_arrow(pa.concat_tables(tables))
 
     def stats(self, as_of: str) -> ItemStats:
         """Item statistics as of a cut: `head`, `valid`, `test` or `end`."""
@@ -126,7 +133,7 @@ class Prepared:
             out[rows] = frame[name].to_numpy()
             return out
 
-        return ItemStats(spread("num_events"), spread("num_targets"), spread("num_recent"))
+        return ItemStats(*(spread(field.name) for field in fields(ItemStats)))
 
     def window(self, name: str) -> tuple[int, int | None]:
         """Start and end of the window `head`, `valid` or `test`, in microseconds."""
@@ -148,7 +155,8 @@ class Prepared:
             window: `head`, `valid` or `test`.
             target_codes: event codes of a relevant item.
             shards: history shards to read; all by default.
-            most: about as many in all; a sample by (user, basket), the same however shards are shared out.
+            most: about as many in all; a sample by (user, basket), the same however shards are
+                shared out.
             seed: of the sample.
 
         Returns:

@@ -6,6 +6,7 @@ Legend: I items, C candidates, M new items, D width of the vectors, H width of t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from recsys.model.heads import ScoringHead
 from recsys.model.item_encoder import ItemEncoder
 from recsys.model.language import LanguageModel
 from recsys.model.user_encoder import UserEncoder
-from recsys.prepared import Prepared
+from recsys.prepared import ItemStats, Prepared
 from recsys.schema import Col
 from recsys.scoring import Scorer
 from recsys.text_store import pad_tokens
@@ -50,12 +51,16 @@ def load_scorer(bundle: Bundle) -> Scorer:
             f"the weights do not fit the recipe: {error}", where=bundle.folder,
             mend="write the bundle again",
         ) from None  # fmt: skip
+    items = bundle.items
+    standard = items[STANDARD_PRICE].to_numpy()
+    stats = ItemStats(*(items[field.name].to_numpy() for field in fields(ItemStats)))
     return Scorer(
         users.eval(),
         head.eval(),
         _mapped(bundle.vectors),
         _mapped(bundle.item_part),
-        bundle.items[STANDARD_PRICE].to_numpy(),
+        item_features(stats, standard),
+        standard,
         target_codes(recipe),
         model.max_history,
     )
@@ -64,8 +69,8 @@ def load_scorer(bundle: Bundle) -> Scorer:
 def scorer_on(bundle: Bundle, prepared: Prepared, as_of: str) -> Scorer:
     """The scorer of a bundle over prepared data, with the popularity as of a cut.
 
-    The catalogues may differ: items are matched by id, and an item the bundle does not know is never
-    ranked.
+    The catalogues may differ: items are matched by id, and an item the bundle does not know is
+    never ranked.
 
     Args:
         bundle: any bundle.
@@ -224,13 +229,13 @@ class Recommender:
             [C + M] scores, comparable with those of `recommend`.
         """
         known = history.known(self.num_items)
-        user = self.scorer.user_part(known)
+        user, own = self.scorer.parts(known)
         part = self.scorer.item_part[torch.from_numpy(rows.astype(np.int64))]
         scores = (user @ part.T)[0].numpy()
-        _, own_rows, extra = self.scorer.own_scores(known)
-        if len(own_rows):
-            place = np.minimum(np.searchsorted(own_rows, rows), len(own_rows) - 1)
-            scores += np.where(own_rows[place] == rows, extra[place], 0).astype(np.float32)
+        if len(own.item_rows):
+            place = np.minimum(np.searchsorted(own.item_rows, rows), len(own.item_rows) - 1)
+            hit = own.item_rows[place] == rows
+            scores += np.where(hit, own.extra[place], 0).astype(np.float32)
         if text_vectors is None or not len(text_vectors):
             return scores
         return np.concatenate([scores, (user @ self._new_part(text_vectors, prices).T)[0].numpy()])

@@ -25,6 +25,20 @@ STATES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
+class OwnScores:
+    """What is added to the scores of own items.
+
+    Attributes:
+        query, item_rows: [K] rising by query, then by row.
+        extra: [K].
+    """
+
+    query: NDArray[np.int64]
+    item_rows: NDArray[np.int64]
+    extra: Floats
+
+
+@dataclass(frozen=True)
 class Scorer:
     """Scores histories against items; it answers like every baseline.
 
@@ -33,6 +47,7 @@ class Scorer:
         head: the scoring head.
         vectors: [I, D] item vectors of length 1.
         item_part: [I, D + 2], see `ScoringHead.item_part`.
+        item_features: [I, G].
         standard_price: [I].
         target_codes: event codes of the target events.
         max_history: events that the user encoder reads.
@@ -42,6 +57,7 @@ class Scorer:
     head: ScoringHead
     vectors: Tensor
     item_part: Tensor
+    item_features: Floats
     standard_price: Floats
     target_codes: list[int]
     max_history: int
@@ -63,7 +79,14 @@ class Scorer:
                 vectors, torch.from_numpy(item_features), torch.from_numpy(standard_price)
             ).contiguous()
         return Scorer(
-            users.eval(), head.eval(), vectors, part, standard_price, target_codes, max_history
+            users.eval(),
+            head.eval(),
+            vectors,
+            part,
+            item_features,
+            standard_price,
+            target_codes,
+            max_history,
         )
 
     @property
@@ -94,26 +117,28 @@ class Scorer:
         return states[windows.last_state]
 
     @torch.no_grad()
-    def user_part(self, histories: Histories) -> Tensor:
-        """[Q, D + 2] what an item's part is multiplied with."""
-        price = torch.from_numpy(usual_price(histories, self.standard_price))
-        return self.head.user_part(self.states(histories), price)
+    def parts(self, histories: Histories) -> tuple[Tensor, OwnScores]:
+        """What the scores are made of: a user part for every item, and extras for own ones.
 
-    @torch.no_grad()
-    def own_scores(
-        self, histories: Histories
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-        """Query, item row and extra score of every own item."""
+        Returns:
+            [Q, D + 2] what the item part is multiplied with, and the extra scores of own items.
+        """
+        price = torch.from_numpy(usual_price(histories, self.standard_price))
+        states = self.states(histories)
         own = own_items(histories, self.num_items, self.target_codes)
-        return (
-            own.query,
-            own.item_rows,
-            self.head.own_scores(torch.from_numpy(own.features)).numpy(),
+        query, rows = torch.from_numpy(own.query), torch.from_numpy(own.item_rows)
+        extra = self.head.own_scores(
+            torch.from_numpy(own.features),
+            torch.from_numpy(self.item_features[own.item_rows]),
+            (states[query] * self.vectors[rows]).sum(-1),
+            price[query] * torch.from_numpy(self.standard_price[own.item_rows]),
         )
+        user_part = self.head.user_part(states, price)
+        return user_part, OwnScores(own.query, own.item_rows, extra.numpy())
 
     def scores(self, histories: Histories) -> Floats:
-        """[Q, I] the served score of every item; histories may name only rows of this catalogue."""
-        scores = (self.user_part(histories) @ self.item_part.T).numpy()
-        query, rows, extra = self.own_scores(histories)
-        scores[query, rows] += extra
+        """[Q, I] the served score of every item; histories name only rows of this catalogue."""
+        user_part, own = self.parts(histories)
+        scores = (user_part @ self.item_part.T).numpy()
+        scores[own.query, own.item_rows] += own.extra
         return scores

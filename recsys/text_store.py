@@ -1,7 +1,8 @@
 """Hidden states of every distinct text at the language model's split, on disk, each computed once.
 
-With the lower layers frozen their output never changes: it is computed once for a catalogue and then read,
-memory-mapped, by every epoch of every trial. The texts lie ragged, end to end, without padding.
+With the lower layers frozen their output never changes: it is computed once for a catalogue and
+then read, memory-mapped, by every epoch of every trial. The texts lie ragged, end to end, without
+padding.
 
 Legend: T texts, L tokens (padded), K tokens of all texts together, H width of the language model.
 """
@@ -60,7 +61,7 @@ class TextStore:
         return len(self.offsets) - 1
 
     def batch(self, text_rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Hidden states [n, L, H] float32 and mask [n, L] of some texts, padded to their longest."""
+        """Hidden states [n, L, H] float32 and mask [n, L] of some texts, padded to the longest."""
         starts, lengths = self.offsets[text_rows], np.diff(self.offsets)[text_rows]
         row, column = ragged_index(lengths)
         width = int(lengths.max(initial=1))
@@ -72,7 +73,7 @@ class TextStore:
     def by_length(
         self, size: int, low: int = 0, high: int | None = None
     ) -> Iterator[NDArray[np.int64]]:
-        """Rows of the texts [low, high) in batches of similar length: little is spent on padding."""
+        """Rows of texts [low, high) in batches of similar length, so that little is padding."""
         high = self.num_texts if high is None else high
         order = np.argsort(np.diff(self.offsets)[low:high], kind="stable") + low
         for start in range(0, len(order), size):

@@ -1,4 +1,4 @@
-"""One worker's training: steps over any iterator of histories, head fit, validation. Knows nothing of Ray.
+"""One worker's training, without Ray: steps over any iterator of histories, head fit, validation.
 
 Legend: U users, N distinct items of a batch.
 """
@@ -29,7 +29,7 @@ from recsys.schema import EVENT_CODE
 from recsys.scoring import Scorer
 from recsys.text_store import TextStore
 
-#: Negatives are drawn in proportion to popularity to this power (word2vec's choice), plus one event each.
+#: Negatives are drawn in proportion to popularity (plus one event each) to this power, word2vec's.
 SAMPLE_POWER = 0.75
 HEAD_SAMPLE = 500
 
@@ -87,7 +87,7 @@ class Worker:
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
 
     def rng(self, *key: int) -> np.random.Generator:
-        """Random numbers that depend on the recipe's seed, this rank and a key: the same after a resume."""
+        """Random numbers that depend on seed, rank and a key alone: the same after a resume."""
         return np.random.default_rng([self.recipe.seed, self.rank, *key])
 
     def train_step(self, users: UserEvents, num_steps: int) -> float | None:
@@ -155,7 +155,8 @@ class Worker:
         Args:
             batches: the users of each step.
             num_steps: steps of the whole run, for the schedule.
-            agree: whether all workers have another batch: one that stepped alone would wait for ever.
+            agree: whether all workers have another batch: one that stepped alone would wait for
+                ever.
         """
         losses: list[float] = []
         iterator = iter(batches)
@@ -184,7 +185,7 @@ class Worker:
         )  # fmt: skip
 
     def head_examples(self, questions: Questions) -> HeadExamples:
-        """This worker's share of the questions that the head is fitted on."""
+        """Share of the head's questions that falls to this worker."""
         scorer = self.scorer(self.prepared.stats("head"))
         rng = np.random.default_rng([self.recipe.seed, 2])  # the same sample for every worker
         sample, log_expected = self._draw(HEAD_SAMPLE, rng)
@@ -241,7 +242,7 @@ class Worker:
 def head_examples(
     scorer: Scorer, questions: Questions, sample: np.ndarray, log_expected: np.ndarray
 ) -> HeadExamples:
-    """Everything about some questions that the head's fit needs and that its weights do not change."""
+    """All that the head's fit needs of some questions and that its weights do not change."""
     histories = questions.histories
     num_items = scorer.num_items
     states = scorer.states(histories)
@@ -289,7 +290,7 @@ def _is_in(values: np.ndarray, rising: np.ndarray) -> np.ndarray:
 
 
 def tie_order(num_items: int, seed: int) -> np.ndarray:
-    """The order in which equal scores are ranked: drawn once, so that no model gains by catalogue order."""
+    """The order of equal scores, drawn once: no model gains by the catalogue's order."""
     return np.random.default_rng([seed, 3]).permutation(num_items)
 
 

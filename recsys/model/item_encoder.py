@@ -17,7 +17,7 @@ NO_ID = -1
 class ItemEncoder(nn.Module):
     """Text vectors and ids -> item vectors.
 
-    The id part is dropped at random in training, so that an item never seen works from its text alone.
+    The id part is dropped at random in training, so that an item never seen works from its text.
 
     Args:
         text_dim: H.
@@ -49,7 +49,8 @@ class ItemEncoder(nn.Module):
     def start_from(self, text_vectors: NDArray[np.float32]) -> None:
         """Set the projection to the leading principal axes of the text vectors [T, H].
 
-        It keeps as much of the pretrained geometry as D dimensions can hold; a random projection loses more.
+        It keeps as much of the pretrained geometry as D dimensions can hold; a random projection
+        loses more.
         """
         sample = text_vectors[:: max(1, len(text_vectors) // 20_000)].astype(np.float64)
         mean = sample.mean(axis=0)
@@ -62,12 +63,13 @@ class ItemEncoder(nn.Module):
         spread = np.sqrt(((sample - mean) @ leading.T).var(axis=0).sum()) or 1.0
         with torch.no_grad():
             rows = len(leading)
+            self.project.weight.zero_()  # dimensions beyond the text's add no noise
             self.project.weight[:rows] = torch.from_numpy(leading / spread)
             self.project.bias.zero_()
             self.project.bias[:rows] = torch.from_numpy(-(leading / spread) @ mean)
 
 
 def id_rows_of(num_events: NDArray[np.int64], least: int) -> NDArray[np.int64]:
-    """[I] row of each item in the id table: items with at least `least` events, in catalogue order."""
+    """[I] each item's row in the id table: those of at least `least` events, in their order."""
     has_id = num_events >= least
     return np.where(has_id, np.cumsum(has_id) - 1, NO_ID).astype(np.int64)

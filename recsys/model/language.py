@@ -1,4 +1,4 @@
-"""The language model, cut in two: frozen lower layers, computed once a text, and trained upper ones.
+"""The language model in two parts: frozen lower layers, computed once a text, and trained ones.
 
 Legend: T texts, L tokens (padded), H width of the language model.
 """
@@ -17,8 +17,9 @@ from recsys.language_model import locate
 class LanguageModel(nn.Module):
     """A BERT-like encoder whose first `split` layers are frozen.
 
-    `frozen` trains nothing, `last_n` the last n layers, `full` every layer. The token embeddings stay
-    frozen always: they are half of a small model's weights, and few of them occur in a shop's texts.
+    `frozen` trains nothing, `last_n` the last n layers, `full` every layer. The token embeddings
+    stay frozen always: they are half of a small model's weights, and few of them occur in a shop's
+    texts.
 
     Args:
         folder: the model's folder (see `language_model.locate`).
@@ -32,20 +33,22 @@ class LanguageModel(nn.Module):
         from transformers import AutoConfig, AutoModel
         from transformers.utils import logging as transformers_logging
 
-        transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         # Without the pooler: DDP stops at parameters that never get a gradient.
         options = {"add_pooling_layer": False, "attn_implementation": "sdpa"}
         if pretrained:
             model = AutoModel.from_pretrained(folder, **options)
         else:
-            model = AutoModel.from_config(AutoConfig.from_pretrained(folder), **options)
+            config = AutoConfig.from_pretrained(folder)
+            model = AutoModel.from_config(config, **options)  # type: ignore[no-untyped-call]
         if not hasattr(model, "embeddings") or not hasattr(
             getattr(model, "encoder", None), "layer"
         ):
             raise RecipeError(
                 f"{type(model).__name__} is not laid out like BERT (embeddings, encoder.layer)",
-                where=folder, field="model.language_model", mend="use a BERT-, RoBERTa- or MPNet-like encoder",
+                where=folder, field="model.language_model",
+                mend="use a BERT-, RoBERTa- or MPNet-like encoder",
             )  # fmt: skip
         layers = list(model.encoder.layer)
         if tuning == "last_n" and last_n > len(layers):
@@ -62,7 +65,7 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def lower(self, tokens_TL: Tensor, mask_TL: Tensor) -> Tensor:
-        """Token ids [T, L] and mask (True = token) -> hidden states [T, L, H] after the frozen layers."""
+        """Token ids [T, L], mask (True = token) -> states [T, L, H] after the frozen layers."""
         hidden = self.embeddings(input_ids=tokens_TL)
         return _run(self.frozen_layers, hidden, mask_TL)
 

@@ -1,6 +1,8 @@
 """The trained module: language model, item encoder and user encoder behind one loss.
 
-Legend: N distinct items of a batch, F freshly encoded texts, T distinct texts, H language model width, D width.
+Legend: N distinct items of a batch, T their distinct texts, F those encoded afresh, L tokens
+(padded), B windows, E events (padded), P targets, C candidates of the denominator, H width of the
+language model, D of the model.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from recsys.objective import catalogue_cross_entropy
 
 
 class Ranker(nn.Module):
-    """Encoders of items and users; `forward` is the training loss, so that DDP sees one call a step."""
+    """Encoders of items and users; `forward` is the training loss: DDP sees one call a step."""
 
     def __init__(self, model: Model, language: LanguageModel, num_ids: int) -> None:
         super().__init__()
@@ -50,15 +52,21 @@ class Ranker(nn.Module):
         """Loss of a batch, and the fresh text vectors for the cache.
 
         Args:
-            fresh_hidden, fresh_mask: [F, L, H], [F, L] texts to encode with gradient.
+            fresh_hidden: [F, L, H] hidden states of the texts to encode with gradient.
+            fresh_mask: [F, L] True where there is a token.
             fresh_at: [F] their places among the batch's distinct texts.
             cached_TH: vectors of the batch's distinct texts, from the cache.
             text_of_item_N: place of each item's text among the distinct texts.
             id_rows_N: see `ItemEncoder`.
             windows: the user encoder's input.
-            window_items_BL, targets_P, sample_C: places among the N distinct items.
-            target_states_P, weights_P, log_expected_C: see `catalogue_cross_entropy`.
-            log_share_N: log of each item's share of all training events; its learned multiple is the prior.
+            window_items_BL: item of each event, as its place among the N distinct items.
+            target_states_P: see `catalogue_cross_entropy`.
+            targets_P: places of the targets among the N distinct items.
+            weights_P: see `catalogue_cross_entropy`.
+            sample_C: places of the candidates among the N distinct items.
+            log_expected_C: see `catalogue_cross_entropy`.
+            log_share_N: log of each item's share of all training targets; its learned multiple is
+                the prior.
         """
         texts = cached_TH
         if len(fresh_at):

@@ -1,7 +1,8 @@
-"""Users as vectors: a transformer over (item vector, event type, time gap) that is causal by moment.
+"""Users as vectors: a transformer over (item vector, event type, time gap), causal by moment.
 
-An event attends to the events of its own moment and of earlier ones; nothing but moments orders them, so
-shuffling events of one timestamp changes nothing. The state after a moment is the mean over its events.
+An event attends to the events of its own moment and of earlier ones; nothing but moments orders
+them, so shuffling events of one timestamp changes nothing. The state after a moment is the mean
+over its events.
 
 Legend: B windows, L events (padded), D width, S states (one a moment), A attention heads.
 """
@@ -18,7 +19,7 @@ US_PER_HOUR = 3_600_000_000
 
 
 def gap_buckets(gap_us: Tensor) -> Tensor:
-    """Time gaps in microseconds -> buckets 0..NUM_GAP_BUCKETS-1: log2 of the hours, from a quarter of one."""
+    """Time gaps in microseconds -> buckets 0..NUM_GAP_BUCKETS-1: log2 of the quarter-hours."""
     hours = gap_us.clamp(min=0).double() / US_PER_HOUR
     return torch.log2(1 + 4 * hours).long().clamp(max=NUM_GAP_BUCKETS - 1)
 
@@ -79,8 +80,8 @@ class UserEncoder(nn.Module):
     def _start_as_decayed_mean(self) -> None:
         """Let the untrained encoder be a decayed mean of the items met, not noise.
 
-        The first block passes its values through, the others add nothing yet: with the pretrained item
-        vectors this is the zero-shot recommender, and training goes on from there.
+        The first block passes its values through, the others add nothing yet: with the pretrained
+        item vectors this is the zero-shot recommender, and training goes on from there.
         """
         eye = torch.eye(self.start.shape[0])
         for layer in (self.enter, self.leave):

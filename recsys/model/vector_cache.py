@@ -1,7 +1,8 @@
 """Text vectors that stand in for encoding: each has an age, and none is used beyond a bound.
 
-The idea is SpeedyFeed's (arXiv 2102.09268): between two steps the language model changes little, so a
-vector computed a while ago is nearly right. A step encodes few texts anew and reads the rest from here.
+The idea is SpeedyFeed's (arXiv 2102.09268): between two steps the language model changes little, so
+a vector computed a while ago is nearly right. A step encodes few texts anew and reads the rest from
+here.
 
 Legend: T texts, N distinct texts of a batch, H width of the language model.
 """

@@ -116,7 +116,7 @@ def make_bundle(
         head.item.weight[0, 0] = 1.0
         vectors = items.of_text(torch.randn(NUM_ITEMS, language.dim)).float()
     counts = np.arange(NUM_ITEMS, 0, -1)
-    stats = ItemStats(counts, counts, counts)
+    stats = ItemStats(counts, counts, counts, counts)
     prices = table[Col.price].cast(pl.Float32).fill_null(float("nan")).to_numpy()
     scale = PriceScale.fit(prices)
     standard = scale.standard(prices)
@@ -133,7 +133,7 @@ def make_bundle(
             for part, module in parts.items()
             for name, value in module.state_dict().items()
         },
-        items=table.with_columns(**{STANDARD_PRICE: standard}),
+        items=table.with_columns(**vars(stats), **{STANDARD_PRICE: standard}),
         vectors=vectors.numpy(),
         item_part=scorer.item_part.numpy(),
         facts={

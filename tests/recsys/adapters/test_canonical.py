@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys.adapters import base, open_adapter
+from recsys.adapters.base import split_into_parts
+from recsys.adapters.canonical import CanonicalAdapter
+from recsys.config import Data
+from recsys.errors import DataError
+from recsys.schema import EVENTS, ITEMS, Col
+
+NOON = dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC)
+
+
+def event_columns(**changes: object) -> dict[str, object]:
+    """Two events, as columns."""
+    return {
+        Col.user: ["u1", "u2"],
+        Col.item: ["i1", "i2"],
+        Col.event_type: ["view", "purchase"],
+        Col.timestamp: pa.array([NOON, NOON], pa.timestamp("us", "UTC")),
+        **changes,
+    }
+
+
+def write(path: Path, columns: dict[str, object], row_group_size: int | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path, row_group_size=row_group_size)
+    return path
+
+
+def adapter(folder: Path | str) -> CanonicalAdapter:
+    cuts = {"valid": "2024-02-01", "test": "2024-03-01"}
+    opened = open_adapter(Data.model_validate({"source": str(folder), "cuts": cuts}))
+    assert isinstance(opened, CanonicalAdapter)
+    return opened
+
+
+def events(folder: Path) -> pl.DataFrame:
+    opened = adapter(folder)
+    return pl.concat([opened.read_events(part) for part in opened.parts()])
+
+
+class TestLayout:
+    def test_a_single_file(self, tmp_path: Path) -> None:
+        write(tmp_path / "events.parquet", event_columns())
+        read = events(tmp_path)
+        assert read.columns == EVENTS.names
+        assert read[Col.user].to_list() == ["u1", "u2"]
+        assert read[Col.price].to_list() == [None, None]
+
+    def test_a_folder_of_files_whatever_their_depth(self, tmp_path: Path) -> None:
+        write(tmp_path / "events" / "2024" / "b.parquet", event_columns(user_id=["b1", "b2"]))
+        write(tmp_path / "events" / "a.parquet", event_columns(user_id=["a1", "a2"]))
+        for hidden in ("_old.parquet", ".c.parquet", "notes.txt"):
+            (tmp_path / "events" / hidden).write_bytes(b"no Parquet")
+        assert sorted(events(tmp_path)[Col.user]) == ["a1", "a2", "b1", "b2"]
+
+    def test_hive_folders_give_their_column(self, tmp_path: Path) -> None:
+        columns = event_columns()
+        del columns[Col.event_type]
+        for name in ("click", "add%5Fto%5Fcart"):
+            write(
+                tmp_path / "events" / f"event_type={name}" / "date=2024-01-01" / "0.parquet",
+                columns,
+            )
+        assert sorted(events(tmp_path)[Col.event_type]) == ["add_to_cart"] * 2 + ["click"] * 2
+
+    def test_a_file_that_holds_the_column_itself_is_believed(self, tmp_path: Path) -> None:
+        write(tmp_path / "events" / "event_type=click" / "0.parquet", event_columns())
+        assert events(tmp_path)[Col.event_type].to_list() == ["view", "purchase"]
+
+    def test_a_folders_value_must_be_of_the_columns_type(self, tmp_path: Path) -> None:
+        write(tmp_path / "events" / "price=cheap" / "0.parquet", event_columns())
+        with pytest.raises(DataError, match="price=cheap") as error:
+            events(tmp_path)
+        assert (error.value.field, error.value.value) == ("price", "cheap")
+
+    def test_a_large_file_is_read_in_parts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        many = event_columns(
+            user_id=[f"u{n}" for n in range(10)], item_id=["i"] * 10, event_type=["view"] * 10,
+            timestamp=pa.array([NOON] * 10, pa.timestamp("us", "UTC")),
+        )  # fmt: skip
+        write(tmp_path / "events.parquet", many, row_group_size=2)
+        monkeypatch.setattr(base, "ROWS_PER_PART", 4)
+        parts = adapter(tmp_path).parts()
+        assert [part.num_rows for part in parts] == [4, 4, 2]
+        assert events(tmp_path)[Col.user].to_list() == [f"u{n}" for n in range(10)]
+
+    def test_items_may_lie_in_several_files(self, tmp_path: Path) -> None:
+        write(tmp_path / "items" / "a.parquet", {"item_id": ["i1"], "title": ["cup"]})
+        write(tmp_path / "items" / "b.parquet", {"item_id": ["i2"], "brand": ["acme"]})
+        read = adapter(tmp_path).read_items()
+        assert read.columns == ITEMS.names
+        assert read.select("item_id", "title", "brand").rows() == [
+            ("i1", "cup", None), ("i2", None, "acme"),
+        ]  # fmt: skip
+
+    def test_a_uri_is_a_source_too(self, tmp_path: Path) -> None:
+        write(tmp_path / "events.parquet", event_columns())
+        opened = adapter(tmp_path.as_uri())
+        assert [part.num_rows for part in opened.parts()] == [2]
+
+
+@pytest.mark.parametrize(
+    ("group_rows", "parts"),
+    [
+        ([], []),
+        ([0], []),
+        ([3], [(0, 1, 3)]),
+        ([2_000_000, 1], [(0, 1, 2_000_000), (1, 2, 1)]),
+        ([9_000_000, 5], [(0, 1, 9_000_000), (1, 2, 5)]),
+        ([1_000_000] * 5, [(0, 2, 2_000_000), (2, 4, 2_000_000), (4, 5, 1_000_000)]),
+    ],
+)
+def test_parts_are_whole_row_groups(
+    group_rows: list[int], parts: list[tuple[int, int, int]]
+) -> None:
+    found = split_into_parts("f", group_rows)
+    assert [(part.first_group, part.last_group, part.num_rows) for part in found] == parts
+
+
+class TestTypes:
+    def read(self, folder: Path, **changes: object) -> pl.DataFrame:
+        write(folder / "events.parquet", event_columns(**changes))
+        return events(folder)
+
+    def test_integer_ids_become_text(self, tmp_path: Path) -> None:
+        read = self.read(
+            tmp_path, user_id=[7, 8], item_id=pa.array([1, None], pa.int32()), session_id=[5, 5]
+        )
+        assert read.select(Col.user, Col.item, Col.session).rows() == [
+            ("7", "1", "5"), ("8", None, "5"),
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            pa.timestamp("us"),  # without a zone: UTC
+            pa.timestamp("ns"),
+            pa.timestamp("s", "UTC"),
+            pa.timestamp("ms", "Asia/Tokyo"),  # the zone is how it is shown, not when it was
+        ],
+    )
+    def test_times_of_any_kind_are_utc(self, tmp_path: Path, kind: pa.DataType) -> None:
+        moment = NOON if kind.tz else NOON.replace(tzinfo=None)
+        read = self.read(tmp_path, timestamp=pa.array([moment, None], kind))
+        assert read[Col.timestamp].to_list() == [NOON, None]
+
+    @pytest.mark.parametrize(
+        "kind",
+        [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string()), pa.null()],
+    )
+    def test_text_of_any_kind(self, tmp_path: Path, kind: pa.DataType) -> None:
+        values = [None, None] if pa.types.is_null(kind) else ["view", "click"]
+        read = self.read(tmp_path, event_type=pa.array(values, pa.string()).cast(kind))
+        assert read[Col.event_type].to_list() == values
+
+    def test_numbers_of_any_width(self, tmp_path: Path) -> None:
+        read = self.read(
+            tmp_path, price=[3, None], quantity=pa.array([1.5, 2.0], pa.float32()),
+            position=pa.array([1, 2], pa.int64()),
+        )  # fmt: skip
+        assert read.select("price", "quantity", "position").rows() == [
+            (3.0, 1.5, 1),
+            (None, 2.0, 2),
+        ]
+        assert dict(read.schema) == dict(pl.DataFrame(EVENTS.empty_table()).schema)
+
+    @pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.large_list(pa.large_string())])
+    def test_a_list_of_tags_is_joined(self, tmp_path: Path, kind: pa.DataType) -> None:
+        tags = pa.array([["red", None, "new"], [], None], kind)
+        write(tmp_path / "items.parquet", {"item_id": ["a", "b", "c"], "tags": tags})
+        assert adapter(tmp_path).read_items()[Col.tags].to_list() == ["red, new", "", None]
+
+    @pytest.mark.parametrize(
+        ("name", "values"),
+        [
+            (Col.timestamp, ["2024-01-01", "2024-01-02"]),
+            (Col.timestamp, [1_700_000_000, 1_700_000_001]),
+            (Col.event_type, [1, 2]),
+            (Col.user, [1.0, 2.0]),
+            (Col.price, ["1.50", "2.00"]),
+            (Col.position, [1.0, 2.0]),
+        ],
+    )
+    def test_a_wrong_type_is_refused_with_file_column_and_mend(
+        self, tmp_path: Path, name: str, values: list[object]
+    ) -> None:
+        with pytest.raises(DataError, match="wrong type") as error:
+            self.read(tmp_path, **{name: values})
+        assert error.value.field == name
+        assert str(error.value.where).endswith("events.parquet")
+        assert str(EVENTS.field(name).type) in error.value.mend
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("missing", EVENTS.names[:4])
+    def test_a_missing_column_is_named_beside_those_there(
+        self, tmp_path: Path, missing: str
+    ) -> None:
+        columns = event_columns()
+        del columns[missing]
+        write(tmp_path / "events.parquet", columns)
+        with pytest.raises(DataError, match="missing column") as error:
+            events(tmp_path)
+        assert error.value.field == missing
+        assert all(name in str(error.value.value) for name in columns)
+
+    def test_items_without_ids_are_refused(self, tmp_path: Path) -> None:
+        write(tmp_path / "items.parquet", {"title": ["cup"]})
+        with pytest.raises(DataError, match=r"items.parquet: \[item_id\] missing column"):
+            adapter(tmp_path).read_items()
+
+    @pytest.mark.parametrize("make", [False, True])
+    def test_an_empty_or_missing_folder(self, tmp_path: Path, make: bool) -> None:
+        folder = tmp_path / "log"
+        if make:
+            (folder / "events").mkdir(parents=True)
+        with pytest.raises(DataError, match="no Parquet file found") as error:
+            adapter(folder).parts()
+        assert str(error.value.where) == str(folder)
+        assert error.value.field == "data.source"
+
+    def test_files_without_rows(self, tmp_path: Path) -> None:
+        pq.write_table(EVENTS.empty_table(), tmp_path / "events.parquet")
+        with pytest.raises(DataError, match="the log holds no rows"):
+            adapter(tmp_path).parts()
+
+    @pytest.mark.parametrize("content", [b"", b"PAR1", b"user_id,item_id\n" * 100])
+    def test_a_file_that_is_no_parquet(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "events.parquet").write_bytes(content)
+        with pytest.raises(DataError, match="not a readable Parquet file") as error:
+            adapter(tmp_path).parts()
+        assert str(error.value.where).endswith("events.parquet")
+
+    def test_a_file_spoilt_in_its_middle(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "events.parquet", event_columns())
+        content = bytearray(path.read_bytes())
+        content[4:60] = b"\xff" * 56
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="corrupt Parquet data") as error:
+            events(tmp_path)
+        assert str(error.value.where).endswith("events.parquet")
+
+    def test_a_source_of_no_known_kind(self) -> None:
+        with pytest.raises(DataError, match="cannot open the source") as error:
+            adapter("carrier-pigeon://loft/log")
+        assert error.value.field == "data.source"
