@@ -27,6 +27,7 @@ def connected(cluster: RayCluster) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Relative paths in a recipe mean the driver's folder, in a trial too.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     if not os.isatty(2):
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from bundles import (
+    BRANDS,
+    NUM_ITEMS,
+    SOLD_OUT,
+    THINGS,
+    item_id,
+    make_bundle,
+    make_items,
+    make_recipe,
+)
+from tiny_logs import BUY
+
+from recsys.bundle import Bundle, write_bundle
+from recsys.catalogue import texts_of
+from recsys.features import item_features
+from recsys.histories import Histories
+from recsys.model.item_encoder import ItemEncoder
+from recsys.prepared import ItemStats
+from recsys.recommender import Recommender, TextEncoder, best, load_scorer
+from recsys.schema import TEXT_FIELDS, Col
+from recsys.scoring import Scorer
+
+NOTHING = np.zeros(0, dtype=np.int32)
+HISTORY = Histories.of([3, 5, 3, 40], [BUY] * 4, [10, 20, 30, 30], 100)
+NEWCOMER = Histories.of([], [], [], 100)
+ITEMS = make_items()
+TEXTS = texts_of(ITEMS, TEXT_FIELDS).to_list()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, language_folder: Path) -> Path:
+    root = tmp_path_factory.mktemp("recommender")
+    return make_bundle(root / "bundle", make_recipe(root, language_folder), seed=3).folder
+
+
+@pytest.fixture(scope="module")
+def recommender(folder: Path) -> Recommender:
+    return Recommender.load(folder)
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: Path) -> TextEncoder:
+    return TextEncoder.load(folder)
+
+
+def recommend(
+    recommender: Recommender,
+    history: Histories,
+    k: int,
+    exclude: list[int] | None = None,
+    **filters: object,
+) -> tuple[list[int], np.ndarray]:
+    allowed = recommender.allowed(**filters)  # type: ignore[arg-type]
+    rows, scores = recommender.recommend(
+        history, k, exclude=np.array(exclude or [], dtype=np.int32), allowed=allowed
+    )
+    return rows.tolist(), scores
+
+
+class TestRecommend:
+    def test_the_best_come_first_and_the_sold_out_not_at_all(
+        self, recommender: Recommender
+    ) -> None:
+        rows, scores = recommend(recommender, HISTORY, 1_000)
+        sold_out = recommender.rows_of([SOLD_OUT])[0]
+        assert sorted(rows) == [row for row in range(NUM_ITEMS) if row != sold_out]
+        assert (np.diff(scores) <= 0).all()
+        top, top_scores = recommend(recommender, HISTORY, 7)
+        assert top == rows[:7]
+        np.testing.assert_array_equal(top_scores, scores[:7])
+
+    @pytest.mark.parametrize("history", [HISTORY, NEWCOMER])
+    def test_an_item_ranks_with_the_score_it_is_recommended_with(
+        self, recommender: Recommender, history: Histories
+    ) -> None:
+        rows, scores = recommend(recommender, history, NUM_ITEMS)
+        order = np.random.default_rng(0).permutation(len(rows))
+        ranked = recommender.rank(history, np.array(rows, dtype=np.int32)[order])
+        np.testing.assert_allclose(ranked, scores[order], atol=1e-4)
+
+    def test_excluded_items_stay_out_and_unknown_ones_do_no_harm(
+        self, recommender: Recommender
+    ) -> None:
+        rows, _ = recommend(recommender, HISTORY, 5)
+        without, _ = recommend(recommender, HISTORY, 5, exclude=[rows[0], -1, rows[2]])
+        assert without[:3] == [rows[1], rows[3], rows[4]]
+        assert recommender.rows_of([SOLD_OUT, "nobody's"])[1] == -1
+
+    def test_events_of_unknown_items_are_as_if_they_had_not_been(
+        self, recommender: Recommender
+    ) -> None:
+        more = Histories.of([3, -1, 5, 3, 40, NUM_ITEMS], [BUY] * 6, [10, 15, 20, 30, 30, 50], 100)
+        rows, scores = recommend(recommender, HISTORY, 9)
+        again, same = recommend(recommender, more, 9)
+        assert again == rows
+        np.testing.assert_array_equal(same, scores)
+        some = np.array(rows, dtype=np.int32)
+        np.testing.assert_array_equal(recommender.rank(more, some), recommender.rank(HISTORY, some))
+
+
+class TestFilters:
+    def test_they_hold_for_everything_that_comes_back(self, recommender: Recommender) -> None:
+        rows, _ = recommend(
+            recommender, HISTORY, NUM_ITEMS, category=[THINGS[0], THINGS[1]], brand=[BRANDS[2]],
+            min_price=20, max_price=200,
+        )  # fmt: skip
+        found = ITEMS[rows]
+        wanted = ITEMS.filter(
+            ITEMS[Col.category].is_in(THINGS[:2]),
+            ITEMS[Col.brand] == BRANDS[2],
+            ITEMS[Col.price].is_between(20, 200),
+            ITEMS[Col.available],
+        )
+        assert set(found[Col.item]) == set(wanted[Col.item])
+        assert 0 < len(rows) < NUM_ITEMS
+
+    def test_an_item_without_a_price_passes_no_price_filter(self, recommender: Recommender) -> None:
+        unknown = np.flatnonzero(ITEMS[Col.price].is_null())
+        for bound in ({"min_price": 0.0}, {"max_price": 1e9}):
+            allowed = recommender.allowed(**bound)
+            assert allowed is not None
+            assert not allowed[unknown].any()
+            assert allowed.sum() == NUM_ITEMS - len(unknown) - 1  # the sold-out one
+
+    def test_no_filter_passes_all_but_the_sold_out(self, recommender: Recommender) -> None:
+        allowed = recommender.allowed()
+        assert allowed is not None
+        assert np.flatnonzero(~allowed).tolist() == recommender.rows_of([SOLD_OUT]).tolist()
+
+    def test_nothing_allowed_gives_nothing(self, recommender: Recommender) -> None:
+        for filters in ({"category": []}, {"brand": ["unheard of"]}, {"min_price": 1e9}):
+            assert recommend(recommender, HISTORY, 5, **filters)[0] == []
+
+
+@pytest.fixture(scope="module")
+def cold(
+    folder: Path, encoder: TextEncoder, tmp_path_factory: pytest.TempPathFactory
+) -> Recommender:
+    """The same model over the same items, as they are before anybody met one."""
+    bundle = Bundle.open(folder)
+    items = ItemEncoder(encoder.dim, bundle.recipe.model.dim, 1, 0.0).eval()
+    items.load_state_dict(bundle.weights("items."))
+    scorer = load_scorer(bundle)
+    nothing = np.zeros(NUM_ITEMS, dtype=np.int64)
+    stats = ItemStats(*(nothing for _ in fields(ItemStats)))
+    vectors = items.of_text(torch.from_numpy(encoder.encode(TEXTS))).detach()
+    scorer = Scorer.build(
+        scorer.users, scorer.head, vectors, item_features(stats, scorer.standard_price),
+        scorer.standard_price, scorer.target_codes, scorer.max_history,
+    )  # fmt: skip
+    hidden = ("files", "recipe", "format", "version", "metrics", "num_items", "recipe_hash")
+    written = write_bundle(
+        tmp_path_factory.mktemp("cold") / "bundle",
+        recipe=bundle.recipe,
+        weights=bundle.weights(""),
+        items=bundle.items.with_columns(**vars(stats)),
+        vectors=vectors.numpy(),
+        item_part=scorer.item_part.numpy(),
+        facts={name: fact for name, fact in bundle.meta.items() if name not in hidden},
+    )
+    return Recommender(written)
+
+
+class TestNewItems:
+    @pytest.mark.parametrize("history", [HISTORY, NEWCOMER])
+    def test_a_new_item_scores_as_one_of_the_catalogue_that_nobody_met(
+        self, cold: Recommender, encoder: TextEncoder, history: Histories
+    ) -> None:
+        rows = np.setdiff1d(np.arange(NUM_ITEMS), history.item_rows).astype(np.int32)
+        vectors = encoder.encode([TEXTS[row] for row in rows])
+        prices = ITEMS[Col.price].cast(pl.Float32).fill_null(float("nan")).to_numpy()[rows]
+        scores = cold.rank(history, rows, vectors, prices)
+        known, new = np.split(scores, 2)
+        np.testing.assert_allclose(new, known, atol=1e-4)
+        assert known.std() > 0.01
+
+    def test_without_prices_all_are_unknown(
+        self, recommender: Recommender, encoder: TextEncoder
+    ) -> None:
+        vectors = encoder.encode(["a new item", "red cup"])
+        unknown = np.full(2, np.nan, dtype=np.float32)
+        np.testing.assert_array_equal(
+            recommender.rank(HISTORY, NOTHING, vectors),
+            recommender.rank(HISTORY, NOTHING, vectors, unknown),
+        )
+
+    def test_no_candidates_no_scores(self, recommender: Recommender) -> None:
+        assert recommender.rank(HISTORY, NOTHING).shape == (0,)
+
+
+class TestTextEncoder:
+    def test_texts_are_encoded_alike_in_any_company(self, encoder: TextEncoder) -> None:
+        texts = ["red cup 1", "lamp", "a new item, acme", "blue pen 7, globex"] * 20
+        together = encoder.encode(texts, batch_size=7)
+        assert together.shape == (80, encoder.dim)
+        for row in (0, 1, 2, 3, 77):
+            np.testing.assert_allclose(together[row], encoder.encode([texts[row]])[0], atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+        assert encoder.encode([]).shape == (0, encoder.dim)
+
+    def test_the_template_is_the_recipes(self, encoder: TextEncoder) -> None:
+        assert encoder.text_of({"title": " red  cup", "brand": "acme"}) == "red cup, acme"
+        assert encoder.text_of({"colour": "red"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("scores", "k", "rows"),
+    [
+        ([1, 3, 2], 2, [1, 2]),
+        ([1, 3, 2], 9, [1, 2, 0]),
+        ([2, 2, 2], 3, [0, 1, 2]),
+        ([-np.inf, 1, -np.inf], 3, [1]),
+        ([-np.inf, -np.inf], 1, []),
+        ([5], 1, [0]),
+    ],
+)
+def test_best(scores: list[float], k: int, rows: list[int]) -> None:
+    found, values = best(np.array(scores, dtype=np.float32), k)
+    assert found.tolist() == rows
+    assert values.tolist() == [scores[row] for row in rows]
+
+
+def test_what_the_service_tells_of_a_model(recommender: Recommender, folder: Path) -> None:
+    assert recommender.info["version"] == Bundle.open(folder).version == recommender.version
+    assert not {"files", "recipe", "seal"} & set(recommender.info)
+    assert recommender.item_id(0) == item_id(0)
+    assert recommender.title(0) == ITEMS[Col.title][0]
+    assert recommender.num_items == NUM_ITEMS
+    assert torch.is_tensor(recommender.scorer.item_part)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny_logs import BUY, VIEW, Event, queries
+
+from recsys.features import ITEM_FEATURES, own_items, usual_price
+from recsys.model.heads import ScoringHead
+from recsys.model.user_encoder import UserEncoder
+from recsys.scoring import STATES_AT_ONCE, Scorer
+
+NUM_ITEMS, DIM, MAX_HISTORY = 30, 8, 6
+
+
+def make_scorer() -> Scorer:
+    """Every part of the score with weights that matter."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    users, head = UserEncoder(DIM, 2, 2, 0.0), ScoringHead(0.1)
+    with torch.no_grad():
+        for parameter in [*users.parameters(), *head.parameters()]:
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    vectors = torch.nn.functional.normalize(torch.randn(NUM_ITEMS, DIM), dim=-1)
+    features = rng.standard_normal((NUM_ITEMS, len(ITEM_FEATURES))).astype(np.float32)
+    prices = rng.standard_normal(NUM_ITEMS).astype(np.float32)
+    return Scorer.build(users, head, vectors, features, prices, [BUY], MAX_HISTORY)
+
+
+def random_users(num_users: int) -> list[list[Event]]:
+    rng = np.random.default_rng(1)
+    return [
+        sorted(
+            (int(rng.integers(20)), int(rng.integers(NUM_ITEMS)), int(rng.choice([VIEW, BUY])))
+            for _ in range(rng.integers(0, 15))
+        )
+        for _ in range(num_users)
+    ]
+
+
+SCORER, ASKED = make_scorer(), random_users(STATES_AT_ONCE + 6)
+
+
+def test_a_score_is_its_parts_added_up() -> None:
+    histories = queries(*ASKED[:8])
+    scores, head = SCORER.scores(histories), SCORER.head
+    states, usual = SCORER.states(histories), usual_price(histories, SCORER.standard_price)
+    own = own_items(histories, NUM_ITEMS, [BUY])
+    own_at = {
+        (int(query), int(item)): place
+        for place, (query, item) in enumerate(zip(own.query, own.item_rows, strict=True))
+    }
+    assert len(own_at) == len(own.query) > 10
+    features = torch.from_numpy(SCORER.item_features)
+    with torch.no_grad():
+        for query in range(len(histories)):
+            for item in range(NUM_ITEMS):
+                cosine = states[query] @ SCORER.vectors[item]
+                price = torch.tensor(usual[query] * SCORER.standard_price[item])
+                expected = (
+                    head.cosine * cosine + head.item_scores(features[item]) + head.price * price
+                )
+                if (query, item) in own_at:
+                    mine = torch.from_numpy(own.features[own_at[query, item]])[None]
+                    expected += head.own_scores(
+                        mine, features[item, None], cosine[None], price[None]
+                    )[0]
+                assert scores[query, item] == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_a_query_scores_alone_as_in_a_batch() -> None:
+    together = SCORER.scores(queries(*ASKED))
+    assert together.shape == (len(ASKED), NUM_ITEMS)
+    assert together.dtype == np.float32
+    alone = np.concatenate([SCORER.scores(queries(user)) for user in ASKED])
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+def test_the_state_reads_the_latest_events_only_the_features_all() -> None:
+    user = [(time, time, BUY) for time in range(MAX_HISTORY + 3)]
+    whole, recent = queries(user), queries(user[3:])
+    torch.testing.assert_close(SCORER.states(whole), SCORER.states(recent))
+    assert SCORER.parts(whole)[1].item_rows.tolist() == list(range(MAX_HISTORY + 3))
+
+
+def test_without_a_history_there_is_the_start_state() -> None:
+    histories = queries([], [(0, 1, BUY)], [])
+    states = SCORER.states(histories)
+    start = torch.nn.functional.normalize(SCORER.users.start.detach(), dim=-1)
+    torch.testing.assert_close(states[[0, 2]], start.expand(2, -1))
+    np.testing.assert_array_equal(SCORER.scores(histories)[0], SCORER.scores(histories)[2])
+
+
+def test_nobody_asks() -> None:
+    assert SCORER.scores(queries()).shape == (0, NUM_ITEMS)
+
+
+def test_it_answers_without_dropout() -> None:
+    users = UserEncoder(DIM, 1, 2, 0.5)
+    users.train()
+    scorer = Scorer.build(
+        users, ScoringHead(0.1), SCORER.vectors, SCORER.item_features, SCORER.standard_price,
+        [BUY], MAX_HISTORY,
+    )  # fmt: skip
+    histories = queries(*ASKED[:5])
+    np.testing.assert_array_equal(scorer.scores(histories), scorer.scores(histories))
