@@ -27,7 +27,8 @@ def connected(cluster: RayCluster) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Relative paths in a recipe mean the driver's folder, in a trial too.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+    # Tune's own tables: ours are shorter.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     if not os.isatty(2):
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -38,10 +39,15 @@ def connected(cluster: RayCluster) -> Iterator[None]:
         yield
         return
     address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, object] = {"log_to_driver": True, "logging_level": logging.WARNING}
+    # What the workers print, and what Ray warns of, stays in Ray's logs.
+    options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with ExitStack() as stack:
         if address == "local":
-            options["num_cpus"] = (cluster.num_cpus or os.cpu_count() or 1) + SPARE_CPUS
+            # Ray's C++ parts report as errors what they recover from.
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+            options["num_cpus"] = num_cpus = (cluster.num_cpus or os.cpu_count() or 1) + SPARE_CPUS
+            # Ray warns of three times as many processes. A trial has a dozen, and most only wait.
+            os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(4 * num_cpus))
             temporary = stack.enter_context(_private_folder())
         ray.init(address=address, **options)
         stack.callback(ray.shutdown)

@@ -115,7 +115,9 @@ class _LowerEncoder:
         from recsys.model.language import load_language_model
 
         model = self.recipe.model
-        self.language = load_language_model(model.language_model, model.tuning, model.last_n).eval()
+        language = load_language_model(model.language_model, model.tuning, model.last_n)
+        self.device = _device()
+        self.language = language.eval().to(self.device)
         tokens = Prepared(self.prepared).catalogue.texts[Col.tokens]
         self.tokens = [np.asarray(ids, dtype=np.int32) for ids in tokens]
         self.offsets = np.load(self.out / OFFSETS)
@@ -131,9 +133,11 @@ class _LowerEncoder:
             rows = order[start : start + self.recipe.embed.batch_size]
             tokens, mask = pad_tokens([self.tokens[row] for row in rows])
             with torch.no_grad():
-                hidden = self.language.lower(tokens, mask)
-                self.vectors[rows] = self.language.upper(hidden, mask).numpy()
-            for row, states, length in zip(rows, hidden.numpy(), mask.sum(1).tolist(), strict=True):
+                there = mask.to(self.device)
+                states_at_split = self.language.lower(tokens.to(self.device), there)
+                self.vectors[rows] = self.language.upper(states_at_split, there).cpu().numpy()
+            hidden = states_at_split.cpu().numpy()
+            for row, states, length in zip(rows, hidden, mask.sum(1).tolist(), strict=True):
                 self.hidden[self.offsets[row] : self.offsets[row + 1]] = states[:length]
         return high - low
 
@@ -155,7 +159,8 @@ class _UpperEncoder:
 
         ranker, _ = build_ranker(self.recipe, Prepared(self.prepared))
         load_model(self.checkpoint, ranker, ScoringHead(self.recipe.model.temperature))
-        self.language = ranker.language.eval()
+        self.device = _device()
+        self.language = ranker.language.eval().to(self.device)
         self.store = TextStore.open(self.store_folder)
         self.vectors = np.load(self.out, mmap_mode="r+")
 
@@ -165,8 +170,17 @@ class _UpperEncoder:
         for rows in self.store.by_length(self.recipe.embed.batch_size, low, high):
             hidden, mask = self.store.batch(rows)
             with torch.no_grad():
-                self.vectors[rows] = self.language(hidden, mask).numpy()
+                vectors = self.language(hidden.to(self.device), mask.to(self.device))
+                self.vectors[rows] = vectors.cpu().numpy()
         return high - low
+
+
+def _device() -> Any:
+    """The GPU that Ray lent this actor, if it lent one."""
+    import ray
+    import torch
+
+    return torch.device("cuda" if ray.get_gpu_ids() else "cpu")
 
 
 def _create(path: Path, dtype: Any, shape: tuple[int, ...]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.cluster import connected
+from ray_jobs.progress import printing_epochs
 from ray_jobs.texts import ensure_store, store_folder
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.errors import DataError
@@ -51,9 +52,10 @@ def run(recipe: Recipe) -> Path:
     prepared = Prepared.open(recipe.root)
     with connected(recipe.ray):
         ensure_store(recipe, prepared)
-        name = f"train-{run_key(recipe, prepared)}"
-        store = store_folder(recipe, prepared)
-        result = build_trainer(recipe, prepared, store, name, recipe.root / RAY_DIR).fit()
+        name, storage = f"train-{run_key(recipe, prepared)}", recipe.root / RAY_DIR
+        trainer = build_trainer(recipe, prepared, store_folder(recipe, prepared), name, storage)
+        with printing_epochs(storage / name, recipe.train.epochs, METRIC):
+            result = trainer.fit()
         best = max(result.best_checkpoints, key=lambda pair: pair[1][METRIC])
         choose(recipe, Path(best[0].path), best[1], trials=[])
     return recipe.root / WINNER_FILE
@@ -235,12 +237,6 @@ def train_loop(config: dict[str, Any]) -> None:
             if rank == 0:
                 files.save(Path(folder), ranker, worker.head, worker.optimizer, progress)
                 saved = ray.train.Checkpoint.from_directory(folder)
-                print(
-                    f"epoch {progress.epoch}/{train.epochs}: loss {loss_sum:.4f}, "
-                    f"validation nDCG@10 {point[METRIC]:.4f} on {count:.0f} baskets "
-                    f"({point['train_s']:.0f} s training, {point['valid_s']:.0f} s validation)",
-                    flush=True,
-                )
             ray.train.report(point, checkpoint=saved)
 
 

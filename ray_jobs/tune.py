@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.cluster import READER_CPUS, connected
+from ray_jobs.progress import epoch_line
 from ray_jobs.texts import ensure_store, store_folder
 from ray_jobs.train import METRIC, RAY_DIR, WINNER_FILE, build_trainer, choose, run_key
 from ray_jobs.train import run as train_run
@@ -149,10 +150,36 @@ def search(recipe: Recipe, prepared: Prepared) -> Any:
                 name=name,
                 storage_path=str(storage),
                 failure_config=tune.FailureConfig(max_failures=0),
+                callbacks=[_epoch_lines(recipe)],
                 verbose=0,
             ),
         )
     return tuner.fit()
+
+
+def _epoch_lines(recipe: Recipe) -> Any:
+    """A Tune callback that prints each trial's start, epochs and failure."""
+    from ray import tune
+
+    class EpochLines(tune.Callback):
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            place = next(n for n, each in enumerate(trials, start=1) if each is trial)
+            print(
+                f"    {trial} ({place} of {recipe.tune.num_trials}): learning rate "
+                f"{trial.config['learning_rate']:.2e}, batch size {trial.config['batch_size']}",
+                flush=True,
+            )
+
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+        ) -> None:
+            line = epoch_line(result, recipe.train.epochs, METRIC)
+            print(f"    {trial}: {line}", flush=True)
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            print(f"    {trial} failed: {trial.error_file}", flush=True)
+
+    return EpochLines()
 
 
 def trial(

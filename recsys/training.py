@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recsys.batches import event_weights, training_batch
+from recsys.batches import TrainingBatch, event_weights, training_batch
 from recsys.config import Recipe, target_codes
 from recsys.features import PriceScale, item_features, own_items, usual_price
 from recsys.histories import Questions, UserEvents
@@ -90,17 +90,26 @@ class Worker:
         """Random numbers that depend on seed, rank and a key alone: the same after a resume."""
         return np.random.default_rng([self.recipe.seed, self.rank, *key])
 
-    def train_step(self, users: UserEvents, num_steps: int) -> float | None:
-        """One step on some users' histories; None if they hold nothing to learn from."""
-        model, train = self.recipe.model, self.recipe.train
-        rng = self.rng(1, self.step)
-        users = users.before(self.cut_us)
+    def batch(self, users: UserEvents) -> TrainingBatch | None:
+        """The next step's batch of some users' histories; None if it holds nothing to foretell."""
         batch = training_batch(
-            users, max_history=model.max_history, windows_per_user=train.windows_per_user,
-            weights=self.weights, rng=rng,
-        )  # fmt: skip
-        if not len(batch.target_items):
-            return None
+            users.before(self.cut_us),
+            max_history=self.recipe.model.max_history,
+            windows_per_user=self.recipe.train.windows_per_user,
+            weights=self.weights,
+            rng=self.rng(1, self.step),
+        )
+        return batch if len(batch.target_items) else None
+
+    def train_step(self, batch: TrainingBatch, num_steps: int) -> float:
+        """One step; returns the loss.
+
+        Args:
+            batch: see `batch`.
+            num_steps: steps of the whole run, for the schedule.
+        """
+        model, train = self.recipe.model, self.recipe.train
+        rng = self.rng(4, self.step)
         sample, log_expected = self._draw(train.num_negatives, rng)
         real = batch.windows.moments >= 0
         # Targets first: they are the texts most worth a gradient.
@@ -161,15 +170,13 @@ class Worker:
         losses: list[float] = []
         iterator = iter(batches)
         while True:
-            users = next(iterator, None)
-            if users is not None and not _learnable(users.before(self.cut_us)):
-                continue
-            if not agree(users is not None):
+            # A batch of users who wanted nothing is passed over before the workers agree: a step
+            # that one of them left out would leave the others waiting for its gradient.
+            batch = next((b for b in map(self.batch, iterator) if b is not None), None)
+            if not agree(batch is not None):
                 break
-            assert users is not None
-            loss = self.train_step(users, num_steps)
-            if loss is not None:
-                losses.append(loss)
+            assert batch is not None
+            losses.append(self.train_step(batch, num_steps))
         return float(np.mean(losses)) if losses else float("nan")
 
     def scorer(self, stats: ItemStats) -> Scorer:
@@ -292,11 +299,6 @@ def _is_in(values: np.ndarray, rising: np.ndarray) -> np.ndarray:
 def tie_order(num_items: int, seed: int) -> np.ndarray:
     """The order of equal scores, drawn once: no model gains by the catalogue's order."""
     return np.random.default_rng([seed, 3]).permutation(num_items)
-
-
-def _learnable(users: UserEvents) -> bool:
-    """Whether any user has an event at all."""
-    return len(users) > 0
 
 
 def _share(counts: np.ndarray, power: float) -> np.ndarray:

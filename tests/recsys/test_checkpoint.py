@@ -19,9 +19,14 @@ def worker(shop: Shop, **train: object) -> Worker:
     return Worker(recipe, shop.prepared, shop.store, ranker, id_rows)
 
 
-def steps(mine: Worker, shop: Shop, count: int) -> list[float | None]:
+def steps(mine: Worker, shop: Shop, count: int) -> list[float]:
     users = shop.prepared.users(shop.prepared.shards[:1])
-    return [mine.train_step(users, 20) for _ in range(count)]
+    losses = []
+    for _ in range(count):
+        batch = mine.batch(users)
+        assert batch is not None
+        losses.append(mine.train_step(batch, 20))
+    return losses
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
