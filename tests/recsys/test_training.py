@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from tiny import (
+    Shop,
+    day,
+    prepare_here,
+    store_here,
+    tiny_items,
+    tiny_recipe,
+    tiny_shop,
+    user_id,
+    write_log,
+)
+from torch.nn.parallel import DistributedDataParallel
+
+from recsys.config import target_codes
+from recsys.histories import UserEvents
+from recsys.schema import Col
+from recsys.training import Worker, build_ranker, head_examples, tie_order
+
+
+def worker(shop: Shop, rank: int = 0, world: int = 1, **train: object) -> Worker:
+    recipe = shop.recipe.model_copy(update={"train": shop.recipe.train.model_copy(update=train)})
+    ranker, id_rows = build_ranker(recipe, shop.prepared)
+    ranker.items.start_from(shop.store.vectors)
+    return Worker(recipe, shop.prepared, shop.store, ranker, id_rows, rank, world)
+
+
+def chunks(users: UserEvents, size: int) -> Iterator[UserEvents]:
+    for low in range(0, len(users), size):
+        first, last = users.offsets[low], users.offsets[min(low + size, len(users))]
+        yield UserEvents(
+            users.user_ids[low : low + size],
+            users.item_rows[first:last],
+            users.event_codes[first:last],
+            users.timestamps[first:last],
+            users.baskets[first:last],
+            users.offsets[low : low + size + 1] - first,
+        )
+
+
+class TestSteps:
+    def test_the_loss_falls(self, shop: Shop) -> None:
+        mine, users = worker(shop), shop.prepared.users()
+        losses = [mine.train_epoch(chunks(users, 8), 40) for _ in range(5)]
+        assert losses[-1] < losses[0] - 0.1
+        assert mine.step == 5 * -(-len(users) // 8)
+
+    def test_training_ranks_better(self, shop: Shop) -> None:
+        mine, users = worker(shop), shop.prepared.users()
+        codes = target_codes(shop.recipe)
+        _, head = shop.prepared.questions("head", codes)
+        _, valid = shop.prepared.questions("valid", codes)
+        before = mine.validate(valid)[0]
+        for _ in range(4):
+            mine.train_epoch(chunks(users, 8), 40)
+        mine.fit_head(mine.head_examples(head))
+        after, count = mine.validate(valid)
+        assert count == len(valid)
+        assert after > before
+
+    def test_nothing_after_the_head_cut_is_learned_from(self, shop: Shop) -> None:
+        mine, users = worker(shop), shop.prepared.users()
+        late = users.timestamps >= mine.cut_us
+        assert late.any()
+        changed = UserEvents(
+            users.user_ids,
+            np.where(late, 0, users.item_rows).astype(np.int32),
+            users.event_codes,
+            users.timestamps,
+            users.baskets,
+            users.offsets,
+        )
+        ours, theirs = mine.batch(users), mine.batch(changed)
+        assert ours is not None and theirs is not None
+        assert torch.equal(ours.target_items, theirs.target_items)
+        assert torch.equal(ours.windows.item_rows, theirs.windows.item_rows)
+
+    def test_every_text_of_a_batch_is_encoded_once(self, shop: Shop) -> None:
+        mine = worker(shop, fresh_texts_per_step=None)
+        rows: list[np.ndarray] = []
+        hidden = mine._hidden
+        mine._hidden = lambda texts: rows.append(texts) or hidden(texts)  # type: ignore
+        batch = mine.batch(shop.prepared.users())
+        assert batch is not None
+        mine.train_step(batch, 10)
+        encoded = np.concatenate(rows)
+        assert len(encoded) == len(np.unique(encoded))
+        # All 40 items are drawn as candidates; their texts are all different.
+        assert set(encoded.tolist()) == set(range(shop.prepared.catalogue.num_texts))
+
+    def test_a_budget_bounds_what_is_encoded(self, shop: Shop) -> None:
+        mine = worker(shop, fresh_texts_per_step=5)
+        batch = mine.batch(shop.prepared.users())
+        assert batch is not None
+        mine.train_step(batch, 10)
+        ages = mine.cache.age(np.arange(shop.prepared.catalogue.num_texts), 1)
+        before = torch.from_numpy(np.array(shop.store.vectors))
+        changed = (mine.cache.vectors != before).any(dim=1)
+        assert int(changed.sum()) == 5
+        assert (ages <= 1).all()
+
+    def test_a_frozen_language_model_stays_as_it_is(self, tmp_path: Path) -> None:
+        frozen = tiny_shop(tmp_path, model={"tuning": "frozen", "dim": 16, "num_heads": 2})
+        mine = worker(frozen)
+        before = {k: v.clone() for k, v in mine.ranker.language.state_dict().items()}
+        mine.train_epoch(chunks(frozen.prepared.users(), 16), 10)
+        after = mine.ranker.language.state_dict()
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+    def test_two_runs_give_the_same_weights(self, shop: Shop) -> None:
+        users = shop.prepared.users()
+
+        def weights() -> dict[str, torch.Tensor]:
+            mine = worker(shop)
+            mine.train_epoch(chunks(users, 16), 10)
+            return mine.ranker.state_dict()
+
+        first, second = weights(), weights()
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class TestBatchesWithoutTargets:
+    def test_users_who_only_look_give_no_batch(self, shop: Shop) -> None:
+        users = shop.prepared.users()
+        assert worker(shop).batch(_lookers(users)) is None
+
+    def test_nobody_gives_no_batch(self, shop: Shop) -> None:
+        nobody = next(chunks(shop.prepared.users(), 1)).before(0)
+        assert len(nobody) == 0
+        assert worker(shop).batch(nobody) is None
+
+    def test_they_are_passed_over(self, shop: Shop) -> None:
+        mine, users = worker(shop), shop.prepared.users()
+        asked: list[bool] = []
+
+        def agree(more: bool) -> bool:
+            asked.append(more)
+            return more
+
+        mine.train_epoch([_lookers(users), users, _lookers(users)], 10, agree)
+        assert (mine.step, asked) == (1, [True, False])
+
+    def test_a_worker_stops_when_another_has_no_more(self, shop: Shop) -> None:
+        mine, users = worker(shop), shop.prepared.users()
+        mine.train_epoch(chunks(users, 8), 10, lambda more: more and mine.step < 2)
+        assert mine.step == 2
+
+
+def _lookers(users: UserEvents) -> UserEvents:
+    """The same users, who never buy."""
+    codes = np.zeros_like(users.event_codes)
+    return UserEvents(
+        users.user_ids, users.item_rows, codes, users.timestamps, users.baskets, users.offsets
+    )
+
+
+class TestHead:
+    def test_workers_that_share_the_questions_find_the_same_head(self, shop: Shop) -> None:
+        """Loss and gradient are summed over workers: two halves are as good as the whole."""
+        codes = target_codes(shop.recipe)
+        _, questions = shop.prepared.questions("head", codes)
+        alone = worker(shop)
+        expected = alone.fit_head(alone.head_examples(questions))
+
+        pair = [worker(shop, rank, 2) for rank in range(2)]
+        half = len(questions) // 2
+        parts = [
+            pair[0].head_examples(questions[:half]),
+            pair[1].head_examples(questions[half:]),
+        ]
+        found = _in_step([each.fit_head for each in pair], parts)
+        # Sums in another order lead L-BFGS along a slightly different path.
+        assert found == pytest.approx([expected, expected], rel=0.01)
+        assert found[0] == found[1]
+        for name, value in pair[0].head.state_dict().items():
+            torch.testing.assert_close(pair[1].head.state_dict()[name], value, rtol=0, atol=0)
+
+    def test_examples_count_every_relevant_item_once(self, shop: Shop) -> None:
+        codes = target_codes(shop.recipe)
+        _, questions = shop.prepared.questions("head", codes)
+        mine = worker(shop)
+        scorer = mine.scorer(shop.prepared.stats("head"))
+        sample = np.arange(scorer.num_items)
+        zeros = np.zeros(len(sample), dtype=np.float32)
+        examples = head_examples(scorer, questions, sample, zeros)
+        inside = int(examples.own_relevant.sum())
+        assert inside + len(examples.pos_item) == len(questions.relevant)
+        counted = examples.sample_left_out.sum(dim=1).numpy()
+        own = np.bincount(examples.own_query.numpy(), minlength=len(questions))
+        outside = np.bincount(examples.pos_query.numpy(), minlength=len(questions))
+        assert (counted == own + outside).all()
+
+
+def _in_step(fits: list[Any], parts: list[Any]) -> list[float]:
+    """Run both fits in threads whose `reduce` adds up what both hand in."""
+    barrier, handed = threading.Barrier(2), [torch.zeros(0), torch.zeros(0)]
+    results = [0.0, 0.0]
+
+    def run(rank: int) -> None:
+        def reduce(value: torch.Tensor) -> None:
+            handed[rank] = value.clone()
+            barrier.wait(60)
+            total = handed[0] + handed[1]
+            barrier.wait(60)
+            value.copy_(total)
+
+        results[rank] = fits[rank](parts[rank], reduce)
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_ties_are_broken_by_a_seeded_permutation() -> None:
+    assert sorted(tie_order(50, 7)) == list(range(50))
+    assert (tie_order(50, 7) == tie_order(50, 7)).all()
+    assert (tie_order(50, 7) != tie_order(50, 8)).any()
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A log where most users only look, so that workers get batches without a single target."""
+    folder = tmp_path_factory.mktemp("uneven")
+    rng = np.random.default_rng(1)
+    rows = []
+    for number in range(80):
+        for visit in range(0, 88, 4):
+            kind = "purchase" if number % 10 == 0 else "view"
+            moment = day(visit) + dt.timedelta(hours=number % 5)
+            item = int(rng.integers(40))
+            rows.append((user_id(number), f"item-{item:04d}", kind, moment, None))
+    names = [Col.user, Col.item, Col.event_type, Col.timestamp, Col.session]
+    schema = dict.fromkeys(names, pl.String) | {Col.timestamp: pl.Datetime("us", "UTC")}
+    events = pl.DataFrame(rows, schema=schema, orient="row")
+    write_log(folder / "log", events, tiny_items())
+    recipe = tiny_recipe(folder)
+    prepared = prepare_here(recipe)
+    return Shop(recipe, prepared, store_here(recipe, prepared))
+
+
+def test_two_processes_end_together_on_uneven_data(uneven: Shop, tmp_path: Path) -> None:
+    """DDP would wait for ever if one of them left a step out."""
+    mp.spawn(_distributed, args=(uneven, str(tmp_path / "meet"), str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first["step"] == second["step"] > 0
+    for name, value in first["weights"].items():
+        torch.testing.assert_close(second["weights"][name], value, msg=name)
+
+
+def _distributed(rank: int, shop: Shop, meet: str, out: str) -> None:
+    torch.set_num_threads(1)
+    timeout = dt.timedelta(seconds=60)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{meet}", rank=rank, world_size=2, timeout=timeout
+    )
+    mine = worker(shop, rank, 2)
+    mine.wrapped = DistributedDataParallel(mine.ranker)
+
+    def agree(more: bool) -> bool:
+        votes = torch.tensor(float(more))
+        dist.all_reduce(votes)
+        return float(votes) == 2
+
+    users = shop.prepared.users(shop.prepared.shards[rank::2])
+    for _ in range(2):
+        mine.train_epoch(chunks(users, 3), 20, agree)
+    weights = {name: p.detach() for name, p in mine.ranker.named_parameters() if p.requires_grad}
+    torch.save({"step": mine.step, "weights": weights}, f"{out}/{rank}.pt")
+    dist.destroy_process_group()
