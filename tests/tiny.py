@@ -173,8 +173,9 @@ def _no_cluster(_: object) -> Iterator[None]:
     yield
 
 
-def prepare_here(recipe: Recipe) -> Prepared:
-    """`prepare` without a cluster: its own tasks, one after another in this process."""
+@contextmanager
+def prepared_in_process() -> Iterator[None]:
+    """Let `prepare` run without a cluster: its own tasks, one after another in this process."""
 
     def each(rows: list[dict[str, Any]], task: Any) -> list[dict[str, Any]]:
         return [task({"order": order, **row}) for order, row in enumerate(rows)]
@@ -184,12 +185,18 @@ def prepare_here(recipe: Recipe) -> Prepared:
         patch.object(prepare, "connected", _no_cluster),
         patch.object(prepare, "_each", each),
     ):
+        yield
+
+
+def prepare_here(recipe: Recipe) -> Prepared:
+    """`prepare` without a cluster."""
+    with prepared_in_process():
         prepare.run(recipe)
     return Prepared.open(recipe.root)
 
 
 def store_here(recipe: Recipe, prepared: Prepared) -> TextStore:
-    """The text store without a cluster, see `prepare_here`."""
+    """The text store without a cluster, see `prepared_in_process`."""
 
     def run(_: Recipe, task: Any, num_texts: int) -> None:
         task.load()
