@@ -1,14 +1,13 @@
-"""`prepare` as a submitted job: a cluster of two nodes, token authentication, nothing left behind.
+"""The jobs, submitted to a cluster of two nodes: token authentication, nothing left behind.
 
-The cluster lives in a process of its own (this file, run as a script): its environment, token and
-folder are then nobody else's. The head has no CPU to lend, so each of the job's tasks has to run on
-the second node.
+The cluster lives in a process of its own (`two_nodes.py`): its environment, token and folder are
+then nobody else's. The head has no CPU to lend, so all that asks for one has to run on the second
+node.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import json
 import os
 import secrets
@@ -25,31 +24,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import yaml
+from tiny import tiny_events, tiny_log, tiny_recipe_file
+
+from recsys.bundle import Bundle
+from recsys.registry import Registry
 
 ROOT = Path(__file__).parents[2]
-NUM_USERS, NUM_ITEMS, NUM_DAYS = 12, 6, 60
-FIRST_DAY = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
-
-
-def host() -> None:
-    """Run two nodes until standard input ends; print their addresses as one line of JSON."""
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": True, "dashboard_host": "127.0.0.1"},
-    )
-    try:
-        cluster.add_node(num_cpus=2)
-        cluster.wait_for_nodes()
-        print(json.dumps({"dashboard": f"http://{cluster.webui_url}"}), flush=True)
-        sys.stdin.read()
-    finally:
-        cluster.shutdown()
 
 
 @dataclass(frozen=True)
@@ -69,7 +50,7 @@ class TwoNodes:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=300,
         )
 
     def shut_down(self) -> None:
@@ -111,7 +92,7 @@ def two_nodes() -> Iterator[TwoNodes]:
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     process = subprocess.Popen(
-        [sys.executable, __file__],
+        [sys.executable, str(Path(__file__).with_name("two_nodes.py"))],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.PIPE,
@@ -131,72 +112,36 @@ def two_nodes() -> Iterator[TwoNodes]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    """A recipe over a log in which each user buys one item on each day."""
-    days = [FIRST_DAY + dt.timedelta(days=day) for day in range(NUM_DAYS)]
-    rows = [
-        (f"u{user}", f"i{(user + day) % NUM_ITEMS}", days[day] + dt.timedelta(minutes=user))
-        for user in range(NUM_USERS)
-        for day in range(NUM_DAYS)
-    ]
-    users, items, times = zip(*rows, strict=True)
-    for part, name in ((slice(0, None, 2), "even"), (slice(1, None, 2), "odd")):
-        events = {
-            "user_id": users[part],
-            "item_id": items[part],
-            "event_type": ["purchase"] * len(users[part]),
-            "timestamp": pa.array(times[part], pa.timestamp("us", tz="UTC")),
-        }
-        (tmp_path / "log" / "events").mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(events), tmp_path / "log" / "events" / f"{name}.parquet")
-    numbers = range(NUM_ITEMS)
-    catalogue = {
-        "item_id": [f"i{number}" for number in numbers],
-        "title": [f"soup number {number}" for number in numbers],
-    }
-    pq.write_table(pa.table(catalogue), tmp_path / "log" / "items.parquet")
-    path = tmp_path / "tiny.yaml"
-    cuts = {"head": days[20], "valid": days[35], "test": days[50]}
-    content = {
-        "name": "tiny",
-        "run_dir": str(tmp_path / "run"),
-        "data": {"source": str(tmp_path / "log"), "cuts": cuts, "num_buckets": 2},
-    }
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
 @pytest.mark.ray
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by /proc")
-def test_prepare_runs_as_a_job_on_two_nodes(
-    two_nodes: TwoNodes, recipe: Path, tmp_path: Path
-) -> None:
+def test_the_whole_way_runs_as_a_job_on_two_nodes(two_nodes: TwoNodes, tmp_path: Path) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{two_nodes.dashboard}/api/jobs/", timeout=10)
     assert refused.value.code == 401, "a client without the token must be turned away"
 
+    tiny_log(tmp_path / "log")
+    recipe = tiny_recipe_file(
+        tmp_path, train={"epochs": 1, "num_workers": 2}, tune={"num_trials": 1},
+        ray={"address": "auto", "num_cpus": None},
+    )  # fmt: skip
     look = "import ray; ray.init(); print('nodes:', sum(n['Alive'] for n in ray.nodes()))"
-    prepare = ["-m", "ray_jobs.prepare", "--config", str(recipe), "--set", "ray.address=auto"]
-    lines = [shlex.join([sys.executable, *part]) for part in (["-c", look], prepare)]
+    pipeline = ["-m", "ray_jobs.pipeline", "--config", str(recipe)]
+    lines = [shlex.join([sys.executable, *part]) for part in (["-c", look], pipeline)]
     job = two_nodes.submit("bash", "-c", " && ".join(lines))
     assert job.returncode == 0, job.stdout + job.stderr
     assert "nodes: 2" in job.stdout
+    assert "[5/5] promote" in job.stdout
     assert "succeeded" in job.stdout
 
-    prepared = tmp_path / "run" / "prepared"
-    counts = json.loads((prepared / "prepare.json").read_text())["counts"]
-    assert counts["rows"] == counts["events"] == NUM_USERS * NUM_DAYS
-    assert (counts["users"], counts["items"]) == (NUM_USERS, NUM_ITEMS)
-    histories = [pq.read_table(path) for path in sorted((prepared / "histories").glob("*.parquet"))]
-    assert sum(table.num_rows for table in histories) == NUM_USERS
+    run = tmp_path / "run"
+    counts = json.loads((run / "prepared" / "prepare.json").read_text())["counts"]
+    assert counts["rows"] == counts["events"] == tiny_events().height
+    report = json.loads((run / "report.json").read_text())
+    assert report["num_questions"] == counts["test_baskets"]
+    assert Registry(tmp_path / "registry").champion() == Bundle.open(run / "bundle").version
 
     two_nodes.shut_down()
     deadline = time.monotonic() + 20
     while (left := processes_of(two_nodes.home)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []
-
-
-if __name__ == "__main__":
-    host()
