@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import re
 import shutil
@@ -19,9 +20,12 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from bundles import item_id, make_recipe
+from bundles import SOLD_OUT, item_id, make_recipe
 
 from recsys.bundle import Bundle
+from recsys.histories import US_PER_DAY, Histories
+from recsys.recommender import load_scorer
+from recsys.schema import EVENT_CODE
 from serve.environment import MARK
 
 pytestmark = [pytest.mark.serve, pytest.mark.ray]
@@ -151,6 +155,34 @@ def test_health_model_and_docs(running: Running, bundle: Path) -> None:
     assert health == {"status": "ok", "model_version": version_of(bundle)}
     assert running.model()["num_items"] == 300
     assert httpx.get(f"{running.url}/docs").status_code == 200
+
+
+def test_offline_scores_are_the_scores_over_http(running: Running, bundle: Path) -> None:
+    """The golden test: one function scores in the evaluation and behind the proxy."""
+    clock = time.time_ns() // 1000
+    days_ago, rows = (40, 12, 12, 3), (3, 40, 41, 3)
+    times = [clock - days * US_PER_DAY for days in days_ago]
+    history = Histories.of(rows, [EVENT_CODE["purchase"]] * 4, times, clock)
+    scores = load_scorer(Bundle.open(bundle)).scores(history)[0]
+    session = [
+        {
+            "item_id": item_id(row),
+            "event_type": "purchase",
+            "timestamp": dt.datetime.fromtimestamp(moment / 1e6, dt.UTC).isoformat(),
+        }
+        for row, moment in zip(rows, times, strict=True)
+    ]
+    answer = running.post("/recommend", {"history": session, "k": 50})
+    expected = {item_id(row): float(score) for row, score in enumerate(scores)}
+    found = {item["item_id"]: item["score"] for item in answer["items"]}
+    # The service's clock is a moment ahead of ours.
+    assert found == pytest.approx({name: expected[name] for name in found}, abs=1e-4)
+    best = sorted((score for name, score in expected.items() if name != SOLD_OUT), reverse=True)
+    assert [item["score"] for item in answer["items"]] == pytest.approx(best[:50], abs=1e-4)
+    candidates = [item_id(row) for row in range(0, 300, 11)]
+    ranked = running.post("/rank", {"history": session, "candidates": candidates})
+    for item in ranked["items"]:
+        assert item["score"] == pytest.approx(expected[item["item_id"]], abs=1e-4)
 
 
 def test_an_event_changes_the_next_answer(running: Running) -> None:
