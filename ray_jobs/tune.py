@@ -10,7 +10,13 @@ again under the same recipe. The winner's own checkpoint goes on to `embed`.
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from ray_jobs.cluster import READER_CPUS, connected
@@ -43,7 +49,8 @@ def run(recipe: Recipe) -> Path:
     prepared = Prepared.open(recipe.root)
     with connected(recipe.ray):
         ensure_store(recipe, prepared)
-        results = search(recipe, prepared)
+        with _saved_when_interrupted():
+            results = search(recipe, prepared)
         trials = trial_table(results)
         finished = [trial for trial in trials if trial[METRIC] is not None]
         if not finished:
@@ -60,6 +67,34 @@ def run(recipe: Recipe) -> Path:
             checkpoint, metrics = best_checkpoint(Path(best["path"]))
             choose(chosen, checkpoint, metrics, trials)
     return recipe.root / WINNER_FILE
+
+
+@contextmanager
+def _saved_when_interrupted() -> Iterator[None]:
+    """Let Ctrl-C save the search's state, and then interrupt.
+
+    By itself Tune catches the signal and comes back as if the search were over. It leaves SIGINT
+    alone if told so, and answers SIGUSR1 in the same way: the first Ctrl-C is handed on as that.
+    """
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    came = threading.Event()
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        save = signal.getsignal(signal.SIGUSR1)
+        if came.is_set() or not callable(save):
+            raise KeyboardInterrupt
+        came.set()
+        save(number, frame)
+
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGUSR1)]
+    signal.signal(signal.SIGINT, hand_on)
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    if came.is_set():
+        raise KeyboardInterrupt
 
 
 def with_trial(recipe: Recipe, trial: dict[str, Any]) -> Recipe:

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from tiny import tiny_log, tiny_recipe
+from tiny import prepare_here, tiny_log, tiny_recipe, tiny_recipe_file
 
 from ray_jobs import prepare, train, tune
 from ray_jobs.cluster import connected
-from recsys.config import Recipe
+from recsys.config import Recipe, load_recipe
 from recsys.errors import RecipeError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -40,35 +48,104 @@ def _recipe(factory: pytest.TempPathFactory, workers: int, most: int | None) -> 
     return tiny_recipe(folder, train={"num_workers": workers}, tune={"max_concurrent": most})
 
 
-@pytest.mark.ray
-def test_search_ends_with_a_table_and_gives_the_cpus_back(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
+    """A finished search, its cluster still up."""
     folder = tmp_path_factory.mktemp("tune")
     tiny_log(folder / "log")
-    recipe = tiny_recipe(folder, train={"epochs": 2}, tune={"num_trials": 2})
+    rates = {"low": 1e-5, "high": 0.1}
+    recipe = tiny_recipe(
+        folder, train={"epochs": 3}, tune={"num_trials": 4, "learning_rate": rates}
+    )
     with connected(recipe.ray):
-        import ray
-
         prepare.run(recipe)
         tune.run(recipe)
-        # Trials that ASHA stopped have leaked their workers in older releases (ray#54305).
-        total = ray.cluster_resources()["CPU"]
-        deadline = time.monotonic() + 60
-        while ray.available_resources().get("CPU", 0) < total and time.monotonic() < deadline:
-            time.sleep(0.5)
-        assert ray.available_resources().get("CPU", 0) == total
-        data = json.loads((recipe.root / train.WINNER_FILE).read_text())
-        trials = data["trials"]
-        assert len(trials) == 2
-        assert all(trial["error"] is None for trial in trials)
-        low, high = recipe.tune.learning_rate.low, recipe.tune.learning_rate.high
-        assert all(low <= trial["learning_rate"] <= high for trial in trials)
-        assert all(trial["batch_size"] in recipe.tune.batch_size for trial in trials)
-        scores = [trial[train.METRIC] for trial in trials]
-        assert scores == sorted(scores, reverse=True)
-        assert data["recipe"]["train"]["learning_rate"] == trials[0]["learning_rate"]
-        assert data["metrics"][train.METRIC] == scores[0]
-        before = (recipe.root / train.WINNER_FILE).read_bytes()
-        tune.run(recipe)  # resumes: nothing is left to do
-        assert (recipe.root / train.WINNER_FILE).read_bytes() == before
+        yield recipe
+
+
+def _winner(recipe: Recipe) -> dict[str, Any]:
+    return dict(json.loads((recipe.root / train.WINNER_FILE).read_text()))
+
+
+@pytest.mark.ray
+def test_the_search_ends_with_a_table_of_trials(searched: Recipe) -> None:
+    data = _winner(searched)
+    trials = data["trials"]
+    assert len(trials) == 4
+    assert all(trial["error"] is None for trial in trials)
+    low, high = searched.tune.learning_rate.low, searched.tune.learning_rate.high
+    assert all(low <= trial["learning_rate"] <= high for trial in trials)
+    assert all(trial["batch_size"] in searched.tune.batch_size for trial in trials)
+    assert len({trial["learning_rate"] for trial in trials}) == 4
+    scores = [trial[train.METRIC] for trial in trials]
+    assert scores == sorted(scores, reverse=True)
+    assert data["recipe"]["train"]["learning_rate"] == trials[0]["learning_rate"]
+    assert data["metrics"][train.METRIC] == scores[0]
+    table = tune.report(searched)
+    assert len(table) == 5
+    assert "<- winner" in table[1]
+
+
+@pytest.mark.ray
+def test_a_trial_that_lags_is_stopped_after_its_epoch(searched: Recipe) -> None:
+    """ASHA sees every epoch: a trial below the median of those before it ends there and then."""
+    trials = _winner(searched)["trials"]
+    epochs = [trial["epochs"] for trial in trials]
+    assert trials[0]["epochs"] == searched.train.epochs
+    assert min(epochs) == searched.tune.grace_epochs
+    for trial in trials:
+        if trial["epochs"] < searched.train.epochs:
+            better = [other for other in trials if other[train.METRIC] > trial[train.METRIC]]
+            assert better, "the best trial was stopped"
+            assert "(stopped early)" in "\n".join(tune.report(searched))
+
+
+@pytest.mark.ray
+def test_the_cluster_gets_its_cpus_back(searched: Recipe) -> None:
+    """Trials that ASHA stopped have leaked their workers in older releases (ray#54305)."""
+    import ray
+
+    total = ray.cluster_resources()["CPU"]
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("CPU", 0) < total and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert ray.available_resources().get("CPU", 0) == total
+
+
+@pytest.mark.ray
+def test_a_finished_search_is_not_run_again(searched: Recipe) -> None:
+    before = (searched.root / train.WINNER_FILE).read_bytes()
+    tune.run(searched)
+    assert (searched.root / train.WINNER_FILE).read_bytes() == before
+
+
+@pytest.mark.ray
+@pytest.mark.chaos
+def test_an_interrupted_search_goes_on(tmp_path: Path) -> None:
+    """Ctrl-C in the second trial; the same command then keeps the first."""
+    tiny_log(tmp_path / "log")
+    config = tiny_recipe_file(tmp_path, train={"epochs": 2}, tune={"num_trials": 2})
+    prepare_here(load_recipe(config))
+    command = [sys.executable, "-m", "ray_jobs.tune", "--config", str(config)]
+    first = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert first.stdout is not None
+    seen = []
+    for line in first.stdout:
+        seen.append(line)
+        if "(2 of 2)" in line:
+            break
+    first.send_signal(signal.SIGINT)
+    _, error = first.communicate(timeout=120)
+    assert first.returncode == 130, "".join(seen) + error
+    assert "run the same command to go on" in error
+    (done,) = [line.split(":")[0].strip() for line in seen if "epoch 2/2" in line]
+
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert f"{done} (" not in second.stdout, f"{done} was run again"
+    trials = _winner(load_recipe(config))["trials"]
+    assert done in {trial["trial"] for trial in trials}
+    assert len(trials) == 2
+    assert all(trial["epochs"] == 2 and trial["error"] is None for trial in trials)
