@@ -75,7 +75,7 @@ def _private_folder() -> Iterator[Path]:
     try:
         yield folder
     except BaseException as error:
-        if cause_of(error):
+        if cause_of(error) or isinstance(error, KeyboardInterrupt):
             shutil.rmtree(folder, ignore_errors=True)
         else:
             print(f"Ray's logs of this run: {folder}/ray/session_latest/logs", file=sys.stderr)

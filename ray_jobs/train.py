@@ -55,7 +55,10 @@ def run(recipe: Recipe) -> Path:
         name, storage = f"train-{run_key(recipe, prepared)}", recipe.root / RAY_DIR
         trainer = build_trainer(recipe, prepared, store_folder(recipe, prepared), name, storage)
         with printing_epochs(storage / name, recipe.train.epochs, METRIC):
-            result = trainer.fit()
+            try:
+                result = trainer.fit()
+            except SystemExit:  # so Train answers Ctrl-C
+                raise KeyboardInterrupt from None
         best = max(result.best_checkpoints, key=lambda pair: pair[1][METRIC])
         choose(recipe, Path(best[0].path), best[1], trials=[])
     return recipe.root / WINNER_FILE
