@@ -57,7 +57,7 @@ def connected(cluster: RayCluster) -> Iterator[None]:
             (temporary / "ray" / "ray_current_cluster").write_text(
                 ray.get_runtime_context().gcs_address
             )
-        quiet_data()
+        _quiet_data()
         yield
 
 
@@ -86,10 +86,9 @@ def _private_folder() -> Iterator[Path]:
         del os.environ["RAY_TMPDIR"]
 
 
-def quiet_data() -> None:
-    """Keep Ray Data to errors and its progress bar."""
+def _quiet_data() -> None:
+    """Keep Ray Data to its progress bar, and let our errors come out of its tasks as they are."""
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.log_internal_stack_trace_to_stdout = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    ray.data.DataContext.get_current().raise_original_map_exception = True

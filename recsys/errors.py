@@ -58,13 +58,20 @@ def _rebuild(cls: type[RaycommendError], problem: str, kw: dict[str, object]) ->
 
 
 def cause_of(error: BaseException | None) -> RaycommendError | None:
-    """The error of ours behind another: Ray wraps what its tasks raise, more than once."""
+    """The error of ours behind another: Ray wraps what its tasks raise, more than once.
+
+    A wrapper may pass for the type of what it wraps, with a stack trace as its text: what it holds
+    (`cause`; of a training run, `worker_failures`) goes first.
+    """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, RaycommendError):
+        held = getattr(error, "cause", None)
+        if held is None and isinstance(error, RaycommendError):
             return error
-        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+        failures = getattr(error, "worker_failures", None) or {}
+        held = held or next(iter(failures.values()), None)
+        error = held or error.__cause__ or error.__context__
     return None
 
 

@@ -4,7 +4,14 @@ import pickle
 
 import pytest
 
-from recsys.errors import BundleError, DataError, GateRefused, RaycommendError, RecipeError
+from recsys.errors import (
+    BundleError,
+    DataError,
+    GateRefused,
+    RaycommendError,
+    RecipeError,
+    cause_of,
+)
 
 
 def test_the_message_says_where_what_and_how_to_mend_it() -> None:
@@ -31,3 +38,35 @@ def test_it_crosses_a_process_boundary_with_its_fields(kind: type[RaycommendErro
     assert str(again) == str(error)
     assert vars(again) == vars(error)
     assert again.exit_code == error.exit_code != 0
+
+
+class _Posing(DataError):
+    """As Ray's error of a task: of our type, with a stack trace as its text, the real one inside."""
+
+    def __init__(self, cause: Exception) -> None:
+        Exception.__init__(self, "Traceback ...")
+        self.cause = cause
+
+
+class _OfTraining(Exception):
+    def __init__(self, worker_failures: dict[int, Exception]) -> None:
+        super().__init__("training failed")
+        self.worker_failures = worker_failures
+
+
+def test_our_error_is_found_behind_others() -> None:
+    ours = DataError("wrong", mend="correct it")
+    chained = RuntimeError("task failed")
+    chained.__cause__ = ours
+    implied = RuntimeError("while that")
+    implied.__context__ = chained
+    for error in (ours, chained, implied, _Posing(ours), _OfTraining({1: _Posing(ours)})):
+        assert cause_of(error) is ours
+
+
+def test_of_other_errors_there_is_none() -> None:
+    circle = RuntimeError("a")
+    circle.__context__ = RuntimeError("b")
+    circle.__context__.__context__ = circle
+    for error in (None, ValueError("x"), circle, _OfTraining({}), _OfTraining({0: ValueError()})):
+        assert cause_of(error) is None
