@@ -41,7 +41,7 @@ def test_it_crosses_a_process_boundary_with_its_fields(kind: type[RaycommendErro
 
 
 class _Posing(DataError):
-    """As Ray's error of a task: of our type, with a stack trace as its text, the real one inside."""
+    """As Ray's error of a task: our type, a stack trace as its text, the real one inside."""
 
     def __init__(self, cause: Exception) -> None:
         Exception.__init__(self, "Traceback ...")
