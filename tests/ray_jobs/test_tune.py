@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import prepare_here, tiny_log, tiny_recipe, tiny_recipe_file
+from tiny import prepare_here, tiny_log, tiny_recipe, tiny_recipe_file, tiny_settings
 
 from ray_jobs import prepare, train, tune
 from ray_jobs.cluster import connected
@@ -53,9 +53,14 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
     """A finished search, its cluster still up."""
     folder = tmp_path_factory.mktemp("tune")
     tiny_log(folder / "log")
-    rates = {"low": 1e-5, "high": 0.1}
+    # Without the views, which give the purchases away, trials differ; by this seed the first leads
+    # after its first epoch, by .017 of nDCG@10.
     recipe = tiny_recipe(
-        folder, train={"epochs": 3}, tune={"num_trials": 4, "learning_rate": rates}
+        folder,
+        seed=12,
+        data=tiny_settings(folder)["data"] | {"event_types": {"view": None}},
+        train={"epochs": 3},
+        tune={"num_trials": 3, "learning_rate": {"low": 1e-5, "high": 3}},
     )
     with connected(recipe.ray):
         prepare.run(recipe)
@@ -71,18 +76,18 @@ def _winner(recipe: Recipe) -> dict[str, Any]:
 def test_the_search_ends_with_a_table_of_trials(searched: Recipe) -> None:
     data = _winner(searched)
     trials = data["trials"]
-    assert len(trials) == 4
+    assert len(trials) == 3
     assert all(trial["error"] is None for trial in trials)
     low, high = searched.tune.learning_rate.low, searched.tune.learning_rate.high
     assert all(low <= trial["learning_rate"] <= high for trial in trials)
     assert all(trial["batch_size"] in searched.tune.batch_size for trial in trials)
-    assert len({trial["learning_rate"] for trial in trials}) == 4
+    assert len({trial["learning_rate"] for trial in trials}) == 3
     scores = [trial[train.METRIC] for trial in trials]
     assert scores == sorted(scores, reverse=True)
     assert data["recipe"]["train"]["learning_rate"] == trials[0]["learning_rate"]
     assert data["metrics"][train.METRIC] == scores[0]
     table = tune.report(searched)
-    assert len(table) == 5
+    assert len(table) == 4
     assert "<- winner" in table[1]
 
 
