@@ -77,6 +77,7 @@ def assemble(
         facts={
             "data_fingerprint": prepared.summary["data_fingerprint"],
             "catalogue_fingerprint": prepared.summary["catalogue_fingerprint"],
+            "key_check": prepared.summary["key_check"],
             "text_dim": ranker.language.dim,
             "price_scale": [scale.mean, scale.deviation],
             "trained_epochs": progress.epoch,

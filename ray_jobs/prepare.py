@@ -46,7 +46,7 @@ from recsys.prepared import (
     count_items,
     cut_us,
 )
-from recsys.privacy import load_key, pseudonymise
+from recsys.privacy import key_check, load_key, pseudonymise
 from recsys.schema import EVENTS, Col
 
 FORMAT = 1
@@ -83,7 +83,7 @@ def run(recipe: Recipe) -> Path:
         read = _each([{"number": n, **asdict(part)} for n, part in enumerate(parts)], split)
         build = _Build(recipe, out, max(row["latest_us"] for row in read) + 1)
         built = _each([{"bucket": b} for b in range(recipe.data.num_buckets)], build)
-        _finish(recipe, out, catalogue, read, built)
+        _finish(recipe, out, catalogue, read, built, key_check(key))
     return recipe.root / PREPARED
 
 
@@ -204,7 +204,7 @@ class _Build:
             asked = ask(users, start=cuts[start] or 0, end=cuts[end], target_codes=codes)
             result[f"{window}_baskets"] = len(asked)
         learned = ask(users.before(cuts["head"] or 0), start=0, end=None, target_codes=codes)
-        result["learnable"] = int((learned.histories.lengths > 0).sum())
+        result["learnable"] = int((learned.stops > learned.starts).sum())
         result |= {
             "users": len(users),
             "events": once.height,
@@ -220,6 +220,7 @@ def _finish(
     catalogue: Catalogue,
     read: list[dict[str, Any]],
     built: list[dict[str, Any]],
+    check: str,
 ) -> None:
     """Gather the tasks' results, refuse a log nothing can be learned from, write the summary."""
     import shutil
@@ -271,6 +272,7 @@ def _finish(
         "recipe_hash": recipe.fingerprint(),
         "data_fingerprint": digest.hexdigest()[:16],
         "catalogue_fingerprint": catalogue.fingerprint,
+        "key_check": check,
         "language_model": fingerprint(locate(recipe.model.language_model)),
         "cuts_us": cuts | {"end": int(end.timestamp() * 1e6) if end else None},
         "counts": counts,

@@ -86,7 +86,7 @@ def write_bundle(
             **facts,
             "files": hashes,
         }
-        write_json(out / BUNDLE, meta | {SEAL: _seal(meta)})
+        write_json(out / BUNDLE, meta | {SEAL: seal(meta)})
     return Bundle.open(target, verify=False)
 
 
@@ -125,7 +125,7 @@ class Bundle:
                 f"this release reads bundles of format {FORMAT}", where=path, field="format",
                 value=found, mend="write the bundle again with this release",
             )  # fmt: skip
-        if meta.pop(SEAL, None) != _seal(meta):
+        if meta.pop(SEAL, None) != seal(meta):
             raise BundleError(
                 "the content is not what was written (the seal does not fit)", where=path,
                 mend="restore it from a copy, or write the bundle again",
@@ -145,6 +145,18 @@ class Bundle:
     def version(self) -> str:
         """Name and content hash."""
         return str(self.meta["version"])
+
+    def must_be(self, version: str) -> None:
+        """Refuse to be taken for another version.
+
+        Raises:
+            BundleError: the folder holds another bundle than the one that was asked for.
+        """
+        if self.version != version:
+            raise BundleError(
+                f"the folder holds {self.version} now", where=self.folder, value=version,
+                mend="serve the version that lies there, or one of the registry",
+            )  # fmt: skip
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -178,9 +190,9 @@ class Bundle:
     def note_metrics(self, metrics: dict[str, float]) -> None:
         """Add evaluation results to `bundle.json`; the model itself stays as it is."""
         self.meta["metrics"] = metrics
-        write_json(self.folder / BUNDLE, self.meta | {SEAL: _seal(self.meta)})
+        write_json(self.folder / BUNDLE, self.meta | {SEAL: seal(self.meta)})
 
 
-def _seal(meta: dict[str, Any]) -> str:
+def seal(meta: dict[str, Any]) -> str:
     """SHA-256 over all of `bundle.json` but the seal."""
     return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from recsys.language_model import tokenize
-from recsys.schema import ITEMS, Col
+from recsys.schema import CONTROL_CHARS, ITEMS, MAX_ID_CHARS, Col
 
 ITEMS_FILE, TEXTS_FILE = "items.parquet", "texts.parquet"
 
@@ -44,12 +44,18 @@ def texts_of(items: pl.DataFrame, order: Sequence[str]) -> pl.Series:
 def check_items(items: pl.DataFrame, order: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Items that can be used, with their text, and those that cannot, with the reason.
 
-    Reasons: `null_item_id`, `duplicate_item_id` (all but the first row of an id), `no_text`.
+    Reasons: `null_item_id`, `unfit_item_id` (one that no request to the service could name),
+    `duplicate_item_id` (all but the first row of an id), `no_text`.
     """
     texts = items.with_columns(texts_of(items, order).fill_null(""))
     reason = (
         pl.when(pl.col(Col.item).is_null() | (pl.col(Col.item) == ""))
         .then(pl.lit("null_item_id"))
+        .when(
+            (pl.col(Col.item).str.len_chars() > MAX_ID_CHARS)
+            | pl.col(Col.item).str.contains(CONTROL_CHARS)
+        )
+        .then(pl.lit("unfit_item_id"))
         .when(~pl.col(Col.item).is_first_distinct())
         .then(pl.lit("duplicate_item_id"))
         .when(pl.col(Col.text) == "")

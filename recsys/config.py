@@ -277,7 +277,7 @@ class Serve(Section):
     text_encoder_replicas: Positive = 1
     default_k: Positive = 10
     max_k: Positive = 1000
-    max_candidates: Positive = 10_000
+    max_candidates: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     state: State = State()
 
     @model_validator(mode="after")
@@ -287,6 +287,10 @@ class Serve(Section):
                 "serve.state.backend=memory keeps users in one replica, but "
                 f"serve.autoscaling.max_replicas is {self.autoscaling.max_replicas}; "
                 "use sqlite or one replica"
+            )
+        if self.default_k > self.max_k:
+            raise ValueError(
+                f"serve.default_k ({self.default_k}) lies above serve.max_k ({self.max_k})"
             )
         if self.max_ongoing_requests < self.autoscaling.target_ongoing_requests:
             raise ValueError(

@@ -60,12 +60,12 @@ def answer(
         known_user: [Q] whether the user had an event before the test window.
         tie_order: [I], see `ranks_of`.
     """
-    scores = model.scores(questions.histories)
+    histories = questions.histories
+    scores = model.scores(histories)
     relevant, offsets = questions.relevant, questions.relevant_offsets
     question = np.repeat(np.arange(len(questions)), np.diff(offsets))
-    own = _is_own(questions.histories, question, relevant)
+    own = _is_own(histories, question, relevant)
     ranks = ranks_of(scores, relevant, offsets, tie_order)
-    histories = questions.histories
     scores[histories.query_of_event, histories.item_rows] = -np.inf
     found = ranks_of(scores, relevant[~own], _offsets(question[~own], len(questions)), tie_order)
     num_items = scores.shape[1]

@@ -10,7 +10,7 @@ Legend: U users, E events of all users together, Q queries.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -199,54 +199,70 @@ class UserEvents:
 class Questions:
     """Baskets to be foretold: the history strictly before each, and the items that were in it.
 
+    The histories of one user's baskets overlap, so they are kept as ranges of shared events and
+    copied out only when `histories` is asked for: take a slice first.
+
     Attributes:
         user_index: [Q] index of the user in the `UserEvents` they were made from.
         baskets: [Q] number of the basket within the user.
-        histories: the Q histories, as of just before the basket's moment.
+        item_rows, event_codes, timestamps: [E], events of all users.
+        starts, stops: [Q] the history of question q is events `starts[q]:stops[q]`.
+        now: [Q] the basket's moment.
         relevant: [R] item rows, distinct within a question, ascending.
         relevant_offsets: [Q + 1].
     """
 
     user_index: Int64s
     baskets: Int32s
-    histories: Histories
+    item_rows: Int32s
+    event_codes: NDArray[np.int8]
+    timestamps: Int64s
+    starts: Int64s
+    stops: Int64s
+    now: Int64s
     relevant: Int32s
     relevant_offsets: Int64s
 
     def __len__(self) -> int:
         return len(self.user_index)
 
+    @property
+    def histories(self) -> Histories:
+        """The Q histories, as of just before each basket's moment; copied out."""
+        return Histories.gather(
+            self.item_rows, self.event_codes, self.timestamps, self.starts, self.stops, self.now
+        )
+
     def __getitem__(self, picked: slice) -> Questions:
         start, stop, _ = picked.indices(len(self))
         low, high = self.relevant_offsets[start], self.relevant_offsets[max(start, stop)]
-        return Questions(
-            self.user_index[start:stop],
-            self.baskets[start:stop],
-            self.histories[start:stop],
-            self.relevant[low:high],
-            self.relevant_offsets[start : max(start, stop) + 1] - low,
+        return replace(
+            self,
+            user_index=self.user_index[start:stop],
+            baskets=self.baskets[start:stop],
+            starts=self.starts[start:stop],
+            stops=self.stops[start:stop],
+            now=self.now[start:stop],
+            relevant=self.relevant[low:high],
+            relevant_offsets=self.relevant_offsets[start : max(start, stop) + 1] - low,
         )
 
     def where(self, keep: NDArray[np.bool_]) -> Questions:
         """The questions for which `keep` [Q] holds."""
         picked = np.flatnonzero(keep)
-        hist, old = self.histories, self.relevant_offsets
+        old = self.relevant_offsets
         lengths = np.diff(old)[picked]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         index = np.arange(offsets[-1]) + np.repeat(old[:-1][picked] - offsets[:-1], lengths)
-        return Questions(
-            self.user_index[picked],
-            self.baskets[picked],
-            Histories.gather(
-                hist.item_rows,
-                hist.event_codes,
-                hist.timestamps,
-                hist.offsets[:-1][picked],
-                hist.offsets[1:][picked],
-                hist.now[picked],
-            ),
-            self.relevant[index],
-            offsets,
+        return replace(
+            self,
+            user_index=self.user_index[picked],
+            baskets=self.baskets[picked],
+            starts=self.starts[picked],
+            stops=self.stops[picked],
+            now=self.now[picked],
+            relevant=self.relevant[index],
+            relevant_offsets=offsets,
         )
 
     def batches(self, size: int) -> Iterator[Questions]:
@@ -322,15 +338,15 @@ def ask(
     )
     user_index = baskets["user"].to_numpy().astype(np.int64)
     now = baskets["us"].to_numpy().astype(np.int64)
-    starts = users.offsets[user_index]
-    stops = _first_at_or_after(users, user_index, now)
-    histories = Histories.gather(
-        users.item_rows, users.event_codes, users.timestamps, starts, stops, now
-    )
     return Questions(
         user_index,
         baskets["basket"].to_numpy().astype(np.int32),
-        histories,
+        users.item_rows,
+        users.event_codes,
+        users.timestamps,
+        users.offsets[user_index],
+        _first_at_or_after(users, user_index, now),
+        now,
         frame["item"].to_numpy().astype(np.int32),
         np.concatenate([[0], np.cumsum(baskets["num_relevant"].to_numpy())]).astype(np.int64),
     )

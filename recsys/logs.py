@@ -25,6 +25,9 @@ MENDS = {
     "too_many_events": (
         Col.user, "is it a robot or a shared account? else raise data.max_events_per_user",
     ),
+    "unfit_item_id": (
+        Col.item, "use ids of at most 256 characters and without control characters",
+    ),
     "duplicate_item_id": (Col.item, "keep one row an item"),
     "no_text": (Col.title, "give the item a title, or name other columns in data.text_fields"),
 }  # fmt: skip

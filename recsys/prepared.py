@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from recsys.catalogue import Catalogue
+from recsys.catalogue import ITEMS_FILE, Catalogue
 from recsys.config import Cuts
 from recsys.errors import DataError
 from recsys.histories import US_PER_DAY, Questions, UserEvents, ask
@@ -108,6 +108,11 @@ class Prepared:
     def catalogue(self) -> Catalogue:
         """The items and their distinct texts."""
         return Catalogue.load(self.folder / CATALOGUE_DIR)
+
+    def item_ids(self) -> NDArray[np.str_]:
+        """[I] ids by row, without reading the texts."""
+        path = self.folder / CATALOGUE_DIR / ITEMS_FILE
+        return pl.read_parquet(path, columns=[Col.item], glob=False)[Col.item].to_numpy()
 
     @property
     def shards(self) -> list[Path]:

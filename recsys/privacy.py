@@ -63,6 +63,14 @@ def load_key(privacy: Privacy, run_dir: Path, *, create: bool) -> bytes:
         ) from error
 
 
+def key_check(key: bytes) -> str:
+    """A value that tells two keys apart and neither's content: the start of an HMAC, 16 hex digits.
+
+    It is stored beside what was made with the key, so that another key is noticed.
+    """
+    return hmac.digest(key, b"raycommend key check", "sha256")[:8].hex()
+
+
 def pseudonym(user_id: str, key: bytes) -> str:
     """The pseudonym of one user: HMAC-SHA256, its first 128 bits, as 32 hex digits.
 

@@ -256,8 +256,11 @@ class Recommender:
 
 def best(scores: Floats, k: int) -> tuple[Rows, Floats]:
     """Positions and values of the k highest scores above -inf, best first, ties by position."""
-    k = min(k, len(scores))
-    top = np.argpartition(-scores, k - 1)[:k] if k < len(scores) else np.arange(len(scores))
+    top = np.arange(len(scores))
+    if k < len(scores):
+        last = np.partition(scores, len(scores) - k)[len(scores) - k]
+        above = np.flatnonzero(scores > last)
+        top = np.concatenate([above, np.flatnonzero(scores == last)[: k - len(above)]])
     top = top[np.isfinite(scores[top])]
     order = np.lexsort((top, -scores[top]))
     return top[order].astype(np.int64), scores[top[order]]
@@ -280,15 +283,6 @@ class TextEncoder:
         )
         self._language.load_state_dict(bundle.weights("language."))
         self._language.eval()
-
-    @classmethod
-    def load(cls, folder: Path) -> TextEncoder:
-        """Load and verify a bundle's language model.
-
-        Raises:
-            BundleError: see `Bundle.open`.
-        """
-        return cls(Bundle.open(folder))
 
     def text_of(self, fields: Mapping[str, str | None]) -> str:
         """The text of an item by the recipe's template; empty if no field of it is filled."""

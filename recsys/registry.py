@@ -66,7 +66,7 @@ class Registry:
             for left_over in self._bundles.glob(f"{_ASIDE}*"):  # of a process that died copying
                 shutil.rmtree(left_over)
             if target.exists():
-                if (target / _MANIFEST).read_bytes() == (bundle_dir / _MANIFEST).read_bytes():
+                if _content(target) == _content(bundle_dir):
                     return target
                 raise BundleError(
                     "another bundle is registered under this version",
@@ -209,6 +209,12 @@ def _standing(history: list[dict[str, Any]]) -> list[str]:
         else:
             standing.append(move["version"])
     return standing
+
+
+def _content(bundle: Path) -> dict[str, Any]:
+    """What makes a bundle this one. Not its metrics: it may be evaluated again."""
+    meta: dict[str, Any] = json.loads((bundle / _MANIFEST).read_text())
+    return {key: value for key, value in meta.items() if key not in ("metrics", "seal")}
 
 
 def _copy_tree(source: Path, target: Path) -> None:

@@ -45,6 +45,10 @@ class Col:
     source: Final = "source"
 
 
+#: Ids that a request can name have at most so many characters, and none of these.
+MAX_ID_CHARS: Final = 256
+CONTROL_CHARS: Final = r"[\x00-\x1f\x7f]"
+
 #: Canonical event types, weakest first; an event's code is its position here.
 EVENT_TYPES: Final = ("impression", "view", "click", "add_to_cart", "purchase")
 EVENT_CODE: Final = {name: code for code, name in enumerate(EVENT_TYPES)}

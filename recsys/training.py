@@ -32,6 +32,8 @@ from recsys.text_store import TextStore
 #: Negatives are drawn in proportion to popularity (plus one event each) to this power, word2vec's.
 SAMPLE_POWER = 0.75
 HEAD_SAMPLE = 500
+#: Whole histories are copied out for so many questions at a time.
+QUESTIONS_AT_ONCE = 256
 
 
 def build_ranker(recipe: Recipe, prepared: Prepared) -> tuple[Ranker, Tensor]:
@@ -250,11 +252,24 @@ def head_examples(
     scorer: Scorer, questions: Questions, sample: np.ndarray, log_expected: np.ndarray
 ) -> HeadExamples:
     """All that the head's fit needs of some questions and that its weights do not change."""
-    histories = questions.histories
     num_items = scorer.num_items
-    states = scorer.states(histories)
-    own = own_items(histories, num_items, scorer.target_codes)
-    own_key = own.query * num_items + own.item_rows
+    parts = []
+    for number, part in enumerate(list(questions.batches(QUESTIONS_AT_ONCE)) or [questions]):
+        histories = part.histories
+        own = own_items(histories, num_items, scorer.target_codes)
+        parts.append(
+            (
+                scorer.states(histories).numpy(),
+                usual_price(histories, scorer.standard_price),
+                own.query + number * QUESTIONS_AT_ONCE,
+                own.item_rows,
+                own.features,
+            )
+        )
+    columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    vectors, price, own_query, own_rows, own_features = columns
+    states = torch.from_numpy(vectors)
+    own_key = own_query * num_items + own_rows
     relevant_query = np.repeat(np.arange(len(questions)), np.diff(questions.relevant_offsets))
     relevant_key = relevant_query * num_items + questions.relevant
     outside = ~np.isin(relevant_key, own_key)
@@ -273,11 +288,11 @@ def head_examples(
     pos_query, pos_item = relevant_query[outside], questions.relevant[outside].astype(np.int64)
     return HeadExamples(
         len(questions),
-        torch.from_numpy(own.query),
-        torch.from_numpy(own.item_rows),
-        cosine(own.query, own.item_rows),
+        torch.from_numpy(own_query),
+        torch.from_numpy(own_rows),
+        cosine(own_query, own_rows),
         torch.from_numpy(np.isin(own_key, relevant_key)),
-        torch.from_numpy(own.features),
+        torch.from_numpy(own_features),
         torch.from_numpy(pos_query),
         torch.from_numpy(pos_item),
         cosine(pos_query, pos_item),
@@ -285,7 +300,7 @@ def head_examples(
         torch.from_numpy(log_expected),
         states @ scorer.vectors[torch.from_numpy(sample)].T,
         torch.from_numpy(_is_in(sample_key, counted)),
-        torch.from_numpy(usual_price(histories, scorer.standard_price)),
+        torch.from_numpy(price),
     )
 
 

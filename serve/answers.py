@@ -77,6 +77,9 @@ class ModelAnswer(BaseModel):
     version: str = Field(description="The bundle that answers.")
     num_items: int = Field(description="Items in its catalogue.")
     info: dict[str, Any] = Field(description="What the bundle says of itself.")
+    log: str = Field(
+        description="Whether the users of the log that the bundle was made from are known here."
+    )
     failed_update: str | None = Field(
         description="Why the bundle that was sent last is not the one that answers; null if it is."
     )

@@ -22,10 +22,13 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from recsys.schema import CONTROL_CHARS, MAX_ID_CHARS
 from recsys.state.seeding import SEED_PREFIX
 
 #: Bounds on what one request may hold; those that depend on the shop stand in the recipe (`serve`).
 MAX_HISTORY, MAX_EXCLUDED, MAX_EVENTS, MAX_NEW_ITEMS, MAX_CHOICES = 2000, 10_000, 1000, 256, 1000
+#: More ids do not fit into a body of the size allowed; checked before each of them is looked at.
+MAX_LISTED = 100_000
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _ISO_BEGIN = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
@@ -51,10 +54,11 @@ def microseconds(moment: dt.datetime) -> int:
     return (moment - EPOCH) // dt.timedelta(microseconds=1)
 
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
-EventId = Annotated[
-    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")
+_NO_CONTROL_CHARS = f"^{CONTROL_CHARS.replace('[', '[^')}+$"
+Id = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS, pattern=_NO_CONTROL_CHARS)
 ]
+EventId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_NO_CONTROL_CHARS)]
 Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
 Title = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
 Price = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
@@ -159,7 +163,9 @@ Candidate = Annotated[
 class RankRequest(_Asker):
     """Ask for an order of given items."""
 
-    candidates: Annotated[list[Candidate], Field(min_length=1)] = Field(
+    candidates: Annotated[
+        list[Candidate], Field(min_length=1, max_length=MAX_LISTED, fail_fast=True)
+    ] = Field(
         description="Catalogue ids and new items; at most the recipe's `serve.max_candidates`, of "
         f"them at most {MAX_NEW_ITEMS} new."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,14 @@ NAME = "raycommend"
 SURGE_PERCENT = 100
 
 
-def build_app(recipe: Recipe, bundle: Path) -> serve.Application:
-    """The application, for `serve.run`: `Ranking` at the front, `TextEncoder` behind it."""
-    return _bind(Settings.of(recipe), bundle)
-
-
-def from_config(args: dict[str, Any]) -> serve.Application:
-    """What a Serve configuration names as `import_path`; see `config_of`."""
-    return _bind(Settings.model_validate(args["settings"]), None)
-
-
-def config_of(recipe: Recipe, bundle: Path) -> dict[str, Any]:
+def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
     """The Serve configuration of the service, for `serve deploy` or the REST API.
 
     The bundle stands in `user_config` and nowhere else. So a configuration that differs in the
     bundle alone makes the replicas load it while they go on serving; other settings restart them.
     """
+    # By the attempt a configuration differs from one that was sent before, and failed.
+    wanted = {"bundle": str(bundle.absolute()), "version": version, "attempt": uuid.uuid4().hex}
     return {
         "proxy_location": "EveryNode",
         "http_options": http_options(recipe),
@@ -45,7 +38,7 @@ def config_of(recipe: Recipe, bundle: Path) -> dict[str, Any]:
                 "route_prefix": "/",
                 "import_path": "serve.app:from_config",
                 "args": {"settings": Settings.of(recipe).model_dump(mode="json")},
-                "deployments": [{"name": Ranking.__name__, "user_config": _user_config(bundle)}],
+                "deployments": [{"name": Ranking.__name__, "user_config": wanted}],
             }
         ],
     }
@@ -56,7 +49,9 @@ def http_options(recipe: Recipe) -> dict[str, Any]:
     return {"host": recipe.serve.host, "port": recipe.serve.port}
 
 
-def _bind(settings: Settings, bundle: Path | None) -> serve.Application:
+def from_config(args: dict[str, Any]) -> serve.Application:
+    """What a Serve configuration names as `import_path`: `Ranking`, `TextEncoder` behind it."""
+    settings = Settings.model_validate(args["settings"])
     limits = settings.serve
     actor = {"num_cpus": limits.cpus_per_replica}
     encoder = serve.deployment(
@@ -73,10 +68,5 @@ def _bind(settings: Settings, bundle: Path | None) -> serve.Application:
         max_surge_percent=SURGE_PERCENT,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
         ray_actor_options=actor,
-        user_config=None if bundle is None else _user_config(bundle),
     )(Ranking)
     return ranking.bind(settings.model_dump(mode="json"), encoder.bind())
-
-
-def _user_config(bundle: Path) -> dict[str, str]:
-    return {"bundle": str(bundle.absolute())}

@@ -23,7 +23,11 @@ def check_ports(settings: Serve) -> None:
     _check(settings.host, settings.port, "serve.port", "set another serve.port")
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
         for name, default in (METRICS_PORT, STATS_PORT):
-            port = int(os.environ.get(name, default))
+            text = os.environ.get(name, str(default))
+            if not text.isdecimal() or not 0 < (port := int(text)) < 65536:
+                raise DataError(
+                    "not a port", field=name, value=text, mend="set a number from 1 to 65535"
+                )
             _check("0.0.0.0", port, name, f"set another {name} in the environment")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from recsys.errors import RaycommendError
@@ -68,7 +69,7 @@ def unavailable(msg: str) -> Response:
 
 def install(app: FastAPI) -> None:
     """Make `app` answer all mistakes in one form."""
-    app.add_exception_handler(400, _unreadable)
+    app.add_exception_handler(HTTPException, _refused_by_framework)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(Unavailable, _unavailable)
@@ -82,9 +83,15 @@ def _path(loc: Sequence[str | int], kind: str) -> list[str | int]:
     return [part for part in loc[1:] if not (isinstance(part, str) and part[:1] == "<")]
 
 
-async def _unreadable(_: Request, error: Exception) -> Response:
-    # Numbers of thousands of digits, thousands of brackets, bytes that are no text.
-    return refusal(400, [((), "cannot be read as JSON", "json_invalid")])
+async def _refused_by_framework(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 400:
+        # Numbers of thousands of digits, thousands of brackets, bytes that are no text.
+        return refusal(400, [((), "cannot be read as JSON", "json_invalid")])
+    kind = {404: "no_route", 405: "method"}.get(error.status_code, "http")
+    answer = refusal(error.status_code, [((), str(error.detail), kind)])
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

@@ -46,21 +46,21 @@ class Ranking:
         return build_http(self._service)
 
     async def reconfigure(self, user_config: dict[str, str]) -> None:
-        """Serve the bundle in the folder `user_config["bundle"]`.
+        """Serve the bundle in the folder `user_config["bundle"]`, of `user_config["version"]`.
 
         Raises:
             BundleError: it cannot be loaded, and there is none to go on with. Later a broken
                 bundle is logged, told by `GET /model`, and not served: an error here would make
                 Serve replace the replica with one that has no model at all.
         """
-        await self._service.load(Path(user_config["bundle"]))
+        await self._service.load(Path(user_config["bundle"]), user_config["version"])
 
     async def _encode(
-        self, folder: Path, items: list[dict[str, str | None]]
+        self, folder: Path, version: str, items: list[dict[str, str | None]]
     ) -> NDArray[np.float32]:
         try:
             async with asyncio.timeout(MAX_ENCODE_S):
-                return await self._encoder.encode.remote(str(folder), items)
+                return await self._encoder.encode.remote(str(folder), version, items)
         except RaycommendError:  # a broken bundle; Ray lets it through as what it is
             raise
         except (RayError, RayServeException, TimeoutError) as error:

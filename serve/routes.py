@@ -17,6 +17,7 @@ from serve.service import Service
 _REFUSED: dict[int | str, dict[str, Any]] = {
     status: {"model": Problems, "description": text}
     for status, text in (
+        (400, "The body is no JSON."),
         (408, "The body came too slowly."),
         (413, "The body is too large."),
         (422, "The request is wrong; `field` names where."),

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from serve.environment import Surroundings, set_defaults
 from serve.ports import check_ports
 
 MAX_START_S = 300.0
+ANSWERS_A_REPLICA = 4
 
 #: Past a proxy that the environment may name: the service is on this machine or its cluster.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -38,7 +40,7 @@ def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], N
     Args:
         recipe: the service's settings.
         bundle: the bundle's folder, which every node of the cluster can read.
-        block: stay until SIGINT or SIGTERM, then end what was started here.
+        block: stay until SIGINT, SIGTERM or SIGHUP, then end what was started here.
 
     Returns:
         What ends the service; with `block` it has been called.
@@ -154,29 +156,39 @@ def _deploy(recipe: Recipe, bundle: Path, version: str, dashboard: str) -> str:
     from serve.app import NAME, config_of
 
     client = ServeSubmissionClient(dashboard)
-    others = client.get_serve_details().get("applications", {}).keys() - {NAME}
-    if others:
+    applications = client.get_serve_details().get("applications", {})
+    before = applications.get(NAME, {}).get("deployed_app_config")
+    if others := applications.keys() - {NAME}:
         raise DataError(
             "other applications run on this cluster's Serve, and a configuration replaces them all",
             where=dashboard, field="ray.address", value=", ".join(sorted(others)),
             mend="take a cluster of its own for the service",
         )  # fmt: skip
-    client.deploy_applications(config_of(recipe, bundle))
-    deadline = time.monotonic() + MAX_START_S
+    config = config_of(recipe, bundle, version)
+    client.deploy_applications(config)
+    deadline, agreeing = time.monotonic() + MAX_START_S, 0
     while True:
         details = client.get_serve_details()
         application = details["applications"].get(NAME, {})
         status, http = application.get("status"), details["http_options"]
         url = f"http://{_reachable(http['host'])}:{http['port']}"
-        if status == "RUNNING" and (model := _model(url)):
-            if model["version"] == version:
-                return url
-            if model["failed_update"]:
-                raise _does_not_come_up(bundle, model["failed_update"])
+        model = _model(url) if status == "RUNNING" else {}
+        if model.get("failed_update"):
+            if before:  # a replica that starts later must not be told of the bundle that is broken
+                client.deploy_applications(config | {"applications": [before]})
+            raise _does_not_come_up(bundle, model["failed_update"])
+        # Any replica may answer: as good as all must have been asked.
+        agreeing = agreeing + 1 if model.get("version") == version else 0
+        replicas = application.get("deployments", {}).get("Ranking", {}).get("replicas", [])
+        if agreeing > ANSWERS_A_REPLICA * len(replicas):
+            if model["log"] != "taken over":
+                print(f"the users of its log: {model['log']}", flush=True)
+            return url
         if status in ("DEPLOY_FAILED", "UNHEALTHY") or time.monotonic() > deadline:
             lines = (application.get("message") or f"status {status}").strip().splitlines()
             raise _does_not_come_up(bundle, lines[-1])
-        time.sleep(0.2)
+        if not agreeing:
+            time.sleep(0.2)
 
 
 def _does_not_come_up(bundle: Path, why: str) -> DataError:
@@ -196,13 +208,13 @@ def _model(url: str) -> dict[str, Any]:
     try:
         with _DIRECT.open(f"{url}/model", timeout=2) as answer:
             return dict(json.load(answer))
-    except OSError:  # refused, timed out, or an error status
+    except (OSError, HTTPException, ValueError):  # refused, timed out, cut off, or not ours
         return {}
 
 
 def _wait_for_signal() -> None:
     came = threading.Event()
     # The handlers stay until all is ended: an impatient second Ctrl-C must not leave processes.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: came.set())
     came.wait()

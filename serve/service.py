@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.bundle import Bundle
-from recsys.errors import RaycommendError
+from recsys.errors import BundleError, RaycommendError
 from recsys.recommender import Recommender
+from recsys.schema import EVENT_CODE
+from recsys.state import StateEvent
 from serve import answering
 from serve.api import MAX_NEW_ITEMS, Event, RankRequest, RecommendRequest
 from serve.problems import Refused, Unavailable
@@ -25,21 +27,22 @@ from serve.users import Users, clock_us
 
 logger = logging.getLogger("ray.serve")
 
-#: Encodes new items with the language model of a bundle: (folder, fields of each) -> [M, H], rows
-#: of NaN where the fields make no text.
-Encode = Callable[[Path, list[dict[str, str | None]]], Awaitable[NDArray[np.float32]]]
+#: Encodes new items with the language model of a bundle: (folder, version, fields of each) ->
+#: [M, H], rows of NaN where the fields make no text.
+Encode = Callable[[Path, str, list[dict[str, str | None]]], Awaitable[NDArray[np.float32]]]
 
-#: Threads for scoring and for the store. Scoring holds Python's lock for much of its time, so more
-#: threads than this only add waiting; the store's waiting for the disk must not stop the scoring.
+#: Threads for scoring and reading. Scoring holds Python's lock for much of its time: more threads
+#: would only add waiting. Writes wait for the disk and for each other, and have a thread apart.
 NUM_THREADS = 4
 
 
 @dataclass(frozen=True)
 class Served:
-    """A model and the folder it came from."""
+    """A model, the folder it came from, and what became of the log's users."""
 
     folder: Path
     model: Recommender
+    log: str
 
 
 class Service:
@@ -55,6 +58,7 @@ class Service:
         self._types = EventTypes(settings.event_types)
         self._users = Users(settings)
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="answer")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._swapping = asyncio.Lock()
         self._served: Served | None = None
         self._failed_update: str | None = None
@@ -66,29 +70,33 @@ class Service:
             raise Unavailable("no model is loaded yet")
         return self._served
 
-    async def load(self, folder: Path) -> None:
+    async def load(self, folder: Path, version: str) -> None:
         """Serve another bundle: load and try it aside, then swap; else the last good one stays.
+
+        Args:
+            folder: where it lies.
+            version: which one is meant: a folder's content may be replaced.
 
         Raises:
             Exception: whatever loading raises, but only if there is no last good one.
         """
         async with self._swapping:
-            if self._served is not None and self._served.folder == folder:
+            now = self._served
+            if now is not None and (now.folder, now.model.version) == (folder, version):
                 self._failed_update = None
                 return
             try:
-                model = await asyncio.to_thread(self._loaded, folder)
-                await self._encode(folder, [{"title": "a new item"}])
+                served = await asyncio.to_thread(self._loaded, folder, version)
+                vectors = await self._encode(folder, version, [{"title": "a new item"}])
+                _check_finite(vectors, folder)
             except Exception as error:
                 if self._served is None:
                     raise
-                self._failed_update = (
-                    error.problem if isinstance(error, RaycommendError) else type(error).__name__
-                )
+                self._failed_update = _reason(error)
                 logger.exception("keeping %s: %s", self._served.model.version, folder)
                 return
-            self._served, self._failed_update = Served(folder, model), None
-            logger.info("serving %s", model.version)
+            self._served, self._failed_update = served, None
+            logger.info("serving %s", version)
 
     async def recommend(self, request: RecommendRequest) -> bytes:
         """The JSON answer to `POST /recommend`."""
@@ -109,7 +117,7 @@ class Service:
             raise Refused(("candidates",), f"at most {most} candidates", kind="too_many")
         if request.k is not None and request.k > most:
             raise Refused(("k",), f"at most {most}", kind="too_large")
-        vectors = await self._text_vectors(served.folder, request)
+        vectors = await self._text_vectors(served, request)
 
         def answer() -> bytes:
             query = self._query(served.model, request)
@@ -134,7 +142,7 @@ class Service:
                 }
             )
 
-        return await self._in_thread(answer)
+        return await asyncio.get_running_loop().run_in_executor(self._writer, answer)
 
     async def check(self) -> str:
         """The served version, if requests can be answered.
@@ -149,21 +157,24 @@ class Service:
 
     def describe(self) -> dict[str, Any]:
         """The answer to `GET /model`."""
-        model = self.served.model
+        served = self.served
         return {
-            "version": model.version,
-            "num_items": model.num_items,
-            "info": model.info,
+            "version": served.model.version,
+            "num_items": served.model.num_items,
+            "info": served.model.info,
+            "log": served.log,
             "failed_update": self._failed_update,
         }
 
-    def _loaded(self, folder: Path) -> Recommender:
+    def _loaded(self, folder: Path, version: str) -> Served:
         bundle = Bundle.open(folder)
+        bundle.must_be(version)
+        self._users.check_key(bundle)
         model = Recommender(bundle)
-        nobody = from_user(model, [], clock_us=clock_us()).history
-        model.recommend(nobody, 1, exclude=np.zeros(0, dtype=np.int32), allowed=None)
-        self._users.seed(bundle)
-        return model
+        for events in ([], [StateEvent("", "", model.item_id(0), EVENT_CODE["view"], 0)]):
+            history = from_user(model, events, clock_us=clock_us()).history
+            _check_finite(model.scorer.scores(history), folder)
+        return Served(folder, model, self._users.seed(bundle))
 
     def _query(self, model: Recommender, request: RecommendRequest | RankRequest) -> Query:
         now = clock_us()
@@ -173,14 +184,14 @@ class Service:
         latest = now + self._settings.max_skew_us
         return from_session(model, request.history, self._types, clock_us=now, latest_us=latest)
 
-    async def _text_vectors(self, folder: Path, request: RankRequest) -> NDArray[np.float32]:
+    async def _text_vectors(self, served: Served, request: RankRequest) -> NDArray[np.float32]:
         new = answering.new_items(request)
         if not new:
             return np.zeros((0, 0), dtype=np.float32)
         if len(new) > MAX_NEW_ITEMS:
             raise Refused(("candidates",), f"at most {MAX_NEW_ITEMS} new items", kind="too_many")
         fields = [item.model_dump(exclude={"price", "item_id"}) for item in new.values()]
-        vectors = await self._encode(folder, fields)
+        vectors = await self._encode(served.folder, served.model.version, fields)
         for place, vector in zip(new, vectors, strict=True):
             if np.isnan(vector).any():
                 msg = "no field that the model reads is filled"
@@ -189,3 +200,17 @@ class Service:
 
     async def _in_thread(self, function: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+
+def _check_finite(values: NDArray[np.float32], folder: Path) -> None:
+    if not np.isfinite(values).all():
+        raise BundleError(
+            "its scores are not finite: the model has diverged", where=folder, mend="train again"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """What `GET /model` tells of a failed update: no paths, no stack trace."""
+    if isinstance(error, RaycommendError):
+        return error.problem
+    return str(error) if isinstance(error, Unavailable) else type(error).__name__

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recsys.bundle import Bundle
 from recsys.recommender import TextEncoder as LanguageModel
 
 #: The model that is served and, during a swap, the next one.
@@ -26,22 +27,31 @@ class TextEncoder:
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
-        self._loaded: OrderedDict[str, LanguageModel] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, str], LanguageModel] = OrderedDict()
         # One thread: it keeps the event loop free, and two texts at once would not be faster.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
 
-    async def encode(self, folder: str, items: list[dict[str, str | None]]) -> NDArray[np.float32]:
+    async def encode(
+        self, folder: str, version: str, items: list[dict[str, str | None]]
+    ) -> NDArray[np.float32]:
         """[M, H] vectors of the items' texts; rows of NaN for items without any.
+
+        Args:
+            folder: where the bundle lies.
+            version: which one is meant.
+            items: fields of each item.
 
         Raises:
             BundleError: the bundle cannot be loaded.
         """
         return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._encode, folder, items
+            self._thread, self._encode, folder, version, items
         )
 
-    def _encode(self, folder: str, items: list[dict[str, str | None]]) -> NDArray[np.float32]:
-        model = self._model(folder)
+    def _encode(
+        self, folder: str, version: str, items: list[dict[str, str | None]]
+    ) -> NDArray[np.float32]:
+        model = self._model(folder, version)
         texts = [model.text_of(fields) for fields in items]
         filled = [place for place, text in enumerate(texts) if text]
         vectors = np.full((len(items), model.dim), np.nan, dtype=np.float32)
@@ -49,10 +59,13 @@ class TextEncoder:
             vectors[filled] = model.encode([texts[place] for place in filled])
         return vectors
 
-    def _model(self, folder: str) -> LanguageModel:
-        if folder not in self._loaded:
-            self._loaded[folder] = LanguageModel.load(Path(folder))
-        self._loaded.move_to_end(folder)
+    def _model(self, folder: str, version: str) -> LanguageModel:
+        wanted = (folder, version)
+        if wanted not in self._loaded:
+            bundle = Bundle.open(Path(folder))
+            bundle.must_be(version)
+            self._loaded[wanted] = LanguageModel(bundle)
+        self._loaded.move_to_end(wanted)
         while len(self._loaded) > _MAX_LOADED:
             self._loaded.popitem(last=False)
-        return self._loaded[folder]
+        return self._loaded[wanted]

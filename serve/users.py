@@ -7,14 +7,12 @@ import time
 import uuid
 from collections.abc import Sequence
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.bundle import Bundle
 from recsys.errors import DataError
 from recsys.prepared import Prepared
-from recsys.privacy import load_key, pseudonym
-from recsys.schema import Col
+from recsys.privacy import key_check, load_key, pseudonym
 from recsys.state import StateEvent, open_state
 from serve.api import Event, microseconds
 from serve.queries import EventTypes, in_the_future
@@ -71,26 +69,61 @@ class Users:
             if moment > latest:
                 raise in_the_future((*loc, "timestamp"))
             if code is not None:
-                name = event.event_id or uuid.uuid4().hex
+                # Shops put customer or order numbers into event ids: they are not kept either.
+                sent = event.event_id and pseudonym(event.event_id, self._key)
+                name = sent or uuid.uuid4().hex
                 user = pseudonym(event.user_id, self._key)
                 rows.append(StateEvent(user, name, event.item_id, code, moment))
         return self._state.append(rows), len(events) - len(rows)
 
-    def seed(self, bundle: Bundle) -> None:
-        """Take over the prepared histories that the bundle was made from, if they lie here."""
+    def check_key(self, bundle: Bundle) -> None:
+        """Refuse a bundle whose log was made pseudonymous with another key than ours.
+
+        Raises:
+            DataError: nobody of that log would be known, and nobody would notice.
+        """
+        made_with = bundle.meta.get("key_check")
+        if made_with is not None and made_with != key_check(self._key):
+            raise DataError(
+                "the pseudonym key is not the one that this bundle's log was prepared with",
+                where=bundle.folder, field="privacy",
+                mend=f"give the service that key: {self._settings.privacy.key_env}, or the run's "
+                "pseudonym.key",
+            )  # fmt: skip
+
+    def seed(self, bundle: Bundle) -> str:
+        """Take over the prepared histories that the bundle was made from, if they lie here.
+
+        One history shard at a time, so that memory and the time that writers wait are a shard's,
+        however large the log is.
+
+        Returns:
+            What became of it, for `GET /model`.
+        """
+        fingerprint = bundle.meta.get("data_fingerprint")
         try:
             prepared = Prepared.open(self._settings.root)
-        except DataError:
-            return
-        fingerprint = prepared.summary["data_fingerprint"]
-        if fingerprint != bundle.meta.get("data_fingerprint"):
-            logger.warning("%s is not what %s was made from", prepared.folder, bundle.version)
-            return
-        started = time.monotonic()
-        table = pa.concat_tables([pq.read_table(path) for path in prepared.shards])
-        item_ids = prepared.catalogue.items[Col.item].to_numpy()
-        if self._state.seed(table, item_ids, self._limit, source=fingerprint):
-            logger.info("took over %d users in %.1f s", len(table), time.monotonic() - started)
+            if prepared.summary["data_fingerprint"] != fingerprint:
+                logger.warning("%s is not what %s was made from", prepared.folder, bundle.version)
+                return f"not taken over: {prepared.folder.name} holds another log than the bundle's"
+            started, num_users, item_ids = time.monotonic(), 0, None
+            for path in prepared.shards:
+                source = f"{fingerprint}/{path.stem}"
+                if self._state.is_seeded(source):
+                    continue
+                if item_ids is None:
+                    item_ids = prepared.item_ids()
+                table = pq.read_table(path)
+                if self._state.seed(table, item_ids, self._limit, source=source):
+                    num_users += len(table)
+        except DataError as error:
+            return f"not taken over: {error.problem}"
+        except Exception as error:  # the log moved away under us; without it we still can answer
+            logger.exception("%s: its log cannot be taken over", bundle.version)
+            return f"not taken over: {type(error).__name__}"
+        if num_users:
+            logger.info("took over %d users in %.1f s", num_users, time.monotonic() - started)
+        return "taken over"
 
     def ping(self) -> None:
         """Raise `DataError` if the store cannot be read."""

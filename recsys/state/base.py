@@ -45,7 +45,8 @@ class UserState(Protocol):
     def append(self, events: Sequence[StateEvent]) -> int:
         """Add events; they are durable when this returns (`MemoryState`: while its process lives).
 
-        An event whose (user_id, event_id) is held already changes nothing: the first one stays. A
+        An event whose (user_id, event_id) is held already changes nothing: the first one stays;
+        nor does one that was seeded with the same time, item and type (see `seeding`). A
         user over the cap loses the earliest events, in the order of `order`, be they old or just
         come.
 
@@ -86,6 +87,9 @@ class UserState(Protocol):
         Returns:
             Whether this call seeded.
         """
+
+    def is_seeded(self, source: str) -> bool:
+        """Whether `seed` has taken this source over."""
 
     def count_users(self) -> int:
         """How many users have an event."""

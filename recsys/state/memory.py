@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.state.base import StateEvent, order
-from recsys.state.seeding import EVENT_COLUMNS, SEED_PREFIX, seed_events, unheld
+from recsys.state.seeding import EVENT_COLUMNS, SEED_PREFIX, seed_events, seed_id, unheld
 
 
 class MemoryState:
@@ -63,9 +63,14 @@ class MemoryState:
                 if not event.event_id.startswith(SEED_PREFIX)
             ]
             rows = unheld(seeds, live).select(EVENT_COLUMNS).iter_rows()
-            self._add(starmap(StateEvent, rows))
+            self._add(starmap(StateEvent, rows), seeded=True)
             self._sources.add(source)
             return True
+
+    def is_seeded(self, source: str) -> bool:
+        """See `UserState.is_seeded`."""
+        with self._lock:
+            return source in self._sources
 
     def count_users(self) -> int:
         """See `UserState.count_users`."""
@@ -78,12 +83,12 @@ class MemoryState:
     def close(self) -> None:
         """See `UserState.close`."""
 
-    def _add(self, events: Iterable[StateEvent]) -> int:
+    def _add(self, events: Iterable[StateEvent], *, seeded: bool = False) -> int:
         num_new = 0
         touched = set()
         for event in events:
             held = self._users.setdefault(event.user_id, {})
-            if event.event_id not in held:
+            if event.event_id not in held and (seeded or seed_id(event) not in held):
                 held[event.event_id] = event
                 touched.add(event.user_id)
                 num_new += 1

@@ -6,7 +6,8 @@ that part once. A position in the history would not do: the history's begin move
 its latest events.
 
 The log of the next bundle also holds what this service took in by itself, under the senders' ids;
-`unheld` leaves those out.
+`unheld` leaves those out. The other way round, an event that arrives late and was seeded already is
+known by `seed_id`. Both need the log and the sender to give an event the same time.
 """
 
 from __future__ import annotations
@@ -17,11 +18,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.schema import Col
+from recsys.state.base import StateEvent
 
 #: Begin of a seeded event's id; a sender's event ids must not begin so.
 SEED_PREFIX = "seed:"
 
 _LIKE = ["user", "us", "item", "code"]
+
+
+def seed_id(event: StateEvent) -> str:
+    """The id under which an event like this one is seeded first."""
+    return f"{SEED_PREFIX}{event.timestamp}:{event.item_id}:{event.event_code}:0"
+
+
 _LIVE_SCHEMA = {"user": pl.String, "us": pl.Int64, "item": pl.String, "code": pl.Int64}
 
 #: A `StateEvent` as a row of columns, in the order of its fields.

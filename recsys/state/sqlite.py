@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import DataError
 from recsys.state.base import StateEvent
-from recsys.state.seeding import EVENT_COLUMNS, SEED_PREFIX, seed_events, unheld
+from recsys.state.seeding import EVENT_COLUMNS, SEED_PREFIX, seed_events, seed_id, unheld
 
 FORMAT_VERSION = 1
 #: "Rayc", big-endian: tells this store's files from any other SQLite file.
@@ -54,8 +54,17 @@ _TRIM = (
     "DELETE FROM events WHERE user = :user AND id IN (SELECT id FROM events WHERE user = :user "
     "ORDER BY us DESC, item DESC, id DESC LIMIT -1 OFFSET :cap)"
 )
-_OVERFULL = "SELECT user FROM events GROUP BY user HAVING count(*) > ?"
-_LIVE = "SELECT user, us, item, code FROM events WHERE substr(id, 1, ?) <> ?"
+_INSERT_LIVE = (
+    "INSERT INTO events (user, id, item, code, us) SELECT ?, ?, ?, ?, ? "
+    "WHERE NOT EXISTS (SELECT 1 FROM events WHERE user = ? AND id = ?) "
+    "ON CONFLICT (user, id) DO NOTHING"
+)
+#: The events of a user that were not seeded: their ids lie before and after those with the prefix.
+_LIVE = (
+    "SELECT user, us, item, code FROM events WHERE user = :user AND id < :first "
+    "UNION ALL SELECT user, us, item, code FROM events WHERE user = :user AND id >= :last"
+)
+_SEEDED_IDS = {"first": SEED_PREFIX, "last": SEED_PREFIX[:-1] + chr(ord(SEED_PREFIX[-1]) + 1)}
 # Leaps from user to user; count(DISTINCT user) would read every event.
 _COUNT_USERS = (
     "WITH RECURSIVE leap (user) AS (SELECT min(user) FROM events UNION ALL "
@@ -83,6 +92,7 @@ class SqliteState:
         with self._named():
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch(mode=0o600)  # nobody else's to read; the files beside it take this over
             except OSError as error:
                 raise sqlite3.OperationalError(error.strerror) from error
             self._writer, self._reader = self._connect(), self._connect()
@@ -97,9 +107,12 @@ class SqliteState:
         """See `UserState.append`."""
         if not events:
             return 0
-        rows = [(e.user_id, e.event_id, e.item_id, e.event_code, e.timestamp) for e in events]
+        rows = [
+            (e.user_id, e.event_id, e.item_id, e.event_code, e.timestamp, e.user_id, seed_id(e))
+            for e in events
+        ]
         with self._write() as db:
-            num_new = db.executemany(_INSERT, rows).rowcount
+            num_new = db.executemany(_INSERT_LIVE, rows).rowcount
             if num_new:
                 for user in {event.user_id for event in events}:
                     self._trim(db, user)
@@ -129,19 +142,28 @@ class SqliteState:
         source: str,
     ) -> bool:
         """See `UserState.seed`; of several replicas at once, one seeds and the others wait."""
-        with self._read() as db:
-            if db.execute(_SEEDED, (source,)).fetchone()[0]:
-                return False
+        if self.is_seeded(source):
+            return False
         seeds = seed_events(table, item_ids, max_events_per_user)
+        users = seeds["user"].unique().to_list()
         with self._write() as db:
             if db.execute(_SEEDED, (source,)).fetchone()[0]:
                 return False
-            live = db.execute(_LIVE, (len(SEED_PREFIX), SEED_PREFIX)).fetchall()
+            live = [
+                row for user in users for row in db.execute(_LIVE, {"user": user, **_SEEDED_IDS})
+            ]
             db.executemany(_INSERT, unheld(seeds, live).select(EVENT_COLUMNS).iter_rows())
-            for (user,) in db.execute(_OVERFULL, (self._cap,)).fetchall():
+            for user in users:
                 self._trim(db, user)
             db.execute("INSERT INTO meta (key, value) VALUES ('seeded_from', ?)", (source,))
+        with self._write_lock, self._named():  # else the log of all this stays as large as it is
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return True
+
+    def is_seeded(self, source: str) -> bool:
+        """See `UserState.is_seeded`."""
+        with self._read() as db:
+            return bool(db.execute(_SEEDED, (source,)).fetchone()[0])
 
     def count_users(self) -> int:
         """See `UserState.count_users`."""

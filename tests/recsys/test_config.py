@@ -118,6 +118,7 @@ class TestValues:
             ("data.cuts.head", "2024-03-01", ["data.cuts.head", "data.cuts.valid"]),
             ("data.cuts.end", "2024-04-01", ["data.cuts.end", "data.cuts.test"]),
             ("data.source", None, ["data.source", "data.adapter"]),
+            ("serve.default_k", 2000, ["serve.default_k (2000)", "serve.max_k (1000)"]),
             ("model.num_heads", 3, ["model.dim (128)", "model.num_heads (3)"]),
             ("tune.learning_rate", {"low": 0.1, "high": 0.01}, ["high (0.01)", "low (0.1)"]),
             (

@@ -40,10 +40,16 @@ class Literal:
 
 def asked() -> Questions:
     bought = [items for _, items, _ in ASKED]
+    histories = queries(*(history for history, _, _ in ASKED))
     return Questions(
         np.arange(4),
         np.zeros(4, dtype=np.int32),
-        queries(*(history for history, _, _ in ASKED)),
+        histories.item_rows,
+        histories.event_codes,
+        histories.timestamps,
+        histories.offsets[:-1],
+        histories.offsets[1:],
+        histories.now,
         np.array([item for items in bought for item in items], dtype=np.int32),
         np.concatenate([[0], np.cumsum([len(items) for items in bought])]),
     )

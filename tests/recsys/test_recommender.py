@@ -17,6 +17,8 @@ from bundles import (
     make_items,
     make_recipe,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_logs import BUY
 
 from recsys.bundle import Bundle, write_bundle
@@ -49,7 +51,7 @@ def recommender(folder: Path) -> Recommender:
 
 @pytest.fixture(scope="module")
 def encoder(folder: Path) -> TextEncoder:
-    return TextEncoder.load(folder)
+    return TextEncoder(Bundle.open(folder))
 
 
 def recommend(
@@ -236,3 +238,16 @@ def test_what_the_service_tells_of_a_model(recommender: Recommender, folder: Pat
     assert recommender.title(0) == ITEMS[Col.title][0]
     assert recommender.num_items == NUM_ITEMS
     assert torch.is_tensor(recommender.scorer.item_part)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, -np.inf]), min_size=1, max_size=40))
+def test_fewer_of_the_best_are_the_first_of_more(values: list[float]) -> None:
+    """Ties go by position at the cut too: items with equal texts and prices score alike."""
+    scores = np.array(values, dtype=np.float32)
+    everything, _ = best(scores.copy(), len(scores))
+    expected = [row for row in np.lexsort((np.arange(len(scores)), -scores)) if scores[row] > -1]
+    assert everything.tolist() == expected
+    for k in range(1, len(scores) + 1):
+        rows, found = best(scores.copy(), k)
+        assert rows.tolist() == expected[:k]
+        assert found.tolist() == scores[rows].tolist()

@@ -84,6 +84,14 @@ def test_adding_again_is_a_no_op_and_another_bundle_an_error(registry, bundle):
     assert (folder / "tokenizer" / "vocab.txt").read_text() == "1"
 
 
+def test_a_bundle_that_was_evaluated_again_is_the_same(registry, bundle):
+    folder = registry.add(bundle("1"), "v1")
+    again = bundle("1", name="again")
+    manifest = {"content": "1", "metrics": {"all/ndcg@10": 0.1}, "seal": "x"}
+    (again / "bundle.json").write_text(json.dumps(manifest))
+    assert registry.add(again, "v1") == folder
+
+
 @pytest.mark.parametrize("version", ["", "champion", "../x", "a/b", ".hidden", "a b", "v1\n"])
 def test_unfit_version_names(registry, bundle, version):
     with pytest.raises(BundleError, match="version name"):

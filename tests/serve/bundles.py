@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
-from recsys.bundle import Bundle, write_bundle
+from recsys.bundle import BUNDLE, INDEX_DIR, ITEM_PART, SEAL, Bundle, seal, write_bundle
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.features import PriceScale, item_features
-from recsys.language_model import TOKENIZER
+from recsys.files import write_json
+from recsys.language_model import TOKENIZER, file_sha256
 from recsys.model.heads import ScoringHead
 from recsys.model.item_encoder import ItemEncoder
 from recsys.model.language import LanguageModel
@@ -102,8 +104,28 @@ def make_items() -> pl.DataFrame:
     ).select(ITEMS.names)
 
 
+def version_in(folder: Path) -> str:
+    """The version that a folder says it holds, verified or not; any name if it holds none."""
+    try:
+        return str(json.loads((folder / "bundle.json").read_text())["version"])
+    except FileNotFoundError:
+        return "gone"
+
+
+def diverge(folder: Path) -> Path:
+    """Make a bundle's scores NaN and its hashes fit: the folder is whole, the model is not."""
+    part = folder / INDEX_DIR / ITEM_PART
+    np.save(part, np.full_like(np.load(part), np.nan))
+    meta = json.loads((folder / BUNDLE).read_text())
+    meta.pop(SEAL)
+    meta["files"][f"{INDEX_DIR}/{ITEM_PART}"] = file_sha256(part)
+    meta["version"] += "-diverged"
+    write_json(folder / BUNDLE, meta | {SEAL: seal(meta)})
+    return folder
+
+
 def make_bundle(
-    target: Path, recipe: Recipe, *, seed: int, data_fingerprint: str = "none"
+    target: Path, recipe: Recipe, *, seed: int, data_fingerprint: str = "none", **facts: object
 ) -> Bundle:
     """A bundle whose weights depend on the seed."""
     torch.manual_seed(seed)
@@ -141,5 +163,6 @@ def make_bundle(
             "text_dim": language.dim,
             "price_scale": [scale.mean, scale.deviation],
             "seed": seed,
+            **facts,
         },
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from bundles import make_bundle, make_language_model, make_recipe
+from bundles import make_bundle, make_language_model, make_recipe, version_in
 from fastapi.testclient import TestClient
 
 from recsys.config import Recipe
@@ -53,7 +53,10 @@ def recipe(tmp_path: Path, language_model: Path, monkeypatch: pytest.MonkeyPatch
 def service(recipe: Recipe) -> Service:
     """Without a model."""
     encoder = TextEncoder()
-    return Service(Settings.of(recipe), lambda folder, items: encoder.encode(str(folder), items))
+    return Service(
+        Settings.of(recipe),
+        lambda folder, version, items: encoder.encode(str(folder), version, items),
+    )
 
 
 @pytest.fixture
@@ -61,5 +64,5 @@ def client(service: Service, bundle: Path) -> Iterator[TestClient]:
     """The whole HTTP application in this process, without Ray."""
     with TestClient(build_http(service), raise_server_exceptions=False) as client:
         assert client.portal is not None
-        client.portal.call(service.load, bundle)
+        client.portal.call(service.load, bundle, version_in(bundle))
         yield client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -278,5 +279,21 @@ def test_documentation(client: TestClient) -> None:
 
 
 def test_wrong_method_and_path(client: TestClient) -> None:
-    assert client.get("/recommend").status_code == 405
-    assert client.post("/nothing").status_code == 404
+    for response, status in ((client.get("/recommend"), 405), (client.post("/nothing"), 404)):
+        assert response.status_code == status
+        (problem,) = response.json()["detail"]
+        assert problem["field"] == "body" and problem["msg"]
+    assert client.get("/recommend").headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("filler", [b"0", b"{}", b'"a"'])
+def test_a_body_full_of_candidates_is_refused_at_once(client: TestClient, filler: bytes) -> None:
+    """Looking at each of them would hold up the replica for seconds."""
+    count = (1 << 20) // (len(filler) + 1) - 100
+    body = b'{"user_id": "u", "candidates": [' + b",".join([filler] * count) + b"]}"
+    started = time.monotonic()
+    headers = {"content-type": "application/json"}
+    response = client.post("/rank", content=body, headers=headers)
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["field"].startswith("candidates"), response.text
+    assert time.monotonic() - started < 2

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from bundles import SOLD_OUT, item_id, make_recipe
+from bundles import SOLD_OUT, diverge, item_id, make_recipe, version_in
 
 from recsys.bundle import Bundle
 from recsys.histories import US_PER_DAY, Histories
@@ -101,14 +101,17 @@ class Running:
             "import sys; from pathlib import Path; from recsys.config import load_recipe\n"
             "from ray.dashboard.modules.serve.sdk import ServeSubmissionClient\n"
             "from serve.app import config_of\n"
-            "recipe = load_recipe(sys.argv[2], sys.argv[4:])\n"
+            "recipe = load_recipe(sys.argv[2], sys.argv[4:5])\n"
             "client = ServeSubmissionClient(sys.argv[1])\n"
-            "client.deploy_applications(config_of(recipe, Path(sys.argv[3])))\n"
+            "client.deploy_applications(config_of(recipe, Path(sys.argv[3]), sys.argv[5]))\n"
         )
         config = self.command[self.command.index("--config") + 1]
         port = f"serve.port={self.ports[0]}"
         subprocess.run(
-            [sys.executable, "-c", code, self.printed["dashboard"], config, str(bundle), port],
+            [
+                sys.executable, "-c", code, self.printed["dashboard"], config, str(bundle), port,
+                version_in(bundle),
+            ],
             env=self.environment, cwd=ROOT, timeout=100, check=True,
         )  # fmt: skip
 
@@ -300,6 +303,44 @@ def test_a_broken_bundle_leaves_the_last_good_one(
         time.sleep(0.2)
     assert running.model()["failed_update"] is None
     assert running.model()["version"] == version_of(bundle)
+
+
+def test_an_update_that_fails_is_taken_back_and_may_be_tried_again(
+    running: Running, bundle: Path, other_bundle: Path, tmp_path: Path
+) -> None:
+    """Whole on the outside, its scores are NaN: only a replica that tries it finds out."""
+    diverged = diverge(shutil.copytree(other_bundle, tmp_path / "diverged"))
+    address = f"ray.address={running.printed['update'].rsplit('=', 1)[1]}"
+    before = running.model()["version"]
+    for _ in range(2):
+        update = running.run("--set", address, "--bundle", str(diverged))
+        assert update.returncode == 2
+        assert "scores are not finite" in update.stderr
+        assert update.stderr.count("\n") == 1
+    deadline = time.monotonic() + 60
+    while running.model()["failed_update"] and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert running.model()["failed_update"] is None, "a new replica would load the broken bundle"
+    assert running.model()["version"] == before
+    update = running.run("--set", address, "--bundle", str(other_bundle))
+    assert update.returncode == 0, update.stderr
+    assert running.model()["version"] == version_of(other_bundle)
+
+
+def test_a_folder_whose_content_was_replaced_is_taken_anew(
+    running: Running, bundle: Path, other_bundle: Path, tmp_path: Path
+) -> None:
+    """As when `embed` writes the next bundle into the run's folder."""
+    address = f"ray.address={running.printed['update'].rsplit('=', 1)[1]}"
+    folder = tmp_path / "bundle"
+    for source in (bundle, other_bundle):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(source, folder)
+        update = running.run("--set", address, "--bundle", str(folder))
+        assert update.returncode == 0, update.stderr
+        assert running.model()["version"] == version_of(source)
+        answer = running.post("/rank", {"user_id": "u", "candidates": [{"title": "red cup"}]})
+        assert answer["model_version"] == version_of(source)
 
 
 def test_a_signal_ends_it_without_a_trace(running: Running) -> None:

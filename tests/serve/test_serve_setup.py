@@ -125,29 +125,34 @@ def test_the_configuration_differs_in_the_bundle_alone(
 
     from serve.app import config_of
 
-    one = config_of(make_recipe(tmp_path, language_model), Path("/one"))
+    one = config_of(make_recipe(tmp_path, language_model), Path("/one"), "a-1")
     ServeDeploySchema.model_validate(one)
     later = make_recipe(
         tmp_path, language_model, train={"epochs": 9}, ray={"address": "auto"}, seed=8
     )
-    two = config_of(later, Path("/two"))
-    assert one != two
-    two["applications"][0]["deployments"][0]["user_config"] = {"bundle": "/one"}
+    two = config_of(later, Path("/two"), "a-2")
+    wanted = [
+        config["applications"][0]["deployments"][0].pop("user_config") for config in (one, two)
+    ]
     assert one == two
+    assert [each["bundle"] for each in wanted] == ["/one", "/two"]
+    assert [each["version"] for each in wanted] == ["a-1", "a-2"]
+    # Sent again after a failure, it must be another configuration, or Serve does nothing.
+    assert wanted[0]["attempt"] != wanted[1]["attempt"]
 
 
 def test_the_application_takes_its_settings_from_the_recipe(
     tmp_path: Path, language_model: Path
 ) -> None:
-    from serve.app import build_app
+    from serve.app import from_config
 
     scale = {"min_replicas": 2, "max_replicas": 3, "target_ongoing_requests": 5}
     limits = {"autoscaling": scale, "max_ongoing_requests": 7, "max_queued_requests": 9}
     recipe = make_recipe(tmp_path, language_model, serve=limits)
-    ranking = build_app(recipe, tmp_path / "b")._bound_deployment
+    settings = Settings.of(recipe).model_dump(mode="json")
+    ranking = from_config({"settings": settings})._bound_deployment
     assert ranking.name == "Ranking"
     assert (ranking.max_ongoing_requests, ranking.max_queued_requests) == (7, 9)
-    assert ranking.user_config == {"bundle": str(tmp_path / "b")}
     autoscaling = ranking._deployment_config.autoscaling_config
     assert {name: getattr(autoscaling, name) for name in scale} == scale
 

@@ -12,14 +12,15 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from bundles import item_id, make_bundle, make_items, make_recipe
+from bundles import diverge, item_id, make_bundle, make_items, make_recipe, version_in
+from conftest import KEY
 
 from recsys.bundle import Bundle
 from recsys.config import Recipe
 from recsys.errors import BundleError, DataError
 from recsys.histories import Histories, build_histories
 from recsys.prepared import CATALOGUE_DIR, HISTORIES_DIR, PREPARED, STATS_FILE, SUMMARY_FILE
-from recsys.privacy import pseudonym
+from recsys.privacy import key_check, pseudonym
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE, Col
 from serve.api import Event, RecommendRequest, SessionEvent
@@ -60,7 +61,7 @@ def test_scores_are_the_library_s_to_the_last_digit(
 ) -> None:
     now = 1_800_000_000_000_000
     monkeypatch.setattr("serve.service.clock_us", lambda: now)
-    asyncio.run(service.load(bundle))
+    asyncio.run(service.load(bundle, version_in(bundle)))
     seen = [SessionEvent(item_id=item_id(row)) for row in (3, 40, 3)]
     answer = json.loads(asyncio.run(service.recommend(RecommendRequest(history=seen, k=20))))
     model = Recommender.load(bundle)
@@ -75,9 +76,9 @@ def test_scores_are_the_library_s_to_the_last_digit(
 
 
 def test_a_swap_changes_the_answer(service: Service, bundle: Path, other_bundle: Path) -> None:
-    asyncio.run(service.load(bundle))
+    asyncio.run(service.load(bundle, version_in(bundle)))
     before = ask(service)
-    asyncio.run(service.load(other_bundle))
+    asyncio.run(service.load(other_bundle, version_in(other_bundle)))
     after = ask(service)
     assert before["model_version"] == version_of(bundle)
     assert after["model_version"] == version_of(other_bundle)
@@ -87,40 +88,40 @@ def test_a_swap_changes_the_answer(service: Service, bundle: Path, other_bundle:
 def test_a_broken_bundle_leaves_the_last_good_one(
     service: Service, bundle: Path, other_bundle: Path, tmp_path: Path
 ) -> None:
-    asyncio.run(service.load(bundle))
+    asyncio.run(service.load(bundle, version_in(bundle)))
     for wrong in (broken_copy(other_bundle, tmp_path / "broken"), tmp_path / "missing"):
-        asyncio.run(service.load(wrong))
+        asyncio.run(service.load(wrong, version_in(wrong)))
         assert ask(service)["model_version"] == version_of(bundle)
         assert service.describe()["failed_update"]
-    asyncio.run(service.load(bundle))
+    asyncio.run(service.load(bundle, version_in(bundle)))
     assert service.describe()["failed_update"] is None
 
 
 def test_a_bundle_whose_language_model_fails_is_not_served(
     recipe: Recipe, bundle: Path, other_bundle: Path
 ) -> None:
-    async def encode(folder: Path, items: list[dict[str, str | None]]) -> np.ndarray:
+    async def encode(folder: Path, version: str, items: list[dict[str, str | None]]) -> np.ndarray:
         if folder == other_bundle:
             raise BundleError("no language model", where=folder, mend="write it again")
         return np.zeros((len(items), 32), dtype=np.float32)
 
     service = Service(Settings.of(recipe), encode)
-    asyncio.run(service.load(bundle))
-    asyncio.run(service.load(other_bundle))
+    asyncio.run(service.load(bundle, version_in(bundle)))
+    asyncio.run(service.load(other_bundle, version_in(other_bundle)))
     assert ask(service)["model_version"] == version_of(bundle)
     assert service.describe()["failed_update"] == "no language model"
 
 
 def test_the_first_bundle_must_load(service: Service, tmp_path: Path) -> None:
     with pytest.raises(BundleError):
-        asyncio.run(service.load(tmp_path / "missing"))
+        asyncio.run(service.load(tmp_path / "missing", version_in(tmp_path / "missing")))
 
 
 def test_requests_during_swaps_are_answered_by_one_model_or_the_other(
     service: Service, bundle: Path, other_bundle: Path
 ) -> None:
     async def run() -> list[dict[str, object]]:
-        await service.load(bundle)
+        await service.load(bundle, version_in(bundle))
         done = asyncio.Event()
         answers = []
 
@@ -130,7 +131,7 @@ def test_requests_during_swaps_are_answered_by_one_model_or_the_other(
 
         askers = [asyncio.create_task(asking()) for _ in range(3)]
         for folder in (other_bundle, bundle, other_bundle):
-            await service.load(folder)
+            await service.load(folder, version_in(folder))
         done.set()
         await asyncio.gather(*askers)
         return answers
@@ -144,7 +145,7 @@ def test_requests_during_swaps_are_answered_by_one_model_or_the_other(
 
 
 def test_raw_user_ids_are_not_stored(service: Service, bundle: Path, recipe: Recipe) -> None:
-    asyncio.run(service.load(bundle))
+    asyncio.run(service.load(bundle, version_in(bundle)))
     event = Event(user_id="alice@example.com", item_id=item_id(1), event_type="view")
     asyncio.run(service.store([event], single=True))
     stored = b"".join(path.read_bytes() for path in recipe.root.glob("state.sqlite*"))
@@ -193,8 +194,8 @@ def test_users_of_the_log_are_known_from_the_start(
     bundle = make_bundle(tmp_path / "bundle", training, seed=3, data_fingerprint="same")
     prepare(recipe.root, fingerprint)
     encoder = TextEncoder()
-    service = Service(Settings.of(recipe), lambda folder, items: encoder.encode(str(folder), items))
-    asyncio.run(service.load(bundle.folder))
+    service = Service(Settings.of(recipe), lambda folder, *rest: encoder.encode(str(folder), *rest))
+    asyncio.run(service.load(bundle.folder, version_in(bundle.folder)))
     answer = json.loads(asyncio.run(service.recommend(RecommendRequest(user_id="known"))))
     assert answer["basis"] == basis
 
@@ -202,7 +203,8 @@ def test_users_of_the_log_are_known_from_the_start(
 def test_new_items_without_a_text_are_marked(
     tmp_path: Path, language_model: Path, bundle: Path
 ) -> None:
-    vectors = asyncio.run(TextEncoder().encode(str(bundle), [{"title": "red cup"}, {"title": " "}]))
+    items: list[dict[str, str | None]] = [{"title": "red cup"}, {"title": " "}]
+    vectors = asyncio.run(TextEncoder().encode(str(bundle), version_in(bundle), items))
     assert vectors.shape == (2, 32)
     assert np.isfinite(vectors[0]).all()
     assert np.isnan(vectors[1]).all()
@@ -214,5 +216,89 @@ def test_the_encoder_holds_two_models_at_most(
     encoder = TextEncoder()
     third = shutil.copytree(bundle, tmp_path / "third")
     for folder in (bundle, other_bundle, third):
-        asyncio.run(encoder.encode(str(folder), [{"title": "pen"}]))
-    assert list(encoder._loaded) == [str(other_bundle), str(third)]
+        asyncio.run(encoder.encode(str(folder), version_in(folder), [{"title": "pen"}]))
+    assert [folder for folder, _ in encoder._loaded] == [str(other_bundle), str(third)]
+
+
+def test_the_encoder_does_not_take_one_bundle_for_another(bundle: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
+    with pytest.raises(BundleError, match="the folder holds"):
+        asyncio.run(TextEncoder().encode(str(folder), "tiny-before", [{"title": "pen"}]))
+
+
+def test_new_content_of_the_same_folder_is_taken(
+    service: Service, bundle: Path, other_bundle: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
+    asyncio.run(service.load(folder, version_in(folder)))
+    shutil.rmtree(folder)
+    shutil.copytree(other_bundle, folder)
+    asyncio.run(service.load(folder, version_in(bundle)))  # sent again, as it is served now
+    assert ask(service)["model_version"] == version_of(bundle)
+    asyncio.run(service.load(folder, version_in(folder)))
+    assert ask(service)["model_version"] == version_of(other_bundle)
+    asyncio.run(service.load(folder, "tiny-of-yesterday"))
+    assert str(service.describe()["failed_update"]).startswith("the folder holds")
+    assert ask(service)["model_version"] == version_of(other_bundle)
+
+
+def test_a_model_that_has_diverged_is_not_served(
+    service: Service, bundle: Path, other_bundle: Path, tmp_path: Path
+) -> None:
+    diverged = diverge(shutil.copytree(other_bundle, tmp_path / "diverged"))
+    with pytest.raises(BundleError, match="not finite"):
+        asyncio.run(service.load(diverged, version_in(diverged)))
+    asyncio.run(service.load(bundle, version_in(bundle)))
+    asyncio.run(service.load(diverged, version_in(diverged)))
+    assert "not finite" in str(service.describe()["failed_update"])
+    assert ask(service)["items"]
+
+
+def test_a_bundle_of_another_key_is_refused(
+    service: Service, recipe: Recipe, language_model: Path, tmp_path: Path
+) -> None:
+    """Nobody of its log would be known, and nobody would notice."""
+    training = make_recipe(tmp_path / "training", language_model)
+    foreign = make_bundle(tmp_path / "b", training, seed=4, key_check="0" * 16).folder
+    with pytest.raises(DataError, match="pseudonym key"):
+        asyncio.run(service.load(foreign, version_in(foreign)))
+    mine = make_bundle(tmp_path / "c", training, seed=4, key_check=key_check(KEY.encode())).folder
+    asyncio.run(service.load(mine, version_in(mine)))
+    assert ask(service)["items"]
+
+
+def test_event_ids_are_not_stored_either(service: Service, bundle: Path, recipe: Recipe) -> None:
+    asyncio.run(service.load(bundle, version_in(bundle)))
+    event = Event(
+        event_id="alice@example.com:42", user_id="alice@example.com", item_id=item_id(1),
+        event_type="buy",
+    )  # fmt: skip
+    for expected in (1, 0):
+        answer = json.loads(asyncio.run(service.store([event], single=True)))
+        assert answer["stored"] == expected
+    for file in recipe.root.glob("state.sqlite*"):
+        assert b"alice" not in file.read_bytes()
+
+
+def test_waiting_writers_do_not_hold_up_answers(
+    service: Service, bundle: Path, recipe: Recipe
+) -> None:
+    """Another process writes into the store and does not finish."""
+    event = Event(user_id="u", item_id=item_id(1), event_type="buy")
+    session = RecommendRequest(history=[SessionEvent(item_id=item_id(1))])
+
+    async def run() -> None:
+        await service.load(bundle, version_in(bundle))
+        with sqlite3.connect(recipe.root / "state.sqlite", isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            waiting = [asyncio.create_task(service.store([event], single=True)) for _ in range(8)]
+            await asyncio.sleep(0.2)
+            for request in (REQUEST, session):
+                await asyncio.wait_for(service.recommend(request), 5)
+            await asyncio.wait_for(service.check(), 5)
+            assert not any(task.done() for task in waiting)
+            other.execute("ROLLBACK")
+        stored = [json.loads(each)["stored"] for each in await asyncio.gather(*waiting)]
+        assert stored == [1] * 8
+
+    asyncio.run(run())

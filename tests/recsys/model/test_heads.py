@@ -41,7 +41,9 @@ def questions(asked: list[tuple[list[Event], list[int]]]) -> Questions:
     relevant = [item for _, items in asked for item in items]
     counts = np.array([len(items) for _, items in asked], dtype=np.int64)
     return Questions(
-        np.arange(len(asked)), np.zeros(len(asked), dtype=np.int32), histories,
+        np.arange(len(asked)), np.zeros(len(asked), dtype=np.int32),
+        histories.item_rows, histories.event_codes, histories.timestamps,
+        histories.offsets[:-1], histories.offsets[1:], histories.now,
         np.array(relevant, dtype=np.int32), np.concatenate([[0], np.cumsum(counts)]),
     )  # fmt: skip
 

@@ -197,3 +197,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     assert "local disk" in error.value.mend
     with pytest.raises(DataError):
         SqliteState(tmp_path, 10)
+
+
+def test_nobody_else_may_read_it_and_a_seed_leaves_no_long_log(path):
+    store = SqliteState(path, 10_000)
+    times = list(range(5000))
+    columns = [[[0] * 5000], [[1] * 5000], [times], [times]]
+    store.seed(pa.table([["v"], *columns], schema=HISTORIES), np.array(["a"]), 10_000, source="s")
+    files = sorted(path.parent.glob("state.sqlite*"))
+    assert len(files) == 3
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    assert path.with_name("state.sqlite-wal").stat().st_size == 0
+    store.close()

@@ -123,7 +123,9 @@ def test_seeded_histories_are_read_like_appended_ones(store):
 
 def test_a_source_is_seeded_once(store):
     table = histories({"u": [(1, 4, 10)]})
+    assert not store.is_seeded("bundle-1")
     assert store.seed(table, ITEM_IDS, 10, source="bundle-1") is True
+    assert store.is_seeded("bundle-1") and not store.is_seeded("bundle-2")
     store.delete("u")
     assert store.seed(table, ITEM_IDS, 10, source="bundle-1") is False
     assert store.history("u", 10) == []
@@ -146,6 +148,15 @@ def test_events_taken_in_live_come_back_in_the_next_bundle_without_doubling(stor
     got = [(e.item_id, e.event_code, e.timestamp) for e in store.history("u", 10)]
     assert sorted(got) == [("b", 2, 10), ("b", 4, 10), ("b", 4, 10)]
     assert "from-the-shop" in [e.event_id for e in store.history("u", 10)]
+
+
+def test_an_event_that_comes_after_it_was_seeded_is_not_doubled(store):
+    store.seed(histories({"u": [(1, 4, 10)]}), ITEM_IDS, 10, source="bundle-1")
+    late = event("u", "from-the-shop", "b", 4, 10)
+    others = [event("u", f"o{n}", "b", code, us) for n, (code, us) in enumerate([(2, 10), (4, 11)])]
+    assert store.append([late, *others]) == 2
+    assert len(store.history("u", 10)) == 3
+    assert store.append([event("v", "from-the-shop", "b", 4, 10)]) == 1
 
 
 def test_seeding_keeps_the_latest_of_each_user(store):
