@@ -180,7 +180,8 @@ def _device() -> Any:
     import ray
     import torch
 
-    return torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+    lent = ray.is_initialized() and ray.get_gpu_ids()  # asking starts a cluster if there is none
+    return torch.device("cuda" if lent else "cpu")
 
 
 def _create(path: Path, dtype: Any, shape: tuple[int, ...]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -256,7 +257,9 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 
 def test_two_processes_end_together_on_uneven_data(uneven: Shop, tmp_path: Path) -> None:
     """DDP would wait for ever if one of them left a step out."""
-    mp.spawn(_distributed, args=(uneven, str(tmp_path / "meet"), str(tmp_path)), nprocs=2)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        meet = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    mp.spawn(_distributed, args=(uneven, meet, str(tmp_path)), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert first["step"] == second["step"] > 0
     for name, value in first["weights"].items():
@@ -266,9 +269,7 @@ def test_two_processes_end_together_on_uneven_data(uneven: Shop, tmp_path: Path)
 def _distributed(rank: int, shop: Shop, meet: str, out: str) -> None:
     torch.set_num_threads(1)
     timeout = dt.timedelta(seconds=60)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{meet}", rank=rank, world_size=2, timeout=timeout
-    )
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=timeout)
     mine = worker(shop, rank, 2)
     mine.wrapped = DistributedDataParallel(mine.ranker)
 
