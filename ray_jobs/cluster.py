@@ -21,6 +21,16 @@ READER_CPUS = 1
 SPARE_CPUS = READER_CPUS + 1
 
 
+def is_local(cluster: RayCluster) -> bool:
+    """Whether a job starts a cluster of its own, which does not grow."""
+    return address_of(cluster) == "local"
+
+
+def address_of(cluster: RayCluster) -> str:
+    """What `ray.init` is told."""
+    return cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+
+
 @contextmanager
 def connected(cluster: RayCluster) -> Iterator[None]:
     """Be connected to Ray inside the block. A cluster started here is shut down at its end."""
@@ -38,7 +48,7 @@ def connected(cluster: RayCluster) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+    address = address_of(cluster)
     # What the workers print, and what Ray warns of, stays in Ray's logs.
     options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with ExitStack() as stack:

@@ -49,6 +49,9 @@ def main() -> int:
             seconds["ask it"] = time.monotonic() - began
             began = time.monotonic()
         seconds["shut down"] = time.monotonic() - began
+    except KeyboardInterrupt:
+        print("demo: interrupted; run the same command to go on", file=sys.stderr)
+        return 130
     except BaseException as error:
         ours = cause_of(error)
         if ours is None:

@@ -24,12 +24,11 @@ from recsys.scoring import Scorer
 from recsys.training import build_ranker
 
 BUNDLE_DIR = "bundle"
-TEXT_VECTORS = "text_vectors.npy"
 
 
 def plan(recipe: Recipe) -> list[str]:
     """What a run would do."""
-    _, checkpoint = winner(recipe)
+    _, checkpoint = winner(recipe, Prepared.open(recipe.root))
     return [
         f"encode the catalogue with {checkpoint}",
         f"write {recipe.root / BUNDLE_DIR}",
@@ -38,14 +37,12 @@ def plan(recipe: Recipe) -> list[str]:
 
 def run(recipe: Recipe) -> Path:
     """Encode the catalogue with the winner and write the bundle."""
-    chosen, checkpoint = winner(recipe)
     prepared = Prepared.open(recipe.root)
-    out = recipe.root / TEXT_VECTORS
+    chosen, checkpoint = winner(recipe, prepared)
     with connected(recipe.ray):
         ensure_store(chosen, prepared)
-        vectors = text_vectors(chosen, prepared, checkpoint, out)
+        vectors = text_vectors(chosen, prepared, checkpoint)
     bundle = assemble(recipe.root / BUNDLE_DIR, chosen, prepared, checkpoint, vectors)
-    out.unlink()
     return bundle.folder
 
 
@@ -57,7 +54,7 @@ def assemble(
     head = ScoringHead(recipe.model.temperature)
     progress = load_model(checkpoint, ranker, head)
     catalogue, stats = prepared.catalogue, prepared.stats("end")
-    items = ranker.item_vectors(torch.from_numpy(np.array(vectors)), catalogue.text_rows, id_rows)
+    items = ranker.item_vectors(torch.from_numpy(vectors), catalogue.text_rows, id_rows)
     scale = PriceScale.fit(catalogue.prices)
     standard = scale.standard(catalogue.prices)
     scorer = Scorer.build(

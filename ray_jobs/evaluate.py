@@ -18,6 +18,7 @@ from ray_jobs.texts import ensure_store
 from recsys.baselines import fit_baselines
 from recsys.bundle import Bundle
 from recsys.config import Recipe, target_codes
+from recsys.errors import DataError, RecipeError
 from recsys.evaluation import COLUMNS, PROTOCOL, answer, summarise, table
 from recsys.files import write_json
 from recsys.gate import beats
@@ -44,8 +45,15 @@ def plan(recipe: Recipe) -> list[str]:
 
 def run(recipe: Recipe) -> Path:
     """Evaluate the run's bundle beside the baselines."""
-    prepared = Prepared.open(recipe.root)
+    prepared = Prepared.of(recipe)
     bundle = Bundle.open(recipe.root / BUNDLE_DIR)
+    if bundle.meta["data_fingerprint"] != prepared.summary["data_fingerprint"]:
+        raise DataError(
+            "the bundle was trained on other data than are prepared now, and may have seen the "
+            "test window",
+            where=bundle.folder, field="data_fingerprint", value=bundle.meta["data_fingerprint"],
+            mend="run `recsys tune` and `recsys embed` again",
+        )  # fmt: skip
     with connected(recipe.ray):
         models = {OURS: scorer_on(bundle, prepared, "test"), **_baselines(recipe, prepared)}
         users, baskets, values = answer_all(recipe, prepared, models)
@@ -58,6 +66,13 @@ def run(recipe: Recipe) -> Path:
             values[OURS][:, column], values[best][:, column], users,
             0.95, recipe.evaluate.num_bootstrap, recipe.seed,
         )  # fmt: skip
+    metric = COLUMNS.index(("all", METRIC))
+    columns = {Col.user: users, "basket": baskets, "bundle": [bundle.version] * len(users)}
+    columns |= {f"{name}:{METRIC}": values[name][:, metric] for name in values}
+    aside = recipe.root / f".{ROWS_FILE}.part"
+    pl.DataFrame(columns).write_parquet(aside)
+    aside.replace(recipe.root / ROWS_FILE)
+    # The report last: who finds it takes the rows for whole.
     write_json(
         recipe.root / REPORT_FILE,
         {
@@ -74,11 +89,6 @@ def run(recipe: Recipe) -> Path:
             "rows": rows,
         },
     )
-    frame = {Col.user: users, "basket": baskets}
-    frame |= {
-        f"{name}:{METRIC}": values[name][:, COLUMNS.index(("all", METRIC))] for name in values
-    }
-    pl.DataFrame(frame).write_parquet(recipe.root / ROWS_FILE)
     own = {f"{r['slice']}/{r['metric']}": r["value"] for r in rows if r["model"] == OURS}
     bundle.note_metrics(own)
     return recipe.root / REPORT_FILE
@@ -126,6 +136,11 @@ def answer_all(
         .iter_batches(batch_size=None, batch_format="numpy")
     )
     gathered = [batch for batch in batches if len(batch["basket"])]
+    if not gathered:
+        raise RecipeError(
+            "the sample of the test window holds no basket", field="evaluate.max_rows",
+            value=recipe.evaluate.max_rows, mend="take a larger one",
+        )  # fmt: skip
     users = np.concatenate([batch["user"] for batch in gathered]).astype(str)
     baskets = np.concatenate([batch["basket"] for batch in gathered])
     order = np.lexsort((baskets, users))

@@ -23,10 +23,10 @@ from ray_jobs.cluster import connected
 from recsys.adapters import Part, open_adapter
 from recsys.catalogue import ITEMS_FILE, TEXTS_FILE, Catalogue, build_catalogue, check_items
 from recsys.config import Recipe, target_codes
-from recsys.errors import DataError
+from recsys.errors import DataError, RecipeError
 from recsys.files import whole_folder, write_json
 from recsys.histories import UserEvents, ask, build_histories
-from recsys.language_model import fingerprint, load_tokenizer, locate
+from recsys.language_model import fingerprint, load_tokenizer, locate, max_positions
 from recsys.logs import (
     check_events,
     drop_crowded_users,
@@ -82,7 +82,12 @@ def run(recipe: Recipe) -> Path:
         split = _Split(recipe, key, out, int(time.time() * 1e6))
         read = _each([{"number": n, **asdict(part)} for n, part in enumerate(parts)], split)
         build = _Build(recipe, out, max(row["latest_us"] for row in read) + 1)
-        built = _each([{"bucket": b} for b in range(recipe.data.num_buckets)], build)
+        # By name: a folder that other nodes have just written into may be listed without them.
+        files: list[list[str]] = [[] for _ in range(recipe.data.num_buckets)]
+        for row in read:
+            for number in row["buckets"]:
+                files[number].append(f"{number:05d}/{row['order']:05d}.parquet")
+        built = _each([{"bucket": b, "files": names} for b, names in enumerate(files)], build)
         _finish(recipe, out, catalogue, read, built, key_check(key))
     return recipe.root / PREPARED
 
@@ -110,7 +115,14 @@ def _write_catalogue(recipe: Recipe, items: pl.DataFrame, out: Path) -> Catalogu
     if good.is_empty():
         raise DataError("the catalogue holds no items", where=f"{source} (items)", mend="add items")
     bad.write_parquet(out / QUARANTINE_DIR / "items.parquet")
-    tokenizer = load_tokenizer(locate(recipe.model.language_model), recipe.data.max_tokens)
+    language = locate(recipe.model.language_model)
+    most = max_positions(language)
+    if recipe.data.max_tokens > most:
+        raise RecipeError(
+            f"the language model reads at most {most} tokens", where=language,
+            field="data.max_tokens", value=recipe.data.max_tokens, mend=f"use at most {most}",
+        )  # fmt: skip
+    tokenizer = load_tokenizer(language, recipe.data.max_tokens)
     numbered, texts = build_catalogue(good, tokenizer)
     numbered.write_parquet(out / CATALOGUE_DIR / ITEMS_FILE)
     texts.write_parquet(out / CATALOGUE_DIR / TEXTS_FILE)
@@ -118,8 +130,8 @@ def _write_catalogue(recipe: Recipe, items: pl.DataFrame, out: Path) -> Catalogu
 
 
 @lru_cache(maxsize=2)
-def _item_rows(path: Path) -> pl.DataFrame:
-    """Item id -> row; read once a worker process."""
+def _item_rows(path: Path, run_us: int) -> pl.DataFrame:
+    """Item id -> row; read once a worker process and run."""
     return pl.read_parquet(path, columns=[Col.item, Col.item_row], glob=False)
 
 
@@ -137,7 +149,7 @@ class _Split:
         part = Part(row["path"], row["first_group"], row["last_group"], row["num_rows"])
         raw = open_adapter(data).read_events(part)
         mapped, left_out = map_event_types(raw, data.event_types)
-        items = _item_rows(self.out / CATALOGUE_DIR / ITEMS_FILE)
+        items = _item_rows(self.out / CATALOGUE_DIR / ITEMS_FILE, self.now_us)
         latest = self.now_us + data.max_clock_skew_s * 1_000_000
         good, bad = check_events(mapped, latest_us=latest, known_items=items[Col.item])
         users = pseudonymise(good[Col.user], self.key)
@@ -146,13 +158,19 @@ class _Split:
         if data.cuts.end is not None:
             ready = ready.filter(pl.col(Col.timestamp) < data.cuts.end)
             left_out += good.height - ready.height
-        for (number,), frame in ready.partition_by("bucket", as_dict=True).items():
+        buckets = ready.partition_by("bucket", as_dict=True)
+        for (number,), frame in buckets.items():
             folder = self.out / "buckets" / f"{number:05d}"
             folder.mkdir(exist_ok=True)
             frame.drop("bucket").write_parquet(folder / f"{row['number']:05d}.parquet")
         quarantine = bad.with_columns(
             pl.lit(part.path).alias(Col.source),
-            pseudonymise(bad[Col.user], self.key).alias(Col.user),
+            # Session and request ids are often made of the user's, and a context may hold anything.
+            *(
+                pseudonymise(bad[name], self.key).alias(name)
+                for name in (Col.user, Col.session, Col.request)
+            ),
+            pl.lit(None, pl.String).alias(Col.context),
         )
         quarantine.write_parquet(self.out / QUARANTINE_DIR / f"part-{row['number']:05d}.parquet")
         latest = (
@@ -162,6 +180,7 @@ class _Split:
             "order": row["order"],
             "rows": raw.height,
             "left_out": left_out,
+            "buckets": sorted(int(number) for (number,) in buckets),
             "latest_us": latest,
         }
 
@@ -176,7 +195,7 @@ class _Build:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         number = row["bucket"]
-        files = sorted((self.out / "buckets" / f"{number:05d}").glob("*.parquet"))
+        files = [self.out / "buckets" / name for name in sorted(row["files"])]
         result = {"order": row["order"], "users": 0, "events": 0, "duplicates": 0}
         result |= {f"{window}_baskets": 0 for window in WINDOWS} | {"learnable": 0, "sha256": ""}
         if not files:
@@ -239,6 +258,7 @@ def _finish(
         what="events",
         kept_at=_keep_quarantine(recipe, out),
     )
+    num_quarantined = sum(frame.height for frame in quarantined)
     counts = {
         "rows": num_rows,
         "left_out": sum(row["left_out"] for row in read),
@@ -254,6 +274,8 @@ def _finish(
             )
         },
     }
+    accounted = counts["left_out"] + counts["events"] + counts["duplicates"] + num_quarantined
+    assert accounted == num_rows, f"{num_rows} rows were read, {accounted} are accounted for"
     _refuse_unusable(recipe, counts, sum(row["learnable"] for row in built))
     partial = pl.concat(
         [pl.read_parquet(path, glob=False) for path in sorted((out / "counts").iterdir())]
@@ -289,8 +311,8 @@ def _keep_quarantine(recipe: Recipe, out: Path) -> Path:
     import shutil
 
     kept = recipe.root / QUARANTINE_DIR
-    shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(out / QUARANTINE_DIR, kept)
+    with whole_folder(kept) as aside:
+        shutil.copytree(out / QUARANTINE_DIR, aside, dirs_exist_ok=True)
     return kept
 
 

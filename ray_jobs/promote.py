@@ -76,12 +76,26 @@ def _evaluated(recipe: Recipe, bundle: Bundle) -> pl.DataFrame:
             "this bundle has not been evaluated", where=path, value=bundle.version,
             mend="run `recsys evaluate` first",
         )  # fmt: skip
-    return pl.read_parquet(recipe.root / ROWS_FILE, glob=False)
+    rows = pl.read_parquet(recipe.root / ROWS_FILE, glob=False)
+    if rows["bundle"].unique().to_list() != [bundle.version]:
+        raise DataError(
+            "the rows are another bundle's", where=recipe.root / ROWS_FILE, value=bundle.version,
+            mend="run `recsys evaluate` again",
+        )  # fmt: skip
+    return rows
 
 
 def _compare(recipe: Recipe, ours: pl.DataFrame, incumbent: Bundle) -> Verdict:
     """Let the incumbent answer the same questions."""
-    prepared = Prepared.open(recipe.root)
+    prepared = Prepared.of(recipe)
+    seen_until = incumbent.recipe.data.cuts.valid
+    if seen_until > recipe.data.cuts.test:
+        raise DataError(
+            f"{incumbent.version} learned from baskets up to {seen_until:%Y-%m-%d}, some of this "
+            "test window: the comparison would flatter it",
+            where=recipe.root, field="data.cuts.test", value=str(recipe.data.cuts.test),
+            mend="prepare with cuts that lie later than the incumbent's",
+        )  # fmt: skip
     with connected(recipe.ray):
         models = {"incumbent": scorer_on(incumbent, prepared, "test")}
         users, baskets, values = answer_all(recipe, prepared, models)

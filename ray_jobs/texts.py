@@ -1,11 +1,13 @@
 """The language model over all distinct texts, on Ray Data actors.
 
-It gives the hidden states at the split, and the final vectors. The actors write their rows straight
-into memory-mapped files in the run's folder.
+It gives the hidden states at the split, and the final vectors. The actors hand their rows back, and
+one process writes them: several that write into one file lose each other's pages on NFS.
 """
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,45 +49,59 @@ def ensure_store(recipe: Recipe, prepared: Prepared) -> TextStore:
     if not is_complete(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         texts = prepared.catalogue.texts
-        offsets = np.concatenate([[0], np.cumsum(texts[Col.tokens].list.len().to_numpy())])
+        lengths = texts[Col.tokens].list.len().to_numpy().astype(np.int64)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
         width = hidden_size(locate(recipe.model.language_model))
         with whole_folder(folder) as out:
-            np.save(out / OFFSETS, offsets.astype(np.int64))
-            _create(out / HIDDEN, np.float16, (int(offsets[-1]), width))
-            _create(out / VECTORS, np.float32, (texts.height, width))
-            run_actors(recipe, _LowerEncoder(recipe, prepared.folder, out), texts.height)
-            write_meta(out, texts.height, 0)
+            np.save(out / OFFSETS, offsets)
+            hidden = _create(out / HIDDEN, np.float16, (int(offsets[-1]), width))
+            vectors = _create(out / VECTORS, np.float32, (texts.height, width))
+            task = _LowerEncoder(recipe, prepared.folder)
+            for low, high, parts in run_actors(recipe, task, texts.height):
+                vectors[low:high] = parts[VECTORS]
+                hidden[offsets[low] : offsets[high]] = parts[HIDDEN]
+            vectors.flush()
+            hidden.flush()
+            write_meta(out, texts.height)
     return TextStore.open(folder)
 
 
-def text_vectors(recipe: Recipe, prepared: Prepared, checkpoint: Path, out: Path) -> np.ndarray:
-    """[T, H] vectors of all distinct texts by a checkpoint's language model, written to `out`."""
-    store = store_folder(recipe, prepared)
+def text_vectors(recipe: Recipe, prepared: Prepared, checkpoint: Path) -> np.ndarray:
+    """[T, H] vectors of all distinct texts by a checkpoint's language model."""
     num_texts = prepared.catalogue.num_texts
     width = hidden_size(locate(recipe.model.language_model))
-    _create(out, np.float32, (num_texts, width))
-    run_actors(recipe, _UpperEncoder(recipe, prepared.folder, store, checkpoint, out), num_texts)
-    return np.load(out, mmap_mode="r")
+    vectors = np.zeros((num_texts, width), dtype=np.float32)
+    task = _UpperEncoder(recipe, prepared.folder, store_folder(recipe, prepared), checkpoint)
+    for low, high, parts in run_actors(recipe, task, num_texts):
+        vectors[low:high] = parts[VECTORS]
+    return vectors
 
 
-def run_actors(recipe: Recipe, task: Any, num_texts: int) -> None:
-    """Let a pool of actors encode all texts; asserts that each was encoded once."""
+def run_actors(
+    recipe: Recipe, task: Any, num_texts: int
+) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
+    """Let a pool of actors encode all texts.
+
+    Yields:
+        The first and the last text (exclusive) of each range, and its arrays by name, in any order;
+        asserts at the end that each text was there once.
+    """
     import ray.data
 
     starts = range(0, num_texts, TEXTS_PER_TASK)
     rows = [{"low": low, "high": min(low + TEXTS_PER_TASK, num_texts)} for low in starts]
     resources: dict[str, Any] = {"num_gpus": 1} if recipe.train.use_gpu else {"num_cpus": 1}
-    done = (
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map(
-            _Actor,
-            fn_constructor_args=(task,),
-            compute=ray.data.ActorPoolStrategy(size=min(recipe.embed.num_actors, len(rows))),
-            **resources,
-        )
-        .take_all()
+    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        _Actor,
+        fn_constructor_args=(task,),
+        compute=ray.data.ActorPoolStrategy(size=min(recipe.embed.num_actors, len(rows))),
+        **resources,
     )
-    encoded = sum(row["encoded"] for row in done)
+    encoded = 0
+    for row in done.iter_rows():
+        low, high = int(row.pop("low")), int(row.pop("high"))
+        yield low, high, {name: _from_bytes(content) for name, content in row.items()}
+        encoded += high - low
     assert encoded == num_texts, f"{encoded} of {num_texts} texts were encoded"
 
 
@@ -100,7 +116,8 @@ class _Actor:
         task.load()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"encoded": self._task.encode(row["low"], row["high"])}
+        parts = self._task.encode(row["low"], row["high"])
+        return row | {name: _to_bytes(array) for name, array in parts.items()}
 
 
 @dataclass
@@ -109,7 +126,6 @@ class _LowerEncoder:
 
     recipe: Recipe
     prepared: Path
-    out: Path
 
     def load(self) -> None:
         from recsys.model.language import load_language_model
@@ -120,26 +136,26 @@ class _LowerEncoder:
         self.language = language.eval().to(self.device)
         tokens = Prepared(self.prepared).catalogue.texts[Col.tokens]
         self.tokens = [np.asarray(ids, dtype=np.int32) for ids in tokens]
-        self.offsets = np.load(self.out / OFFSETS)
-        self.hidden = np.load(self.out / HIDDEN, mmap_mode="r+")
-        self.vectors = np.load(self.out / VECTORS, mmap_mode="r+")
 
-    def encode(self, low: int, high: int) -> int:
+    def encode(self, low: int, high: int) -> dict[str, np.ndarray]:
         import torch
 
-        lengths = np.diff(self.offsets)[low:high]
-        order = np.argsort(lengths, kind="stable") + low
-        for start in range(0, len(order), self.recipe.embed.batch_size):
-            rows = order[start : start + self.recipe.embed.batch_size]
-            tokens, mask = pad_tokens([self.tokens[row] for row in rows])
+        lengths = np.array([len(ids) for ids in self.tokens[low:high]])
+        starts = np.cumsum(lengths) - lengths
+        hidden = np.zeros((int(lengths.sum()), self.language.dim), dtype=np.float16)
+        vectors = np.zeros((high - low, self.language.dim), dtype=np.float32)
+        order = np.argsort(lengths, kind="stable")
+        for first in range(0, len(order), self.recipe.embed.batch_size):
+            rows = order[first : first + self.recipe.embed.batch_size]
+            tokens, mask = pad_tokens([self.tokens[low + row] for row in rows])
             with torch.no_grad():
                 there = mask.to(self.device)
-                states_at_split = self.language.lower(tokens.to(self.device), there)
-                self.vectors[rows] = self.language.upper(states_at_split, there).cpu().numpy()
-            hidden = states_at_split.cpu().numpy()
-            for row, states, length in zip(rows, hidden, mask.sum(1).tolist(), strict=True):
-                self.hidden[self.offsets[row] : self.offsets[row + 1]] = states[:length]
-        return high - low
+                states = self.language.lower(tokens.to(self.device), there)
+                vectors[rows] = self.language.upper(states, there).cpu().numpy()
+            for row, of_text in zip(rows, states.cpu().numpy(), strict=True):
+                place = slice(starts[row], starts[row] + lengths[row])
+                hidden[place] = of_text[: lengths[row]]
+        return {HIDDEN: hidden, VECTORS: vectors}
 
 
 @dataclass
@@ -150,7 +166,6 @@ class _UpperEncoder:
     prepared: Path
     store_folder: Path
     checkpoint: Path
-    out: Path
 
     def load(self) -> None:
         from recsys.checkpoint import load_model
@@ -162,17 +177,17 @@ class _UpperEncoder:
         self.device = _device()
         self.language = ranker.language.eval().to(self.device)
         self.store = TextStore.open(self.store_folder)
-        self.vectors = np.load(self.out, mmap_mode="r+")
 
-    def encode(self, low: int, high: int) -> int:
+    def encode(self, low: int, high: int) -> dict[str, np.ndarray]:
         import torch
 
+        encoded = np.zeros((high - low, self.language.dim), dtype=np.float32)
         for rows in self.store.by_length(self.recipe.embed.batch_size, low, high):
             hidden, mask = self.store.batch(rows)
             with torch.no_grad():
                 vectors = self.language(hidden.to(self.device), mask.to(self.device))
-                self.vectors[rows] = vectors.cpu().numpy()
-        return high - low
+                encoded[rows - low] = vectors.cpu().numpy()
+        return {VECTORS: encoded}
 
 
 def _device() -> Any:
@@ -184,5 +199,16 @@ def _device() -> Any:
     return torch.device("cuda" if lent else "cpu")
 
 
-def _create(path: Path, dtype: Any, shape: tuple[int, ...]) -> None:
-    np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape).flush()
+def _create(path: Path, dtype: Any, shape: tuple[int, ...]) -> Any:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+
+def _to_bytes(array: np.ndarray) -> bytes:
+    """An array as a value of a table, whatever its shape; in NumPy's own format, never a pickle."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _from_bytes(content: bytes) -> np.ndarray:
+    return np.load(io.BytesIO(content), allow_pickle=False)

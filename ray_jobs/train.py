@@ -15,17 +15,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.cluster import connected
+from ray_jobs.cluster import READER_CPUS, connected, is_local
 from ray_jobs.progress import printing_epochs
 from ray_jobs.texts import ensure_store, store_folder
+from recsys.checkpoint import PROGRESS
 from recsys.config import Recipe, recipe_from_dict, target_codes
-from recsys.errors import DataError
+from recsys.errors import DataError, RecipeError
 from recsys.files import write_json
 from recsys.prepared import PREPARED, Prepared
 
 WINNER_FILE = "winner.json"
 RAY_DIR = "ray"
 METRIC = "ndcg@10"
+
+#: A trial's driver only waits; drivers that took whole CPUs would starve their own workers.
+DRIVER_CPUS = 0.01
 
 
 def plan(recipe: Recipe) -> list[str]:
@@ -43,14 +47,57 @@ def plan(recipe: Recipe) -> list[str]:
 
 def run_key(recipe: Recipe, prepared: Prepared, *more: str) -> str:
     """Name part of a run: the same recipe and data resume, any other start afresh."""
-    recipe_hash = recipe.fingerprint("data", "model", "train", *more)
-    return f"{recipe_hash}-{prepared.summary['data_fingerprint'][:8]}"
+    parts = [
+        recipe.fingerprint("data", "model", "train", *more),
+        # A model's folder may be rewritten under its name.
+        prepared.summary["language_model"][:8],
+        prepared.summary["data_fingerprint"][:8],
+    ]
+    return "-".join(parts)
+
+
+def trials_at_once(recipe: Recipe) -> int:
+    """How many groups of workers the cluster is asked for at once; see `groups_that_fit`.
+
+    Raises:
+        RecipeError: a cluster of our own does not hold even one; it would be waited for in vain.
+    """
+    import ray
+
+    resources = ray.cluster_resources()
+    return groups_that_fit(
+        recipe, resources.get("CPU", 0), resources.get("GPU", 0), grows=not is_local(recipe.ray)
+    )
+
+
+def groups_that_fit(recipe: Recipe, cpus: float, gpus: float, *, grows: bool) -> int:
+    """How many groups of workers a cluster holds, leaving Ray Data a CPU to read with.
+
+    A cluster that grows with what is asked of it may hold none yet: it is asked for one.
+
+    Raises:
+        RecipeError: the cluster does not grow and cannot hold one.
+    """
+    train = recipe.train
+    fit = int((cpus - READER_CPUS) // (train.num_workers * train.cpus_per_worker + DRIVER_CPUS))
+    if train.use_gpu:
+        fit = min(fit, int(gpus // train.num_workers))
+    if fit < 1 and not grows:
+        needed = f"{train.num_workers * train.cpus_per_worker + DRIVER_CPUS + READER_CPUS:g} CPUs"
+        needed += f" and {train.num_workers} GPUs" if train.use_gpu else ""
+        raise RecipeError(
+            f"training needs {needed}, the cluster has {cpus:g} CPUs and {gpus:g} GPUs",
+            field="train.num_workers", value=train.num_workers,
+            mend="use fewer workers, or a larger cluster",
+        )  # fmt: skip
+    return max(1, fit)
 
 
 def run(recipe: Recipe) -> Path:
     """Train one recipe and name its best checkpoint the winner."""
-    prepared = Prepared.open(recipe.root)
+    prepared = Prepared.of(recipe)
     with connected(recipe.ray):
+        trials_at_once(recipe)
         ensure_store(recipe, prepared)
         name, storage = f"train-{run_key(recipe, prepared)}", recipe.root / RAY_DIR
         trainer = build_trainer(recipe, prepared, store_folder(recipe, prepared), name, storage)
@@ -60,12 +107,16 @@ def run(recipe: Recipe) -> Path:
             except SystemExit:  # so Train answers Ctrl-C
                 raise KeyboardInterrupt from None
         best = max(result.best_checkpoints, key=lambda pair: pair[1][METRIC])
-        choose(recipe, Path(best[0].path), best[1], trials=[])
+        choose(recipe, prepared, Path(best[0].path), best[1], trials=[])
     return recipe.root / WINNER_FILE
 
 
 def choose(
-    recipe: Recipe, checkpoint: Path, metrics: dict[str, Any], trials: list[dict[str, Any]]
+    recipe: Recipe,
+    prepared: Prepared,
+    checkpoint: Path,
+    metrics: dict[str, Any],
+    trials: list[dict[str, Any]],
 ) -> None:
     """Name a checkpoint the run's winner; `embed` goes on from it."""
     progress = json.loads((checkpoint / "progress.json").read_text())
@@ -75,6 +126,7 @@ def choose(
             "checkpoint": str(checkpoint),
             "recipe": recipe.resolved(),
             "recipe_hash": recipe.fingerprint(),
+            "data_fingerprint": prepared.summary["data_fingerprint"],
             "metrics": {
                 key: value for key, value in metrics.items() if key in (METRIC, "loss", "epoch")
             },
@@ -84,11 +136,11 @@ def choose(
     )
 
 
-def winner(recipe: Recipe) -> tuple[Recipe, Path]:
+def winner(recipe: Recipe, prepared: Prepared) -> tuple[Recipe, Path]:
     """The winning recipe and its checkpoint.
 
     Raises:
-        DataError: nothing was trained yet.
+        DataError: nothing was trained yet, or not on these data.
     """
     path = recipe.root / WINNER_FILE
     if not path.is_file():
@@ -96,7 +148,19 @@ def winner(recipe: Recipe) -> tuple[Recipe, Path]:
             "no trained model", where=path, mend="run `recsys tune` or `recsys train` first"
         )
     data = json.loads(path.read_text())
-    return recipe_from_dict(data["recipe"], where=path), Path(data["checkpoint"])
+    checkpoint = Path(data["checkpoint"])
+    if not (checkpoint / PROGRESS).is_file():
+        raise DataError(
+            "the winner's checkpoint is gone", where=path, field="checkpoint",
+            value=str(checkpoint), mend="run `recsys tune` or `recsys train` again",
+        )  # fmt: skip
+    if data["data_fingerprint"] != prepared.summary["data_fingerprint"]:
+        raise DataError(
+            "the winner was trained on other data than are prepared now", where=path,
+            field="data_fingerprint", value=data["data_fingerprint"],
+            mend="run `recsys tune` or `recsys train` again",
+        )  # fmt: skip
+    return recipe_from_dict(data["recipe"], where=path), checkpoint
 
 
 def build_trainer(
@@ -118,7 +182,7 @@ def build_trainer(
         RunConfig,
         ScalingConfig,
     )
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     train = recipe.train
     shards = [str(path) for path in prepared.shards]
@@ -128,6 +192,8 @@ def build_trainer(
     resources = {"CPU": train.cpus_per_worker, **({"GPU": 1} if train.use_gpu else {})}
     return TorchTrainer(
         train_loop,
+        # The head is fitted on CPUs, whatever the encoders train on.
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo"),
         train_loop_config={
             "recipe": recipe.resolved(),
             "prepared": str(prepared.folder),
@@ -221,6 +287,12 @@ def train_loop(config: dict[str, Any]) -> None:
         head_loss = worker.fit_head(worker.head_examples(head_questions), reduce)
         gain, count = total(*worker.validate(valid_questions))
         loss_sum = total(loss)[0] / world
+        if not worker.step:
+            raise RecipeError(
+                "no step was taken: some worker never got a user with anything to foretell",
+                field="train.num_workers", value=world,
+                mend="use fewer workers, a longer log, or other data.target_events",
+            )  # fmt: skip
         progress.epoch += 1
         progress.step = worker.step
         point = {

@@ -19,17 +19,23 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ray_jobs.cluster import READER_CPUS, connected
+from ray_jobs.cluster import connected
 from ray_jobs.progress import epoch_line
 from ray_jobs.texts import ensure_store, store_folder
-from ray_jobs.train import METRIC, RAY_DIR, WINNER_FILE, build_trainer, choose, run_key
+from ray_jobs.train import (
+    DRIVER_CPUS,
+    METRIC,
+    RAY_DIR,
+    WINNER_FILE,
+    build_trainer,
+    choose,
+    run_key,
+    trials_at_once,
+)
 from ray_jobs.train import run as train_run
 from recsys.config import Recipe, recipe_from_dict
-from recsys.errors import DataError, RecipeError
+from recsys.errors import DataError
 from recsys.prepared import PREPARED, Prepared
-
-#: A trial's driver only waits; drivers that took whole CPUs would starve their own workers.
-DRIVER_CPUS = 0.01
 
 
 def plan(recipe: Recipe) -> list[str]:
@@ -46,11 +52,12 @@ def plan(recipe: Recipe) -> list[str]:
 
 def run(recipe: Recipe) -> Path:
     """Search, and name the best trial's best checkpoint the winner."""
-    prepared = Prepared.open(recipe.root)
+    prepared = Prepared.of(recipe)
     with connected(recipe.ray):
+        concurrent = recipe.tune.max_concurrent or trials_at_once(recipe)
         ensure_store(recipe, prepared)
         with _saved_when_interrupted():
-            results = search(recipe, prepared)
+            results = search(recipe, prepared, concurrent)
         trials = trial_table(results)
         finished = [trial for trial in trials if trial[METRIC] is not None]
         if not finished:
@@ -65,7 +72,7 @@ def run(recipe: Recipe) -> Path:
             train_run(chosen)
         else:
             checkpoint, metrics = best_checkpoint(Path(best["path"]))
-            choose(chosen, checkpoint, metrics, trials)
+            choose(chosen, prepared, checkpoint, metrics, trials)
     return recipe.root / WINNER_FILE
 
 
@@ -104,35 +111,12 @@ def with_trial(recipe: Recipe, trial: dict[str, Any]) -> Recipe:
     return recipe_from_dict(data)
 
 
-def most_concurrent(recipe: Recipe, cpus: float, gpus: float) -> int:
-    """How many trials the cluster holds at once, leaving Ray Data a CPU to read with.
-
-    Raises:
-        RecipeError: not even one.
-    """
-    train = recipe.train
-    fit = int((cpus - READER_CPUS) // (train.num_workers * train.cpus_per_worker + DRIVER_CPUS))
-    if train.use_gpu:
-        fit = min(fit, int(gpus // train.num_workers))
-    if fit < 1:
-        needed = f"{train.num_workers * train.cpus_per_worker + DRIVER_CPUS + READER_CPUS:g} CPUs"
-        needed += f" and {train.num_workers} GPUs" if train.use_gpu else ""
-        raise RecipeError(
-            f"one trial needs {needed}, the cluster has {cpus:g} CPUs and {gpus:g} GPUs",
-            field="train.num_workers", value=train.num_workers,
-            mend="use fewer workers, or a larger cluster",
-        )  # fmt: skip
-    return min(fit, recipe.tune.max_concurrent or fit)
-
-
-def search(recipe: Recipe, prepared: Prepared) -> Any:
-    """Run or resume the search; returns Tune's result grid."""
-    import ray
+def search(recipe: Recipe, prepared: Prepared, concurrent: int) -> Any:
+    """Run or resume the search, `concurrent` trials at a time; returns Tune's result grid."""
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search import BasicVariantGenerator
 
-    resources = ray.cluster_resources()
     settings = recipe.tune
     name = f"tune-{run_key(recipe, prepared, 'tune')}"
     storage = recipe.root / RAY_DIR
@@ -166,10 +150,7 @@ def search(recipe: Recipe, prepared: Prepared) -> Any:
                 num_samples=settings.num_trials,
                 # TuneConfig's own max_concurrent_trials is ignored beside a given search_alg.
                 search_alg=BasicVariantGenerator(
-                    random_state=recipe.seed,
-                    max_concurrent=most_concurrent(
-                        recipe, resources.get("CPU", 0), resources.get("GPU", 0)
-                    ),
+                    random_state=recipe.seed, max_concurrent=concurrent
                 ),
                 scheduler=ASHAScheduler(
                     time_attr="epoch",

@@ -84,7 +84,8 @@ class Data(Section):
     """The events that count as the wish fulfilled: training targets and relevant items."""
     cuts: Cuts
     text_fields: tuple[str, ...] = TEXT_FIELDS
-    max_tokens: Positive = 32
+    max_tokens: Annotated[int, Field(ge=3)] = 32
+    """Of a text, the two that enclose it included; longer ones are cut."""
     num_buckets: Positive = 16
     max_events_per_user: Positive = 20_000
     max_quarantine_fraction: Fraction = 0.01
@@ -233,7 +234,7 @@ class Promote(Section):
     """The gate in front of the registry."""
 
     registry: str = "runs/registry"
-    metric: str = "ndcg@10"
+    metric: Literal["ndcg@10"] = "ndcg@10"
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
@@ -262,7 +263,9 @@ class State(Section):
     backend: Literal["sqlite", "memory"] = "sqlite"
     path: str | None = None
     """SQLite file; default: `state.sqlite` in the run folder."""
-    max_events_per_user: Positive = 2000
+    max_events_per_user: Positive = 20_000
+    """With fewer than `data.max_events_per_user` the service knows less of a user than training
+    and evaluation did."""
 
 
 class Serve(Section):

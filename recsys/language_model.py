@@ -103,6 +103,14 @@ def hidden_size(folder: Path) -> int:
     return int(json.loads((folder / CONFIG).read_text())["hidden_size"])
 
 
+def max_positions(folder: Path) -> int:
+    """Tokens of a text that the model can read, special ones included."""
+    config = json.loads((folder / CONFIG).read_text())
+    # RoBERTa counts its positions from behind the padding token's.
+    offset = int(config["pad_token_id"]) + 1 if config.get("model_type") == "roberta" else 0
+    return int(config.get("max_position_embeddings", 512)) - offset
+
+
 @lru_cache(maxsize=8)
 def load_tokenizer(folder: Path, max_tokens: int) -> Tokenizer:
     """The fast tokenizer, cutting at `max_tokens` (special tokens included) and never padding."""

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys.catalogue import ITEMS_FILE, Catalogue
-from recsys.config import Cuts
+from recsys.config import Cuts, Recipe
 from recsys.errors import DataError
 from recsys.histories import US_PER_DAY, Questions, UserEvents, ask
+from recsys.language_model import fingerprint, locate
 from recsys.schema import HISTORIES, Col
 
 PREPARED = "prepared"
@@ -98,6 +99,32 @@ class Prepared:
         if not (folder / SUMMARY_FILE).is_file():
             raise DataError("no prepared data", where=folder, mend="run `recsys prepare` first")
         return Prepared(folder)
+
+    @staticmethod
+    def of(recipe: Recipe) -> Prepared:
+        """The prepared data of a recipe's run.
+
+        Raises:
+            DataError: there are none, or they were prepared under other settings: statistics, cuts
+                and tokens would not be what the recipe says.
+        """
+        prepared = Prepared.open(recipe.root)
+        then, now = prepared.summary["recipe"]["data"], recipe.resolved()["data"]
+        changed = sorted(key for key in now if then.get(key) != now[key])
+        if changed:
+            raise DataError(
+                f"prepared under another recipe (`data.{changed[0]}` was {then.get(changed[0])!r})",
+                where=prepared.folder, field=f"data.{changed[0]}", value=now[changed[0]],
+                mend="run `recsys prepare` again",
+            )  # fmt: skip
+        language = recipe.model.language_model
+        if prepared.summary["language_model"] != fingerprint(locate(language)):
+            raise DataError(
+                "the texts were split into tokens for another language model",
+                where=prepared.folder, field="model.language_model", value=language,
+                mend="run `recsys prepare` again",
+            )  # fmt: skip
+        return prepared
 
     @cached_property
     def summary(self) -> dict[str, Any]:

@@ -101,6 +101,6 @@ def is_complete(folder: Path) -> bool:
     return (folder / META).is_file()
 
 
-def write_meta(folder: Path, num_texts: int, split: int) -> None:
+def write_meta(folder: Path, num_texts: int) -> None:
     """Mark a store as whole."""
-    (folder / META).write_text(json.dumps({"num_texts": num_texts, "split": split}) + "\n")
+    (folder / META).write_text(json.dumps({"num_texts": num_texts}) + "\n")

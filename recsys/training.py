@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recsys.batches import TrainingBatch, event_weights, training_batch
 from recsys.config import Recipe, target_codes
+from recsys.errors import RecipeError
 from recsys.features import PriceScale, item_features, own_items, usual_price
 from recsys.histories import Questions, UserEvents
 from recsys.metrics.ranking import ndcg_at_k, ranks_of
@@ -32,6 +33,7 @@ from recsys.text_store import TextStore
 #: Negatives are drawn in proportion to popularity (plus one event each) to this power, word2vec's.
 SAMPLE_POWER = 0.75
 HEAD_SAMPLE = 500
+TEXTS_AT_ONCE = 256
 #: Whole histories are copied out for so many questions at a time.
 QUESTIONS_AT_ONCE = 256
 
@@ -122,6 +124,8 @@ class Worker:
         window_items = torch.zeros_like(batch.windows.item_rows)
         window_items[real] = torch.from_numpy(place[1])
         self.ranker.train()
+        # No dropout in the language model: the cache stands for what it would compute.
+        self.ranker.language.eval()
         budget = 0 if model.tuning == "frozen" else train.fresh_texts_per_step
         fresh, stale = self.cache.split(texts, budget, self.step, rng)
         if budget == 0:
@@ -153,7 +157,14 @@ class Worker:
         if len(fresh):
             self.cache.put(fresh, vectors, self.step)
         self.step += 1
-        return float(loss.detach())
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise RecipeError(
+                f"training has diverged: the loss of step {self.step} is {value}",
+                field="train.learning_rate", value=train.learning_rate,
+                mend="use a lower one, or a lower train.clip_norm",
+            )  # fmt: skip
+        return value
 
     def train_epoch(
         self,
@@ -169,6 +180,8 @@ class Worker:
             agree: whether all workers have another batch: one that stepped alone would wait for
                 ever.
         """
+        # Dropout, too, is the same after a resume.
+        torch.manual_seed(int(self.rng(5, self.step).integers(2**63)))
         losses: list[float] = []
         iterator = iter(batches)
         while True:
@@ -183,6 +196,10 @@ class Worker:
 
     def scorer(self, stats: ItemStats) -> Scorer:
         """Score with the model as it is, its text vectors as old as they are."""
+        self.ranker.language.eval()
+        stale = self.cache.stale(self.step)
+        for low in range(0, len(stale), TEXTS_AT_ONCE):
+            self.cache.refresh(stale[low : low + TEXTS_AT_ONCE], self.step, self._encode)
         self.ranker.to("cpu")
         vectors = self.ranker.item_vectors(
             self.cache.vectors, self.prepared.catalogue.text_rows, self.id_rows

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recsys.errors import DataError
 from recsys.schema import EVENTS, ITEMS, Col
@@ -76,7 +77,14 @@ def conform(
                 )  # fmt: skip
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
-        columns.append(_cast(table[field.name], field, where))
+        try:
+            columns.append(_cast(table[field.name], field, where))
+            columns[-1].validate(full=True)
+        except pa.ArrowException as error:
+            raise DataError(
+                f"a value cannot be read as {field.type}: {error}", where=where, field=field.name,
+                mend="correct the values, or write the column as null where they are unknown",
+            ) from None  # fmt: skip
     return pa.table(columns, names=schema.names)
 
 
@@ -96,7 +104,9 @@ def _cast(column: pa.ChunkedArray, field: pa.Field, where: str) -> pa.ChunkedArr
         or (pa.types.is_integer(wanted) and pa.types.is_integer(kind))
         or (pa.types.is_floating(wanted) and _is_number(kind))
     ):
-        return column.cast(wanted, safe=False)
+        # Nanoseconds may be cut to microseconds and large numbers rounded; nothing may overflow.
+        options = pc.CastOptions(wanted, allow_time_truncate=True, allow_float_truncate=True)
+        return column.cast(options=options)
     raise DataError(
         f"wrong type: {column.type} where {wanted} is needed", where=where, field=field.name,
         mend=f"write the column as {wanted}",

@@ -102,6 +102,12 @@ class CanonicalAdapter:
         self, file: pq.ParquetFile, path: str, schema: pa.Schema, groups: list[int] | None
     ) -> pa.Table:
         present = file.schema_arrow.names
+        for name in schema.names:
+            if present.count(name) > 1:
+                raise DataError(
+                    "two columns of this name", where=path, field=name,
+                    mend="write the file with one of them",
+                )  # fmt: skip
         wanted = [name for name in schema.names if name in present]
         try:
             table = file.read(wanted) if groups is None else file.read_row_groups(groups, wanted)

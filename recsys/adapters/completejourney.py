@@ -26,7 +26,7 @@ class CompleteJourneyAdapter:
     """
 
     def __init__(self, data: Data) -> None:
-        self._cut = data.cuts.valid
+        self._cut = data.cuts.head_at
         if data.source is not None:
             self._folder = Path(data.source).expanduser()
             return
@@ -67,7 +67,7 @@ class CompleteJourneyAdapter:
         )
 
     def read_items(self) -> pl.DataFrame:
-        """See `Adapter`. A price is the median before the validation cut: no later one leaks in."""
+        """See `Adapter`. A price is the median before the first cut: no later one leaks in."""
         transactions = self._folder / "transactions.parquet"
         prices = (
             pl.scan_parquet(transactions)

@@ -53,6 +53,8 @@ class ItemEncoder(nn.Module):
         loses more.
         """
         sample = text_vectors[:: max(1, len(text_vectors) // 20_000)].astype(np.float64)
+        if len(sample) < 2:
+            return  # one text has no axes
         mean = sample.mean(axis=0)
         _, axes = np.linalg.eigh(np.cov(sample - mean, rowvar=False))
         leading = axes[:, ::-1][:, : self.project.out_features].T

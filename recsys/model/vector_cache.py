@@ -50,6 +50,10 @@ class VectorCache:
         stale = rows[step - self._computed_at[rows] > self._max_age]
         return fresh, np.setdiff1d(stale, fresh)
 
+    def stale(self, step: int) -> Rows:
+        """The texts whose vectors are too old to be used."""
+        return np.flatnonzero(step - self._computed_at > self._max_age)
+
     @torch.no_grad()
     def refresh(self, rows: Rows, step: int, encode: Callable[[Rows], Tensor]) -> None:
         """Encode some texts anew, without gradient."""

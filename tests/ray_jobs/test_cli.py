@@ -98,7 +98,7 @@ def test_an_unknown_job_is_refused() -> None:
 FIRST = {
     "tune": ("no prepared data", "recsys prepare"),
     "train": ("no prepared data", "recsys prepare"),
-    "embed": ("no trained model", "recsys tune"),
+    "embed": ("no prepared data", "recsys prepare"),
     "evaluate": ("no prepared data", "recsys prepare"),
     "promote": ("no bundle here", "recsys embed"),
     "rollback": ("no champion before this one", "promote the version"),

@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import json
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from unittest.mock import patch
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tiny import (
     CUTS,
@@ -101,7 +104,8 @@ class TestOutput:
             if path.is_file() and path.suffix in (".parquet", ".json"):
                 frame = pl.read_parquet(path) if path.suffix == ".parquet" else None
                 text = frame.write_json() if frame is not None else path.read_text()
-                assert "customer-" not in text, path
+                # Session ids of this log are made of the user's number: `visit-7-1`.
+                assert "customer-" not in text and "visit-" not in text, path
 
     def test_windows_are_cut_at_one_moment_for_all(self, tmp_path: Path) -> None:
         tiny_log(tmp_path / "log")
@@ -159,6 +163,41 @@ class TestOutput:
         assert prepared.summary["quarantined"] == {"too_many_events": 100_000}
         assert pseudonym("robot", KEY.encode()) not in prepared.users().user_ids
 
+    def test_a_second_run_in_the_same_process_reads_its_own_catalogue(self, tmp_path: Path) -> None:
+        tiny_log(tmp_path / "log")
+        recipe = tiny_recipe(tmp_path)
+        prepare_here(recipe)
+        renamed = pl.col(Col.item).replace("item-0000", "zzz")
+        events, items = (each.with_columns(renamed) for each in (tiny_events(), tiny_items()))
+        write_log(tmp_path / "log", events, items)
+        prepared = prepare_here(recipe)
+        found = np.bincount(prepared.users().item_rows, minlength=40)
+        counts = events[Col.item].value_counts().sort(Col.item)["count"].to_numpy()
+        assert prepared.item_ids().tolist() == sorted(items[Col.item].to_list())
+        assert found.tolist() == counts.tolist()
+
+    def test_memory_does_not_grow_with_the_square_of_a_history(self, tmp_path: Path) -> None:
+        """Without sessions each event is a basket with a history of its own."""
+        one = pl.DataFrame(
+            {
+                Col.user: "u", Col.event_type: "purchase", Col.session: None, Col.quantity: 1.0,
+                Col.item: [f"item-{number % 40:04d}" for number in range(15_000)],
+                Col.timestamp: [day(number * NUM_DAYS / 15_000) for number in range(15_000)],
+            },
+            schema=tiny_events().select(
+                Col.user, Col.event_type, Col.session, Col.quantity, Col.item, Col.timestamp
+            ).schema,
+        )  # fmt: skip
+        events = tiny_events()
+        write_log(tmp_path / "log", pl.concat([events, one.select(events.columns)]), tiny_items())
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        prepared = prepare_here(tiny_recipe(tmp_path))
+        _, questions = prepared.questions("test", [EVENT_CODE["purchase"]], most=50)
+        grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        assert prepared.summary["counts"]["test_baskets"] > 2000
+        assert len(questions) < 200
+        assert grown_mb < 500, "15,000 histories of 13 bytes an event would be 1.5 GB"
+
     def test_rows_the_recipe_leaves_out_are_counted(self, tmp_path: Path) -> None:
         tiny_log(tmp_path / "log")
         data = _data(tmp_path, event_types={"view": None}, cuts=_cuts() | {"end": day(85)})
@@ -202,7 +241,7 @@ def _with_robot(num_events: int) -> pl.DataFrame:
     return pl.concat([events, robot])
 
 
-Change = Callable[[pl.DataFrame], pl.DataFrame]
+Change = Callable[[pl.DataFrame], Any]
 
 
 def first_rows(column: str, value: object, share: float = 0.02) -> Change:
@@ -273,6 +312,21 @@ BAD_LOGS: dict[str, tuple[Change, Change, list[str]]] = {
         lambda items: pl.concat([items, items]),
         ["(items)", "[item_id]", "duplicate_item_id", "one row an item"],
     ),
+    "text that is no UTF-8": (
+        lambda events: _spoilt_text(events),
+        same,
+        ["events.parquet", "[item_id]", "cannot be read as string"],
+    ),
+    "a time beyond all": (
+        lambda events: _as_seconds(events),
+        same,
+        ["events.parquet", "[timestamp]", "cannot be read as timestamp"],
+    ),
+    "an id that no request can name": (
+        same,
+        lambda items: items.with_columns(pl.lit("x" * 300).alias(Col.item)),
+        ["(items)", "[item_id]", "unfit_item_id", "at most 256 characters"],
+    ),
     "no rows": (lambda events: events.clear(), same, ["events", "no rows"]),
     "no items": (same, lambda items: items.clear(), ["(items)", "no items"]),
 }
@@ -281,10 +335,44 @@ BAD_LOGS: dict[str, tuple[Change, Change, list[str]]] = {
 @pytest.mark.parametrize("case", BAD_LOGS)
 def test_a_bad_log_is_refused(case: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     spoil_events, spoil_items, named = BAD_LOGS[case]
-    write_log(tmp_path / "log", spoil_events(tiny_events()), spoil_items(tiny_items()))
+    spoilt = spoil_events(tiny_events())
+    write_log(tmp_path / "log", tiny_events(), spoil_items(tiny_items()))
+    if isinstance(spoilt, pl.DataFrame):
+        spoilt = spoilt.to_arrow()
+    pq.write_table(spoilt, tmp_path / "log" / "events.parquet")
     message = refused(tmp_path, capsys, tiny_recipe_file(tmp_path))
     for part in named:
         assert part in message, message
+
+
+def _spoilt_text(events: pl.DataFrame) -> pa.Table:
+    table = events.to_arrow()
+    spoilt = pa.array([b"\xff\xfe"] * table.num_rows, pa.binary()).view(pa.string())
+    return table.set_column(table.column_names.index(Col.item), Col.item, spoilt)
+
+
+def _as_seconds(events: pl.DataFrame) -> pa.Table:
+    table = events.to_arrow()
+    late = pa.array([10**13] * table.num_rows, pa.int64()).cast(pa.timestamp("s", tz="UTC"))
+    return table.set_column(table.column_names.index(Col.timestamp), Col.timestamp, late)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    tiny_log(tmp_path / "log")
+    path = tmp_path / "log" / "events.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.append_column(Col.user, table[Col.user]), path)
+    message = refused(tmp_path, capsys, tiny_recipe_file(tmp_path))
+    assert str(path) in message and "[user_id] two columns of this name" in message
+
+
+def test_more_tokens_than_the_language_model_reads_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    tiny_log(tmp_path / "log")
+    path = tiny_recipe_file(tmp_path, data=_data(tmp_path, max_tokens=65))
+    message = refused(tmp_path, capsys, path)
+    assert "[data.max_tokens]" in message and "at most 64" in message
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

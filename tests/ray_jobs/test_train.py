@@ -12,9 +12,8 @@ from tiny import tiny_log, tiny_recipe
 from ray_jobs import prepare, train
 from ray_jobs.cluster import connected
 from recsys.config import Recipe
+from recsys.errors import RecipeError
 from recsys.prepared import Prepared
-
-pytestmark = pytest.mark.ray
 
 EPOCHS = 4
 
@@ -27,6 +26,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     return tiny_recipe(folder, train=settings, ray={"num_cpus": 2})
 
 
+@pytest.mark.ray
 @pytest.mark.chaos
 def test_a_killed_worker_does_not_lose_the_run(recipe: Recipe) -> None:
     """It goes on from the last epoch and ends at the step an undisturbed run ends at."""
@@ -72,8 +72,40 @@ def _latest_checkpoint(recipe: Recipe) -> Path:
     return max((path.parent for path in found), key=lambda path: path.name)
 
 
+@pytest.mark.ray
 def test_a_finished_run_is_not_trained_again(recipe: Recipe) -> None:
     before = (recipe.root / train.WINNER_FILE).read_bytes()
     with connected(recipe.ray):
         train.run(recipe)
     assert (recipe.root / train.WINNER_FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpu", "cpus", "gpus", "expected"),
+    [
+        (2, False, 4, 0, 1),
+        (2, False, 8, 0, 3),
+        (1, False, 8, 0, 6),
+        (7, False, 8.5, 0, 1),
+        (2, True, 64, 5, 2),
+        (2, True, 8, 99, 3),
+    ],
+)
+def test_groups_of_workers_leave_a_cpu_for_reading(
+    workers: int, gpu: bool, cpus: float, gpus: float, expected: int, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(tmp_path, train={"num_workers": workers, "use_gpu": gpu})
+    for grows in (False, True):
+        assert train.groups_that_fit(recipe, cpus, gpus, grows=grows) == expected
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpu", "cpus"), [(2, False, 3), (8, False, 8), (1, False, 1), (1, True, 64)]
+)
+def test_a_cluster_that_is_too_small_and_does_not_grow_is_refused(
+    workers: int, gpu: bool, cpus: float, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(tmp_path, train={"num_workers": workers, "use_gpu": gpu})
+    with pytest.raises(RecipeError, match="train.num_workers"):
+        train.groups_that_fit(recipe, cpus, 0, grows=False)
+    assert train.groups_that_fit(recipe, cpus, 0, grows=True) == 1

@@ -15,37 +15,8 @@ from tiny import prepare_here, tiny_log, tiny_recipe, tiny_recipe_file, tiny_set
 from ray_jobs import prepare, train, tune
 from ray_jobs.cluster import connected
 from recsys.config import Recipe, load_recipe
-from recsys.errors import RecipeError
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.mark.parametrize(
-    ("workers", "cpus", "most", "expected"),
-    [(2, 4, None, 1), (2, 8, None, 3), (1, 8, None, 6), (1, 8, 2, 2), (7, 8.5, None, 1)],
-)
-def test_trials_at_once_leave_a_cpu_for_reading(
-    workers: int,
-    cpus: float,
-    most: int | None,
-    expected: int,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    recipe = _recipe(tmp_path_factory, workers, most)
-    assert tune.most_concurrent(recipe, cpus, 0) == expected
-
-
-@pytest.mark.parametrize(("workers", "cpus"), [(2, 3), (8, 8), (1, 1)])
-def test_a_cluster_too_small_for_one_trial_is_refused(
-    workers: int, cpus: float, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    with pytest.raises(RecipeError, match="train.num_workers"):
-        tune.most_concurrent(_recipe(tmp_path_factory, workers, None), cpus, 0)
-
-
-def _recipe(factory: pytest.TempPathFactory, workers: int, most: int | None) -> Recipe:
-    folder = factory.mktemp("recipe")
-    return tiny_recipe(folder, train={"num_workers": workers}, tune={"max_concurrent": most})
 
 
 @pytest.fixture(scope="module")

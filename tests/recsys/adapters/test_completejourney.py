@@ -63,7 +63,7 @@ class TestInstalled:
     def test_prices_are_medians_of_what_was_sold_before_the_cut(
         self, events: pl.DataFrame, items: pl.DataFrame
     ) -> None:
-        cut = dt.datetime(2017, 11, 1, tzinfo=dt.UTC)
+        cut = dt.datetime(2017, 10, 4, tzinfo=dt.UTC)  # where the head's window begins
         sold = events.filter(pl.col(Col.timestamp) < cut, pl.col(Col.price).is_not_null())
         medians = sold.group_by(Col.item).agg(pl.col(Col.price).median().round(2))
         priced = items.filter(pl.col(Col.price).is_not_null()).select(Col.item, Col.price)
