@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
 
 import pytest
-from tiny import tiny_log, tiny_recipe
+from tiny import prepare_here, tiny_log, tiny_recipe, tiny_shop
 
 from ray_jobs import prepare, train
 from ray_jobs.cluster import connected
 from recsys.config import Recipe
-from recsys.errors import RecipeError
+from recsys.errors import DataError, RecipeError
 from recsys.prepared import Prepared
 
 EPOCHS = 4
@@ -109,3 +110,35 @@ def test_a_cluster_that_is_too_small_and_does_not_grow_is_refused(
     with pytest.raises(RecipeError, match="train.num_workers"):
         train.groups_that_fit(recipe, cpus, 0, grows=False)
     assert train.groups_that_fit(recipe, cpus, 0, grows=True) == 1
+
+
+class TestWinner:
+    """What `embed` goes on from must belong to the data that are prepared now."""
+
+    @pytest.fixture
+    def trained(self, tmp_path: Path) -> tuple[Recipe, Prepared, Path]:
+        shop = tiny_shop(tmp_path)
+        checkpoint = tmp_path / "checkpoint"
+        checkpoint.mkdir()
+        (checkpoint / "progress.json").write_text(json.dumps({"curve": []}))
+        train.choose(shop.recipe, shop.prepared, checkpoint, {"ndcg@10": 0.1}, [])
+        return shop.recipe, shop.prepared, checkpoint
+
+    def test_it_is_found(self, trained: tuple[Recipe, Prepared, Path]) -> None:
+        recipe, prepared, checkpoint = trained
+        assert train.winner(recipe, prepared) == (recipe, checkpoint)
+
+    def test_of_other_data_it_is_refused(self, trained: tuple[Recipe, Prepared, Path]) -> None:
+        recipe, _, _ = trained
+        tiny_log(recipe.root.parent / "log", seed=5)
+        with pytest.raises(DataError, match="other data") as error:
+            train.winner(recipe, prepare_here(recipe))
+        assert error.value.field == "data_fingerprint"
+
+    def test_without_its_checkpoint_it_is_refused(
+        self, trained: tuple[Recipe, Prepared, Path]
+    ) -> None:
+        recipe, prepared, checkpoint = trained
+        shutil.rmtree(checkpoint)
+        with pytest.raises(DataError, match="checkpoint is gone"):
+            train.winner(recipe, prepared)

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import tiny_log, tiny_recipe
+from tiny import day, tiny_log, tiny_recipe
 
 from ray_jobs import embed, evaluate, pipeline, promote, rollback
 from ray_jobs.cluster import connected
@@ -134,15 +134,48 @@ def test_a_worse_bundle_is_refused_and_the_champion_stays(recipe: Recipe) -> Non
 
 def _spoil(recipe: Recipe) -> None:
     """Write a bundle from the winner's checkpoint with its head turned against itself."""
-    chosen, checkpoint = embed.winner(recipe)
+    prepared = Prepared.open(recipe.root)
+    chosen, checkpoint = embed.winner(recipe, prepared)
     spoilt = recipe.root / "spoilt"
     shutil.copytree(checkpoint, spoilt)
     head = load_file(spoilt / "head.safetensors")
     save_file({name: -value for name, value in head.items()}, spoilt / "head.safetensors")
-    prepared = Prepared.open(recipe.root)
     width = Bundle.open(recipe.root / embed.BUNDLE_DIR).meta["text_dim"]
     vectors = torch.nn.functional.normalize(torch.ones(prepared.catalogue.num_texts, width))
     embed.assemble(recipe.root / embed.BUNDLE_DIR, chosen, prepared, spoilt, vectors.numpy())
+
+
+def test_an_incumbent_that_has_seen_the_test_window_is_no_yardstick(recipe: Recipe) -> None:
+    bundle = Bundle.open(recipe.root / embed.BUNDLE_DIR)
+    cuts = {"head": day(70), "valid": day(80), "test": day(85)}
+    raw = bundle.recipe.resolved()
+    raw["data"]["cuts"] = cuts
+    later = Bundle(bundle.folder, bundle.meta | {"recipe": raw})
+    with pytest.raises(DataError, match="would flatter it"):
+        promote._compare(recipe, pl.DataFrame(), later)
+
+
+def test_a_bundle_of_other_data_is_not_evaluated(recipe: Recipe) -> None:
+    path = recipe.root / "prepared" / "prepare.json"
+    content = path.read_text()
+    summary = json.loads(content)
+    try:
+        path.write_text(json.dumps(summary | {"data_fingerprint": "another"}))
+        with pytest.raises(DataError, match="may have seen the test window"):
+            evaluate.run(recipe)
+    finally:
+        path.write_text(content)
+
+
+def test_rows_of_another_bundle_decide_nothing(recipe: Recipe) -> None:
+    path = recipe.root / evaluate.ROWS_FILE
+    content = path.read_bytes()
+    try:
+        pl.read_parquet(path).with_columns(pl.lit("older").alias("bundle")).write_parquet(path)
+        with pytest.raises(DataError, match="another bundle's"):
+            promote.run(recipe)
+    finally:
+        path.write_bytes(content)
 
 
 def test_rows_of_the_report_lie_beside_it(recipe: Recipe) -> None:

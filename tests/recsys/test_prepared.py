@@ -9,6 +9,7 @@ import pytest
 from tiny import KEY, Shop, tiny_events
 from tiny_logs import BUY, VIEW, user_events
 
+from recsys.config import recipe_from_dict
 from recsys.errors import DataError
 from recsys.histories import US_PER_DAY
 from recsys.prepared import RECENT_DAYS, WINDOWS, Prepared, count_items
@@ -121,3 +122,29 @@ class TestShop:
     def test_a_worker_without_a_shard_has_no_users(self, shop: Shop) -> None:
         users, questions = shop.prepared.questions("valid", [BUY], shards=[])
         assert (len(users), len(questions)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "field"),
+    [
+        ("data", "target_events", ["view"], "data.target_events"),
+        ("data", "max_tokens", 12, "data.max_tokens"),
+        ("data", "num_buckets", 5, "data.num_buckets"),
+        ("model", "language_model", "minilm", "model.language_model"),
+    ],
+)
+def test_data_of_another_recipe_are_refused(
+    shop: Shop, section: str, key: str, value: object, field: str
+) -> None:
+    """Tokens of another tokenizer, or another window's statistics, would be used unnoticed."""
+    raw = shop.recipe.resolved()
+    raw[section][key] = value
+    with pytest.raises(DataError, match="recsys prepare") as error:
+        Prepared.of(recipe_from_dict(raw))
+    assert error.value.field == field
+
+
+def test_data_serve_every_recipe_that_differs_elsewhere(shop: Shop) -> None:
+    raw = shop.recipe.resolved()
+    raw["train"]["epochs"], raw["model"]["dim"], raw["serve"]["port"] = 9, 32, 9000
+    assert Prepared.of(recipe_from_dict(raw)).folder == shop.prepared.folder

@@ -27,6 +27,7 @@ from tiny import (
 from torch.nn.parallel import DistributedDataParallel
 
 from recsys.config import target_codes
+from recsys.errors import RecipeError
 from recsys.histories import UserEvents
 from recsys.schema import Col
 from recsys.training import Worker, build_ranker, head_examples, tie_order
@@ -131,6 +132,36 @@ class TestSteps:
 
         first, second = weights(), weights()
         assert all(torch.equal(first[name], second[name]) for name in first)
+
+    def test_a_diverged_training_names_the_learning_rate(self, shop: Shop) -> None:
+        mine = worker(shop)
+        with torch.no_grad():
+            mine.ranker.users.enter.weight.fill_(float("nan"))
+        with pytest.raises(RecipeError, match="diverged") as error:
+            mine.train_epoch(chunks(shop.prepared.users(), 8), 10)
+        assert error.value.field == "train.learning_rate"
+
+    def test_scores_never_come_from_vectors_that_are_too_old(self, shop: Shop) -> None:
+        """After a resume the cache holds the untouched model's vectors."""
+        mine, num_texts = worker(shop), shop.prepared.catalogue.num_texts
+        mine.train_epoch(chunks(shop.prepared.users(), 8), 10)
+        mine.cache.put(np.arange(num_texts), torch.full((num_texts, 32), 9.0), mine.step)
+        mine.cache.expire(mine.step)
+        mine.scorer(shop.prepared.stats("valid"))
+        hidden, mask = shop.store.batch(np.arange(num_texts))
+        with torch.no_grad():
+            expected = mine.ranker.language(hidden, mask)
+        torch.testing.assert_close(mine.cache.vectors, expected, rtol=1e-4, atol=1e-5)
+        assert len(mine.cache.stale(mine.step)) == 0
+
+    def test_the_cache_holds_what_the_model_says_without_dropout(self, shop: Shop) -> None:
+        mine = worker(shop, fresh_texts_per_step=None, learning_rate=1e-9)
+        batch = mine.batch(shop.prepared.users())
+        assert batch is not None
+        mine.train_step(batch, 10)
+        torch.testing.assert_close(
+            mine.cache.vectors, torch.from_numpy(np.array(shop.store.vectors)), rtol=0.02, atol=2e-3
+        )
 
 
 class TestBatchesWithoutTargets:

@@ -86,3 +86,11 @@ class TestStart:
 def test_items_with_enough_events_have_an_id_row() -> None:
     assert id_rows_of(np.array([5, 4, 9, 0]), 5).tolist() == [0, NO_ID, 1, NO_ID]
     assert id_rows_of(np.array([1, 1]), 9).tolist() == [NO_ID, NO_ID]
+
+
+def test_a_catalogue_of_one_text_can_be_started_from() -> None:
+    encoder = ItemEncoder(8, 4, 1, 0.0)
+    encoder.start_from(np.ones((1, 8), dtype=np.float32))
+    assert torch.isfinite(encoder.of_text(torch.ones(1, 8))).all()
+    encoder.start_from(np.ones((3, 8), dtype=np.float32))
+    assert torch.isfinite(encoder.of_text(torch.ones(1, 8))).all()
