@@ -9,27 +9,56 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
-from tiny import prepare_here, tiny_log, tiny_recipe, tiny_recipe_file, tiny_settings
+from bundles import item_id
+from tiny import (
+    NUM_DAYS,
+    day,
+    prepare_here,
+    tiny_items,
+    tiny_log,
+    tiny_recipe,
+    tiny_recipe_file,
+    user_id,
+    write_log,
+)
 
 from ray_jobs import prepare, train, tune
 from ray_jobs.cluster import connected
 from recsys.config import Recipe, load_recipe
+from recsys.schema import Col
 
 ROOT = Path(__file__).parents[2]
+
+
+def rounds(num_users: int = 200, num_items: int = 40) -> pl.DataFrame:
+    """Purchases by people who go round the shop by seven: what comes next is never a favourite."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(num_users):
+        item, visit, at = int(rng.integers(num_items)), 0, rng.uniform(0, 6)
+        while at < NUM_DAYS:
+            session = f"visit-{user}-{visit}"
+            rows.append((user_id(user), item_id(item), "purchase", day(at), session, 1.0))
+            item, visit, at = (item + 7) % num_items, visit + 1, at + rng.uniform(2, 8)
+    names = [Col.user, Col.item, Col.event_type, Col.timestamp, Col.session, Col.quantity]
+    return pl.DataFrame(rows, schema=names, orient="row").with_columns(
+        pl.col(Col.timestamp).cast(pl.Datetime("us", "UTC"))
+    )
 
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
     """A finished search, its cluster still up."""
     folder = tmp_path_factory.mktemp("tune")
-    tiny_log(folder / "log")
-    # Without the views, which give the purchases away, trials differ; by this seed the first leads
-    # after its first epoch, by .017 of nDCG@10.
+    write_log(folder / "log", rounds(), tiny_items())
+    # This seed's rates are 2.9e-5, .24 and .015: the last two wreck the language model and lag
+    # the first by .15 of nDCG@10, on every machine.
     recipe = tiny_recipe(
         folder,
-        seed=12,
-        data=tiny_settings(folder)["data"] | {"event_types": {"view": None}},
+        seed=3,
         train={"epochs": 3},
         tune={"num_trials": 3, "learning_rate": {"low": 1e-5, "high": 3}},
     )
@@ -67,13 +96,8 @@ def test_a_trial_that_lags_is_stopped_after_its_epoch(searched: Recipe) -> None:
     """ASHA sees every epoch: a trial below the median of those before it ends there and then."""
     trials = _winner(searched)["trials"]
     epochs = [trial["epochs"] for trial in trials]
-    assert trials[0]["epochs"] == searched.train.epochs
-    assert min(epochs) == searched.tune.grace_epochs
-    for trial in trials:
-        if trial["epochs"] < searched.train.epochs:
-            better = [other for other in trials if other[train.METRIC] > trial[train.METRIC]]
-            assert better, "the best trial was stopped"
-            assert "(stopped early)" in "\n".join(tune.report(searched))
+    assert epochs == [searched.train.epochs] + 2 * [searched.tune.grace_epochs]
+    assert "(stopped early)" in "\n".join(tune.report(searched))
 
 
 @pytest.mark.ray
