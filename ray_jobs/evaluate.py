@@ -19,7 +19,7 @@ from recsys.baselines import fit_baselines
 from recsys.bundle import Bundle
 from recsys.config import Recipe, target_codes
 from recsys.errors import DataError, RecipeError
-from recsys.evaluation import COLUMNS, PROTOCOL, answer, summarise, table
+from recsys.evaluation import COLUMNS, PROTOCOL, answer, head_items, summarise, table
 from recsys.files import write_json
 from recsys.gate import beats
 from recsys.prepared import Prepared
@@ -176,7 +176,8 @@ class _Judge:
         torch.set_num_threads(1)
         self._recipe, self._prepared = recipe, Prepared(prepared)
         self._models = ray.get(shared[0])
-        self._new_item = self._prepared.stats("test").num_events == 0
+        stats = self._prepared.stats("test")
+        self._new_item, self._head_item = stats.num_events == 0, head_items(stats.num_targets)
         self._order = tie_order(len(self._new_item), recipe.seed)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -196,7 +197,7 @@ class _Judge:
             for name, model in self._models.items():
                 values[name].append(
                     answer(
-                        model, part, new_item=self._new_item,
+                        model, part, new_item=self._new_item, head_item=self._head_item,
                         known_user=known[start : start + size], tie_order=self._order,
                     )
                 )  # fmt: skip

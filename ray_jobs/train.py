@@ -284,7 +284,10 @@ def train_loop(config: dict[str, Any]) -> None:
         started = time.monotonic()
         loss = worker.train_epoch(_batches(shard, train.batch_size), num_steps, agree)
         trained = time.monotonic()
-        head_loss = worker.fit_head(worker.head_examples(head_questions), reduce)
+        of_head = {}
+        if recipe.model.side_features:
+            examples = worker.head_examples(head_questions)
+            of_head["head_loss"] = worker.fit_head(examples, reduce)
         gain, count = total(*worker.validate(valid_questions))
         loss_sum = total(loss)[0] / world
         if not worker.step:
@@ -299,7 +302,7 @@ def train_loop(config: dict[str, Any]) -> None:
             "epoch": progress.epoch,
             "step": progress.step,
             "loss": loss_sum,
-            "head_loss": head_loss,
+            **of_head,
             METRIC: gain / max(count, 1),
             "num_valid": count,
             "train_s": trained - started,

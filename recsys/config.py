@@ -134,6 +134,8 @@ class Model(Section):
     min_events_for_id: Positive = 5
     """Items with fewer training events have no id vector: too little to learn one from."""
     temperature: Annotated[float, Field(gt=0)] = 0.07
+    side_features: bool = True
+    """False: the score is the cosine of user and item alone, without popularity or own counts."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Model:
@@ -210,7 +212,9 @@ class Embed(Section):
     batch_size: Positive = 64
 
 
-BaselineName = Literal["popularity", "personal_frequency", "last_item", "item_knn", "zero_shot"]
+BaselineName = Literal[
+    "popularity", "personal_frequency", "last_item", "item_knn", "als", "sasrec", "zero_shot"
+]
 
 
 class Evaluate(Section):
@@ -377,7 +381,7 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
             "a recipe is a mapping of sections", where=path, mend="start with `name:` and `data:`"
         )
     for override in overrides:
-        _apply_override(raw, override)
+        apply_override(raw, override)
     return recipe_from_dict(raw, where=path)
 
 
@@ -403,7 +407,12 @@ def recipe_from_dict(raw: dict[str, Any], where: object = "recipe") -> Recipe:
         ) from None
 
 
-def _apply_override(raw: dict[str, Any], override: str) -> None:
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set one key of plain data, in place, by `a.b=value` (the value is YAML).
+
+    Raises:
+        RecipeError: it is no override.
+    """
     dotted, separator, text = override.partition("=")
     if not separator or not dotted:
         raise RecipeError(

@@ -18,9 +18,13 @@ from recsys.baselines.base import Recommends
 from recsys.histories import Histories, Questions
 from recsys.metrics.classification import auc
 from recsys.metrics.intervals import bootstrap_means
-from recsys.metrics.ranking import mrr_at_k, ndcg_at_k, ranks_of, recall_at_k
+from recsys.metrics.ranking import hit_rate_at_k, mrr_at_k, ndcg_at_k, ranks_of, recall_at_k
 
-METRICS = ("ndcg@10", "ndcg@50", "recall@10", "recall@50", "mrr@10", "mrr@50", "auc")
+CUTOFFS = (5, 10, 50)
+_AT_K = {"ndcg": ndcg_at_k, "hr": hit_rate_at_k, "recall": recall_at_k, "mrr": mrr_at_k}
+METRICS = (*(f"{name}@{k}" for name in _AT_K for k in CUTOFFS), "auc")
+#: The most popular items, this share of the catalogue, are its head; all others are its tail.
+HEAD_SHARE = 0.2
 
 #: Slice -> what it asks. `first_time` alone changes the question: own items are taken out of every
 #: model's list, as on a shelf of discoveries; everywhere else the list is the whole catalogue.
@@ -28,6 +32,8 @@ SLICES = {
     "all": "every basket, all its items",
     "new_item": "items without any event before the test window",
     "new_user": "baskets of users without any event before the test window",
+    "head": f"the {HEAD_SHARE:.0%} of items with most target events before the test window",
+    "tail": "all other items",
     "repeat": "items that the user had before",
     "first_time": "items that the user never had, own items taken out of the list",
 }
@@ -48,6 +54,7 @@ def answer(
     questions: Questions,
     *,
     new_item: NDArray[np.bool_],
+    head_item: NDArray[np.bool_],
     known_user: NDArray[np.bool_],
     tie_order: NDArray[np.int64],
 ) -> NDArray[np.float32]:
@@ -57,6 +64,7 @@ def answer(
         model: any model.
         questions: Q of them; small enough for [Q, I] scores.
         new_item: [I] items without events before the test window.
+        head_item: [I], see `head_items`.
         known_user: [Q] whether the user had an event before the test window.
         tie_order: [I], see `ranks_of`.
     """
@@ -76,23 +84,31 @@ def answer(
     everything = np.ones(len(relevant), dtype=bool)
     whole = columns(everything, ranks)
     of_new_user = np.where(known_user[:, None], np.nan, whole)
-    is_new = new_item[relevant]
+    is_new, is_head = new_item[relevant], head_item[relevant]
     parts = [
         whole,
         columns(is_new, ranks[is_new]),
         of_new_user,
+        columns(is_head, ranks[is_head]),
+        columns(~is_head, ranks[~is_head]),
         columns(own, ranks[own]),
         columns(~own, found),
     ]
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
+def head_items(num_targets: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """[I] the most popular `HEAD_SHARE` of the catalogue, by target events; ties by row."""
+    most = np.argsort(-num_targets, kind="stable")[: int(len(num_targets) * HEAD_SHARE)]
+    is_head = np.zeros(len(num_targets), dtype=bool)
+    is_head[most] = True
+    return is_head
+
+
 def _metrics(
     ranks: NDArray[np.int64], offsets: NDArray[np.int64], num_items: int
 ) -> NDArray[np.float64]:
-    values = []
-    for function in (ndcg_at_k, recall_at_k, mrr_at_k):
-        values += [function(ranks, offsets, k) for k in (10, 50)]
+    values = [function(ranks, offsets, k) for function in _AT_K.values() for k in CUTOFFS]
     return np.stack([*values, auc(ranks, offsets, num_items)], axis=1)
 
 

@@ -8,17 +8,19 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.baselines.als import Als
 from recsys.baselines.base import Recommends
 from recsys.baselines.item_knn import ItemKnn
 from recsys.baselines.last_item import LastItem
 from recsys.baselines.personal_frequency import PersonalFrequency
 from recsys.baselines.popularity import Popularity
+from recsys.baselines.sasrec import SasRec
 from recsys.baselines.zero_shot import ZeroShot
 from recsys.histories import UserEvents
 
 __all__ = [
-    "ItemKnn", "LastItem", "PersonalFrequency", "Popularity", "Recommends", "ZeroShot",
-    "fit_baselines",
+    "Als", "ItemKnn", "LastItem", "PersonalFrequency", "Popularity", "Recommends", "SasRec",
+    "ZeroShot", "fit_baselines",
 ]  # fmt: skip
 
 _FIT: Final[dict[str, Callable[[UserEvents, int, Sequence[int]], Recommends]]] = {
@@ -26,6 +28,8 @@ _FIT: Final[dict[str, Callable[[UserEvents, int, Sequence[int]], Recommends]]] =
     PersonalFrequency.name: PersonalFrequency.fit,
     LastItem.name: LastItem.fit,
     ItemKnn.name: ItemKnn.fit,
+    Als.name: Als.fit,
+    SasRec.name: SasRec.fit,
 }
 
 
@@ -40,7 +44,7 @@ def fit_baselines(
     """Fit the named baselines on exactly the events given: the caller cuts the time.
 
     Args:
-        names: of `popularity, personal_frequency, last_item, item_knn, zero_shot`.
+        names: of `popularity, personal_frequency, last_item, item_knn, als, sasrec, zero_shot`.
         train: the events to learn from.
         num_items: size of the catalogue; events of items outside it are left out.
         target_codes: event codes that make an item wanted.

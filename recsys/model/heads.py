@@ -35,7 +35,12 @@ class ScoringHead(nn.Module):
             nn.Tanh(),
             nn.Linear(hidden, 1),
         )
+        # Unfitted, the score is the cosine.
         nn.init.zeros_(self.item.weight)
+        last = self.own[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def item_scores(self, item_features: Tensor) -> Tensor:
         """[I] the part that does not depend on the user."""

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from tiny_logs import BUY, VIEW, queries
 
-from recsys.evaluation import COLUMNS, METRICS, SLICES, answer, summarise, table
+from recsys.evaluation import COLUMNS, METRICS, SLICES, answer, head_items, summarise, table
 from recsys.histories import Histories, Questions
 
 NUM_ITEMS = 6
 NEW_ITEM = np.array([False, False, False, False, True, True])
+HEAD_ITEM = np.array([False, True, True, False, False, False])
 
 #: History, bought next, and the items as the model ranks them, best first.
 ASKED = [
@@ -58,7 +59,7 @@ def asked() -> Questions:
 @pytest.fixture(scope="module")
 def answers() -> dict[tuple[str, str], list[float]]:
     values = answer(
-        Literal(), asked(), new_item=NEW_ITEM, known_user=KNOWN_USER,
+        Literal(), asked(), new_item=NEW_ITEM, head_item=HEAD_ITEM, known_user=KNOWN_USER,
         tie_order=np.arange(NUM_ITEMS),
     )  # fmt: skip
     assert values.shape == (4, len(COLUMNS))
@@ -85,6 +86,12 @@ EXPECTED = {
     # The third question alone, whole.
     ("new_user", "ndcg@10"): [NAN, NAN, gain(6), NAN],
     ("new_user", "recall@50"): [NAN, NAN, 1, NAN],
+    # Item 2 at rank 1; item 1 at rank 2.
+    ("head", "hr@5"): [NAN, 1, NAN, 1],
+    ("head", "ndcg@5"): [NAN, 1, NAN, gain(2)],
+    # Items 0 and 4 at ranks 2 and 4; item 5 at rank 6.
+    ("tail", "hr@5"): [1, NAN, 0, NAN],
+    ("tail", "ndcg@50"): [(gain(2) + gain(4)) / IDEAL_2, NAN, gain(6), NAN],
     # Item 0 at rank 2 of all; item 2 at rank 1.
     ("repeat", "ndcg@10"): [gain(2), 1, NAN, NAN],
     ("repeat", "mrr@50"): [1 / 2, 1, NAN, NAN],
@@ -114,12 +121,17 @@ def test_a_question_is_in_a_slice_for_all_metrics_or_for_none(
         assert all(row == missing[0] for row in missing)
 
 
+def test_the_head_is_a_fifth_of_the_catalogue() -> None:
+    assert head_items(np.array([3, 9, 9, 0, 1, 9, 2, 0, 0, 0])).nonzero()[0].tolist() == [1, 2]
+    assert not head_items(np.zeros(3, dtype=np.int64)).any()
+
+
 class TestSummary:
     USERS = np.array(["a", "a", "b", "c"])
 
     def rows(self) -> list[dict[str, Any]]:
         values = answer(
-            Literal(), asked(), new_item=NEW_ITEM, known_user=KNOWN_USER,
+            Literal(), asked(), new_item=NEW_ITEM, head_item=HEAD_ITEM, known_user=KNOWN_USER,
             tie_order=np.arange(NUM_ITEMS),
         )  # fmt: skip
         return summarise({"literal": values}, self.USERS, num_bootstrap=200, seed=1)

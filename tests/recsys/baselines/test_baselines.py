@@ -101,7 +101,7 @@ class TestEveryBaseline:
 
 def test_a_wrong_name_and_missing_vectors_are_refused() -> None:
     log = user_events(*TRAIN)
-    with pytest.raises(ValueError, match="unknown baseline 'als'; use popularity"):
-        fit_baselines(["als"], log, NUM_ITEMS, [BUY])
+    with pytest.raises(ValueError, match="unknown baseline 'random'; use popularity"):
+        fit_baselines(["random"], log, NUM_ITEMS, [BUY])
     with pytest.raises(ValueError, match="zero_shot needs text_vectors"):
         fit_baselines(["zero_shot"], log, NUM_ITEMS, [BUY])
