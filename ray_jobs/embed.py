@@ -49,7 +49,7 @@ def run(recipe: Recipe) -> Path:
 def assemble(
     target: Path, recipe: Recipe, prepared: Prepared, checkpoint: Path, vectors: np.ndarray
 ) -> Bundle:
-    """Write the bundle of a checkpoint, with the popularity as of the end of the log."""
+    """Write the bundle of a checkpoint, with popularity and relations as of the end of the log."""
     ranker, id_rows = build_ranker(recipe, prepared)
     head = ScoringHead(recipe.model.temperature)
     progress = load_model(checkpoint, ranker, head)
@@ -59,7 +59,7 @@ def assemble(
     standard = scale.standard(catalogue.prices)
     scorer = Scorer.build(
         ranker.users, head, items, item_features(stats, standard), standard,
-        target_codes(recipe), recipe.model.max_history,
+        prepared.relations("end"), target_codes(recipe), recipe.model.max_history,
     )  # fmt: skip
     table = catalogue.items.with_columns(**vars(stats), **{STANDARD_PRICE: standard})
     weights = {name: value.contiguous() for name, value in ranker.state_dict().items()}
@@ -71,6 +71,7 @@ def assemble(
         items=table,
         vectors=items.numpy(),
         item_part=scorer.item_part.numpy(),
+        relations=scorer.relations,
         facts={
             "data_fingerprint": prepared.summary["data_fingerprint"],
             "catalogue_fingerprint": prepared.summary["catalogue_fingerprint"],

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_jobs.cluster import connected
@@ -39,6 +40,7 @@ from recsys.prepared import (
     HISTORIES_DIR,
     PREPARED,
     QUARANTINE_DIR,
+    RELATIONS_DIR,
     STATS_FILE,
     SUMMARY_FILE,
     WINDOWS,
@@ -47,9 +49,10 @@ from recsys.prepared import (
     cut_us,
 )
 from recsys.privacy import key_check, load_key, pseudonymise
-from recsys.schema import EVENTS, Col
+from recsys.relations import Relations
+from recsys.schema import EVENTS, HISTORIES, Col
 
-FORMAT = 1
+FORMAT = 2
 
 
 def plan(recipe: Recipe) -> list[str]:
@@ -88,6 +91,8 @@ def run(recipe: Recipe) -> Path:
             for number in row["buckets"]:
                 files[number].append(f"{number:05d}/{row['order']:05d}.parquet")
         built = _each([{"bucket": b, "files": names} for b, names in enumerate(files)], build)
+        shards = [str(out / HISTORIES_DIR / row["shard"]) for row in built if row["shard"]]
+        _each([{"as_of": name} for name in cut_us(recipe.data.cuts)], _Relate(recipe, out, shards))
         _finish(recipe, out, catalogue, read, built, key_check(key))
     return recipe.root / PREPARED
 
@@ -197,7 +202,8 @@ class _Build:
         number = row["bucket"]
         files = [self.out / "buckets" / name for name in sorted(row["files"])]
         result = {"order": row["order"], "users": 0, "events": 0, "duplicates": 0}
-        result |= {f"{window}_baskets": 0 for window in WINDOWS} | {"learnable": 0, "sha256": ""}
+        result |= {f"{window}_baskets": 0 for window in WINDOWS}
+        result |= {"learnable": 0, "sha256": "", "shard": ""}
         if not files:
             return result
         events = pl.concat([pl.read_parquet(path, glob=False) for path in files])
@@ -229,8 +235,27 @@ class _Build:
             "events": once.height,
             "duplicates": kept.height - once.height,
         }
-        result["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        result |= {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "shard": path.name}
         return result
+
+
+@dataclass(frozen=True)
+class _Relate:
+    """All histories -> what goes with what, as of one cut."""
+
+    recipe: Recipe
+    out: Path
+    shards: list[str]
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        tables = [HISTORIES.empty_table(), *(pq.read_table(path) for path in self.shards)]
+        users = UserEvents.from_arrow(pa.concat_tables(tables))
+        cut = cut_us(self.recipe.data.cuts)[row["as_of"]]
+        items = pq.read_metadata(self.out / CATALOGUE_DIR / ITEMS_FILE).num_rows
+        known = users if cut is None else users.before(cut)
+        relations = Relations.fit(known, items, target_codes(self.recipe))
+        relations.save(self.out / RELATIONS_DIR / row["as_of"])
+        return row
 
 
 def _finish(

@@ -7,6 +7,7 @@ tokenizer/           tokenizer.json
 items.parquet        ids, texts, features, popularity
 vectors.npy          [I, D] item vectors, memory-mapped
 index/               [I, D + 2] the item side of the score, memory-mapped; index.json names its kind
+relations/           what follows and what goes with each item, memory-mapped
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import BundleError
 from recsys.files import whole_folder, write_json
 from recsys.language_model import CONFIG, TOKENIZER, file_sha256, locate
+from recsys.relations import Relations
 
-FORMAT = 1
+FORMAT = 2
 BUNDLE, MODEL, ITEMS, VECTORS = "bundle.json", "model.safetensors", "items.parquet", "vectors.npy"
 ENCODER_DIR, TOKENIZER_DIR, INDEX_DIR = "encoder", "tokenizer", "index"
+RELATIONS_DIR = "relations"
 ITEM_PART, INDEX_META = "item_part.npy", "index.json"
 SEAL = "seal"
 
@@ -46,6 +49,7 @@ def write_bundle(
     items: pl.DataFrame,
     vectors: NDArray[np.float32],
     item_part: NDArray[np.float32],
+    relations: Relations,
     facts: dict[str, Any],
 ) -> Bundle:
     """Write a whole bundle or nothing.
@@ -57,6 +61,7 @@ def write_bundle(
         items: one row an item, in the order of the vectors.
         vectors: [I, D].
         item_part: [I, D + 2], see `ScoringHead.item_part`.
+        relations: as of the end of the log.
         facts: what else `bundle.json` tells, such as fingerprints.
     """
     language = locate(recipe.model.language_model)
@@ -69,6 +74,7 @@ def write_bundle(
         items.write_parquet(out / ITEMS)
         np.save(out / VECTORS, vectors)
         np.save(out / INDEX_DIR / ITEM_PART, item_part)
+        relations.save(out / RELATIONS_DIR)
         write_json(out / INDEX_DIR / INDEX_META, {"kind": "exact", "num_items": len(vectors)})
         hashes = {
             str(path.relative_to(out)): file_sha256(path)
@@ -177,6 +183,11 @@ class Bundle:
     def item_part(self) -> NDArray[np.float32]:
         """[I, D + 2], memory-mapped."""
         return np.load(self.folder / INDEX_DIR / ITEM_PART, mmap_mode="r")
+
+    @cached_property
+    def relations(self) -> Relations:
+        """Item-to-item weights, memory-mapped."""
+        return Relations.open(self.folder / RELATIONS_DIR)
 
     def weights(self, prefix: str) -> dict[str, Tensor]:
         """The weights whose names start with `prefix`, without it."""

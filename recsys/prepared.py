@@ -20,10 +20,12 @@ from recsys.config import Cuts, Recipe
 from recsys.errors import DataError
 from recsys.histories import US_PER_DAY, Questions, UserEvents, ask
 from recsys.language_model import fingerprint, locate
+from recsys.relations import Relations
 from recsys.schema import HISTORIES, Col
 
 PREPARED = "prepared"
 HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR = "histories", "catalogue", "quarantine"
+RELATIONS_DIR = "relations"
 STATS_FILE, SUMMARY_FILE = "item_stats.parquet", "prepare.json"
 
 RECENT_DAYS = 28
@@ -166,6 +168,10 @@ class Prepared:
             return out
 
         return ItemStats(*(spread(field.name) for field in fields(ItemStats)))
+
+    def relations(self, as_of: str) -> Relations:
+        """Item-to-item weights as of a cut: `head`, `valid`, `test` or `end`; memory-mapped."""
+        return Relations.open(self.folder / RELATIONS_DIR / as_of)
 
     def window(self, name: str) -> tuple[int, int | None]:
         """Start and end of the window `head`, `valid` or `test`, in microseconds."""

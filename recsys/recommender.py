@@ -61,13 +61,14 @@ def load_scorer(bundle: Bundle) -> Scorer:
         _mapped(bundle.item_part),
         item_features(stats, standard),
         standard,
+        bundle.relations,
         target_codes(recipe),
         model.max_history,
     )
 
 
 def scorer_on(bundle: Bundle, prepared: Prepared, as_of: str) -> Scorer:
-    """The scorer of a bundle over prepared data, with the popularity as of a cut.
+    """The scorer of a bundle over prepared data, with popularity and relations as of a cut.
 
     The catalogues may differ: items are matched by id, and an item the bundle does not know is
     never ranked.
@@ -91,6 +92,7 @@ def scorer_on(bundle: Bundle, prepared: Prepared, as_of: str) -> Scorer:
         vectors,
         features,
         standard,
+        prepared.relations(as_of),
         scorer.target_codes,
         scorer.max_history,
     )
@@ -229,13 +231,13 @@ class Recommender:
             [C + M] scores, comparable with those of `recommend`.
         """
         known = history.known(self.num_items)
-        user, own = self.scorer.parts(known)
+        user, pairs = self.scorer.parts(known)
         part = self.scorer.item_part[torch.from_numpy(rows.astype(np.int64))]
         scores = (user @ part.T)[0].numpy()
-        if len(own.item_rows):
-            place = np.minimum(np.searchsorted(own.item_rows, rows), len(own.item_rows) - 1)
-            hit = own.item_rows[place] == rows
-            scores += np.where(hit, own.extra[place], 0).astype(np.float32)
+        if len(pairs.item_rows):
+            place = np.minimum(np.searchsorted(pairs.item_rows, rows), len(pairs.item_rows) - 1)
+            hit = pairs.item_rows[place] == rows
+            scores += np.where(hit, pairs.extra[place], 0).astype(np.float32)
         if text_vectors is None or not len(text_vectors):
             return scores
         return np.concatenate([scores, (user @ self._new_part(text_vectors, prices).T)[0].numpy()])

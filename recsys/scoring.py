@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.batches import make_windows
-from recsys.features import own_items, usual_price
+from recsys.features import usual_price
 from recsys.histories import Histories
 from recsys.model.heads import ScoringHead
 from recsys.model.user_encoder import UserEncoder
+from recsys.pairs import make_pairs
+from recsys.relations import Relations
 
 Floats = NDArray[np.float32]
 
@@ -25,8 +27,8 @@ STATES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class OwnScores:
-    """What is added to the scores of own items.
+class PairScores:
+    """What the second stage adds to the scores of its candidates.
 
     Attributes:
         query, item_rows: [K] rising by query, then by row.
@@ -49,6 +51,7 @@ class Scorer:
         item_part: [I, D + 2], see `ScoringHead.item_part`.
         item_features: [I, G].
         standard_price: [I].
+        relations: as of the moment that `item_features` are.
         target_codes: event codes of the target events.
         max_history: events that the user encoder reads.
     """
@@ -59,6 +62,7 @@ class Scorer:
     item_part: Tensor
     item_features: Floats
     standard_price: Floats
+    relations: Relations
     target_codes: list[int]
     max_history: int
     name: str = "raycommend"
@@ -70,6 +74,7 @@ class Scorer:
         vectors: Tensor,
         item_features: Floats,
         standard_price: Floats,
+        relations: Relations,
         target_codes: list[int],
         max_history: int,
     ) -> Scorer:
@@ -85,6 +90,7 @@ class Scorer:
             part,
             item_features,
             standard_price,
+            relations,
             target_codes,
             max_history,
         )
@@ -117,28 +123,28 @@ class Scorer:
         return states[windows.last_state]
 
     @torch.no_grad()
-    def parts(self, histories: Histories) -> tuple[Tensor, OwnScores]:
-        """What the scores are made of: a user part for every item, and extras for own ones.
+    def parts(self, histories: Histories) -> tuple[Tensor, PairScores]:
+        """What the scores are made of: a user part for every item, and extras for candidates.
 
         Returns:
-            [Q, D + 2] what the item part is multiplied with, and the extra scores of own items.
+            [Q, D + 2] what the item part is multiplied with, and the second stage's extra scores.
         """
         price = torch.from_numpy(usual_price(histories, self.standard_price))
         states = self.states(histories)
-        own = own_items(histories, self.num_items, self.target_codes)
-        query, rows = torch.from_numpy(own.query), torch.from_numpy(own.item_rows)
-        extra = self.head.own_scores(
-            torch.from_numpy(own.features),
-            torch.from_numpy(self.item_features[own.item_rows]),
+        pairs = make_pairs(histories, self.relations, self.vectors.numpy(), self.target_codes)
+        query, rows = torch.from_numpy(pairs.query), torch.from_numpy(pairs.item_rows)
+        extra = self.head.pair_scores(
+            torch.from_numpy(pairs.features),
+            torch.from_numpy(self.item_features[pairs.item_rows]),
             (states[query] * self.vectors[rows]).sum(-1),
-            price[query] * torch.from_numpy(self.standard_price[own.item_rows]),
+            price[query] * torch.from_numpy(self.standard_price[pairs.item_rows]),
         )
         user_part = self.head.user_part(states, price)
-        return user_part, OwnScores(own.query, own.item_rows, extra.numpy())
+        return user_part, PairScores(pairs.query, pairs.item_rows, extra.numpy())
 
     def scores(self, histories: Histories) -> Floats:
         """[Q, I] the served score of every item; histories name only rows of this catalogue."""
-        user_part, own = self.parts(histories)
+        user_part, pairs = self.parts(histories)
         scores = (user_part @ self.item_part.T).numpy()
-        scores[own.query, own.item_rows] += own.extra
+        scores[pairs.query, pairs.item_rows] += pairs.extra
         return scores

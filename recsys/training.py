@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from recsys.batches import TrainingBatch, event_weights, training_batch
 from recsys.config import Recipe, target_codes
 from recsys.errors import RecipeError
-from recsys.features import PriceScale, item_features, own_items, usual_price
+from recsys.features import PriceScale, item_features, usual_price
 from recsys.histories import Questions, UserEvents
 from recsys.metrics.ranking import ndcg_at_k, ranks_of
 from recsys.model.heads import HeadExamples, Reduce, ScoringHead, fit_head
@@ -25,7 +25,8 @@ from recsys.model.language import load_language_model
 from recsys.model.ranker import Ranker
 from recsys.model.vector_cache import VectorCache
 from recsys.optim import build_optimizer, warmup_cosine
-from recsys.prepared import ItemStats, Prepared
+from recsys.pairs import make_pairs
+from recsys.prepared import Prepared
 from recsys.schema import EVENT_CODE
 from recsys.scoring import Scorer
 from recsys.text_store import TextStore
@@ -33,6 +34,8 @@ from recsys.text_store import TextStore
 #: Negatives are drawn in proportion to popularity (plus one event each) to this power, word2vec's.
 SAMPLE_POWER = 0.75
 HEAD_SAMPLE = 500
+#: Irrelevant pairs of a question that the head is fitted on, about.
+HEAD_PAIRS = 128
 TEXTS_AT_ONCE = 256
 #: Whole histories are copied out for so many questions at a time.
 QUESTIONS_AT_ONCE = 256
@@ -194,8 +197,8 @@ class Worker:
             losses.append(self.train_step(batch, num_steps))
         return float(np.mean(losses)) if losses else float("nan")
 
-    def scorer(self, stats: ItemStats) -> Scorer:
-        """Score with the model as it is, its text vectors as old as they are."""
+    def scorer(self, as_of: str) -> Scorer:
+        """Score with the model as it is, all else as of a cut."""
         self.ranker.language.eval()
         stale = self.cache.stale(self.step)
         for low in range(0, len(stale), TEXTS_AT_ONCE):
@@ -204,18 +207,18 @@ class Worker:
         vectors = self.ranker.item_vectors(
             self.cache.vectors, self.prepared.catalogue.text_rows, self.id_rows
         )
-        features = item_features(stats, self.standard_price)
+        features = item_features(self.prepared.stats(as_of), self.standard_price)
         return Scorer.build(
-            self.ranker.users, self.head, vectors, features, self.standard_price, self.codes,
-            self.recipe.model.max_history,
+            self.ranker.users, self.head, vectors, features, self.standard_price,
+            self.prepared.relations(as_of), self.codes, self.recipe.model.max_history,
         )  # fmt: skip
 
     def head_examples(self, questions: Questions) -> HeadExamples:
         """Share of the head's questions that falls to this worker."""
-        scorer = self.scorer(self.prepared.stats("head"))
+        scorer = self.scorer("head")
         rng = np.random.default_rng([self.recipe.seed, 2])  # the same sample for every worker
         sample, log_expected = self._draw(HEAD_SAMPLE, rng)
-        return head_examples(scorer, questions, sample, log_expected)
+        return head_examples(scorer, questions, sample, log_expected, self.rng(6))
 
     def fit_head(self, examples: HeadExamples, reduce: Reduce | None = None) -> float:
         """Fit the head on all workers' questions, each worker reading its own; returns the loss.
@@ -235,7 +238,7 @@ class Worker:
 
     def validate(self, questions: Questions) -> tuple[float, int]:
         """Sum of nDCG@10 over this worker's validation baskets, and their number."""
-        scorer = self.scorer(self.prepared.stats("valid"))
+        scorer = self.scorer("valid")
         order = tie_order(scorer.num_items, self.recipe.seed)
         total, count = 0.0, 0
         for part in questions.batches(64):
@@ -266,32 +269,54 @@ class Worker:
 
 
 def head_examples(
-    scorer: Scorer, questions: Questions, sample: np.ndarray, log_expected: np.ndarray
+    scorer: Scorer,
+    questions: Questions,
+    sample: np.ndarray,
+    log_expected: np.ndarray,
+    rng: np.random.Generator,
 ) -> HeadExamples:
-    """All that the head's fit needs of some questions and that its weights do not change."""
+    """All that the head's fit needs of some questions and that its weights do not change.
+
+    Args:
+        scorer: as of the questions' window.
+        questions: Q of them.
+        sample: [N] items of the denominator.
+        log_expected: [N] log of each one's expected number of draws.
+        rng: of a question's irrelevant pairs about `HEAD_PAIRS` are drawn.
+    """
     num_items = scorer.num_items
-    parts = []
+    relevant_query = np.repeat(np.arange(len(questions)), np.diff(questions.relevant_offsets))
+    relevant_key = relevant_query * num_items + questions.relevant
+    parts, left_out = [], []
     for number, part in enumerate(list(questions.batches(QUESTIONS_AT_ONCE)) or [questions]):
-        histories = part.histories
-        own = own_items(histories, num_items, scorer.target_codes)
+        histories, first = part.histories, number * QUESTIONS_AT_ONCE
+        pairs = make_pairs(histories, scorer.relations, scorer.vectors.numpy(), scorer.target_codes)
+        key = (pairs.query + first) * num_items + pairs.item_rows
+        relevant = _is_in(key, relevant_key)
+        per_query = np.bincount(pairs.query, minlength=len(part))
+        chance = np.minimum(1, HEAD_PAIRS / np.maximum(per_query, 1))[pairs.query]
+        chance[relevant] = 1
+        kept = rng.random(len(key)) < chance
+        asked = np.arange(first, first + len(part))
+        left_out.append(
+            _is_in(asked[:, None] * num_items + sample[None, :], np.union1d(key, relevant_key))
+        )
         parts.append(
             (
                 scorer.states(histories).numpy(),
                 usual_price(histories, scorer.standard_price),
-                own.query + number * QUESTIONS_AT_ONCE,
-                own.item_rows,
-                own.features,
+                pairs.query[kept] + first,
+                pairs.item_rows[kept],
+                pairs.features[kept],
+                relevant[kept],
+                np.log(chance[kept]).astype(np.float32),
+                key[relevant],
             )
         )
     columns = (np.concatenate(column) for column in zip(*parts, strict=True))
-    vectors, price, own_query, own_rows, own_features = columns
+    vectors, price, pair_query, pair_rows, features, is_relevant, log_kept, found = columns
     states = torch.from_numpy(vectors)
-    own_key = own_query * num_items + own_rows
-    relevant_query = np.repeat(np.arange(len(questions)), np.diff(questions.relevant_offsets))
-    relevant_key = relevant_query * num_items + questions.relevant
-    outside = ~np.isin(relevant_key, own_key)
-    counted = np.union1d(own_key, relevant_key)
-    sample_key = np.arange(len(questions))[:, None] * num_items + sample[None, :]
+    outside = ~_is_in(relevant_key, found)
 
     def cosine(query: np.ndarray, rows: np.ndarray) -> Tensor:
         parts = []
@@ -305,18 +330,19 @@ def head_examples(
     pos_query, pos_item = relevant_query[outside], questions.relevant[outside].astype(np.int64)
     return HeadExamples(
         len(questions),
-        torch.from_numpy(own_query),
-        torch.from_numpy(own_rows),
-        cosine(own_query, own_rows),
-        torch.from_numpy(np.isin(own_key, relevant_key)),
-        torch.from_numpy(own_features),
+        torch.from_numpy(pair_query),
+        torch.from_numpy(pair_rows),
+        cosine(pair_query, pair_rows),
+        torch.from_numpy(is_relevant),
+        torch.from_numpy(features),
+        torch.from_numpy(log_kept),
         torch.from_numpy(pos_query),
         torch.from_numpy(pos_item),
         cosine(pos_query, pos_item),
         torch.from_numpy(sample.astype(np.int64)),
         torch.from_numpy(log_expected),
         states @ scorer.vectors[torch.from_numpy(sample)].T,
-        torch.from_numpy(_is_in(sample_key, counted)),
+        torch.from_numpy(np.concatenate(left_out)),
         torch.from_numpy(price),
     )
 

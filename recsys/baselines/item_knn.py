@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.baselines.moments import Moments, moments_of, recent_items
-from recsys.baselines.neighbours import strongest_pairs
 from recsys.baselines.popularity import Popularity
 from recsys.histories import Histories, UserEvents
+from recsys.moments import Moments, moments_of, recent_items
+from recsys.relations import similarity
 
 Float32s = NDArray[np.float32]
 
@@ -68,19 +68,10 @@ class ItemKnn:
             decay: weight of an item against one a moment later.
         """
         moments = moments_of(train, num_items, target_codes)
-        seen, wanted = (_binary(counts) for counts in moments.merged(_windows(moments, window)))
-        seen_norm, wanted_norm = (np.sqrt(matrix.sum(axis=0)) for matrix in (seen, wanted))
-
-        def cosine(
-            counts: Float32s, rows: NDArray[np.int64], columns: NDArray[np.int64]
-        ) -> Float32s:
-            weights = counts / (seen_norm[rows] * wanted_norm[columns] + np.float32(shrinkage))
-            return np.where(rows == columns, np.float32(0), weights)
-
-        neighbours = strongest_pairs(seen, wanted, cosine, num_kept)
-        similarity = (neighbours + sparse.diags_array(_repeat_share(moments))).tocsr()
+        neighbours = similarity(moments, window=window, shrinkage=shrinkage, num_kept=num_kept)
+        with_own = (neighbours + sparse.diags_array(_repeat_share(moments))).tocsr()
         popularity = Popularity.fit(train, num_items, target_codes)
-        return cls(similarity, popularity, max_history, decay)
+        return cls(with_own, popularity, max_history, decay)
 
     def scores(self, histories: Histories) -> Float32s:
         """[Q, I] decayed sum of similarities to the latest distinct items."""
@@ -92,12 +83,6 @@ class ItemKnn:
             (len(histories), num_items),
         )
         return self.popularity.behind((weights @ self.similarity).toarray())
-
-
-def _windows(moments: Moments, size: int) -> NDArray[np.int64]:
-    """[M] number of each moment's window: `size` consecutive moments of one user."""
-    opens = moments.nth_of_user % size == 0
-    return np.cumsum(opens) - 1
 
 
 def _repeat_share(moments: Moments) -> Float32s:

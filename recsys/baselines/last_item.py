@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.baselines.moments import moments_of, recent_items
-from recsys.baselines.neighbours import strongest_pairs
 from recsys.baselines.popularity import Popularity
 from recsys.histories import Histories, UserEvents
+from recsys.moments import moments_of, recent_items
+from recsys.relations import transitions
 
 Float32s = NDArray[np.float32]
 
@@ -54,14 +54,10 @@ class LastItem:
             shrinkage: moments added to each item's own, so that a rare item shouts less.
             num_kept: transitions kept per item.
         """
-        moments = moments_of(train, num_items, target_codes)
-        followed = np.flatnonzero(moments.user[1:] == moments.user[:-1])
-        before, after = moments.seen[followed], moments.wanted[followed + 1]
-        divisor = np.asarray(before.sum(axis=0), dtype=np.float32) + np.float32(shrinkage)
-        transitions = strongest_pairs(
-            before, after, lambda counts, rows, _: counts / divisor[rows], num_kept
+        counted = transitions(
+            moments_of(train, num_items, target_codes), shrinkage=shrinkage, num_kept=num_kept
         )
-        return cls(transitions, Popularity.fit(train, num_items, target_codes))
+        return cls(counted, Popularity.fit(train, num_items, target_codes))
 
     def scores(self, histories: Histories) -> Float32s:
         """[Q, I] summed transition shares from the items of the last moment."""

@@ -8,9 +8,9 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.baselines.moments import recent_items
 from recsys.baselines.popularity import Popularity
 from recsys.histories import Histories
+from recsys.moments import recent_items
 
 Float32s = NDArray[np.float32]
 

@@ -1,14 +1,14 @@
 """The scoring head: one served score out of the encoders' cosine and the side features.
 
-    score(user, item) = a * cosine + w . item_features + p * usual_price * price        (every item)
-                      + mlp(own_features, item_features, cosine, usual_price * price)   (own items)
+    score(user, item) = a * cosine + w . item_features + p * usual_price * price     (every item)
+                      + mlp(pair_features, item_features, cosine, usual_price * price)    (pairs)
 
 The first line is an inner product of a user part and an item part, so that the whole catalogue is
-scored by one matrix product; the second touches the few items of the user's own history. It sees
-what the first sees, so that popularity may mean one thing for what is new to a user and another for
-what is not.
+scored by one matrix product. The second is the second stage: it touches the few items that the
+user's history speaks for (see `recsys.pairs`). It sees what the first sees, so that popularity may
+mean one thing for what is new to a user and another for what is not.
 
-Legend: Q queries, K (query, own item) pairs, N sampled items, R relevant items, I items.
+Legend: Q queries, K (query, item) pairs, N sampled items, R relevant items, I items.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recsys.features import ITEM_FEATURES, OWN_FEATURES
+from recsys.features import ITEM_FEATURES
+from recsys.pairs import PAIR_FEATURES
 
 
 class ScoringHead(nn.Module):
@@ -30,14 +31,14 @@ class ScoringHead(nn.Module):
         self.cosine = nn.Parameter(torch.tensor(1.0 / temperature))
         self.item = nn.Linear(len(ITEM_FEATURES), 1, bias=False)
         self.price = nn.Parameter(torch.tensor(0.0))
-        self.own = nn.Sequential(
-            nn.Linear(len(OWN_FEATURES) + len(ITEM_FEATURES) + 2, hidden),
+        self.pairs = nn.Sequential(
+            nn.Linear(len(PAIR_FEATURES) + len(ITEM_FEATURES) + 2, hidden),
             nn.Tanh(),
             nn.Linear(hidden, 1),
         )
         # Unfitted, the score is the cosine.
         nn.init.zeros_(self.item.weight)
-        last = self.own[-1]
+        last = self.pairs[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -46,19 +47,19 @@ class ScoringHead(nn.Module):
         """[I] the part that does not depend on the user."""
         return self.item(item_features).squeeze(-1)
 
-    def own_scores(
-        self, own_features: Tensor, item_features: Tensor, cosine: Tensor, price: Tensor
+    def pair_scores(
+        self, pair_features: Tensor, item_features: Tensor, cosine: Tensor, price: Tensor
     ) -> Tensor:
-        """[K] the part of own items.
+        """[K] what the second stage adds.
 
         Args:
-            own_features: [K, F], see `features.own_items`.
+            pair_features: [K, F], see `pairs.make_pairs`.
             item_features: [K, G] of the pair's item.
             cosine: [K] of user state and item vector.
             price: [K] the user's usual price times the item's.
         """
-        inputs = [own_features, item_features, cosine[:, None], price[:, None]]
-        return self.own(torch.cat(inputs, dim=1)).squeeze(-1)
+        inputs = [pair_features, item_features, cosine[:, None], price[:, None]]
+        return self.pairs(torch.cat(inputs, dim=1)).squeeze(-1)
 
     def user_part(self, states: Tensor, usual_price: Tensor) -> Tensor:
         """[Q, D + 2] what an item's part is multiplied with."""
@@ -80,22 +81,24 @@ class HeadExamples:
 
     Attributes:
         num_queries: Q.
-        own_query, own_item, own_cosine, own_relevant: [K].
-        own_features: [K, F].
-        pos_query, pos_item, pos_cosine: [R'] relevant items outside the own history.
+        pair_query, pair_item, pair_cosine, pair_relevant: [K].
+        pair_features: [K, F].
+        pair_log_kept: [K] log of the chance that an irrelevant pair was kept; 0 for a relevant one.
+        pos_query, pos_item, pos_cosine: [R'] relevant items that are in no pair.
         sample_items: [N] items drawn for the denominator, shared by all queries.
         sample_log_expected: [N] log of the expected number of draws.
         sample_cosine: [Q, N].
-        sample_left_out: [Q, N] bool; the item is own or relevant and already counted.
+        sample_left_out: [Q, N] bool; the item is in a pair or relevant and already counted.
         usual_price: [Q].
     """
 
     num_queries: int
-    own_query: Tensor
-    own_item: Tensor
-    own_cosine: Tensor
-    own_relevant: Tensor
-    own_features: Tensor
+    pair_query: Tensor
+    pair_item: Tensor
+    pair_cosine: Tensor
+    pair_relevant: Tensor
+    pair_features: Tensor
+    pair_log_kept: Tensor
     pos_query: Tensor
     pos_item: Tensor
     pos_cosine: Tensor
@@ -116,21 +119,21 @@ def head_loss(
     def dense(cosine: Tensor, rows: Tensor, price_of_user: Tensor) -> Tensor:
         return head.cosine * cosine + item[rows] + head.price * price_of_user * standard_price[rows]
 
-    own = dense(e.own_cosine, e.own_item, e.usual_price[e.own_query]) + head.own_scores(
-        e.own_features,
-        item_features[e.own_item],
-        e.own_cosine,
-        e.usual_price[e.own_query] * standard_price[e.own_item],
+    pairs = dense(e.pair_cosine, e.pair_item, e.usual_price[e.pair_query]) + head.pair_scores(
+        e.pair_features,
+        item_features[e.pair_item],
+        e.pair_cosine,
+        e.usual_price[e.pair_query] * standard_price[e.pair_item],
     )
     pos = dense(e.pos_cosine, e.pos_item, e.usual_price[e.pos_query])
     sample = dense(e.sample_cosine, e.sample_items, e.usual_price[:, None]) - e.sample_log_expected
-    # Not -inf: of a user who owns every sampled item the gradient would be NaN.
+    # Not -inf: of a user in whose pairs every sampled item is the gradient would be NaN.
     sample = sample.masked_fill(e.sample_left_out, torch.finfo(sample.dtype).min)
-    scores = torch.cat([torch.logsumexp(sample, dim=1), own, pos])
-    query = torch.cat([torch.arange(e.num_queries), e.own_query, e.pos_query])
+    scores = torch.cat([torch.logsumexp(sample, dim=1), pairs - e.pair_log_kept, pos])
+    query = torch.cat([torch.arange(e.num_queries), e.pair_query, e.pos_query])
     log_total = _segment_logsumexp(scores, query, e.num_queries)
-    gain = torch.cat([own[e.own_relevant], pos])
-    gain_query = torch.cat([e.own_query[e.own_relevant], e.pos_query])
+    gain = torch.cat([pairs[e.pair_relevant], pos])
+    gain_query = torch.cat([e.pair_query[e.pair_relevant], e.pos_query])
     per_question = torch.bincount(gain_query, minlength=e.num_queries)
     loss = (log_total[gain_query] - gain) / per_question[gain_query]
     return loss.sum()
@@ -192,7 +195,7 @@ def fit_head(
             assert parameter.grad is not None
             parameter.grad.copy_(flat[start : start + parameter.numel()].view_as(parameter))
             start += parameter.numel()
-        decayed = [*head.own.parameters(), *head.item.parameters()]
+        decayed = [*head.pairs.parameters(), *head.item.parameters()]
         for parameter in decayed:
             assert parameter.grad is not None
             parameter.grad.add_(parameter.detach(), alpha=2 * penalty)

@@ -157,7 +157,7 @@ def cold(
     vectors = items.of_text(torch.from_numpy(encoder.encode(TEXTS))).detach()
     scorer = Scorer.build(
         scorer.users, scorer.head, vectors, item_features(stats, scorer.standard_price),
-        scorer.standard_price, scorer.target_codes, scorer.max_history,
+        scorer.standard_price, scorer.relations, scorer.target_codes, scorer.max_history,
     )  # fmt: skip
     hidden = ("files", "recipe", "format", "version", "metrics", "num_items", "recipe_hash")
     written = write_bundle(
@@ -167,6 +167,7 @@ def cold(
         items=bundle.items.with_columns(**vars(stats)),
         vectors=vectors.numpy(),
         item_part=scorer.item_part.numpy(),
+        relations=scorer.relations,
         facts={name: fact for name, fact in bundle.meta.items() if name not in hidden},
     )
     return Recommender(written)

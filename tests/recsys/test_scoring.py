@@ -3,11 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from tiny_logs import BUY, VIEW, Event, queries
 
-from recsys.features import ITEM_FEATURES, own_items, usual_price
+from recsys.features import ITEM_FEATURES, usual_price
 from recsys.model.heads import ScoringHead
 from recsys.model.user_encoder import UserEncoder
+from recsys.pairs import make_pairs
+from recsys.relations import Relations
 from recsys.scoring import STATES_AT_ONCE, Scorer
 
 NUM_ITEMS, DIM, MAX_HISTORY = 30, 8, 6
@@ -24,7 +27,9 @@ def make_scorer() -> Scorer:
     vectors = torch.nn.functional.normalize(torch.randn(NUM_ITEMS, DIM), dim=-1)
     features = rng.standard_normal((NUM_ITEMS, len(ITEM_FEATURES))).astype(np.float32)
     prices = rng.standard_normal(NUM_ITEMS).astype(np.float32)
-    return Scorer.build(users, head, vectors, features, prices, [BUY], MAX_HISTORY)
+    weights = rng.random((2, NUM_ITEMS, NUM_ITEMS)).astype(np.float32)
+    relations = Relations(*(sparse.csr_array(np.where(each < 0.1, each, 0)) for each in weights))
+    return Scorer.build(users, head, vectors, features, prices, relations, [BUY], MAX_HISTORY)
 
 
 def random_users(num_users: int) -> list[list[Event]]:
@@ -45,12 +50,12 @@ def test_a_score_is_its_parts_added_up() -> None:
     histories = queries(*ASKED[:8])
     scores, head = SCORER.scores(histories), SCORER.head
     states, usual = SCORER.states(histories), usual_price(histories, SCORER.standard_price)
-    own = own_items(histories, NUM_ITEMS, [BUY])
-    own_at = {
+    pairs = make_pairs(histories, SCORER.relations, SCORER.vectors.numpy(), [BUY])
+    pair_at = {
         (int(query), int(item)): place
-        for place, (query, item) in enumerate(zip(own.query, own.item_rows, strict=True))
+        for place, (query, item) in enumerate(zip(pairs.query, pairs.item_rows, strict=True))
     }
-    assert len(own_at) == len(own.query) > 10
+    assert 20 < len(pair_at) == len(pairs.query) < len(histories) * NUM_ITEMS - 20
     features = torch.from_numpy(SCORER.item_features)
     with torch.no_grad():
         for query in range(len(histories)):
@@ -60,9 +65,9 @@ def test_a_score_is_its_parts_added_up() -> None:
                 expected = (
                     head.cosine * cosine + head.item_scores(features[item]) + head.price * price
                 )
-                if (query, item) in own_at:
-                    mine = torch.from_numpy(own.features[own_at[query, item]])[None]
-                    expected += head.own_scores(
+                if (query, item) in pair_at:
+                    mine = torch.from_numpy(pairs.features[pair_at[query, item]])[None]
+                    expected += head.pair_scores(
                         mine, features[item, None], cosine[None], price[None]
                     )[0]
                 assert scores[query, item] == pytest.approx(float(expected), abs=1e-4)
@@ -80,7 +85,7 @@ def test_the_state_reads_the_latest_events_only_the_features_all() -> None:
     user = [(time, time, BUY) for time in range(MAX_HISTORY + 3)]
     whole, recent = queries(user), queries(user[3:])
     torch.testing.assert_close(SCORER.states(whole), SCORER.states(recent))
-    assert SCORER.parts(whole)[1].item_rows.tolist() == list(range(MAX_HISTORY + 3))
+    assert set(range(MAX_HISTORY + 3)) <= set(SCORER.parts(whole)[1].item_rows.tolist())
 
 
 def test_without_a_history_there_is_the_start_state() -> None:
@@ -100,7 +105,7 @@ def test_it_answers_without_dropout() -> None:
     users.train()
     scorer = Scorer.build(
         users, ScoringHead(0.1), SCORER.vectors, SCORER.item_features, SCORER.standard_price,
-        [BUY], MAX_HISTORY,
+        SCORER.relations, [BUY], MAX_HISTORY,
     )  # fmt: skip
     histories = queries(*ASKED[:5])
     np.testing.assert_array_equal(scorer.scores(histories), scorer.scores(histories))

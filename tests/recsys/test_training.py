@@ -147,7 +147,7 @@ class TestSteps:
         mine.train_epoch(chunks(shop.prepared.users(), 8), 10)
         mine.cache.put(np.arange(num_texts), torch.full((num_texts, 32), 9.0), mine.step)
         mine.cache.expire(mine.step)
-        mine.scorer(shop.prepared.stats("valid"))
+        mine.scorer("valid")
         hidden, mask = shop.store.batch(np.arange(num_texts))
         with torch.no_grad():
             expected = mine.ranker.language(hidden, mask)
@@ -224,16 +224,16 @@ class TestHead:
         codes = target_codes(shop.recipe)
         _, questions = shop.prepared.questions("head", codes)
         mine = worker(shop)
-        scorer = mine.scorer(shop.prepared.stats("head"))
+        scorer = mine.scorer("head")
         sample = np.arange(scorer.num_items)
         zeros = np.zeros(len(sample), dtype=np.float32)
-        examples = head_examples(scorer, questions, sample, zeros)
-        inside = int(examples.own_relevant.sum())
+        examples = head_examples(scorer, questions, sample, zeros, np.random.default_rng(0))
+        inside = int(examples.pair_relevant.sum())
         assert inside + len(examples.pos_item) == len(questions.relevant)
         counted = examples.sample_left_out.sum(dim=1).numpy()
-        own = np.bincount(examples.own_query.numpy(), minlength=len(questions))
+        pairs = np.bincount(examples.pair_query.numpy(), minlength=len(questions))
         outside = np.bincount(examples.pos_query.numpy(), minlength=len(questions))
-        assert (counted == own + outside).all()
+        assert (counted == pairs + outside).all()
 
 
 def _in_step(fits: list[Any], parts: list[Any]) -> list[float]:

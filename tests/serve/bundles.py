@@ -22,6 +22,7 @@ from recsys.model.language import LanguageModel
 from recsys.model.user_encoder import UserEncoder
 from recsys.prepared import ItemStats
 from recsys.recommender import STANDARD_PRICE
+from recsys.relations import Relations
 from recsys.schema import ITEMS, Col
 from recsys.scoring import Scorer
 
@@ -144,7 +145,7 @@ def make_bundle(
     standard = scale.standard(prices)
     scorer = Scorer.build(
         users, head, vectors, item_features(stats, standard), standard,
-        target_codes(recipe), model.max_history,
+        Relations.none(NUM_ITEMS), target_codes(recipe), model.max_history,
     )  # fmt: skip
     parts = {"language": language, "items": items, "users": users, "head": head}
     return write_bundle(
@@ -158,6 +159,7 @@ def make_bundle(
         items=table.with_columns(**vars(stats), **{STANDARD_PRICE: standard}),
         vectors=vectors.numpy(),
         item_part=scorer.item_part.numpy(),
+        relations=scorer.relations,
         facts={
             "data_fingerprint": data_fingerprint,
             "text_dim": language.dim,

@@ -8,12 +8,15 @@ import threading
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from tiny_logs import BUY, VIEW, Event, queries
 
-from recsys.features import ITEM_FEATURES, own_items
+from recsys.features import ITEM_FEATURES
 from recsys.histories import Histories, Questions
 from recsys.model.heads import HeadExamples, ScoringHead, fit_head, head_loss
 from recsys.model.user_encoder import UserEncoder
+from recsys.pairs import make_pairs
+from recsys.relations import Relations
 from recsys.scoring import Scorer
 from recsys.training import head_examples
 
@@ -24,6 +27,15 @@ PRICES = GENERATOR.standard_normal(NUM_ITEMS).astype(np.float32)
 VECTORS = torch.nn.functional.normalize(
     torch.from_numpy(GENERATOR.standard_normal((NUM_ITEMS, DIM)).astype(np.float32)), dim=-1
 )
+#: Few enough that some items are in nobody's pairs.
+RELATIONS = Relations(
+    *(
+        sparse.csr_array(np.where(GENERATOR.random((NUM_ITEMS, NUM_ITEMS)) < 0.2, weights, 0))
+        for weights in GENERATOR.random((2, NUM_ITEMS, NUM_ITEMS)).astype(np.float32)
+    )
+)
+#: Never drawn from: no question has more pairs than are kept.
+RNG = np.random.default_rng(2)
 EVERYTHING = np.arange(NUM_ITEMS), np.zeros(NUM_ITEMS, dtype=np.float32)
 
 #: Histories and what was bought next: own and new items, a new user, one who owns all there is.
@@ -60,14 +72,14 @@ def random_head(seed: int = 0) -> ScoringHead:
 def scorer(head: ScoringHead) -> Scorer:
     torch.manual_seed(0)
     users = UserEncoder(DIM, 1, 2, 0.0)
-    return Scorer.build(users, head, VECTORS, FEATURES, PRICES, [BUY], 16)
+    return Scorer.build(users, head, VECTORS, FEATURES, PRICES, RELATIONS, [BUY], 16)
 
 
 def examples(
     asked: list[tuple[list[Event], list[int]]],
     sample: tuple[np.ndarray, np.ndarray] = EVERYTHING,
 ) -> HeadExamples:
-    return head_examples(scorer(random_head()), questions(asked), *sample)
+    return head_examples(scorer(random_head()), questions(asked), *sample, RNG)
 
 
 def loss(head: ScoringHead, made: HeadExamples) -> torch.Tensor:
@@ -104,11 +116,11 @@ def test_a_sample_estimates_it() -> None:
     assert value(head, examples(ASKED, sample)) == pytest.approx(full, rel=0.02)
 
 
-def test_own_and_relevant_items_are_left_out_of_the_sample() -> None:
+def test_pairs_and_relevant_items_are_left_out_of_the_sample() -> None:
     made = examples(ASKED)
-    own = own_items(questions(ASKED).histories, NUM_ITEMS, [BUY])
+    pairs = make_pairs(questions(ASKED).histories, RELATIONS, VECTORS.numpy(), [BUY])
     for number, (_, items) in enumerate(ASKED):
-        counted = set(own.item_rows[own.query == number].tolist()) | set(items)
+        counted = set(pairs.item_rows[pairs.query == number].tolist()) | set(items)
         assert set(np.flatnonzero(made.sample_left_out[number]).tolist()) == counted
 
 
@@ -174,7 +186,7 @@ class TestTwoWorkers:
 
 def test_examples_do_not_depend_on_the_heads_weights() -> None:
     first = examples(ASKED)
-    second = head_examples(scorer(random_head(7)), questions(ASKED), *EVERYTHING)
+    second = head_examples(scorer(random_head(7)), questions(ASKED), *EVERYTHING, RNG)
     for name, value in vars(first).items():
         other = getattr(second, name)
         assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other

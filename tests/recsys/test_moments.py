@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from tiny_logs import BUY, VIEW, bought, queries, user_events
 
-from recsys.baselines.moments import moments_of, recent_items
+from recsys.moments import moments_of, recent_items
 
 
 def test_moments_split_at_users_and_times_and_hold_an_item_once() -> None:

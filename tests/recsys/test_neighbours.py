@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.baselines import neighbours
-from recsys.baselines.neighbours import strongest_pairs
+from recsys import neighbours
+from recsys.neighbours import strongest_pairs
 
 
 def csr(rows: list[list[int]]) -> sparse.csr_array:
@@ -21,7 +21,7 @@ def as_counts(
     return counts
 
 
-def test_keeps_the_strongest_and_prefers_the_frequent_among_equals() -> None:
+def test_keeps_thestrongest_and_prefers_the_frequent_among_equals() -> None:
     left = csr([[1, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]])
     right = csr([[0, 1, 0, 1], [0, 0, 1, 1], [0, 0, 1, 0]])
     # Item 0 meets 1 and 2 once and 3 twice; 2 is more frequent than 1.

@@ -54,14 +54,20 @@ def strongest_pairs(
         rows, columns = counts.row.astype(np.int64) + start, by_frequency[counts.col]
         weights = weigh(counts.data, rows, columns)
         keep = np.flatnonzero(weights > 0)
-        keep = keep[_strongest(rows[keep], weights[keep], num_kept)]
+        keep = keep[strongest(rows[keep], weights[keep], num_kept)]
         blocks.append((weights[keep], rows[keep], columns[keep]))
     weights, rows, columns = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     return sparse.csr_array((weights, (rows, columns)), shape=of_left.shape[:1] * 2)
 
 
-def _strongest(rows: Int64s, weights: Float32s, num_kept: int) -> Int64s:
-    """Positions of each row's `num_kept` largest weights, the first of equals; `rows` rise."""
+def strongest(rows: Int64s, weights: Float32s, num_kept: int) -> Int64s:
+    """Positions of each row's `num_kept` largest weights, the first of equals.
+
+    Args:
+        rows: rising.
+        weights: positive float32.
+        num_kept: positions kept per row.
+    """
     assert weights.dtype == np.float32
     sizes = np.bincount(rows)
     crowded = sizes[rows] > num_kept

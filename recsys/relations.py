@@ -1,0 +1,129 @@
+"""What goes with what: item-to-item weights counted from a log, as of a moment.
+
+The baselines `last_item` and `item_knn` rank by them alone; the second stage reads them as features
+beside the encoders.
+
+Legend: I items, M moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recsys.histories import UserEvents
+from recsys.moments import Moments, moments_of
+from recsys.neighbours import strongest_pairs
+
+Float32s = NDArray[np.float32]
+
+#: Relations kept per item for the second stage.
+NUM_KEPT: Final = 100
+_PARTS: Final = ("data", "indices", "indptr")
+
+
+@dataclass(frozen=True)
+class Relations:
+    """Both relations of a log.
+
+    Attributes:
+        following: CSR [I, I] float32, see `transitions`.
+        together: CSR [I, I] float32, see `similarity`.
+    """
+
+    following: sparse.csr_array
+    together: sparse.csr_array
+
+    @property
+    def num_items(self) -> int:
+        """I."""
+        return int(self.following.shape[0])
+
+    @staticmethod
+    def fit(train: UserEvents, num_items: int, target_codes: Sequence[int]) -> Relations:
+        """Count the relations of exactly the events given: the caller cuts the time."""
+        moments = moments_of(train, num_items, target_codes)
+        return Relations(
+            transitions(moments, shrinkage=10, num_kept=NUM_KEPT),
+            similarity(moments, window=5, shrinkage=20, num_kept=NUM_KEPT),
+        )
+
+    @staticmethod
+    def none(num_items: int) -> Relations:
+        """Nothing goes with anything."""
+        empty = sparse.csr_array((num_items, num_items), dtype=np.float32)
+        return Relations(empty, empty)
+
+    def save(self, folder: Path) -> None:
+        """Write plain NumPy arrays into a folder, which is made."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for field in fields(self):
+            matrix = getattr(self, field.name)
+            # One type for both: SciPy would copy the one it has to widen.
+            places = np.int32 if matrix.nnz < 2**31 else np.int64
+            for part in _PARTS:
+                kind = np.float32 if part == "data" else places
+                np.save(folder / f"{field.name}.{part}.npy", getattr(matrix, part).astype(kind))
+
+    @staticmethod
+    def open(folder: Path) -> Relations:
+        """Read what `save` wrote, memory-mapped."""
+
+        def matrix(name: str) -> sparse.csr_array:
+            data, indices, indptr = (
+                np.load(folder / f"{name}.{part}.npy", mmap_mode="r") for part in _PARTS
+            )
+            size = len(indptr) - 1
+            return sparse.csr_array((data, indices, indptr), shape=(size, size), copy=False)
+
+        return Relations(*(matrix(field.name) for field in fields(Relations)))
+
+
+def transitions(moments: Moments, *, shrinkage: float, num_kept: int) -> sparse.csr_array:
+    """[I, I] share of the left item's moments whose next moment wanted the right item.
+
+    Source: the Markov-chain part of FPMC (Rendle et al. 2010), counted instead of factorised.
+
+    Args:
+        moments: of the log.
+        shrinkage: moments added to each item's own, so that a rare item shouts less.
+        num_kept: strongest transitions kept per item.
+    """
+    followed = np.flatnonzero(moments.user[1:] == moments.user[:-1])
+    before, after = moments.seen[followed], moments.wanted[followed + 1]
+    divisor = np.asarray(before.sum(axis=0), dtype=np.float32) + np.float32(shrinkage)
+    return strongest_pairs(before, after, lambda counts, rows, _: counts / divisor[rows], num_kept)
+
+
+def similarity(
+    moments: Moments, *, window: int, shrinkage: float, num_kept: int
+) -> sparse.csr_array:
+    """[I, I] cosine of items over windows of a user's consecutive moments; the diagonal is zero.
+
+    Windows where the left item was seen and the right one wanted, over the geometric mean of both
+    items' windows plus the shrinkage.
+
+    Source: Sarwar et al. 2001, with the shrinkage of Bell & Koren 2007.
+
+    Args:
+        moments: of the log.
+        window: moments in a window.
+        shrinkage: added to the cosine's divisor, so that rare pairs count less.
+        num_kept: neighbours kept per item.
+    """
+    opens = moments.nth_of_user % window == 0
+    merged = moments.merged(np.cumsum(opens) - 1)
+    seen, wanted = ((counts > 0).astype(np.float32) for counts in merged)
+    seen_norm, wanted_norm = (np.sqrt(matrix.sum(axis=0)) for matrix in (seen, wanted))
+
+    def cosine(counts: Float32s, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Float32s:
+        weights = counts / (seen_norm[rows] * wanted_norm[columns] + np.float32(shrinkage))
+        return np.where(rows == columns, np.float32(0), weights)
+
+    return strongest_pairs(seen, wanted, cosine, num_kept)
