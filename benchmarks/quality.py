@@ -238,7 +238,7 @@ def _recipe(
             "max_quarantine_fraction": 0.5,
         },
         "privacy": {"key_file": str(work / "pseudonym.key")},
-        "train": {"epochs": 12},
+        "train": {"epochs": 12, "retrain": True},
         "tune": {"num_trials": options.trials},
     }
     if options.text_only:

@@ -14,7 +14,7 @@ from ray_jobs.cluster import connected
 from ray_jobs.texts import ensure_store, text_vectors
 from ray_jobs.train import winner
 from recsys.bundle import Bundle, write_bundle
-from recsys.checkpoint import load_model
+from recsys.checkpoint import load_model, load_progress
 from recsys.config import Recipe, target_codes
 from recsys.features import PriceScale, item_features
 from recsys.model.heads import ScoringHead
@@ -50,7 +50,7 @@ def assemble(
     target: Path, recipe: Recipe, prepared: Prepared, checkpoint: Path, vectors: np.ndarray
 ) -> Bundle:
     """Write the bundle of a checkpoint, with popularity and relations as of the end of the log."""
-    ranker, id_rows = build_ranker(recipe, prepared)
+    ranker, id_rows = build_ranker(recipe, prepared, load_progress(checkpoint).until)
     head = ScoringHead(recipe.model.temperature)
     progress = load_model(checkpoint, ranker, head)
     catalogue, stats = prepared.catalogue, prepared.stats("end")

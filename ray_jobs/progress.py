@@ -18,10 +18,14 @@ POLL_S = 0.5
 
 
 def epoch_line(point: dict[str, Any], num_epochs: int, metric: str) -> str:
-    """One epoch's loss, validation metric and seconds."""
+    """One epoch's loss, validation metric, if there was a validation, and seconds."""
+    validated = ""
+    if metric in point:
+        validated = (
+            f", validation {metric} {point[metric]:.4f} on {point['num_valid']:,.0f} baskets"
+        )
     return (
-        f"epoch {point['epoch']}/{num_epochs}: loss {point['loss']:.4f}, validation {metric} "
-        f"{point[metric]:.4f} on {point['num_valid']:,.0f} baskets "
+        f"epoch {point['epoch']}/{num_epochs}: loss {point['loss']:.4f}{validated} "
         f"({point['train_s']:.0f} s training, {point['valid_s']:.0f} s validation)"
     )
 

@@ -168,11 +168,12 @@ class _UpperEncoder:
     checkpoint: Path
 
     def load(self) -> None:
-        from recsys.checkpoint import load_model
+        from recsys.checkpoint import load_model, load_progress
         from recsys.model.heads import ScoringHead
         from recsys.training import build_ranker
 
-        ranker, _ = build_ranker(self.recipe, Prepared(self.prepared))
+        until = load_progress(self.checkpoint).until
+        ranker, _ = build_ranker(self.recipe, Prepared(self.prepared), until)
         load_model(self.checkpoint, ranker, ScoringHead(self.recipe.model.temperature))
         self.device = _device()
         self.language = ranker.language.eval().to(self.device)

@@ -101,11 +101,7 @@ def run(recipe: Recipe) -> Path:
         ensure_store(recipe, prepared)
         name, storage = f"train-{run_key(recipe, prepared)}", recipe.root / RAY_DIR
         trainer = build_trainer(recipe, prepared, store_folder(recipe, prepared), name, storage)
-        with printing_epochs(storage / name, recipe.train.epochs, METRIC):
-            try:
-                result = trainer.fit()
-            except SystemExit:  # so Train answers Ctrl-C
-                raise KeyboardInterrupt from None
+        result = _fit(trainer, storage / name, recipe.train.epochs)
         best = max(result.best_checkpoints, key=lambda pair: pair[1][METRIC])
         choose(recipe, prepared, Path(best[0].path), best[1], trials=[])
     return recipe.root / WINNER_FILE
@@ -118,12 +114,16 @@ def choose(
     metrics: dict[str, Any],
     trials: list[dict[str, Any]],
 ) -> None:
-    """Name a checkpoint the run's winner; `embed` goes on from it."""
+    """Name a checkpoint, or what it is retrained to, the run's winner; `embed` goes on from it."""
     progress = json.loads((checkpoint / "progress.json").read_text())
+    goes_on = checkpoint
+    if recipe.train.retrain:
+        goes_on = retrain(recipe, prepared, int(metrics["epoch"]))
     write_json(
         recipe.root / WINNER_FILE,
         {
-            "checkpoint": str(checkpoint),
+            "checkpoint": str(goes_on),
+            "retrained": goes_on != checkpoint,
             "recipe": recipe.resolved(),
             "recipe_hash": recipe.fingerprint(),
             "data_fingerprint": prepared.summary["data_fingerprint"],
@@ -134,6 +134,27 @@ def choose(
             "trials": trials,
         },
     )
+
+
+def retrain(recipe: Recipe, prepared: Prepared, epochs: int) -> Path:
+    """Train anew until the validation window, fit the head on it; returns the checkpoint.
+
+    Resumes like any other run. Nothing is left to choose by, so the epochs are given.
+    """
+    print(f"    training {epochs} epochs again, on everything before the test window", flush=True)
+    name, storage = f"retrain-{run_key(recipe, prepared)}-{epochs}", recipe.root / RAY_DIR
+    store = store_folder(recipe, prepared)
+    trainer = build_trainer(recipe, prepared, store, name, storage, again=epochs)
+    return Path(_fit(trainer, storage / name, epochs).checkpoint.path)
+
+
+def _fit(trainer: Any, run: Path, epochs: int) -> Any:
+    """Ray Train's result; epochs are printed as they end."""
+    with printing_epochs(run, epochs, METRIC):
+        try:
+            return trainer.fit()
+        except SystemExit:  # so Train answers Ctrl-C
+            raise KeyboardInterrupt from None
 
 
 def winner(recipe: Recipe, prepared: Prepared) -> tuple[Recipe, Path]:
@@ -170,8 +191,19 @@ def build_trainer(
     name: str,
     storage: Path,
     callbacks: list[Any] | None = None,
+    again: int | None = None,
 ) -> Any:
-    """The Ray Train trainer of a recipe; paths are absolute, for its workers run elsewhere."""
+    """The Ray Train trainer of a recipe; paths are absolute, for its workers run elsewhere.
+
+    Args:
+        recipe: the recipe.
+        prepared: the prepared data.
+        store: the text store.
+        name: of the run, in `storage`.
+        storage: folder of the runs.
+        callbacks: Ray Train's.
+        again: epochs of a retraining, see `retrain`; None: a training run that validates.
+    """
     import ray.data
     from ray.data import ExecutionOptions, FileShuffleConfig
     from ray.train import (
@@ -198,6 +230,7 @@ def build_trainer(
             "recipe": recipe.resolved(),
             "prepared": str(prepared.folder),
             "store": str(store),
+            "again": again,
         },
         scaling_config=ScalingConfig(
             num_workers=train.num_workers, use_gpu=train.use_gpu, resources_per_worker=resources
@@ -207,7 +240,9 @@ def build_trainer(
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=train.max_failures),
             checkpoint_config=CheckpointConfig(
-                num_to_keep=1, checkpoint_score_attribute=METRIC, checkpoint_score_order="max"
+                num_to_keep=1,
+                checkpoint_score_attribute=None if again else METRIC,
+                checkpoint_score_order="max",
             ),
             callbacks=callbacks,
             logging_config=LoggingConfig(log_level="WARNING"),
@@ -239,13 +274,16 @@ def train_loop(config: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     if not train.use_gpu:
         torch.set_num_threads(max(1, int(train.cpus_per_worker)))
-    ranker, id_rows = build_ranker(recipe, prepared)
+    epochs = config["again"] or train.epochs
+    # A retraining holds nothing out: it learns one window further, and does not validate.
+    until = "valid" if config["again"] else "head"
+    ranker, id_rows = build_ranker(recipe, prepared, until)
     store = TextStore.open(Path(config["store"]))
     ranker.items.start_from(store.vectors)
     device = ray.train.torch.get_device()
     ranker.to(device)
-    worker = Worker(recipe, prepared, store, ranker, id_rows, rank, world, device)
-    progress = files.Progress()
+    worker = Worker(recipe, prepared, store, ranker, id_rows, rank, world, device, until=until)
+    progress = files.Progress(until=until)
     last = ray.train.get_checkpoint()
     if last is not None:
         with last.as_directory() as folder:
@@ -273,22 +311,24 @@ def train_loop(config: dict[str, Any]) -> None:
     num_steps = train.epochs * steps_per_epoch(recipe, prepared)
     shard = ray.train.get_dataset_shard("train")
     _, head_questions = prepared.questions(
-        "head", codes, shards=mine, most=train.head_rows, seed=recipe.seed
+        until, codes, shards=mine, most=train.head_rows, seed=recipe.seed
     )
     _, valid_questions = prepared.questions(
         "valid", codes, shards=mine, most=train.valid_rows, seed=recipe.seed
     )
-    while progress.epoch < train.epochs:
-        if should_stop(progress.values(METRIC), train.patience):
+    while progress.epoch < epochs:
+        if not config["again"] and should_stop(progress.values(METRIC), train.patience):
             break
         started = time.monotonic()
         loss = worker.train_epoch(_batches(shard, train.batch_size), num_steps, agree)
         trained = time.monotonic()
-        of_head = {}
+        measured = {}
         if recipe.model.side_features:
             examples = worker.head_examples(head_questions)
-            of_head["head_loss"] = worker.fit_head(examples, reduce)
-        gain, count = total(*worker.validate(valid_questions))
+            measured["head_loss"] = worker.fit_head(examples, reduce)
+        if not config["again"]:
+            gain, count = total(*worker.validate(valid_questions))
+            measured |= {METRIC: gain / max(count, 1), "num_valid": count}
         loss_sum = total(loss)[0] / world
         if not worker.step:
             raise RecipeError(
@@ -302,9 +342,7 @@ def train_loop(config: dict[str, Any]) -> None:
             "epoch": progress.epoch,
             "step": progress.step,
             "loss": loss_sum,
-            **of_head,
-            METRIC: gain / max(count, 1),
-            "num_valid": count,
+            **measured,
             "train_s": trained - started,
             "valid_s": time.monotonic() - trained,
         }

@@ -32,7 +32,6 @@ from ray_jobs.train import (
     run_key,
     trials_at_once,
 )
-from ray_jobs.train import run as train_run
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import DataError
 from recsys.prepared import PREPARED, Prepared
@@ -68,11 +67,8 @@ def run(recipe: Recipe) -> Path:
             )
         best = finished[0]
         chosen = with_trial(recipe, best)
-        if recipe.tune.retrain_winner:
-            train_run(chosen)
-        else:
-            checkpoint, metrics = best_checkpoint(Path(best["path"]))
-            choose(chosen, prepared, checkpoint, metrics, trials)
+        checkpoint, metrics = best_checkpoint(Path(best["path"]))
+        choose(chosen, prepared, checkpoint, metrics, trials)
     return recipe.root / WINNER_FILE
 
 

@@ -33,11 +33,13 @@ class Progress:
         epoch: epochs finished.
         step: steps taken.
         curve: metrics of each finished epoch.
+        until: the cut that the encoders learn until: `head`, or `valid` in a retraining.
     """
 
     epoch: int = 0
     step: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
+    until: str = "head"
 
     def values(self, metric: str) -> list[float]:
         """One metric, epoch by epoch."""
@@ -79,6 +81,11 @@ def load_model(folder: Path, model: nn.Module, head: ScoringHead) -> Progress:
         )  # fmt: skip
     model.load_state_dict(state, strict=False)
     head.load_state_dict(load_file(folder / HEAD))
+    return load_progress(folder)
+
+
+def load_progress(folder: Path) -> Progress:
+    """The progress alone."""
     return Progress(**json.loads((folder / PROGRESS).read_text()))
 
 

@@ -176,6 +176,9 @@ class Train(Section):
     """Baskets that the scoring head is fitted on (a seeded sample if there are more)."""
     valid_rows: Positive = 2000
     """Validation baskets ranked after each epoch (a seeded sample if there are more)."""
+    retrain: bool = False
+    """Once the best epoch is known, train as many again on everything before `data.cuts.valid`, and
+    fit the head on the validation window: nothing before the test window is left unused."""
     max_failures: Annotated[int, Field(ge=0)] = 2
 
 
@@ -202,7 +205,6 @@ class Tune(Section):
     reduction_factor: Annotated[int, Field(ge=2)] = 2
     max_concurrent: Positive | None = None
     """Trials at once; default: as many as the cluster's CPUs and GPUs can hold."""
-    retrain_winner: bool = False
 
 
 class Embed(Section):

@@ -41,12 +41,12 @@ TEXTS_AT_ONCE = 256
 QUESTIONS_AT_ONCE = 256
 
 
-def build_ranker(recipe: Recipe, prepared: Prepared) -> tuple[Ranker, Tensor]:
-    """A fresh model for prepared data, and the id row of each item."""
+def build_ranker(recipe: Recipe, prepared: Prepared, until: str = "head") -> tuple[Ranker, Tensor]:
+    """A fresh model for prepared data, and the id row of each item that is known at a cut."""
     torch.manual_seed(recipe.seed)
     model = recipe.model
     language = load_language_model(model.language_model, model.tuning, model.last_n)
-    rows = id_rows_of(prepared.stats("head").num_events, model.min_events_for_id)
+    rows = id_rows_of(prepared.stats(until).num_events, model.min_events_for_id)
     return Ranker(model, language, int(rows.max(initial=-1)) + 1), torch.from_numpy(rows)
 
 
@@ -62,6 +62,8 @@ class Worker:
         rank, world: number of this worker, and of all.
         device: where the model lives.
         wrapped: the module to call for the loss; DDP around `ranker`, or `ranker` itself.
+        until: the cut that the encoders learn until; the head is fitted on the window that begins
+            there.
     """
 
     recipe: Recipe
@@ -73,6 +75,7 @@ class Worker:
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     wrapped: nn.Module | None = None
+    until: str = "head"
     step: int = 0
 
     def __post_init__(self) -> None:
@@ -81,14 +84,14 @@ class Worker:
         self.cache = VectorCache(self.store.vectors, train.max_vector_age)
         self.codes = target_codes(self.recipe)
         self.weights = event_weights(self.codes, EVENT_CODE, train.event_weights)
-        counts = self.prepared.stats("head").num_targets
+        counts = self.prepared.stats(self.until).num_targets
         self.share = _share(counts, SAMPLE_POWER)
         self.log_share = np.log(_share(counts, 1.0)).astype(np.float32)
         self.cumulative = np.cumsum(self.share)
         torch.manual_seed(self.recipe.seed)
         self.head = ScoringHead(self.recipe.model.temperature)
         self.standard_price = PriceScale.fit(catalogue.prices).standard(catalogue.prices)
-        self.cut_us = int(self.prepared.summary["cuts_us"]["head"])
+        self.cut_us = int(self.prepared.summary["cuts_us"][self.until])
         slow = self.ranker.language.parameters()
         self.optimizer = build_optimizer(self.ranker, train, slow)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -215,7 +218,7 @@ class Worker:
 
     def head_examples(self, questions: Questions) -> HeadExamples:
         """Share of the head's questions that falls to this worker."""
-        scorer = self.scorer("head")
+        scorer = self.scorer(self.until)
         rng = np.random.default_rng([self.recipe.seed, 2])  # the same sample for every worker
         sample, log_expected = self._draw(HEAD_SAMPLE, rng)
         return head_examples(scorer, questions, sample, log_expected, self.rng(6))
@@ -227,7 +230,7 @@ class Worker:
             examples: this worker's share.
             reduce: sums a tensor over all workers, in place.
         """
-        features = item_features(self.prepared.stats("head"), self.standard_price)
+        features = item_features(self.prepared.stats(self.until), self.standard_price)
         return fit_head(
             self.head,
             examples,

@@ -159,8 +159,8 @@ def fit_head(
     standard_price: Tensor,
     *,
     reduce: Reduce | None = None,
-    num_steps: int = 30,
-    penalty: float = 1e-4,
+    num_steps: int = 100,
+    penalty: float = 1e-3,
 ) -> float:
     """Fit the head in place by L-BFGS with a small L2 penalty, from where it stands.
 
@@ -175,7 +175,11 @@ def fit_head(
     if reduce is not None:
         reduce(num_questions)
     optimizer = torch.optim.LBFGS(
-        parameters, max_iter=num_steps, history_size=10, line_search_fn="strong_wolfe"
+        parameters,
+        max_iter=num_steps,
+        history_size=10,
+        line_search_fn="strong_wolfe",
+        tolerance_change=1e-5,
     )
     final = 0.0
 
