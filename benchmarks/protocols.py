@@ -104,7 +104,8 @@ def open_benchmark(
     has_splits = (folder / "splits.parquet").is_file()
     if protocol is None:
         protocol = "splits" if has_splits else "time" if has_times else "leave_one_out"
-    items = _items(items, events)
+    splits = _read(folder, "splits") if has_splits and protocol == "splits" else None
+    items = _items(items, events, splits)
     events = _where(_events(events, notes), items, where, notes)
     items = items.select([name for name in items.columns if name in _ITEM_COLUMNS])
     if not targets:
@@ -121,12 +122,12 @@ def open_benchmark(
     if protocol == "leave_one_out":
         laid = _leave_one_out(events, targets, has_times)
         return Benchmark(laid, items, _day_cuts(), tuple(targets), protocol, notes=notes)
-    if not has_splits:
+    if splits is None:
         raise DataError(
             "the protocol `splits` needs its file", where=folder / "splits.parquet",
             mend="use --protocol time or leave_one_out",
         )  # fmt: skip
-    laid, rows, cuts = _splits(_read(folder, "splits"), events, targets, folder, notes)
+    laid, rows, cuts = _splits(splits, events, targets, folder, notes)
     return Benchmark(laid, items, cuts, tuple(targets), protocol, rows, notes)
 
 
@@ -164,10 +165,14 @@ def _utc(times: pl.Series) -> pl.Series:
     return times.cast(UTC_US)
 
 
-def _items(items: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
-    """The catalogue with a text for every item, and every item that an event names."""
+def _items(items: pl.DataFrame, events: pl.DataFrame, splits: pl.DataFrame | None) -> pl.DataFrame:
+    """The catalogue with a text for every item, and every item that an event or a split names."""
     items = items.unique(Col.item, keep="first", maintain_order=True)
-    missing = events.select(Col.item).unique().join(items, on=Col.item, how="anti").sort(Col.item)
+    named = [events[Col.item]]
+    if splits is not None:
+        named += [splits[Col.item], splits[HISTORY].explode().rename(Col.item)]
+    distinct = pl.concat(named).drop_nulls().unique().to_frame()
+    missing = distinct.join(items, on=Col.item, how="anti").sort(Col.item)
     items = pl.concat([items, missing], how="diagonal")
     texts = [
         name for name in (Col.title, Col.description, Col.brand, Col.category, Col.tags)
@@ -410,8 +415,10 @@ def _cuts_of(splits: pl.DataFrame) -> dict[str, dt.datetime] | None:
     if not (train.max() <= valid.min() and valid.max() <= test.min()):  # type: ignore[operator]
         return None
     cuts = {"valid": valid.min(), "test": test.min()}
-    times = train.sort()
-    cuts["head"] = times[max(0, len(times) - len(valid))]
+    earlier = train.filter(train < cuts["valid"]).sort()
+    if earlier.is_empty():
+        return None
+    cuts["head"] = earlier[max(0, len(earlier) - len(valid))]
     if not cuts["head"] < cuts["valid"] < cuts["test"]:
         return None
     return cuts  # type: ignore[return-value]

@@ -174,7 +174,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 if test_set is None:
                     test_set = _test_set(benchmark, prepared, recipe)
                 bundle = Bundle.open(recipe.root / BUNDLE_DIR)
-                model = _Noted(scorer_on(bundle, prepared, "test"))
+                store = ensure_store(recipe, prepared)
+                model = _Noted(scorer_on(bundle, prepared, "test", store.alike))
                 ours.append(_judge(model, test_set, recipe))
             costs.setdefault(OURS, cost())
             covered.setdefault(OURS, model.coverage)
@@ -182,7 +183,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         assert test_set is not None and chosen is not None
         values[OURS] = np.mean(ours, axis=0)
         prepared = Prepared.open(first.root)
-        vectors = np.array(ensure_store(first, prepared).vectors)
+        vectors = np.array(store.vectors)
         events = prepared.users().before(prepared.summary["cuts_us"]["test"])
         for each in names:
             with _cost() as cost:

@@ -21,6 +21,7 @@ from recsys.model.heads import ScoringHead
 from recsys.prepared import Prepared
 from recsys.recommender import STANDARD_PRICE
 from recsys.scoring import Scorer
+from recsys.text_store import TextStore
 from recsys.training import build_ranker
 
 BUNDLE_DIR = "bundle"
@@ -40,14 +41,19 @@ def run(recipe: Recipe) -> Path:
     prepared = Prepared.open(recipe.root)
     chosen, checkpoint = winner(recipe, prepared)
     with connected(recipe.ray):
-        ensure_store(chosen, prepared)
+        store = ensure_store(chosen, prepared)
         vectors = text_vectors(chosen, prepared, checkpoint)
-    bundle = assemble(recipe.root / BUNDLE_DIR, chosen, prepared, checkpoint, vectors)
+    bundle = assemble(recipe.root / BUNDLE_DIR, chosen, prepared, checkpoint, vectors, store)
     return bundle.folder
 
 
 def assemble(
-    target: Path, recipe: Recipe, prepared: Prepared, checkpoint: Path, vectors: np.ndarray
+    target: Path,
+    recipe: Recipe,
+    prepared: Prepared,
+    checkpoint: Path,
+    vectors: np.ndarray,
+    store: TextStore,
 ) -> Bundle:
     """Write the bundle of a checkpoint, with popularity and relations as of the end of the log."""
     ranker, id_rows = build_ranker(recipe, prepared, load_progress(checkpoint).until)
@@ -59,7 +65,7 @@ def assemble(
     standard = scale.standard(catalogue.prices)
     scorer = Scorer.build(
         ranker.users, head, items, item_features(stats, standard), standard,
-        prepared.relations("end"), target_codes(recipe), recipe.model.max_history,
+        prepared.relations("end", store.alike), target_codes(recipe), recipe.model.max_history,
     )  # fmt: skip
     table = catalogue.items.with_columns(**vars(stats), **{STANDARD_PRICE: standard})
     weights = {name: value.contiguous() for name, value in ranker.state_dict().items()}

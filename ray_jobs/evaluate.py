@@ -25,6 +25,7 @@ from recsys.gate import beats
 from recsys.prepared import Prepared
 from recsys.recommender import scorer_on
 from recsys.schema import Col
+from recsys.text_store import TextStore
 from recsys.training import tie_order
 
 REPORT_FILE, ROWS_FILE = "report.json", "evaluation_rows.parquet"
@@ -55,7 +56,11 @@ def run(recipe: Recipe) -> Path:
             mend="run `recsys tune` and `recsys embed` again",
         )  # fmt: skip
     with connected(recipe.ray):
-        models = {OURS: scorer_on(bundle, prepared, "test"), **_baselines(recipe, prepared)}
+        store = ensure_store(recipe, prepared)
+        models = {
+            OURS: scorer_on(bundle, prepared, "test", store.alike),
+            **_baselines(recipe, prepared, store),
+        }
         users, baskets, values = answer_all(recipe, prepared, models)
     rows = summarise(values, users, num_bootstrap=recipe.evaluate.num_bootstrap, seed=recipe.seed)
     best = _best_baseline(rows)
@@ -94,16 +99,15 @@ def run(recipe: Recipe) -> Path:
     return recipe.root / REPORT_FILE
 
 
-def _baselines(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
+def _baselines(recipe: Recipe, prepared: Prepared, store: TextStore) -> dict[str, Any]:
     """The baselines, fitted on everything before the test window."""
     train = prepared.users().before(prepared.summary["cuts_us"]["test"])
-    store = ensure_store(recipe, prepared) if "zero_shot" in recipe.evaluate.baselines else None
     return fit_baselines(
         recipe.evaluate.baselines,
         train,
         prepared.catalogue.num_items,
         target_codes(recipe),
-        np.array(store.vectors) if store else None,
+        np.array(store.vectors),
         prepared.catalogue.text_rows,
     )
 

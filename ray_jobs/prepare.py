@@ -49,7 +49,7 @@ from recsys.prepared import (
     cut_us,
 )
 from recsys.privacy import key_check, load_key, pseudonymise
-from recsys.relations import Relations
+from recsys.relations import count_relations, save_matrix
 from recsys.schema import EVENTS, HISTORIES, Col
 
 FORMAT = 2
@@ -253,8 +253,10 @@ class _Relate:
         cut = cut_us(self.recipe.data.cuts)[row["as_of"]]
         items = pq.read_metadata(self.out / CATALOGUE_DIR / ITEMS_FILE).num_rows
         known = users if cut is None else users.before(cut)
-        relations = Relations.fit(known, items, target_codes(self.recipe))
-        relations.save(self.out / RELATIONS_DIR / row["as_of"])
+        folder = self.out / RELATIONS_DIR / row["as_of"]
+        folder.mkdir(parents=True)
+        for name, matrix in count_relations(known, items, target_codes(self.recipe)).items():
+            save_matrix(folder, name, matrix)
         return row
 
 

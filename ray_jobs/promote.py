@@ -15,6 +15,7 @@ import polars as pl
 from ray_jobs.cluster import connected
 from ray_jobs.embed import BUNDLE_DIR
 from ray_jobs.evaluate import METRIC, OURS, REPORT_FILE, ROWS_FILE, answer_all
+from ray_jobs.texts import ensure_store
 from recsys.bundle import Bundle
 from recsys.config import Recipe
 from recsys.errors import DataError, GateRefused
@@ -88,7 +89,8 @@ def _evaluated(recipe: Recipe, bundle: Bundle) -> pl.DataFrame:
 def _compare(recipe: Recipe, ours: pl.DataFrame, incumbent: Bundle) -> Verdict:
     """Let the incumbent answer the same questions."""
     prepared = Prepared.of(recipe)
-    seen_until = incumbent.recipe.data.cuts.valid
+    cuts = incumbent.recipe.data.cuts
+    seen_until = cuts.test if incumbent.recipe.train.retrain else cuts.valid
     if seen_until > recipe.data.cuts.test:
         raise DataError(
             f"{incumbent.version} learned from baskets up to {seen_until:%Y-%m-%d}, some of this "
@@ -97,7 +99,8 @@ def _compare(recipe: Recipe, ours: pl.DataFrame, incumbent: Bundle) -> Verdict:
             mend="prepare with cuts that lie later than the incumbent's",
         )  # fmt: skip
     with connected(recipe.ray):
-        models = {"incumbent": scorer_on(incumbent, prepared, "test")}
+        alike = ensure_store(recipe, prepared).alike
+        models = {"incumbent": scorer_on(incumbent, prepared, "test", alike)}
         users, baskets, values = answer_all(recipe, prepared, models)
     same = np.array_equal(users, ours[Col.user].to_numpy()) and np.array_equal(
         baskets, ours["basket"].to_numpy()

@@ -18,8 +18,10 @@ from recsys.config import Recipe
 from recsys.files import whole_folder
 from recsys.language_model import fingerprint, hidden_size, locate
 from recsys.prepared import Prepared
+from recsys.relations import alike, save_matrix
 from recsys.schema import Col
 from recsys.text_store import (
+    ALIKE,
     HIDDEN,
     OFFSETS,
     VECTORS,
@@ -62,6 +64,7 @@ def ensure_store(recipe: Recipe, prepared: Prepared) -> TextStore:
                 hidden[offsets[low] : offsets[high]] = parts[HIDDEN]
             vectors.flush()
             hidden.flush()
+            save_matrix(out, ALIKE, alike(vectors, prepared.catalogue.text_rows))
             write_meta(out, texts.height)
     return TextStore.open(folder)
 

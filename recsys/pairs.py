@@ -1,7 +1,7 @@
 """The second stage's candidates: items that a history speaks for, and what it says of them.
 
-They are a user's own items and the items that follow or go with the recent ones. All else is ranked
-by the first stage alone.
+They are a user's own items and those that follow, go with or are like the recent ones. All else is
+ranked by the first stage alone.
 
 Legend: Q queries, I items, K (query, item) pairs, D width of the item vectors.
 """
@@ -28,7 +28,9 @@ NUM_RELATED: Final = 100
 #: Latest distinct items whose relations are read, and the weight of one a moment earlier.
 NUM_RECENT, DECAY = 20, 0.8
 
-_RELATED: Final = ("following_last", "following_recent", "together_recent")
+_RELATED: Final = (
+    "following_last", "following_recent", "together_recent", "alike_last", "alike_recent",
+)  # fmt: skip
 
 #: Columns of `Pairs.features`. Of each relation: the logarithm of its weight, and its share of the
 #: query's largest. The last two: cosine to the mean vector of the last moment, of recent items.
@@ -80,6 +82,7 @@ def make_pairs(
         _Weights(product, num_items)
         for product in (
             last @ relations.following, few @ relations.following, few @ relations.together,
+            last @ relations.alike, few @ relations.alike,
         )
     ]  # fmt: skip
     own_key = own.query * num_items + own.item_rows

@@ -14,13 +14,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from scipy import sparse
 
 from recsys.catalogue import ITEMS_FILE, Catalogue
 from recsys.config import Cuts, Recipe
 from recsys.errors import DataError
 from recsys.histories import US_PER_DAY, Questions, UserEvents, ask
 from recsys.language_model import fingerprint, locate
-from recsys.relations import Relations
+from recsys.relations import Relations, open_matrix
 from recsys.schema import HISTORIES, Col
 
 PREPARED = "prepared"
@@ -169,9 +170,15 @@ class Prepared:
 
         return ItemStats(*(spread(field.name) for field in fields(ItemStats)))
 
-    def relations(self, as_of: str) -> Relations:
-        """Item-to-item weights as of a cut: `head`, `valid`, `test` or `end`; memory-mapped."""
-        return Relations.open(self.folder / RELATIONS_DIR / as_of)
+    def relations(self, as_of: str, alike: sparse.csr_array) -> Relations:
+        """Item-to-item weights, those that are counted as of a cut; memory-mapped.
+
+        Args:
+            as_of: `head`, `valid`, `test` or `end`.
+            alike: of the text store.
+        """
+        folder = self.folder / RELATIONS_DIR / as_of
+        return Relations(open_matrix(folder, "following"), open_matrix(folder, "together"), alike)
 
     def window(self, name: str) -> tuple[int, int | None]:
         """Start and end of the window `head`, `valid` or `test`, in microseconds."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 
 from recsys.bundle import ENCODER_DIR, TOKENIZER_DIR, Bundle
 from recsys.catalogue import item_text
@@ -67,7 +68,7 @@ def load_scorer(bundle: Bundle) -> Scorer:
     )
 
 
-def scorer_on(bundle: Bundle, prepared: Prepared, as_of: str) -> Scorer:
+def scorer_on(bundle: Bundle, prepared: Prepared, as_of: str, alike: sparse.csr_array) -> Scorer:
     """The scorer of a bundle over prepared data, with popularity and relations as of a cut.
 
     The catalogues may differ: items are matched by id, and an item the bundle does not know is
@@ -77,6 +78,7 @@ def scorer_on(bundle: Bundle, prepared: Prepared, as_of: str) -> Scorer:
         bundle: any bundle.
         prepared: the data whose rows the histories will use.
         as_of: `head`, `valid`, `test` or `end`.
+        alike: of these data's text store.
     """
     scorer = load_scorer(bundle)
     catalogue = prepared.catalogue
@@ -92,7 +94,7 @@ def scorer_on(bundle: Bundle, prepared: Prepared, as_of: str) -> Scorer:
         vectors,
         features,
         standard,
-        prepared.relations(as_of),
+        prepared.relations(as_of, alike),
         scorer.target_codes,
         scorer.max_history,
     )

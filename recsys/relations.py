@@ -1,9 +1,9 @@
-"""What goes with what: item-to-item weights counted from a log, as of a moment.
+"""What goes with what: item-to-item weights from a log, as of a moment, and from the texts.
 
-The baselines `last_item` and `item_knn` rank by them alone; the second stage reads them as features
-beside the encoders.
+The baselines `last_item` and `item_knn` rank by the counted ones alone; the second stage reads all
+of them as features beside the encoders.
 
-Legend: I items, M moments.
+Legend: I items, M moments, T distinct texts, H width of the language model.
 """
 
 from __future__ import annotations
@@ -25,20 +25,24 @@ Float32s = NDArray[np.float32]
 
 #: Relations kept per item for the second stage.
 NUM_KEPT: Final = 100
+#: Nearest texts of a text, and the items of each, that count as alike.
+NUM_ALIKE, ITEMS_OF_TEXT = 32, 3
 _PARTS: Final = ("data", "indices", "indptr")
 
 
 @dataclass(frozen=True)
 class Relations:
-    """Both relations of a log.
+    """All relations; each is CSR [I, I] float32.
 
     Attributes:
-        following: CSR [I, I] float32, see `transitions`.
-        together: CSR [I, I] float32, see `similarity`.
+        following: see `transitions`.
+        together: see `similarity`.
+        alike: see `alike`; it alone knows items that nobody has met.
     """
 
     following: sparse.csr_array
     together: sparse.csr_array
+    alike: sparse.csr_array
 
     @property
     def num_items(self) -> int:
@@ -46,43 +50,50 @@ class Relations:
         return int(self.following.shape[0])
 
     @staticmethod
-    def fit(train: UserEvents, num_items: int, target_codes: Sequence[int]) -> Relations:
-        """Count the relations of exactly the events given: the caller cuts the time."""
-        moments = moments_of(train, num_items, target_codes)
-        return Relations(
-            transitions(moments, shrinkage=10, num_kept=NUM_KEPT),
-            similarity(moments, window=5, shrinkage=20, num_kept=NUM_KEPT),
-        )
-
-    @staticmethod
     def none(num_items: int) -> Relations:
         """Nothing goes with anything."""
         empty = sparse.csr_array((num_items, num_items), dtype=np.float32)
-        return Relations(empty, empty)
+        return Relations(empty, empty, empty)
 
     def save(self, folder: Path) -> None:
         """Write plain NumPy arrays into a folder, which is made."""
         folder.mkdir(parents=True, exist_ok=True)
         for field in fields(self):
-            matrix = getattr(self, field.name)
-            # One type for both: SciPy would copy the one it has to widen.
-            places = np.int32 if matrix.nnz < 2**31 else np.int64
-            for part in _PARTS:
-                kind = np.float32 if part == "data" else places
-                np.save(folder / f"{field.name}.{part}.npy", getattr(matrix, part).astype(kind))
+            save_matrix(folder, field.name, getattr(self, field.name))
 
     @staticmethod
     def open(folder: Path) -> Relations:
         """Read what `save` wrote, memory-mapped."""
+        return Relations(*(open_matrix(folder, field.name) for field in fields(Relations)))
 
-        def matrix(name: str) -> sparse.csr_array:
-            data, indices, indptr = (
-                np.load(folder / f"{name}.{part}.npy", mmap_mode="r") for part in _PARTS
-            )
-            size = len(indptr) - 1
-            return sparse.csr_array((data, indices, indptr), shape=(size, size), copy=False)
 
-        return Relations(*(matrix(field.name) for field in fields(Relations)))
+def save_matrix(folder: Path, name: str, matrix: sparse.csr_array) -> None:
+    """Write a square CSR matrix as three NumPy files."""
+    # One type for both: SciPy would copy the one it has to widen.
+    places = np.int32 if matrix.nnz < 2**31 else np.int64
+    for part in _PARTS:
+        kind = np.float32 if part == "data" else places
+        np.save(folder / f"{name}.{part}.npy", getattr(matrix, part).astype(kind))
+
+
+def open_matrix(folder: Path, name: str) -> sparse.csr_array:
+    """Read what `save_matrix` wrote, memory-mapped."""
+    data, indices, indptr = (
+        np.load(folder / f"{name}.{part}.npy", mmap_mode="r") for part in _PARTS
+    )
+    size = len(indptr) - 1
+    return sparse.csr_array((data, indices, indptr), shape=(size, size), copy=False)
+
+
+def count_relations(
+    train: UserEvents, num_items: int, target_codes: Sequence[int]
+) -> dict[str, sparse.csr_array]:
+    """`following` and `together` of exactly the events given: the caller cuts the time."""
+    moments = moments_of(train, num_items, target_codes)
+    return {
+        "following": transitions(moments, shrinkage=10, num_kept=NUM_KEPT),
+        "together": similarity(moments, window=5, shrinkage=20, num_kept=NUM_KEPT),
+    }
 
 
 def transitions(moments: Moments, *, shrinkage: float, num_kept: int) -> sparse.csr_array:
@@ -127,3 +138,39 @@ def similarity(
         return np.where(rows == columns, np.float32(0), weights)
 
     return strongest_pairs(seen, wanted, cosine, num_kept)
+
+
+def alike(text_vectors: Float32s, text_rows: NDArray[np.int32]) -> sparse.csr_array:
+    """[I, I] fourth power of the cosine of two items' texts; the nearest alone, no diagonal.
+
+    The power lets one close text outweigh many vaguely related ones. Exact, by blocks: time grows
+    with the square of T.
+
+    Args:
+        text_vectors: [T, H] of length 1, of the untouched language model.
+        text_rows: [I] each item's text.
+    """
+    num_texts, num_items = len(text_vectors), len(text_rows)
+    order = np.argsort(text_rows, kind="stable")
+    counts = np.bincount(text_rows, minlength=num_texts)
+    first = np.cumsum(counts) - counts
+    num_near = min(NUM_ALIKE, num_texts)
+    near = np.empty((num_texts, num_near), dtype=np.int64)
+    cosines = np.empty((num_texts, num_near), dtype=np.float32)
+    for low in range(0, num_texts, 512):
+        block = text_vectors[low : low + 512] @ text_vectors.T
+        picked = np.argpartition(-block, num_near - 1, axis=1)[:, :num_near]
+        near[low : low + 512] = np.sort(picked, axis=1)
+        cosines[low : low + 512] = np.take_along_axis(block, near[low : low + 512], axis=1)
+    # [I, near texts, items of a text]; places that hold no item are left out below.
+    nth = np.arange(ITEMS_OF_TEXT)
+    of_item = near[text_rows]
+    there = (nth < counts[of_item][..., None]) & (cosines[text_rows] > 0)[..., None]
+    place = np.minimum(first[of_item][..., None] + nth, num_items - 1)
+    columns = order[place]
+    there &= columns != np.arange(num_items)[:, None, None]
+    weights = np.broadcast_to(cosines[text_rows][..., None] ** 4, there.shape)
+    rows = np.broadcast_to(np.arange(num_items)[:, None, None], there.shape)
+    return sparse.csr_array(
+        (weights[there], (rows[there], columns[there])), shape=(num_items, num_items)
+    )

@@ -17,11 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 
 from recsys.errors import DataError
+from recsys.relations import open_matrix
 
 HIDDEN, OFFSETS, VECTORS, META = "hidden.npy", "offsets.npy", "vectors.npy", "text_store.json"
+ALIKE = "alike"
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,13 @@ class TextStore:
         hidden: [K, H] float16, memory-mapped; states at the split.
         offsets: [T + 1] int64; text t owns tokens `offsets[t]:offsets[t + 1]`.
         vectors: [T, H] float32, memory-mapped; vectors of the untouched language model (zero-shot).
+        alike: CSR [I, I], see `relations.alike`.
     """
 
     hidden: NDArray[np.float16]
     offsets: NDArray[np.int64]
     vectors: NDArray[np.float32]
+    alike: sparse.csr_array
 
     @staticmethod
     def open(folder: Path) -> TextStore:
@@ -53,6 +58,7 @@ class TextStore:
             np.load(folder / HIDDEN, mmap_mode="r"),
             np.load(folder / OFFSETS),
             np.load(folder / VECTORS, mmap_mode="r"),
+            open_matrix(folder, ALIKE),
         )
 
     @property

@@ -211,9 +211,10 @@ class Worker:
             self.cache.vectors, self.prepared.catalogue.text_rows, self.id_rows
         )
         features = item_features(self.prepared.stats(as_of), self.standard_price)
+        relations = self.prepared.relations(as_of, self.store.alike)
         return Scorer.build(
-            self.ranker.users, self.head, vectors, features, self.standard_price,
-            self.prepared.relations(as_of), self.codes, self.recipe.model.max_history,
+            self.ranker.users, self.head, vectors, features, self.standard_price, relations,
+            self.codes, self.recipe.model.max_history,
         )  # fmt: skip
 
     def head_examples(self, questions: Questions) -> HeadExamples:
@@ -236,6 +237,7 @@ class Worker:
             examples,
             torch.from_numpy(features),
             torch.from_numpy(self.standard_price),
+            new_item_weight=self.recipe.train.new_item_weight,
             reduce=reduce,
         )
 

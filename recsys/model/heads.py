@@ -110,9 +110,13 @@ class HeadExamples:
 
 
 def head_loss(
-    head: ScoringHead, examples: HeadExamples, item_features: Tensor, standard_price: Tensor
+    head: ScoringHead,
+    examples: HeadExamples,
+    item_features: Tensor,
+    standard_price: Tensor,
+    new_item_weight: float = 1.0,
 ) -> Tensor:
-    """Sum over questions of the mean over their relevant items of -log softmax(score)."""
+    """Sum over questions of the weighted mean over their relevant items of -log softmax(score)."""
     e = examples
     item = head.item_scores(item_features)
 
@@ -134,8 +138,11 @@ def head_loss(
     log_total = _segment_logsumexp(scores, query, e.num_queries)
     gain = torch.cat([pairs[e.pair_relevant], pos])
     gain_query = torch.cat([e.pair_query[e.pair_relevant], e.pos_query])
-    per_question = torch.bincount(gain_query, minlength=e.num_queries)
-    loss = (log_total[gain_query] - gain) / per_question[gain_query]
+    is_new = item_features[:, ITEM_FEATURES.index("is_new")]
+    gain_item = torch.cat([e.pair_item[e.pair_relevant], e.pos_item])
+    weight = 1 + (new_item_weight - 1) * is_new[gain_item]
+    per_question = torch.bincount(gain_query, weight, minlength=e.num_queries)
+    loss = (log_total[gain_query] - gain) * weight / per_question[gain_query]
     return loss.sum()
 
 
@@ -158,6 +165,7 @@ def fit_head(
     item_features: Tensor,
     standard_price: Tensor,
     *,
+    new_item_weight: float = 1.0,
     reduce: Reduce | None = None,
     num_steps: int = 100,
     penalty: float = 1e-3,
@@ -186,7 +194,8 @@ def fit_head(
     def closure() -> Tensor:
         nonlocal final
         optimizer.zero_grad()
-        loss = head_loss(head, examples, item_features, standard_price) / num_questions
+        loss = head_loss(head, examples, item_features, standard_price, new_item_weight)
+        loss = loss / num_questions
         loss.sum().backward()  # type: ignore[no-untyped-call]
         flat = torch.cat(
             [loss.detach(), *(p.grad.flatten() for p in parameters if p.grad is not None)]

@@ -15,11 +15,13 @@ from tiny import day, tiny_log, tiny_recipe
 
 from ray_jobs import embed, evaluate, pipeline, promote, rollback
 from ray_jobs.cluster import connected
+from ray_jobs.texts import store_folder
 from recsys.bundle import Bundle
 from recsys.config import Recipe, target_codes
 from recsys.errors import BundleError, DataError, GateRefused
 from recsys.prepared import Prepared
 from recsys.recommender import Recommender, scorer_on
+from recsys.text_store import TextStore
 
 pytestmark = pytest.mark.ray
 
@@ -34,6 +36,10 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
         yield recipe
 
 
+def store_of(recipe: Recipe, prepared: Prepared) -> TextStore:
+    return TextStore.open(store_folder(recipe, prepared))
+
+
 def test_every_test_basket_is_in_the_report(recipe: Recipe) -> None:
     data = json.loads((recipe.root / evaluate.REPORT_FILE).read_text())
     prepared = Prepared.open(recipe.root)
@@ -45,13 +51,14 @@ def test_every_test_basket_is_in_the_report(recipe: Recipe) -> None:
     assert {row["model"] for row in data["rows"]} == {"raycommend", *recipe.evaluate.baselines}
     slices = {row["slice"] for row in data["rows"]}
     # Nobody of this log buys what he did not view before: `first_time` asks nothing.
-    assert slices == {"all", "new_item", "new_user", "repeat"}
+    assert slices == {"all", "new_item", "new_user", "head", "tail", "repeat"}
 
 
 def test_the_report_is_what_the_scorer_says(recipe: Recipe) -> None:
     """nDCG@10 of the report, once more by sorting the scores of each question."""
     prepared = Prepared.open(recipe.root)
-    scorer = scorer_on(Bundle.open(recipe.root / embed.BUNDLE_DIR), prepared, "test")
+    bundle, store = Bundle.open(recipe.root / embed.BUNDLE_DIR), store_of(recipe, prepared)
+    scorer = scorer_on(bundle, prepared, "test", store.alike)
     _, questions = prepared.questions("test", target_codes(recipe))
     gains = []
     for number in range(len(questions)):
@@ -72,7 +79,8 @@ def test_the_bundle_scores_as_the_evaluation_does(recipe: Recipe) -> None:
     """Offline and served scores come from the same functions; popularity as of the end in both."""
     prepared = Prepared.open(recipe.root)
     bundle = Bundle.open(recipe.root / embed.BUNDLE_DIR)
-    served, offline = Recommender(bundle), scorer_on(bundle, prepared, "end")
+    store = store_of(recipe, prepared)
+    served, offline = Recommender(bundle), scorer_on(bundle, prepared, "end", store.alike)
     _, questions = prepared.questions("test", target_codes(recipe))
     nothing = np.zeros(0, dtype=np.int32)
     for number in range(0, len(questions), 7):
@@ -142,7 +150,10 @@ def _spoil(recipe: Recipe) -> None:
     save_file({name: -value for name, value in head.items()}, spoilt / "head.safetensors")
     width = Bundle.open(recipe.root / embed.BUNDLE_DIR).meta["text_dim"]
     vectors = torch.nn.functional.normalize(torch.ones(prepared.catalogue.num_texts, width))
-    embed.assemble(recipe.root / embed.BUNDLE_DIR, chosen, prepared, spoilt, vectors.numpy())
+    embed.assemble(
+        recipe.root / embed.BUNDLE_DIR, chosen, prepared, spoilt, vectors.numpy(),
+        store_of(chosen, prepared),
+    )  # fmt: skip
 
 
 def test_an_incumbent_that_has_seen_the_test_window_is_no_yardstick(recipe: Recipe) -> None:

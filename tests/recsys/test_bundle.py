@@ -63,7 +63,7 @@ def test_no_file_is_a_pickle(written: Path) -> None:
 def test_a_flipped_byte_in_any_file_is_refused_and_the_file_named(
     written: Path, bundle: Path
 ) -> None:
-    assert len(files(written)) == 14
+    assert len(files(written)) == 17
     for name in files(written):
         content = (written / name).read_bytes()
         for place in (0, len(content) // 3, len(content) // 2, len(content) - 2):

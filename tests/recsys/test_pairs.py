@@ -17,8 +17,8 @@ from recsys.relations import Relations
 NUM_ITEMS, DIM = 14, 5
 
 
-def random_case(seed: int) -> tuple[list[list[Event]], np.ndarray, np.ndarray, np.ndarray]:
-    """Histories, both relations, item vectors."""
+def random_case(seed: int) -> tuple[list[list[Event]], np.ndarray, np.ndarray]:
+    """Histories, the three relations, item vectors."""
     rng = np.random.default_rng(seed)
     users = [
         sorted(
@@ -27,17 +27,18 @@ def random_case(seed: int) -> tuple[list[list[Event]], np.ndarray, np.ndarray, n
         )
         for _ in range(6)
     ]
-    weights = rng.random((2, NUM_ITEMS, NUM_ITEMS)).astype(np.float32)
-    following, together = np.where(rng.random(weights.shape) < 0.15, weights, 0)
+    weights = rng.random((3, NUM_ITEMS, NUM_ITEMS)).astype(np.float32)
+    related = np.where(rng.random(weights.shape) < 0.1, weights, 0)
     vectors = rng.standard_normal((NUM_ITEMS, DIM)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return users, following, together, vectors
+    return users, related, vectors
 
 
 def by_hand(
-    user: list[Event], following: np.ndarray, together: np.ndarray, vectors: np.ndarray
+    user: list[Event], related: np.ndarray, vectors: np.ndarray
 ) -> dict[int, dict[str, float]]:
     """Item -> the features that are not of own items."""
+    following, together, alike = related
     moments = sorted({time for time, _, _ in user}, reverse=True)
     ago = {item: min(moments.index(t) for t, i, _ in user if i == item) for _, item, _ in user}
     last = {item: 1.0 for item, n in ago.items() if n == 0}
@@ -46,6 +47,8 @@ def by_hand(
         "following_last": (last, following),
         "following_recent": (few, following),
         "together_recent": (few, together),
+        "alike_last": (last, alike),
+        "alike_recent": (few, alike),
     }
     found = {
         name: {
@@ -69,13 +72,13 @@ def by_hand(
 
 @pytest.mark.parametrize("seed", range(12))
 def test_candidates_and_features_by_hand(seed: int) -> None:
-    users, following, together, vectors = random_case(seed)
-    relations = Relations(sparse.csr_array(following), sparse.csr_array(together))
+    users, related, vectors = random_case(seed)
+    relations = Relations(*map(sparse.csr_array, related))
     made = make_pairs(queries(*users), relations, vectors, [BUY])
     expected = [
         (query, item, values)
         for query, user in enumerate(users)
-        for item, values in by_hand(user, following, together, vectors).items()
+        for item, values in by_hand(user, related, vectors).items()
     ]
     assert made.query.tolist() == [query for query, _, _ in expected]
     assert made.item_rows.tolist() == [item for _, item, _ in expected]
@@ -86,8 +89,8 @@ def test_candidates_and_features_by_hand(seed: int) -> None:
 
 
 def test_own_features_stand_in_the_rows_of_own_items() -> None:
-    users, following, together, vectors = random_case(3)
-    relations = Relations(sparse.csr_array(following), sparse.csr_array(together))
+    users, related, vectors = random_case(3)
+    relations = Relations(*map(sparse.csr_array, related))
     histories = queries(*users)
     made, own = make_pairs(histories, relations, vectors, [BUY]), own_items(histories, 14, [BUY])
     is_own = made.features[:, PAIR_FEATURES.index("is_own")] == 1
@@ -98,9 +101,8 @@ def test_own_features_stand_in_the_rows_of_own_items() -> None:
 def test_only_the_strongest_of_a_relation_are_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     following = np.zeros((NUM_ITEMS, NUM_ITEMS), dtype=np.float32)
     following[0] = np.arange(NUM_ITEMS) / 100
-    relations = Relations(
-        sparse.csr_array(following), sparse.csr_array((NUM_ITEMS, NUM_ITEMS), dtype=np.float32)
-    )
+    none = Relations.none(NUM_ITEMS)
+    relations = Relations(sparse.csr_array(following), none.together, none.alike)
     monkeypatch.setattr(pairs_module, "NUM_RELATED", 3)
     vectors = np.eye(NUM_ITEMS, dtype=np.float32)
     made = make_pairs(queries([(0, 0, BUY)]), relations, vectors, [BUY])

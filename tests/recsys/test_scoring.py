@@ -27,7 +27,7 @@ def make_scorer() -> Scorer:
     vectors = torch.nn.functional.normalize(torch.randn(NUM_ITEMS, DIM), dim=-1)
     features = rng.standard_normal((NUM_ITEMS, len(ITEM_FEATURES))).astype(np.float32)
     prices = rng.standard_normal(NUM_ITEMS).astype(np.float32)
-    weights = rng.random((2, NUM_ITEMS, NUM_ITEMS)).astype(np.float32)
+    weights = rng.random((3, NUM_ITEMS, NUM_ITEMS)).astype(np.float32)
     relations = Relations(*(sparse.csr_array(np.where(each < 0.1, each, 0)) for each in weights))
     return Scorer.build(users, head, vectors, features, prices, relations, [BUY], MAX_HISTORY)
 

@@ -9,6 +9,7 @@ from tiny import Shop
 
 from recsys.errors import DataError
 from recsys.model.language import load_language_model
+from recsys.relations import Relations
 from recsys.schema import Col
 from recsys.text_store import TextStore, pad_tokens, ragged_index
 
@@ -16,6 +17,7 @@ STORE = TextStore(
     np.arange(12, dtype=np.float16).reshape(6, 2),
     np.array([0, 3, 3, 4, 6]),
     np.zeros((4, 2), dtype=np.float32),
+    Relations.none(4).alike,
 )
 
 

@@ -31,7 +31,7 @@ VECTORS = torch.nn.functional.normalize(
 RELATIONS = Relations(
     *(
         sparse.csr_array(np.where(GENERATOR.random((NUM_ITEMS, NUM_ITEMS)) < 0.2, weights, 0))
-        for weights in GENERATOR.random((2, NUM_ITEMS, NUM_ITEMS)).astype(np.float32)
+        for weights in GENERATOR.random((3, NUM_ITEMS, NUM_ITEMS)).astype(np.float32)
     )
 )
 #: Never drawn from: no question has more pairs than are kept.

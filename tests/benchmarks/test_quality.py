@@ -1,0 +1,106 @@
+"""The yardstick itself, on the small shop: the whole way, and what it says of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from tiny import tiny_log, tiny_settings
+
+from benchmarks import quality
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("quality")
+
+
+def settings(folder: Path) -> list[str]:
+    """A recipe that trains in seconds, as overrides."""
+    raw = tiny_settings(folder)
+    picked = {section: raw[section] for section in ("model", "train", "embed", "evaluate")}
+    picked["train"] |= {"epochs": 1, "retrain": True}
+    picked["data"] = {"max_tokens": 16}
+    picked["ray"] = {"num_cpus": 1}
+    return [
+        f"--set={section}.{key}={json.dumps(value)}"
+        for section, values in picked.items()
+        for key, value in values.items()
+    ]
+
+
+@pytest.mark.ray
+def test_a_strange_folder_goes_the_whole_way(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tiny_log(folder / "log")
+    report = folder / "report.json"
+    arguments = [
+        str(log), "--seeds", "2", "--trials", "1", "--work", str(folder / "work"),
+        "--baselines", "popularity,last_item,zero_shot", "--json", str(report), *settings(folder),
+    ]  # fmt: skip
+    assert quality.main(arguments) == 0
+    data = json.loads(report.read_text())
+    assert data["protocol"] == "time"
+    assert len(data["seeds"]) == 2
+    rows = {(row["model"], row["slice"], row["metric"]): row for row in data["rows"]}
+    models = ["raycommend", "popularity", "last_item", "zero_shot"]
+    for model in models:
+        row = rows[model, "all", "ndcg@10"]
+        assert row["low"] <= row["value"] <= row["high"]
+        assert row["num_rows"] == data["num_questions"]
+        assert 0 < rows[model, "all", "coverage@10"]["value"] <= 1
+        assert data["cost"][model]["seconds"] > 0
+    assert rows["raycommend", "all", "ndcg@10"]["value"] == pytest.approx(
+        sum(data["seeds"]) / 2, abs=1e-6
+    )
+    assert rows["popularity", "all", "coverage@10"]["value"] == pytest.approx(10 / 40)
+    printed = capsys.readouterr().out
+    for model in models:
+        assert f"\n{model} " in printed
+    assert "chosen on validation" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--protocol", "splits"], "splits"),
+        (["--baselines", "magic"], "magic"),
+        (["--set", "train.epoch=3"], "train.epochs"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    folder: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tiny_log(folder / "again")
+    assert quality.main([str(log), "--work", str(folder / "none"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_coverage_counts_the_items_of_all_lists() -> None:
+    class Fixed:
+        name = "fixed"
+
+        def scores(self, histories: object) -> object:
+            import numpy as np
+
+            return np.tile(np.arange(40, dtype=np.float32), (3, 1))
+
+    noted = quality._Noted(Fixed())  # type: ignore[arg-type]
+    noted.scores(None)  # type: ignore[arg-type]
+    assert noted.coverage == 10 / 40
+    assert noted.name == "fixed"
+
+
+def test_questions_of_no_rows() -> None:
+    rows = pl.DataFrame(
+        schema={
+            "user_id": pl.String, "item_id": pl.String, "history": pl.List(pl.String),
+            "times": pl.List(pl.Datetime("us", "UTC")), "codes": pl.List(pl.Int8),
+            "now": pl.Datetime("us", "UTC"),
+        }
+    )  # fmt: skip
+    assert len(quality.questions_of(rows, ["a"])) == 0
