@@ -187,12 +187,14 @@ def _known(users: UserEvents, num_items: int) -> UserEvents:
 def _batches(
     users: UserEvents, size: int, codes: Sequence[int], rng: np.random.Generator
 ) -> Iterator[TrainingBatch]:
-    """An epoch: the users in random order, `size` at a time."""
+    """An epoch: random users of like length, `size` at a time, so that little is padding."""
     weights = np.zeros(len(EVENT_TYPES), dtype=np.float32)
     weights[list(codes)] = 1
-    order = rng.permutation(len(users))
-    for low in range(0, len(order), size):
-        picked = order[low : low + size]
+    lengths, order = np.diff(users.offsets), rng.permutation(len(users))
+    pools = [order[low : low + 16 * size] for low in range(0, len(order), 16 * size)]
+    order = np.concatenate([pool[np.argsort(lengths[pool])] for pool in pools] or [order])
+    for nth in rng.permutation(-(-len(order) // size)):
+        picked = order[nth * size : (nth + 1) * size]
         starts, stops = users.offsets[picked], users.offsets[picked + 1]
         offsets = np.concatenate([[0], np.cumsum(stops - starts)]).astype(np.int64)
         index = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - starts, stops - starts)

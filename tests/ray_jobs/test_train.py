@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from tiny import prepare_here, tiny_log, tiny_recipe, tiny_shop
 
-from ray_jobs import prepare, train
+from ray_jobs import embed, prepare, train
 from ray_jobs.cluster import connected
-from recsys.config import Recipe
+from recsys.bundle import Bundle
+from recsys.checkpoint import load_progress
+from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import DataError, RecipeError
 from recsys.prepared import Prepared
 
@@ -79,6 +81,31 @@ def test_a_finished_run_is_not_trained_again(recipe: Recipe) -> None:
     with connected(recipe.ray):
         train.run(recipe)
     assert (recipe.root / train.WINNER_FILE).read_bytes() == before
+
+
+@pytest.mark.ray
+def test_a_retraining_learns_up_to_the_test_window(recipe: Recipe) -> None:
+    """As many epochs as were best, the ids of one window more, and a bundle that takes it."""
+    prepared = Prepared.open(recipe.root)
+    least = int(prepared.stats("head").num_events.max())
+    raw = recipe.resolved()
+    raw["train"] |= {"retrain": True, "epochs": 2}
+    raw["model"] |= {"min_events_for_id": least}
+    again = recipe_from_dict(raw)
+    with connected(recipe.ray):
+        train.run(again)
+        before = (recipe.root / train.WINNER_FILE).read_bytes()
+        train.run(again)
+        assert (recipe.root / train.WINNER_FILE).read_bytes() == before, "it was trained again"
+        embed.run(again)
+    winner = json.loads(before)
+    progress = load_progress(Path(winner["checkpoint"]))
+    assert winner["retrained"]
+    assert (progress.until, progress.epoch) == ("valid", winner["metrics"]["epoch"])
+    assert "ndcg@10" not in progress.curve[-1]
+    weights = Bundle.open(recipe.root / embed.BUNDLE_DIR).weights("items.")
+    with_id = {cut: (prepared.stats(cut).num_events >= least).sum() for cut in ("head", "valid")}
+    assert len(weights["ids.weight"]) == with_id["valid"] > with_id["head"]
 
 
 @pytest.mark.parametrize(
