@@ -19,6 +19,7 @@ from recsys.bundle import ENCODER_DIR, TOKENIZER_DIR, Bundle
 from recsys.catalogue import item_text
 from recsys.config import Recipe, target_codes
 from recsys.errors import BundleError
+from recsys.explain import Explanation, explain
 from recsys.features import ITEM_FEATURES, PriceScale, item_features
 from recsys.histories import Histories
 from recsys.language_model import load_tokenizer, tokenize
@@ -243,6 +244,26 @@ class Recommender:
         if text_vectors is None or not len(text_vectors):
             return scores
         return np.concatenate([scores, (user @ self._new_part(text_vectors, prices).T)[0].numpy()])
+
+    @torch.no_grad()
+    def explain(
+        self,
+        history: Histories,
+        rows: NDArray[np.int32],
+        text_vectors: Floats | None = None,
+        prices: Floats | None = None,
+    ) -> list[Explanation]:
+        """Why the candidates score as `rank` says; the arguments are the same.
+
+        Returns:
+            [C + M] explanations.
+        """
+        wanted = rows.astype(np.int64)
+        parts = [self.scorer.item_part[torch.from_numpy(wanted)].numpy()]
+        if text_vectors is not None and len(text_vectors):
+            parts.append(self._new_part(text_vectors, prices).numpy())
+            wanted = np.concatenate([wanted, np.full(len(text_vectors), -1)])
+        return explain(self.scorer, history.known(self.num_items), wanted, np.concatenate(parts))
 
     @torch.no_grad()
     def _new_part(self, text_vectors: Floats, prices: Floats | None) -> torch.Tensor:

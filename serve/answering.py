@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import uuid
 from typing import Any
@@ -9,10 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.explain import Explanation
 from recsys.recommender import Recommender
-from serve.api import NewItem, RankRequest, RecommendRequest
+from recsys.schema import EVENT_TYPES
+from serve.api import EPOCH, NewItem, RankRequest, RecommendRequest
 from serve.problems import Refused
 from serve.queries import Query
+
+#: What an asker did, by event type.
+VERBS = {
+    "impression": "were shown {}",
+    "view": "viewed {}",
+    "click": "clicked {}",
+    "add_to_cart": "put {} into the cart",
+    "purchase": "bought {}",
+}
 
 
 def recommend(model: Recommender, query: Query, request: RecommendRequest, k: int) -> bytes:
@@ -23,10 +35,14 @@ def recommend(model: Recommender, query: Query, request: RecommendRequest, k: in
         query.history, k, exclude=excluded, allowed=model.allowed(**filters)
     )
     unknown = [item for item, row in zip(request.exclude, excluded, strict=True) if row < 0]
-    items = [
+    items: list[dict[str, Any]] = [
         {"item_id": model.item_id(row), "title": model.title(row), "score": score}
         for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
     ]
+    if request.explain:
+        found = model.explain(query.history, rows.astype(np.int32))
+        for item, row, why in zip(items, rows.tolist(), found, strict=True):
+            item["explanation"] = in_words(model, row, why)
     return _answer(model, query, items, unknown)
 
 
@@ -54,13 +70,10 @@ def rank(
                 "not in the catalogue: correct the id, or give the item's text",
                 kind="unknown_item",
             )
-    prices = [np.nan if item.price is None else item.price for item in new.values()]
-    scores = model.rank(
-        query.history,
-        rows,
-        text_vectors if new else None,
-        np.array(prices, dtype=np.float32) if new else None,
-    )
+    known_prices = [np.nan if item.price is None else item.price for item in new.values()]
+    texts = text_vectors if new else None
+    prices = np.array(known_prices, dtype=np.float32) if new else None
+    scores = model.rank(query.history, rows, texts, prices)
     place_of = np.array([*known, *new])
     best = np.lexsort((place_of, -scores))[: request.k]
     row_of = dict(zip(known, rows.tolist(), strict=True))
@@ -72,7 +85,56 @@ def rank(
             row = row_of[place]
             name = {"item_id": model.item_id(row), "title": model.title(row)}
         items.append({**name, "score": score, "candidate": place})
+    if request.explain:
+        # Of the answered items alone; the new ones come last, as in `Recommender.explain`.
+        number_of = {place: number for number, place in enumerate(new)}
+        old = [item for item in items if item["candidate"] not in new]
+        fresh = [item for item in items if item["candidate"] in new]
+        numbers = [number_of[item["candidate"]] for item in fresh]
+        explained = model.explain(
+            query.history,
+            np.array([row_of[item["candidate"]] for item in old], dtype=np.int32),
+            text_vectors[numbers] if fresh else None,
+            prices[numbers] if prices is not None and fresh else None,
+        )
+        for item, why in zip([*old, *fresh], explained, strict=True):
+            item["explanation"] = in_words(model, row_of.get(item["candidate"], -1), why)
     return _answer(model, query, items, [])
+
+
+def in_words(model: Recommender, row: int, why: Explanation) -> dict[str, Any]:
+    """An explanation as the answer tells it, with ids, titles and a sentence.
+
+    Args:
+        model: names the items.
+        row: the explained item; -1 if the catalogue does not hold it.
+        why: its explanation.
+    """
+    reasons = [
+        {
+            "item_id": model.item_id(reason.item_row),
+            "title": model.title(reason.item_row),
+            "event_type": EVENT_TYPES[reason.event_code],
+            "count": reason.count,
+            "last": f"{_moment(reason.last_us):%Y-%m-%dT%H:%M:%SZ}",
+            "gain": reason.gain,
+        }
+        for reason in why.reasons
+    ]
+    sentence = "Popular with others."
+    if why.reasons:
+        first = why.reasons[0]
+        times = "once" if first.count == 1 else f"{first.count} times"
+        what = "it" if first.item_row == row else model.title(first.item_row)
+        sentence = (
+            f"You {VERBS[EVENT_TYPES[first.event_code]].format(what)} {times}, last on "
+            f"{_moment(first.last_us):%Y-%m-%d}."
+        )
+    return {"sentence": sentence, "reasons": reasons, "parts": why.parts}
+
+
+def _moment(us: int) -> dt.datetime:
+    return EPOCH + dt.timedelta(microseconds=us)
 
 
 def new_items(request: RankRequest) -> dict[int, NewItem]:

@@ -9,12 +9,45 @@ from pydantic import BaseModel, ConfigDict, Field
 Basis = Literal["personal", "session", "popularity"]
 
 
+class Reason(BaseModel):
+    """A past item without which the recommended one would have scored lower."""
+
+    item_id: str = Field(description="Catalogue id of the past item.")
+    title: str = Field(description="What it is called.")
+    event_type: str = Field(description="The strongest thing that the asker did with it.")
+    count: int = Field(description="How many times.")
+    last: str = Field(description="When last, ISO 8601, UTC.")
+    gain: float = Field(description="What the score would lose without it.")
+
+
+class Parts(BaseModel):
+    """What the score is the sum of."""
+
+    taste: float = Field(description="Likeness of the asker's interest and the item.")
+    price: float = Field(description="Its price, against what the asker usually pays.")
+    popularity: float = Field(description="What speaks for it whoever asks.")
+    history: float = Field(
+        description="What the asker did with it, and what goes with what he did."
+    )
+
+
+class Explanation(BaseModel):
+    """Why an item is in the answer."""
+
+    sentence: str = Field(description="In one sentence.")
+    reasons: list[Reason] = Field(description="The past items that carry it, strongest first.")
+    parts: Parts
+
+
 class ScoredItem(BaseModel):
     """An item and its score."""
 
     item_id: str | None = Field(description="Catalogue id, or the id given with a new item.")
     title: str = Field(description="What it is called.")
     score: float = Field(description="Higher is better; comparable within one answer only.")
+    explanation: Explanation | None = Field(
+        default=None, description="Why it is here; only where the request says `explain`."
+    )
 
 
 class RankedCandidate(ScoredItem):

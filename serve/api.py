@@ -85,6 +85,9 @@ class SessionEvent(_Strict):
 
 
 class _Asker(_Strict):
+    explain: bool = Field(
+        False, description="Say of each item of the answer why it is there; takes longer."
+    )
     user_id: Id | None = Field(
         None, description="A user whose events the service keeps. Give this or `history`."
     )

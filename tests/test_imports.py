@@ -28,9 +28,9 @@ LAYERS = (
     "pairs objective optim",
     "model",
     "scoring checkpoint",
-    "training baselines",
+    "training baselines explain",
     "bundle",
-    "index registry rerank explain drift gate",
+    "index registry rerank drift gate",
     "recommender",
     "evaluation",
 )

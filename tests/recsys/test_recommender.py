@@ -28,6 +28,7 @@ from recsys.histories import Histories
 from recsys.model.item_encoder import ItemEncoder
 from recsys.prepared import ItemStats
 from recsys.recommender import Recommender, TextEncoder, best, load_scorer
+from recsys.relations import Relations
 from recsys.schema import TEXT_FIELDS, Col
 from recsys.scoring import Scorer
 
@@ -147,7 +148,10 @@ class TestFilters:
 def cold(
     folder: Path, encoder: TextEncoder, tmp_path_factory: pytest.TempPathFactory
 ) -> Recommender:
-    """The same model over the same items, as they are before anybody met one."""
+    """The same model over the same items, as they are before anybody met one.
+
+    Nor are they related: to a text that comes with a request nothing is.
+    """
     bundle = Bundle.open(folder)
     items = ItemEncoder(encoder.dim, bundle.recipe.model.dim, 1, 0.0).eval()
     items.load_state_dict(bundle.weights("items."))
@@ -157,7 +161,7 @@ def cold(
     vectors = items.of_text(torch.from_numpy(encoder.encode(TEXTS))).detach()
     scorer = Scorer.build(
         scorer.users, scorer.head, vectors, item_features(stats, scorer.standard_price),
-        scorer.standard_price, scorer.relations, scorer.target_codes, scorer.max_history,
+        scorer.standard_price, Relations.none(NUM_ITEMS), scorer.target_codes, scorer.max_history,
     )  # fmt: skip
     hidden = ("files", "recipe", "format", "version", "metrics", "num_items", "recipe_hash")
     written = write_bundle(

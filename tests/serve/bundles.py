@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+from scipy import sparse
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
@@ -125,6 +126,12 @@ def diverge(folder: Path) -> Path:
     return folder
 
 
+def random_relations(seed: int) -> Relations:
+    rng = np.random.default_rng(seed)
+    weights = rng.random((3, NUM_ITEMS, NUM_ITEMS)).astype(np.float32)
+    return Relations(*(sparse.csr_array(np.where(each < 0.03, each, 0)) for each in weights))
+
+
 def make_bundle(
     target: Path, recipe: Recipe, *, seed: int, data_fingerprint: str = "none", **facts: object
 ) -> Bundle:
@@ -137,6 +144,7 @@ def make_bundle(
     head = ScoringHead(model.temperature)
     with torch.no_grad():
         head.item.weight[0, 0] = 1.0
+        torch.nn.init.normal_(head.pairs[-1].weight, std=0.3)
         vectors = items.of_text(torch.randn(NUM_ITEMS, language.dim)).float()
     counts = np.arange(NUM_ITEMS, 0, -1)
     stats = ItemStats(counts, counts, counts, counts)
@@ -145,7 +153,7 @@ def make_bundle(
     standard = scale.standard(prices)
     scorer = Scorer.build(
         users, head, vectors, item_features(stats, standard), standard,
-        Relations.none(NUM_ITEMS), target_codes(recipe), model.max_history,
+        random_relations(seed), target_codes(recipe), model.max_history,
     )  # fmt: skip
     parts = {"language": language, "items": items, "users": users, "head": head}
     return write_bundle(
