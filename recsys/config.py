@@ -287,6 +287,12 @@ class Serve(Section):
     max_queued_requests: Positive = 256
     cpus_per_replica: Annotated[float, Field(ge=0)] = 0.5
     text_encoder_replicas: Positive = 1
+    diversity: Fraction = 0.0
+    """0 shows the best scores; towards 1 the items of a list differ more. See `recsys.rerank`."""
+    max_per_category: Positive | None = None
+    """Items of one category in a list, at most."""
+    exclude_owned: bool = False
+    """Whether items with a target event in the asker's history stay out of `/recommend`."""
     default_k: Positive = 10
     max_k: Positive = 1000
     max_candidates: Annotated[int, Field(ge=1, le=100_000)] = 10_000

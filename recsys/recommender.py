@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
@@ -28,6 +29,7 @@ from recsys.model.item_encoder import ItemEncoder
 from recsys.model.language import LanguageModel
 from recsys.model.user_encoder import UserEncoder
 from recsys.prepared import ItemStats, Prepared
+from recsys.rerank import LEAST_POOL, NO_CATEGORY, POOL_PER_PLACE, diversify
 from recsys.schema import Col
 from recsys.scoring import Scorer
 from recsys.text_store import pad_tokens
@@ -135,6 +137,8 @@ class Recommender:
         self._row_of = {item_id: row for row, item_id in enumerate(self._ids)}
         self._category = items[Col.category]
         self._brand = items[Col.brand]
+        codes = self._category.cast(pl.Categorical).to_physical().cast(pl.Int64)
+        self._category_codes = codes.fill_null(NO_CATEGORY).to_numpy()
         self._price = items[Col.price].to_numpy()
         available = items[Col.available].fill_null(True).to_numpy()
         self._available = None if available.all() else available
@@ -200,20 +204,43 @@ class Recommender:
         *,
         exclude: NDArray[np.int32],
         allowed: NDArray[np.bool_] | None,
+        diversity: float = 0.0,
+        max_per_category: int | None = None,
+        exclude_owned: bool = False,
     ) -> tuple[Rows, Floats]:
-        """The best k items of the whole catalogue for one history, best first.
+        """The best k items of the whole catalogue for one history, in the order to show.
 
         Args:
             history: one query; events of rows outside the catalogue (-1) are left out.
             k: how many; fewer come back if fewer are allowed.
             exclude: rows that must not come back.
             allowed: [I] mask, see `allowed`; None means all.
+            diversity: see `rerank.diversify`.
+            max_per_category: items of one category, at most.
+            exclude_owned: leave out items with a target event in the history.
         """
-        scores = self.scorer.scores(history.known(self.num_items))[0]
+        known = history.known(self.num_items)
+        scores = self.scorer.scores(known)[0]
         if allowed is not None:
             scores[~allowed] = -np.inf
         scores[exclude[exclude >= 0]] = -np.inf
-        return best(scores, k)
+        if exclude_owned:
+            owned = np.isin(known.event_codes, self.scorer.target_codes)
+            scores[known.item_rows[owned]] = -np.inf
+        if not diversity and max_per_category is None:
+            return best(scores, k)
+        size = max(POOL_PER_PLACE * k, LEAST_POOL)
+        while True:
+            rows, pool = best(scores, size)
+            picked = diversify(
+                pool, self.scorer.vectors[torch.from_numpy(rows)].numpy(),
+                self._category_codes[rows], k,
+                diversity=diversity, max_per_category=max_per_category,
+            )  # fmt: skip
+            # A cap may empty the pool; then more of the catalogue competes.
+            if len(picked) == k or len(rows) < size:
+                return rows[picked], pool[picked]
+            size *= 10
 
     def rank(
         self,

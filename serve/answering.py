@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.config import Serve
 from recsys.explain import Explanation
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_TYPES
@@ -27,12 +28,32 @@ VERBS = {
 }
 
 
-def recommend(model: Recommender, query: Query, request: RecommendRequest, k: int) -> bytes:
-    """The best `k` items that the request allows."""
+def recommend(
+    model: Recommender, query: Query, request: RecommendRequest, defaults: Serve
+) -> bytes:
+    """The best items that the request allows.
+
+    Args:
+        model: scores.
+        query: the asker.
+        request: what is asked for.
+        defaults: stand in for what the request leaves open.
+    """
+
+    def asked_for(name: str, default: Any) -> Any:
+        given = getattr(request, name)
+        return default if given is None else given
+
     excluded = model.rows_of(request.exclude)
     filters = request.filters.model_dump() if request.filters else {}
     rows, scores = model.recommend(
-        query.history, k, exclude=excluded, allowed=model.allowed(**filters)
+        query.history,
+        asked_for("k", defaults.default_k),
+        exclude=excluded,
+        allowed=model.allowed(**filters),
+        diversity=asked_for("diversity", defaults.diversity),
+        max_per_category=asked_for("max_per_category", defaults.max_per_category),
+        exclude_owned=asked_for("exclude_owned", defaults.exclude_owned),
     )
     unknown = [item for item, row in zip(request.exclude, excluded, strict=True) if row < 0]
     items: list[dict[str, Any]] = [

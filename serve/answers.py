@@ -71,7 +71,7 @@ class _Answer(BaseModel):
 
 
 class RecommendAnswer(_Answer):
-    """The best items, best first."""
+    """The best items, in the order to show."""
 
     items: list[ScoredItem]
 

@@ -143,6 +143,20 @@ class RecommendRequest(_Asker):
         default=[], description="Catalogue ids that must not be in the answer."
     )
     filters: Filters | None = Field(None, description="Keep to items of this kind.")
+    diversity: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        None,
+        description="0 shows the best scores; towards 1 the items of the list differ more. By "
+        "default the recipe's `serve.diversity`.",
+    )
+    max_per_category: K | None = Field(
+        None,
+        description="Items of one category, at most. By default the recipe's "
+        "`serve.max_per_category`.",
+    )
+    exclude_owned: bool | None = Field(
+        None,
+        description="Leave out what the asker has. By default the recipe's `serve.exclude_owned`.",
+    )
 
 
 class NewItem(_Strict):

@@ -101,12 +101,11 @@ class Service:
     async def recommend(self, request: RecommendRequest) -> bytes:
         """The JSON answer to `POST /recommend`."""
         limits, model = self._settings.serve, self.served.model
-        k = limits.default_k if request.k is None else request.k
-        if k > limits.max_k:
+        if request.k is not None and request.k > limits.max_k:
             raise Refused(("k",), f"at most {limits.max_k}", kind="too_large")
 
         def answer() -> bytes:
-            return answering.recommend(model, self._query(model, request), request, k)
+            return answering.recommend(model, self._query(model, request), request, limits)
 
         return await self._in_thread(answer)
 

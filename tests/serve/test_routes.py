@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,49 @@ def test_unknown_items_of_a_session_are_listed_and_ignored(client: TestClient) -
     assert ids(answer) == ids(post(client, "/recommend", {"history": known}))
     only_strange = post(client, "/recommend", {"history": [strange]})
     assert only_strange["basis"] == "popularity"
+
+
+class TestRules:
+    def test_a_cap_on_categories(self, client: TestClient) -> None:
+        category = dict(make_items().select(Col.item, Col.category).rows())
+        free = post(client, "/recommend", {"history": SESSION, "k": 10})
+        capped = post(client, "/recommend", {"history": SESSION, "k": 10, "max_per_category": 2})
+        counts = Counter(category[item] for item in ids(capped))
+        assert set(counts.values()) == {2} and len(ids(capped)) == 10
+        assert max(Counter(category[item] for item in ids(free)).values()) > 2
+        few = post(client, "/recommend", {"history": SESSION, "k": 50, "max_per_category": 3})
+        assert len(ids(few)) == 3 * len(THINGS)
+
+    def test_diversity_keeps_the_first_and_changes_the_rest(self, client: TestClient) -> None:
+        plain = ids(post(client, "/recommend", {"history": SESSION, "k": 20}))
+        assert (
+            ids(post(client, "/recommend", {"history": SESSION, "k": 20, "diversity": 0})) == plain
+        )
+        other = ids(post(client, "/recommend", {"history": SESSION, "k": 20, "diversity": 0.9}))
+        assert other[0] == plain[0] and other != plain and len(set(other)) == 20
+
+    def test_what_is_owned_stays_out(self, client: TestClient) -> None:
+        best = ids(post(client, "/recommend", {"history": SESSION, "k": 3}))
+        history = [
+            {"item_id": best[0], "event_type": "purchase"},
+            {"item_id": best[1], "event_type": "view"},
+        ]
+        answer = post(client, "/recommend", {"history": history, "k": 50, "exclude_owned": True})
+        assert best[0] not in ids(answer)
+        assert best[1] in ids(answer)
+
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [
+            ({"diversity": 1.5}, "diversity"),
+            ({"diversity": "much"}, "diversity"),
+            ({"max_per_category": 0}, "max_per_category"),
+            ({"exclude_owned": 3}, "exclude_owned"),
+            ({"explain": "why"}, "explain"),
+        ],
+    )
+    def test_nonsense_is_refused(self, client: TestClient, body: Any, field: str) -> None:
+        assert refused_at(post(client, "/recommend", {"user_id": "u"} | body, 422)) == [field]
 
 
 class TestExplanations:

@@ -1,0 +1,131 @@
+"""What diversity costs: nDCG@10 against intra-list diversity and coverage, knob by knob.
+
+    python -m benchmarks.diversity runs/demo --svg docs/diversity.svg
+
+Reads a finished run. Every test basket of a seeded sample gets a list of ten from the whole
+catalogue, as `POST /recommend` would make it, at each setting of the knob.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recsys.bundle import Bundle
+from recsys.config import target_codes
+from recsys.errors import RaycommendError
+from recsys.histories import Questions
+from recsys.metrics.beyond_accuracy import catalogue_coverage, intra_list_diversity
+from recsys.metrics.ranking import ndcg_at_k
+from recsys.prepared import Prepared
+from recsys.recommender import best, scorer_on
+from recsys.rerank import LEAST_POOL, NO_CATEGORY, POOL_PER_PLACE, diversify
+from recsys.text_store import TextStore
+
+KNOBS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+K = 10
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.diversity", description="The price of diversity."
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, e.g. runs/demo")
+    parser.add_argument("--rows", type=int, default=2000, metavar="N", help="baskets (2000)")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the curve")
+    options = parser.parse_args(argv)
+    try:
+        points = curve(options.run, options.rows)
+    except RaycommendError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{'diversity':>10}{'ndcg@10':>10}{'intra-list':>12}{'coverage':>10}")
+    for knob, (ndcg, intra, coverage) in points.items():
+        print(f"{knob:>10.2f}{ndcg:>10.4f}{intra:>12.4f}{coverage:>10.4f}")
+    if options.svg:
+        options.svg.write_text(draw(points))
+        print(f"wrote {options.svg}")
+    return 0
+
+
+def curve(run: Path, rows: int) -> dict[float, tuple[float, float, float]]:
+    """Knob -> mean nDCG@10, mean intra-list diversity, coverage of the catalogue."""
+    prepared, bundle = Prepared.open(run), Bundle.open(run / "bundle")
+    (store,) = (run / "text_store").glob("*/")
+    scorer = scorer_on(bundle, prepared, "test", TextStore.open(store).alike)
+    vectors = scorer.vectors.numpy()
+    _, questions = prepared.questions(
+        "test", target_codes(bundle.recipe), most=rows, seed=bundle.recipe.seed
+    )
+    lists: dict[float, list[np.ndarray]] = {knob: [] for knob in KNOBS}
+    size = max(POOL_PER_PLACE * K, LEAST_POOL)
+    with torch.no_grad():
+        for part in questions.batches(64):
+            for scores in scorer.scores(part.histories):
+                pool, values = best(scores, size)
+                categories = np.full(len(pool), NO_CATEGORY)
+                for knob in KNOBS:
+                    picked = diversify(values, vectors[pool], categories, K, diversity=knob)
+                    lists[knob].append(pool[picked])
+    return {
+        knob: (
+            _ndcg(np.stack(of_knob), questions),
+            float(intra_list_diversity(np.stack(of_knob), vectors).mean()),
+            catalogue_coverage(np.stack(of_knob), scorer.num_items),
+        )
+        for knob, of_knob in lists.items()
+    }
+
+
+def _ndcg(lists: np.ndarray, questions: Questions) -> float:
+    """Mean nDCG@10 of lists that stop there: a relevant item outside one ranks behind it."""
+    question = np.repeat(np.arange(len(questions)), np.diff(questions.relevant_offsets))
+    hits = lists[question] == questions.relevant[:, None]
+    ranks = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, K + 1)
+    return float(ndcg_at_k(ranks, questions.relevant_offsets, K).mean())
+
+
+def draw(points: dict[float, tuple[float, float, float]]) -> str:
+    """The curve as SVG: intra-list diversity across, nDCG@10 up, the knob at each point."""
+    width, height, edge = 560, 340, 60
+    across = [intra for _, intra, _ in points.values()]
+    up = [ndcg for ndcg, _, _ in points.values()]
+    low, high = min(across), max(across)
+    top = max(up) * 1.1 or 1.0
+
+    def place(intra: float, ndcg: float) -> tuple[float, float]:
+        x = edge + (intra - low) / ((high - low) or 1) * (width - 2 * edge)
+        return x, height - edge - ndcg / top * (height - 2 * edge)
+
+    dots = [place(intra, ndcg) for intra, ndcg in zip(across, up, strict=True)]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in dots)
+    marks = "".join(
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#2563eb"/>'
+        f'<text x="{x + 7:.1f}" y="{y - 7:.1f}">{knob:g}</text>'
+        for (x, y), knob in zip(dots, points, strict=True)
+    )
+    bottom = height - edge
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="12">'
+        f'<rect width="{width}" height="{height}" fill="white"/>'
+        f'<path d="M{edge} {edge - 20}V{bottom}H{width - edge + 20}" fill="none" stroke="#444"/>'
+        f'<text x="{width / 2}" y="{height - 18}" text-anchor="middle">intra-list diversity</text>'
+        f'<text x="{edge - 44}" y="{edge - 28}">nDCG@10</text>'
+        f'<text x="{edge}" y="{bottom + 18}">{low:.2f}</text>'
+        f'<text x="{width - edge}" y="{bottom + 18}" text-anchor="end">{high:.2f}</text>'
+        f'<text x="{edge - 6}" y="{bottom}" text-anchor="end">0</text>'
+        f'<text x="{edge - 6}" y="{place(low, max(up))[1] + 4:.1f}" text-anchor="end">'
+        f"{max(up):.3f}</text>"
+        f'<polyline points="{line}" fill="none" stroke="#2563eb" stroke-width="2"/>{marks}</svg>\n'
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""From scores to a list: diversity and a shop's rules, applied to the best of the catalogue.
+
+Legend: N items of the pool, k places, D width of the item vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+#: Items that compete for a place, for each place of the list, and at least.
+POOL_PER_PLACE, LEAST_POOL = 10, 100
+#: The category of an item that has none: no cap counts it.
+NO_CATEGORY: Final = -1
+
+
+def diversify(
+    scores: Floats,
+    vectors: Floats,
+    categories: NDArray[np.int64],
+    k: int,
+    *,
+    diversity: float,
+    max_per_category: int | None = None,
+) -> Rows:
+    """Pick k of a pool, one at a time: what scores high and resembles little of what is there.
+
+    A place goes to the item with the largest (1 - diversity) * relevance - diversity * similarity.
+    Relevance is the score, scaled to 0..1 over the pool; similarity is the largest cosine to an
+    item that is already in the list, not below 0.
+
+    Source: maximal marginal relevance, Carbonell & Goldstein 1998.
+
+    Args:
+        scores: [N] falling.
+        vectors: [N, D] of length 1.
+        categories: [N], `NO_CATEGORY` where unknown.
+        k: places.
+        diversity: 0 keeps the order of the scores, 1 looks at them for the first place alone.
+        max_per_category: items of one category, at most.
+
+    Returns:
+        Positions in the pool, in the order to show; fewer than k if the rules leave no more.
+    """
+    assert 0 <= diversity <= 1
+    left = np.ones(len(scores), dtype=bool)
+    spread = float(scores[0] - scores[-1]) if len(scores) else 0.0
+    relevance = (scores - scores[-1]) / spread if spread > 0 else np.ones_like(scores)
+    similarity = np.zeros(len(scores), dtype=np.float32)
+    taken: dict[int, int] = {}
+    picked: list[int] = []
+    while len(picked) < k and left.any():
+        weight = diversity if picked else 0.0
+        value = np.where(left, (1 - weight) * relevance - weight * similarity, -np.inf)
+        best = int(value.argmax())
+        picked.append(best)
+        left[best] = False
+        np.maximum(similarity, vectors @ vectors[best], out=similarity)
+        category = int(categories[best])
+        if max_per_category is not None and category != NO_CATEGORY:
+            taken[category] = taken.get(category, 0) + 1
+            if taken[category] >= max_per_category:
+                left &= categories != category
+    return np.array(picked, dtype=np.int64)
