@@ -10,6 +10,7 @@ Legend: Q queries, I items, D width, P targets.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import ClassVar
 
@@ -164,12 +165,28 @@ class SasRec:
     def scores(self, histories: Histories) -> Float32s:
         """[Q, I] logits; popularity where the history is empty."""
         self._network.eval()
-        recent = histories.known(self._popularity.num_items).last(_MAX_HISTORY)
+        recent = _in_order(histories.known(self._popularity.num_items)).last(_MAX_HISTORY)
         windows = make_windows(recent)
         states = self._network.states(windows)[windows.last_state]
         scores: Float32s = (states @ self._network.items.weight.T).numpy()
         scores[recent.lengths == 0] = self._popularity.fraction
         return scores
+
+
+def _in_order(histories: Histories) -> Histories:
+    """The same queries, the events of a moment by item: sums of floats have an order."""
+    order = np.lexsort(
+        (
+            histories.event_codes, histories.item_rows, histories.timestamps,
+            histories.query_of_event,
+        )
+    )  # fmt: skip
+    return replace(
+        histories,
+        item_rows=histories.item_rows[order],
+        event_codes=histories.event_codes[order],
+        timestamps=histories.timestamps[order],
+    )
 
 
 def _known(users: UserEvents, num_items: int) -> UserEvents:

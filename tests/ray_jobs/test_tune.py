@@ -21,6 +21,7 @@ from tiny import (
     tiny_log,
     tiny_recipe,
     tiny_recipe_file,
+    tiny_settings,
     user_id,
     write_log,
 )
@@ -54,12 +55,13 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
     """A finished search, its cluster still up."""
     folder = tmp_path_factory.mktemp("tune")
     write_log(folder / "log", rounds(), tiny_items())
-    # This seed's rates are 2.9e-5, .24 and .015: the last two wreck the language model and lag
-    # the first by .15 of nDCG@10, on every machine.
+    # This seed's rates are .03, 1.7e-5 and 1.2e-5. What has learned nothing shows people what they
+    # had, which is never what comes next: .01 of nDCG@10, where chance alone gives .1.
     recipe = tiny_recipe(
         folder,
-        seed=3,
+        seed=0,
         train={"epochs": 3},
+        model=tiny_settings(folder)["model"] | {"side_features": False},
         tune={"num_trials": 3, "learning_rate": {"low": 1e-5, "high": 3}},
     )
     with connected(recipe.ray):
