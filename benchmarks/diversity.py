@@ -24,7 +24,7 @@ from recsys.metrics.beyond_accuracy import catalogue_coverage, intra_list_divers
 from recsys.metrics.ranking import ndcg_at_k
 from recsys.prepared import Prepared
 from recsys.recommender import best, scorer_on
-from recsys.rerank import LEAST_POOL, NO_CATEGORY, POOL_PER_PLACE, diversify
+from recsys.rerank import LEAST_POOL, NO_CATEGORY, POOL_PER_PLACE, centred, diversify
 from recsys.text_store import TextStore
 
 KNOBS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
@@ -59,7 +59,7 @@ def curve(run: Path, rows: int) -> dict[float, tuple[float, float, float]]:
     prepared, bundle = Prepared.open(run), Bundle.open(run / "bundle")
     (store,) = (run / "text_store").glob("*/")
     scorer = scorer_on(bundle, prepared, "test", TextStore.open(store).alike)
-    vectors = scorer.vectors.numpy()
+    vectors = centred(scorer.vectors.numpy(), scorer.vectors.numpy().mean(axis=0))
     _, questions = prepared.questions(
         "test", target_codes(bundle.recipe), most=rows, seed=bundle.recipe.seed
     )

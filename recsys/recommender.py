@@ -29,7 +29,7 @@ from recsys.model.item_encoder import ItemEncoder
 from recsys.model.language import LanguageModel
 from recsys.model.user_encoder import UserEncoder
 from recsys.prepared import ItemStats, Prepared
-from recsys.rerank import LEAST_POOL, NO_CATEGORY, POOL_PER_PLACE, diversify
+from recsys.rerank import LEAST_POOL, NO_CATEGORY, POOL_PER_PLACE, centred, diversify
 from recsys.schema import Col
 from recsys.scoring import Scorer
 from recsys.text_store import pad_tokens
@@ -137,6 +137,7 @@ class Recommender:
         self._row_of = {item_id: row for row, item_id in enumerate(self._ids)}
         self._category = items[Col.category]
         self._brand = items[Col.brand]
+        self._mean = np.asarray(bundle.vectors.mean(axis=0))
         codes = self._category.cast(pl.Categorical).to_physical().cast(pl.Int64)
         self._category_codes = codes.fill_null(NO_CATEGORY).to_numpy()
         self._price = items[Col.price].to_numpy()
@@ -233,7 +234,7 @@ class Recommender:
         while True:
             rows, pool = best(scores, size)
             picked = diversify(
-                pool, self.scorer.vectors[torch.from_numpy(rows)].numpy(),
+                pool, centred(self.scorer.vectors[torch.from_numpy(rows)].numpy(), self._mean),
                 self._category_codes[rows], k,
                 diversity=diversity, max_per_category=max_per_category,
             )  # fmt: skip

@@ -19,6 +19,17 @@ POOL_PER_PLACE, LEAST_POOL = 10, 100
 NO_CATEGORY: Final = -1
 
 
+def centred(vectors: Floats, mean: Floats) -> Floats:
+    """[N, D] vectors less the catalogue's mean vector [D], of length 1 again.
+
+    What all items share says nothing of how two of them differ, and trained vectors share much.
+
+    Source: Mu & Viswanath 2018, arXiv 1702.01417.
+    """
+    less = vectors - mean
+    return less / np.maximum(np.linalg.norm(less, axis=1, keepdims=True), np.float32(1e-12))
+
+
 def diversify(
     scores: Floats,
     vectors: Floats,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys.rerank import NO_CATEGORY, diversify
+from recsys.rerank import NO_CATEGORY, centred, diversify
 
 NONE = np.full(6, NO_CATEGORY)
 SCORES = np.array([9, 8, 7, 6, 5, 4], dtype=np.float32)
@@ -70,3 +70,14 @@ def test_a_pool_of_nothing_and_of_equals() -> None:
     assert empty.tolist() == []
     equal = diversify(np.ones(3, dtype=np.float32), VECTORS[:3], NONE[:3], 3, diversity=0.0)
     assert equal.tolist() == [0, 1, 2]
+
+
+def test_what_all_share_is_taken_out() -> None:
+    rng = np.random.default_rng(0)
+    own = rng.standard_normal((50, 4)).astype(np.float32)
+    shared = (own + np.float32(100)).astype(np.float32)
+    found = centred(shared, shared.mean(axis=0))
+    expected = own - own.mean(axis=0)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert not centred(np.ones((2, 3), dtype=np.float32), np.ones(3, dtype=np.float32)).any()
