@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from recsys.errors import DataError
@@ -516,8 +515,3 @@ def _share_tied(splits: pl.DataFrame, events: pl.DataFrame) -> float:
         .n_unique()
     )  # fmt: skip
     return joined / max(1, tests.height)
-
-
-def as_us(times: pl.Series) -> np.ndarray:
-    """Times as int64 microseconds."""
-    return times.dt.epoch("us").to_numpy().astype(np.int64)

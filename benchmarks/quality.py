@@ -183,13 +183,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         assert test_set is not None and chosen is not None
         values[OURS] = np.mean(ours, axis=0)
         prepared = Prepared.open(first.root)
-        vectors = np.array(store.vectors)
         events = prepared.users().before(prepared.summary["cuts_us"]["test"])
         for each in names:
             with _cost() as cost:
                 (fitted,) = fit_baselines(
-                    [each], events, prepared.catalogue.num_items, target_codes(first), vectors,
-                    prepared.catalogue.text_rows,
+                    [each], events, prepared.catalogue.num_items, target_codes(first),
+                    store.vectors, prepared.catalogue.text_rows,
                 ).values()  # fmt: skip
                 model = _Noted(fitted)
                 values[each] = _judge(model, test_set, first)

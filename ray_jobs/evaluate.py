@@ -107,7 +107,7 @@ def _baselines(recipe: Recipe, prepared: Prepared, store: TextStore) -> dict[str
         train,
         prepared.catalogue.num_items,
         target_codes(recipe),
-        np.array(store.vectors),
+        store.vectors,
         prepared.catalogue.text_rows,
     )
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.baselines.popularity import Popularity
+from recsys.errors import RecipeError
 from recsys.histories import Histories, UserEvents
 
 Float32s = NDArray[np.float32]
@@ -62,9 +63,15 @@ class Als:
             seed: of the first factors.
 
         Raises:
-            ImportError: the package `implicit` is missing.
+            RecipeError: the package `implicit` is missing.
         """
-        from implicit.cpu.als import AlternatingLeastSquares
+        try:
+            from implicit.cpu.als import AlternatingLeastSquares
+        except ImportError:
+            raise RecipeError(
+                "the baseline needs the package `implicit`", field="baselines", value=cls.name,
+                mend="install raycommend[bench], or leave it out",
+            ) from None  # fmt: skip
 
         known = (train.item_rows >= 0) & (train.item_rows < num_items)
         user = np.repeat(np.arange(len(train)), np.diff(train.offsets))[known]

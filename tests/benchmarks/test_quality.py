@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from tiny import tiny_log, tiny_settings
 
 from benchmarks import quality
+from recsys.bundle import Bundle
+from recsys.histories import Histories
+from recsys.recommender import load_scorer
+from recsys.schema import EVENT_CODE
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,25 @@ def test_a_strange_folder_goes_the_whole_way(
     assert "chosen on validation" in printed
 
 
+@pytest.mark.ray
+def test_texts_alone(folder: Path) -> None:
+    """Without ids and side features the bundle's score is the cosine and nothing else."""
+    work, report = folder / "text", folder / "text.json"
+    arguments = [
+        str(tiny_log(folder / "log")), "--seeds", "1", "--trials", "1", "--work", str(work),
+        "--text-only", "--baselines", "none", "--json", str(report), *settings(folder),
+    ]  # fmt: skip
+    assert quality.main(arguments) == 0
+    data = json.loads(report.read_text())
+    assert {row["model"] for row in data["rows"]} == {"raycommend"}
+    assert data["gains"] == {}
+    scorer = load_scorer(Bundle.open(work / "seed-1" / "bundle"))
+    history = Histories.of([3, 5], [EVENT_CODE["purchase"]] * 2, [10, 20], 100)
+    cosines = (scorer.states(history) @ scorer.vectors.T).numpy()
+    temperature = data["recipe"]["model"]["temperature"]
+    np.testing.assert_allclose(scorer.scores(history), cosines / temperature, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -85,8 +109,6 @@ def test_coverage_counts_the_items_of_all_lists() -> None:
         name = "fixed"
 
         def scores(self, histories: object) -> object:
-            import numpy as np
-
             return np.tile(np.arange(40, dtype=np.float32), (3, 1))
 
     noted = quality._Noted(Fixed())  # type: ignore[arg-type]

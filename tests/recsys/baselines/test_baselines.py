@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import get_args
 
@@ -11,6 +12,7 @@ from tiny_logs import BUY, VIEW, Event, queries, user_events
 
 from recsys.baselines import Recommends, fit_baselines
 from recsys.config import BaselineName
+from recsys.errors import RecipeError
 from recsys.histories import UserEvents
 
 NAMES: tuple[str, ...] = get_args(BaselineName)
@@ -97,6 +99,12 @@ class TestEveryBaseline:
         for log in (user_events(), user_events([(0, 3, VIEW)])):
             scores = fitted(log, [name])[name].scores(queries(*ASKED))
             assert np.isfinite(scores).all()
+
+
+def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "implicit.cpu.als", None)
+    with pytest.raises(RecipeError, match=r"implicit.*raycommend\[bench\]"):
+        fit_baselines(["als"], user_events(*TRAIN), NUM_ITEMS, [BUY])
 
 
 def test_a_wrong_name_and_missing_vectors_are_refused() -> None:
