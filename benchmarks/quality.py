@@ -189,6 +189,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 (fitted,) = fit_baselines(
                     [each], events, prepared.catalogue.num_items, target_codes(first),
                     store.vectors, prepared.catalogue.text_rows,
+                    prepared.daily_counts(), first.data.count_every_days,
                 ).values()  # fmt: skip
                 model = _Noted(fitted)
                 values[each] = _judge(model, test_set, first)
@@ -235,6 +236,8 @@ def _recipe(
             "cuts": benchmark.cuts,
             "target_events": list(benchmark.targets),
             "num_buckets": 4,
+            # Published splits, and order without time, know no day on which to count again.
+            "count_every_days": 1 if benchmark.protocol == "time" else None,
             "max_quarantine_fraction": 0.5,
         },
         "privacy": {"key_file": str(work / "pseudonym.key")},

@@ -109,6 +109,8 @@ def _baselines(recipe: Recipe, prepared: Prepared, store: TextStore) -> dict[str
         target_codes(recipe),
         store.vectors,
         prepared.catalogue.text_rows,
+        prepared.daily_counts(),
+        recipe.data.count_every_days,
     )
 
 

@@ -27,6 +27,7 @@ from recsys.config import Recipe, target_codes
 from recsys.errors import DataError, RecipeError
 from recsys.files import whole_folder, write_json
 from recsys.histories import UserEvents, ask, build_histories
+from recsys.item_stats import ItemStats, count_days, count_items
 from recsys.language_model import fingerprint, load_tokenizer, locate, max_positions
 from recsys.logs import (
     check_events,
@@ -37,6 +38,7 @@ from recsys.logs import (
 )
 from recsys.prepared import (
     CATALOGUE_DIR,
+    DAYS_FILE,
     HISTORIES_DIR,
     PREPARED,
     QUARANTINE_DIR,
@@ -44,15 +46,13 @@ from recsys.prepared import (
     STATS_FILE,
     SUMMARY_FILE,
     WINDOWS,
-    ItemStats,
-    count_items,
     cut_us,
 )
 from recsys.privacy import key_check, load_key, pseudonymise
 from recsys.relations import count_relations, save_matrix
 from recsys.schema import EVENTS, HISTORIES, Col
 
-FORMAT = 2
+FORMAT = 3
 
 
 def plan(recipe: Recipe) -> list[str]:
@@ -79,7 +79,7 @@ def run(recipe: Recipe) -> Path:
     parts = adapter.parts()
     key = load_key(recipe.privacy, recipe.root, create=True)
     with connected(recipe.ray), whole_folder(recipe.root / PREPARED) as out:
-        for name in (HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR, "buckets", "counts"):
+        for name in (HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR, "buckets", "counts", "days"):
             (out / name).mkdir()
         catalogue = _write_catalogue(recipe, adapter.read_items(), out)
         split = _Split(recipe, key, out, int(time.time() * 1e6))
@@ -225,6 +225,7 @@ class _Build:
             as_of = self.end_us if moment is None else moment
             counts = count_items(users, as_of, codes).with_columns(pl.lit(name).alias("as_of"))
             counts.write_parquet(self.out / "counts" / f"{number:05d}-{name}.parquet")
+        count_days(users, codes).write_parquet(self.out / "days" / f"{number:05d}.parquet")
         for window, (start, end) in WINDOWS.items():
             asked = ask(users, start=cuts[start] or 0, end=cuts[end], target_codes=codes)
             result[f"{window}_baskets"] = len(asked)
@@ -310,6 +311,9 @@ def _finish(
         pl.col([field.name for field in fields(ItemStats)]).sum()
     )
     stats.sort("as_of", Col.item_row).write_parquet(out / STATS_FILE)
+    days = pl.concat([pl.read_parquet(p, glob=False) for p in sorted((out / "days").iterdir())])
+    days = days.group_by("day", Col.item_row).sum().sort("day", Col.item_row)
+    days.write_parquet(out / DAYS_FILE)
     digest = hashlib.sha256("".join(row["sha256"] for row in built).encode())
     digest.update(catalogue.fingerprint.encode())
     cuts = cut_us(recipe.data.cuts)
@@ -327,7 +331,7 @@ def _finish(
         "quarantined": reasons(quarantined),
     }
     write_json(out / SUMMARY_FILE, summary)
-    for name in ("buckets", "counts"):
+    for name in ("buckets", "counts", "days"):
         shutil.rmtree(out / name)
 
 

@@ -83,6 +83,9 @@ class Data(Section):
     target_events: Annotated[tuple[EventName, ...], Field(min_length=1)] = ("purchase",)
     """The events that count as the wish fulfilled: training targets and relevant items."""
     cuts: Cuts
+    count_every_days: Positive | None = 1
+    """Popularity is counted anew every so many days: as often as a bundle is written and promoted.
+    None: at the cuts alone."""
     text_fields: tuple[str, ...] = TEXT_FIELDS
     max_tokens: Annotated[int, Field(ge=3)] = 32
     """Of a text, the two that enclose it included; longer ones are cut."""
@@ -218,7 +221,14 @@ class Embed(Section):
 
 
 BaselineName = Literal[
-    "popularity", "personal_frequency", "last_item", "item_knn", "als", "sasrec", "zero_shot"
+    "popularity",
+    "trending",
+    "personal_frequency",
+    "last_item",
+    "item_knn",
+    "als",
+    "sasrec",
+    "zero_shot",
 ]
 
 
@@ -227,6 +237,7 @@ class Evaluate(Section):
 
     baselines: tuple[BaselineName, ...] = (
         "popularity",
+        "trending",
         "personal_frequency",
         "last_item",
         "item_knn",

@@ -8,13 +8,13 @@ Legend: Q queries, E events, K (query, own item) pairs, I items.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.histories import Histories, Int64s
-from recsys.prepared import ItemStats
+from recsys.item_stats import DailyCounts, ItemStats, last_count
 
 Floats = NDArray[np.float32]
 
@@ -43,7 +43,9 @@ OWN_FEATURES = (
 LAST_MOMENTS = 5
 
 #: Columns of `item_features`.
-ITEM_FEATURES = ("log_recent", "log_targets", "is_new", "price_squared", "log_per_buyer")
+ITEM_FEATURES = (
+    "log_recent", "log_targets", "is_new", "price_squared", "log_per_buyer", "log_week", "log_day",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,47 @@ def item_features(stats: ItemStats, standard_price: Floats) -> Floats:
         stats.num_events == 0,
         standard_price.astype(np.float64) ** 2,
         np.log(np.maximum(stats.num_targets, 1) / np.maximum(stats.num_users, 1)),
+        np.log1p(stats.num_week),
+        np.log1p(stats.num_day),
     )
     return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
+
+
+#: Days whose features are kept at hand; questions come in the order of time.
+DAYS_KEPT = 4
+
+
+@dataclass(frozen=True)
+class FeaturesOverTime:
+    """Item features as a service knows them that counts anew every so many days.
+
+    Attributes:
+        counts: of every day; what a question is told lies before it, whatever is in here.
+        standard_price: [I].
+        every_days: days from one count to the next.
+    """
+
+    counts: DailyCounts
+    standard_price: Floats
+    every_days: int
+    _kept: dict[int, Floats] = field(default_factory=dict, repr=False, compare=False)
+
+    def days(self, now: Int64s) -> Int64s:
+        """[Q] the day as of whose first moment each question's features are."""
+        return last_count(now, self.every_days)
+
+    def of(self, day: int) -> Floats:
+        """[I, len(ITEM_FEATURES)] as of the first moment of a day."""
+        found = self._kept.get(day)
+        if found is None:
+            found = item_features(self.counts.as_of(day), self.standard_price)
+            while len(self._kept) >= DAYS_KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[day] = found
+        return found
+
+    def __getstate__(self) -> dict[str, object]:
+        return vars(self) | {"_kept": {}}
 
 
 def usual_price(histories: Histories, standard_price: Floats) -> Floats:

@@ -249,7 +249,14 @@ class Questions:
 
     def where(self, keep: NDArray[np.bool_]) -> Questions:
         """The questions for which `keep` [Q] holds."""
-        picked = np.flatnonzero(keep)
+        return self.take(np.flatnonzero(keep))
+
+    def by_time(self) -> Questions:
+        """The same questions in the order in which they are asked."""
+        return self.take(np.argsort(self.now, kind="stable"))
+
+    def take(self, picked: Int64s) -> Questions:
+        """Some questions, in the order given."""
         old = self.relevant_offsets
         lengths = np.diff(old)[picked]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

@@ -21,7 +21,7 @@ def catalogue_cross_entropy(
     prior_P: Tensor,
     prior_C: Tensor,
     weights_P: Tensor,
-    temperature: float,
+    scale: Tensor | float,
 ) -> Tensor:
     """Weighted mean over targets of -log p(target | state), with p a softmax over the catalogue.
 
@@ -42,17 +42,17 @@ def catalogue_cross_entropy(
             vectors need only learn what is personal.
         prior_C: the same of the candidates.
         weights_P: loss weight of each target.
-        temperature: divides the cosines.
+        scale: multiplies the cosines; one over the temperature.
     """
     used, state_of_target = torch.unique(target_states_P, return_inverse=True)
-    logits_SC = states_SD[used] @ candidates_CD.T / temperature + (prior_C - log_expected_C)
+    logits_SC = states_SD[used] @ candidates_CD.T * scale + (prior_C - log_expected_C)
     # Not -inf: with every candidate left out the gradient would be NaN.
     logits_SC = logits_SC.masked_fill(
         _same_item(state_of_target, target_items_P, candidate_items_C, len(used)),
         torch.finfo(logits_SC.dtype).min,
     )
     log_rest_S = torch.logsumexp(logits_SC, dim=1)
-    positive_P = (states_SD[target_states_P] * positives_PD).sum(-1) / temperature + prior_P
+    positive_P = (states_SD[target_states_P] * positives_PD).sum(-1) * scale + prior_P
     loss_P = torch.logaddexp(log_rest_S[state_of_target], positive_P) - positive_P
     return (loss_P * weights_P).sum() / weights_P.sum().clamp(min=1e-9)
 

@@ -19,7 +19,8 @@ from scipy import sparse
 from recsys.catalogue import ITEMS_FILE, Catalogue
 from recsys.config import Cuts, Recipe
 from recsys.errors import DataError
-from recsys.histories import US_PER_DAY, Questions, UserEvents, ask
+from recsys.histories import Questions, UserEvents, ask
+from recsys.item_stats import DailyCounts, ItemStats
 from recsys.language_model import fingerprint, locate
 from recsys.relations import Relations, open_matrix
 from recsys.schema import HISTORIES, Col
@@ -27,9 +28,7 @@ from recsys.schema import HISTORIES, Col
 PREPARED = "prepared"
 HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR = "histories", "catalogue", "quarantine"
 RELATIONS_DIR = "relations"
-STATS_FILE, SUMMARY_FILE = "item_stats.parquet", "prepare.json"
-
-RECENT_DAYS = 28
+STATS_FILE, DAYS_FILE, SUMMARY_FILE = "item_stats.parquet", "item_days.parquet", "prepare.json"
 
 
 def cut_us(cuts: Cuts) -> dict[str, int | None]:
@@ -44,45 +43,6 @@ def cut_us(cuts: Cuts) -> dict[str, int | None]:
 
 #: Window -> the cut it starts at and the cut it ends before.
 WINDOWS = {"head": ("head", "valid"), "valid": ("valid", "test"), "test": ("test", "end")}
-
-
-@dataclass(frozen=True)
-class ItemStats:
-    """Popularity of the items as of one moment: only events strictly before it are counted.
-
-    Attributes:
-        num_events: [I] events of any type.
-        num_targets: [I] target events.
-        num_recent: [I] target events of the last `RECENT_DAYS` days.
-        num_users: [I] users with a target event.
-    """
-
-    num_events: NDArray[np.int64]
-    num_targets: NDArray[np.int64]
-    num_recent: NDArray[np.int64]
-    num_users: NDArray[np.int64]
-
-
-def count_items(users: UserEvents, as_of: int, target_codes: Sequence[int]) -> pl.DataFrame:
-    """Counts of each item with events before `as_of`: `item_row` and the fields of `ItemStats`."""
-    before = users.timestamps < as_of
-    target = np.isin(users.event_codes, np.asarray(target_codes))
-    recent = target & (users.timestamps >= as_of - RECENT_DAYS * US_PER_DAY)
-    user = np.repeat(np.arange(len(users)), np.diff(users.offsets))
-    frame = pl.DataFrame(
-        {Col.item_row: users.item_rows, "user": user, "target": target, "recent": recent}
-    )
-    return (
-        frame.filter(before)
-        .group_by(Col.item_row)
-        .agg(
-            pl.len().cast(pl.Int64).alias("num_events"),
-            pl.col("target").sum().cast(pl.Int64).alias("num_targets"),
-            pl.col("recent").sum().cast(pl.Int64).alias("num_recent"),
-            pl.col("user").filter("target").n_unique().cast(pl.Int64).alias("num_users"),
-        )
-        .sort(Col.item_row)
-    )
 
 
 @dataclass(frozen=True)
@@ -170,6 +130,10 @@ class Prepared:
 
         return ItemStats(*(spread(field.name) for field in fields(ItemStats)))
 
+    def daily_counts(self) -> DailyCounts:
+        """Item counts of every day of the log, from which statistics as of any night follow."""
+        return DailyCounts.load(self.folder / DAYS_FILE, self.summary["counts"]["items"])
+
     def relations(self, as_of: str, alike: sparse.csr_array) -> Relations:
         """Item-to-item weights, those that are counted as of a cut; memory-mapped.
 
@@ -205,11 +169,11 @@ class Prepared:
             seed: of the sample.
 
         Returns:
-            The users read, and the questions, which index into them.
+            The users read, and the questions in the order of time, which index into them.
         """
         users = self.users(shards)
         start, end = self.window(window)
-        questions = ask(users, start=start, end=end, target_codes=target_codes)
+        questions = ask(users, start=start, end=end, target_codes=target_codes).by_time()
         total = self.summary["counts"][f"{window}_baskets"]
         if most is None or most >= total:
             return users, questions

@@ -23,16 +23,18 @@ from recsys.errors import BundleError
 from recsys.explain import Explanation, explain
 from recsys.features import ITEM_FEATURES, PriceScale, item_features
 from recsys.histories import Histories
+from recsys.item_stats import ItemStats
 from recsys.language_model import load_tokenizer, tokenize
 from recsys.model.heads import ScoringHead
 from recsys.model.item_encoder import ItemEncoder
 from recsys.model.language import LanguageModel
 from recsys.model.user_encoder import UserEncoder
-from recsys.prepared import ItemStats, Prepared
+from recsys.prepared import Prepared
 from recsys.rerank import LEAST_POOL, NO_CATEGORY, POOL_PER_PLACE, centred, diversify
 from recsys.schema import Col
 from recsys.scoring import Scorer
 from recsys.text_store import pad_tokens
+from recsys.training import features_over_time
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -91,6 +93,7 @@ def scorer_on(bundle: Bundle, prepared: Prepared, as_of: str, alike: sparse.csr_
     vectors = torch.from_numpy(np.where(known[:, None], bundle.vectors[rows], 0).astype(np.float32))
     standard = PriceScale(*bundle.meta["price_scale"]).standard(catalogue.prices)
     features = item_features(prepared.stats(as_of), standard)
+    over_time = None if as_of == "end" else features_over_time(bundle.recipe, prepared, standard)
     matched = Scorer.build(
         scorer.users,
         scorer.head,
@@ -100,6 +103,7 @@ def scorer_on(bundle: Bundle, prepared: Prepared, as_of: str, alike: sparse.csr_
         prepared.relations(as_of, alike),
         scorer.target_codes,
         scorer.max_history,
+        over_time,
     )
     matched.item_part[torch.from_numpy(~known), -1] = -np.inf
     return matched

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.batches import make_windows
-from recsys.features import usual_price
+from recsys.features import FeaturesOverTime, usual_price
 from recsys.histories import Histories
 from recsys.model.heads import ScoringHead
 from recsys.model.user_encoder import UserEncoder
@@ -49,11 +49,13 @@ class Scorer:
         head: the scoring head.
         vectors: [I, D] item vectors of length 1.
         item_part: [I, D + 2], see `ScoringHead.item_part`.
-        item_features: [I, G].
+        item_features: [I, G], those that `item_part` was made with.
         standard_price: [I].
         relations: as of the moment that `item_features` are.
         target_codes: event codes of the target events.
         max_history: events that the user encoder reads.
+        over_time: item features as of each question's day, in place of `item_features`; None for
+            a service: it knows what its bundle does.
     """
 
     users: UserEncoder
@@ -65,6 +67,7 @@ class Scorer:
     relations: Relations
     target_codes: list[int]
     max_history: int
+    over_time: FeaturesOverTime | None = None
     name: str = "raycommend"
 
     @staticmethod
@@ -77,6 +80,7 @@ class Scorer:
         relations: Relations,
         target_codes: list[int],
         max_history: int,
+        over_time: FeaturesOverTime | None = None,
     ) -> Scorer:
         """Fold the head's item side into the item vectors."""
         with torch.no_grad():
@@ -93,6 +97,7 @@ class Scorer:
             relations,
             target_codes,
             max_history,
+            over_time,
         )
 
     @property
@@ -135,16 +140,47 @@ class Scorer:
         query, rows = torch.from_numpy(pairs.query), torch.from_numpy(pairs.item_rows)
         extra = self.head.pair_scores(
             torch.from_numpy(pairs.features),
-            torch.from_numpy(self.item_features[pairs.item_rows]),
+            torch.from_numpy(self.features_of(histories.now[pairs.query], pairs.item_rows)),
             (states[query] * self.vectors[rows]).sum(-1),
             price[query] * torch.from_numpy(self.standard_price[pairs.item_rows]),
         )
         user_part = self.head.user_part(states, price)
         return user_part, PairScores(pairs.query, pairs.item_rows, extra.numpy())
 
+    @torch.no_grad()
     def scores(self, histories: Histories) -> Floats:
         """[Q, I] the served score of every item; histories name only rows of this catalogue."""
         user_part, pairs = self.parts(histories)
         scores = (user_part @ self.item_part.T).numpy()
         scores[pairs.query, pairs.item_rows] += pairs.extra
+        if self.over_time is not None:
+            days, place = self.days_of(histories.now)
+            for number, day in enumerate(days):
+                scores[place == number] += self._since(self.features_on(day))
         return scores
+
+    def days_of(self, now: NDArray[np.int64]) -> tuple[list[int], NDArray[np.int64]]:
+        """The days as of which some questions see the items, and the place of each question's."""
+        if self.over_time is None:
+            return [0], np.zeros(len(now), dtype=np.int64)
+        days, place = np.unique(self.over_time.days(now), return_inverse=True)
+        return days.tolist(), place
+
+    def features_on(self, day: int) -> Floats:
+        """[I, G] item features as of one of `days_of`."""
+        return self.item_features if self.over_time is None else self.over_time.of(day)
+
+    def features_of(self, now: NDArray[np.int64], item_rows: NDArray[np.int64]) -> Floats:
+        """[K, G] features of K items, each as of its own moment `now` [K]."""
+        days, place = self.days_of(now)
+        features = np.empty((len(item_rows), self.item_features.shape[1]), dtype=np.float32)
+        for number, day in enumerate(days):
+            of_day = place == number
+            features[of_day] = self.features_on(day)[item_rows[of_day]]
+        return features
+
+    def _since(self, features: Floats) -> Floats:
+        """[I] what the items' own scores have gained since `item_part` was made."""
+        now = self.head.item_scores(torch.from_numpy(features)).numpy()
+        then = self.item_part[:, -1].numpy()
+        return np.where(np.isfinite(then), now - then, 0).astype(np.float32)

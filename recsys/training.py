@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from recsys.batches import TrainingBatch, event_weights, training_batch
 from recsys.config import Recipe, target_codes
 from recsys.errors import RecipeError
-from recsys.features import PriceScale, item_features, usual_price
+from recsys.features import FeaturesOverTime, PriceScale, item_features, usual_price
 from recsys.histories import Questions, UserEvents
 from recsys.metrics.ranking import ndcg_at_k, ranks_of
 from recsys.model.heads import HeadExamples, Reduce, ScoringHead, fit_head
@@ -48,6 +48,16 @@ def build_ranker(recipe: Recipe, prepared: Prepared, until: str = "head") -> tup
     language = load_language_model(model.language_model, model.tuning, model.last_n)
     rows = id_rows_of(prepared.stats(until).num_events, model.min_events_for_id)
     return Ranker(model, language, int(rows.max(initial=-1)) + 1), torch.from_numpy(rows)
+
+
+def features_over_time(
+    recipe: Recipe, prepared: Prepared, standard_price: np.ndarray
+) -> FeaturesOverTime | None:
+    """Item features as of each question's day; None if the recipe counts at the cuts alone."""
+    every_days = recipe.data.count_every_days
+    if every_days is None:
+        return None
+    return FeaturesOverTime(prepared.daily_counts(), standard_price, every_days)
 
 
 @dataclass
@@ -91,6 +101,7 @@ class Worker:
         torch.manual_seed(self.recipe.seed)
         self.head = ScoringHead(self.recipe.model.temperature)
         self.standard_price = PriceScale.fit(catalogue.prices).standard(catalogue.prices)
+        self.over_time = features_over_time(self.recipe, self.prepared, self.standard_price)
         self.cut_us = int(self.prepared.summary["cuts_us"][self.until])
         slow = self.ranker.language.parameters()
         self.optimizer = build_optimizer(self.ranker, train, slow)
@@ -214,7 +225,7 @@ class Worker:
         relations = self.prepared.relations(as_of, self.store.alike)
         return Scorer.build(
             self.ranker.users, self.head, vectors, features, self.standard_price, relations,
-            self.codes, self.recipe.model.max_history,
+            self.codes, self.recipe.model.max_history, self.over_time,
         )  # fmt: skip
 
     def head_examples(self, questions: Questions) -> HeadExamples:
@@ -231,11 +242,9 @@ class Worker:
             examples: this worker's share.
             reduce: sums a tensor over all workers, in place.
         """
-        features = item_features(self.prepared.stats(self.until), self.standard_price)
         return fit_head(
             self.head,
             examples,
-            torch.from_numpy(features),
             torch.from_numpy(self.standard_price),
             new_item_weight=self.recipe.train.new_item_weight,
             reduce=reduce,
@@ -313,13 +322,16 @@ def head_examples(
                 pairs.query[kept] + first,
                 pairs.item_rows[kept],
                 pairs.features[kept],
+                scorer.features_of(part.now[pairs.query[kept]], pairs.item_rows[kept]),
                 relevant[kept],
                 np.log(chance[kept]).astype(np.float32),
                 key[relevant],
             )
         )
     columns = (np.concatenate(column) for column in zip(*parts, strict=True))
-    vectors, price, pair_query, pair_rows, features, is_relevant, log_kept, found = columns
+    vectors, price, pair_query, pair_rows, features, of_items, is_relevant, log_kept, found = (
+        columns
+    )
     states = torch.from_numpy(vectors)
     outside = ~_is_in(relevant_key, found)
 
@@ -332,6 +344,8 @@ def head_examples(
             )
         return torch.cat(parts) if parts else torch.zeros(0)
 
+    days, day = scorer.days_of(questions.now)
+    of_sample = np.stack([scorer.features_on(each)[sample] for each in days])
     pos_query, pos_item = relevant_query[outside], questions.relevant[outside].astype(np.int64)
     return HeadExamples(
         len(questions),
@@ -340,13 +354,17 @@ def head_examples(
         cosine(pair_query, pair_rows),
         torch.from_numpy(is_relevant),
         torch.from_numpy(features),
+        torch.from_numpy(of_items),
         torch.from_numpy(log_kept),
         torch.from_numpy(pos_query),
         torch.from_numpy(pos_item),
         cosine(pos_query, pos_item),
+        torch.from_numpy(scorer.features_of(questions.now[pos_query], pos_item)),
         torch.from_numpy(sample.astype(np.int64)),
         torch.from_numpy(log_expected),
         states @ scorer.vectors[torch.from_numpy(sample)].T,
+        torch.from_numpy(of_sample),
+        torch.from_numpy(day),
         torch.from_numpy(np.concatenate(left_out)),
         torch.from_numpy(price),
     )

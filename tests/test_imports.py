@@ -21,7 +21,7 @@ LAYERS = (
     "language_model logs privacy adapters",
     "catalogue",
     "histories neighbours",
-    "moments",
+    "moments item_stats",
     "relations",
     "prepared text_store state",
     "features batches metrics",

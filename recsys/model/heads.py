@@ -83,11 +83,15 @@ class HeadExamples:
         num_queries: Q.
         pair_query, pair_item, pair_cosine, pair_relevant: [K].
         pair_features: [K, F].
+        pair_item_features: [K, G] of the pairs' items, as of each question's moment.
         pair_log_kept: [K] log of the chance that an irrelevant pair was kept; 0 for a relevant one.
         pos_query, pos_item, pos_cosine: [R'] relevant items that are in no pair.
+        pos_item_features: [R', G].
         sample_items: [N] items drawn for the denominator, shared by all queries.
         sample_log_expected: [N] log of the expected number of draws.
         sample_cosine: [Q, N].
+        sample_item_features: [U, N, G] as of each day that has a question.
+        day: [Q] place of each question's day among the U.
         sample_left_out: [Q, N] bool; the item is in a pair or relevant and already counted.
         usual_price: [Q].
     """
@@ -98,13 +102,17 @@ class HeadExamples:
     pair_cosine: Tensor
     pair_relevant: Tensor
     pair_features: Tensor
+    pair_item_features: Tensor
     pair_log_kept: Tensor
     pos_query: Tensor
     pos_item: Tensor
     pos_cosine: Tensor
+    pos_item_features: Tensor
     sample_items: Tensor
     sample_log_expected: Tensor
     sample_cosine: Tensor
+    sample_item_features: Tensor
+    day: Tensor
     sample_left_out: Tensor
     usual_price: Tensor
 
@@ -112,25 +120,31 @@ class HeadExamples:
 def head_loss(
     head: ScoringHead,
     examples: HeadExamples,
-    item_features: Tensor,
     standard_price: Tensor,
     new_item_weight: float = 1.0,
 ) -> Tensor:
     """Sum over questions of the weighted mean over their relevant items of -log softmax(score)."""
     e = examples
-    item = head.item_scores(item_features)
 
-    def dense(cosine: Tensor, rows: Tensor, price_of_user: Tensor) -> Tensor:
-        return head.cosine * cosine + item[rows] + head.price * price_of_user * standard_price[rows]
+    def first_stage(cosine: Tensor, item: Tensor, price: Tensor) -> Tensor:
+        return head.cosine * cosine + item + head.price * price
 
-    pairs = dense(e.pair_cosine, e.pair_item, e.usual_price[e.pair_query]) + head.pair_scores(
-        e.pair_features,
-        item_features[e.pair_item],
-        e.pair_cosine,
-        e.usual_price[e.pair_query] * standard_price[e.pair_item],
+    pair_price = e.usual_price[e.pair_query] * standard_price[e.pair_item]
+    pairs = first_stage(e.pair_cosine, head.item_scores(e.pair_item_features), pair_price)
+    pairs = pairs + head.pair_scores(
+        e.pair_features, e.pair_item_features, e.pair_cosine, pair_price
     )
-    pos = dense(e.pos_cosine, e.pos_item, e.usual_price[e.pos_query])
-    sample = dense(e.sample_cosine, e.sample_items, e.usual_price[:, None]) - e.sample_log_expected
+    pos = first_stage(
+        e.pos_cosine,
+        head.item_scores(e.pos_item_features),
+        e.usual_price[e.pos_query] * standard_price[e.pos_item],
+    )
+    sample = first_stage(
+        e.sample_cosine,
+        head.item_scores(e.sample_item_features)[e.day],
+        e.usual_price[:, None] * standard_price[e.sample_items],
+    )
+    sample = sample - e.sample_log_expected
     # Not -inf: of a user in whose pairs every sampled item is the gradient would be NaN.
     sample = sample.masked_fill(e.sample_left_out, torch.finfo(sample.dtype).min)
     scores = torch.cat([torch.logsumexp(sample, dim=1), pairs - e.pair_log_kept, pos])
@@ -138,9 +152,9 @@ def head_loss(
     log_total = _segment_logsumexp(scores, query, e.num_queries)
     gain = torch.cat([pairs[e.pair_relevant], pos])
     gain_query = torch.cat([e.pair_query[e.pair_relevant], e.pos_query])
-    is_new = item_features[:, ITEM_FEATURES.index("is_new")]
-    gain_item = torch.cat([e.pair_item[e.pair_relevant], e.pos_item])
-    weight = 1 + (new_item_weight - 1) * is_new[gain_item]
+    gain_item = torch.cat([e.pair_item_features[e.pair_relevant], e.pos_item_features])
+    is_new = gain_item[:, ITEM_FEATURES.index("is_new")]
+    weight = 1 + (new_item_weight - 1) * is_new
     per_question = torch.bincount(gain_query, weight, minlength=e.num_queries)
     loss = (log_total[gain_query] - gain) * weight / per_question[gain_query]
     return loss.sum()
@@ -162,7 +176,6 @@ Reduce = Callable[[Tensor], None]
 def fit_head(
     head: ScoringHead,
     examples: HeadExamples,
-    item_features: Tensor,
     standard_price: Tensor,
     *,
     new_item_weight: float = 1.0,
@@ -194,7 +207,7 @@ def fit_head(
     def closure() -> Tensor:
         nonlocal final
         optimizer.zero_grad()
-        loss = head_loss(head, examples, item_features, standard_price, new_item_weight)
+        loss = head_loss(head, examples, standard_price, new_item_weight)
         loss = loss / num_questions
         loss.sum().backward()  # type: ignore[no-untyped-call]
         flat = torch.cat(

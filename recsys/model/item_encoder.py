@@ -30,8 +30,9 @@ class ItemEncoder(nn.Module):
         super().__init__()
         self.project = nn.Linear(text_dim, dim)
         self.ids = nn.Embedding(max(num_ids, 1), dim)
-        nn.init.normal_(self.ids.weight, std=dim**-0.5)
-        self.gate = nn.Parameter(torch.tensor(0.1))
+        # Small beside the text at first. A small gate instead would slow their learning.
+        nn.init.normal_(self.ids.weight, std=0.1 * dim**-0.5)
+        self.gate = nn.Parameter(torch.tensor(1.0))
         self.id_dropout = id_dropout
 
     def forward(self, text_NH: Tensor, id_rows_N: Tensor) -> Tensor:

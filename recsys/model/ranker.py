@@ -7,6 +7,8 @@ language model, D of the model.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,6 +21,9 @@ from recsys.model.language import LanguageModel
 from recsys.model.user_encoder import UserEncoder
 from recsys.objective import catalogue_cross_entropy
 
+#: CLIP's bound (arXiv 2103.00020): above it training grows unstable.
+MAX_LOG_SCALE = math.log(100)
+
 
 class Ranker(nn.Module):
     """Encoders of items and users; `forward` is the training loss: DDP sees one call a step."""
@@ -28,7 +33,8 @@ class Ranker(nn.Module):
         self.language = language
         self.items = ItemEncoder(language.dim, model.dim, num_ids, model.id_dropout)
         self.users = UserEncoder(model.dim, model.num_layers, model.num_heads, model.dropout)
-        self.temperature = model.temperature
+        #: Log of what the cosines are multiplied with: one over the temperature, learned.
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(model.temperature)))
         self.popularity = nn.Parameter(torch.tensor(1.0))
 
     def forward(
@@ -95,7 +101,7 @@ class Ranker(nn.Module):
             prior_P=prior[targets_P],
             prior_C=prior[sample_C],
             weights_P=weights_P,
-            temperature=self.temperature,
+            scale=self.log_scale.clamp(max=MAX_LOG_SCALE).exp(),
         )
         return loss, fresh.detach()
 

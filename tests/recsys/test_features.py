@@ -19,13 +19,14 @@ from recsys.features import (
     LAST_MOMENTS,
     MAX_ABSENCE_DAYS,
     OWN_FEATURES,
+    FeaturesOverTime,
     PriceScale,
     item_features,
     own_items,
     usual_price,
 )
-from recsys.histories import Histories
-from recsys.prepared import ItemStats
+from recsys.histories import US_PER_DAY, Histories
+from recsys.item_stats import DailyCounts, ItemStats
 
 HOUR = 3_600_000_000
 NOW = 500 * 24
@@ -173,15 +174,50 @@ def test_item_features_are_popularity_novelty_price_and_faithfulness() -> None:
     stats = ItemStats(
         num_events=np.array([9, 0]),
         num_targets=np.array([6, 0]),
-        num_recent=np.array([1, 0]),
+        num_recent=np.array([3, 0]),
+        num_week=np.array([2, 0]),
+        num_day=np.array([1, 0]),
         num_users=np.array([2, 0]),
     )
     found = item_features(stats, np.array([-2.0, 0.5], dtype=np.float32))
     expected = {
-        "log_recent": [math.log(2), 0],
+        "log_recent": [math.log(4), 0],
+        "log_week": [math.log(3), 0],
+        "log_day": [math.log(2), 0],
         "log_targets": [math.log(7), 0],
         "is_new": [0, 1],
         "price_squared": [4, 0.25],
         "log_per_buyer": [math.log(3), 0],
     }
     np.testing.assert_allclose(found.T, [expected[name] for name in ITEM_FEATURES], rtol=1e-6)
+
+
+class TestFeaturesOverTime:
+    #: Item 1 is bought on days 3, 4 and 9, item 0 on day 9 alone.
+    COUNTS = DailyCounts(
+        2,
+        np.array([3, 4, 9, 9], dtype=np.int32),
+        np.array([1, 1, 0, 1], dtype=np.int32),
+        *(np.ones(4, dtype=np.int64) for _ in range(3)),
+    )
+
+    def over_time(self, every_days: int = 1) -> FeaturesOverTime:
+        return FeaturesOverTime(self.COUNTS, np.zeros(2, dtype=np.float32), every_days)
+
+    def test_a_question_sees_the_days_before_its_own(self) -> None:
+        over_time = self.over_time()
+        moments = np.array([9 * US_PER_DAY, 10 * US_PER_DAY - 1, 10 * US_PER_DAY])
+        assert over_time.days(moments).tolist() == [9, 9, 10]
+        bought = ITEM_FEATURES.index("log_targets")
+        assert np.expm1(over_time.of(9)[:, bought]).round(4).tolist() == [0, 2]
+        assert np.expm1(over_time.of(10)[:, bought]).round(4).tolist() == [1, 3]
+
+    def test_it_counts_no_more_often_than_it_may(self) -> None:
+        days = self.over_time(7).days(np.arange(21) * US_PER_DAY)
+        assert days.tolist() == [0] * 7 + [7] * 7 + [14] * 7
+
+    def test_what_it_keeps_is_what_it_would_compute(self) -> None:
+        over_time = self.over_time()
+        once = [over_time.of(day).copy() for day in range(12)]
+        for day in (3, 11, 0, 5, 4, 3):
+            np.testing.assert_array_equal(over_time.of(day), once[day])

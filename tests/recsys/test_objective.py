@@ -41,7 +41,7 @@ def loss(
         prior_P=PRIOR[item],
         prior_C=PRIOR[rows],
         weights_P=torch.ones(len(item)) if weights is None else torch.tensor(weights),
-        temperature=TEMPERATURE,
+        scale=1 / TEMPERATURE,
     )
 
 

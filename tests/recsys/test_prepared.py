@@ -7,27 +7,14 @@ import numpy as np
 import polars as pl
 import pytest
 from tiny import KEY, Shop, tiny_events
-from tiny_logs import BUY, VIEW, user_events
+from tiny_logs import BUY, VIEW
 
 from recsys.config import recipe_from_dict
 from recsys.errors import DataError
-from recsys.histories import US_PER_DAY
-from recsys.prepared import RECENT_DAYS, WINDOWS, Prepared, count_items
+from recsys.item_stats import RECENT_DAYS
+from recsys.prepared import WINDOWS, Prepared
 from recsys.privacy import pseudonymise
 from recsys.schema import Col
-
-
-def test_only_events_strictly_before_the_moment_are_counted() -> None:
-    now = 100 * US_PER_DAY
-    recent = now - RECENT_DAYS * US_PER_DAY
-    users = user_events(
-        [(0, 1, BUY), (recent - 1, 1, BUY), (recent, 1, BUY), (now - 1, 1, VIEW), (now, 1, BUY)],
-        [(4, 1, BUY), (5, 3, VIEW), (now, 2, BUY)],
-    )
-    assert count_items(users, now, [BUY]).to_dicts() == [
-        {Col.item_row: 1, "num_events": 5, "num_targets": 4, "num_recent": 1, "num_users": 2},
-        {Col.item_row: 3, "num_events": 1, "num_targets": 0, "num_recent": 0, "num_users": 0},
-    ]
 
 
 def test_without_an_output_prepare_is_named(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from recsys.bundle import Bundle, write_bundle
 from recsys.catalogue import texts_of
 from recsys.features import item_features
 from recsys.histories import Histories
+from recsys.item_stats import ItemStats
 from recsys.model.item_encoder import ItemEncoder
-from recsys.prepared import ItemStats
 from recsys.recommender import Recommender, TextEncoder, best, load_scorer
 from recsys.relations import Relations
 from recsys.schema import TEXT_FIELDS, Col

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 from tiny_logs import BUY, VIEW, Event, queries
 
-from recsys.features import ITEM_FEATURES, usual_price
+from recsys.features import ITEM_FEATURES, FeaturesOverTime, usual_price
+from recsys.histories import US_PER_DAY
+from recsys.item_stats import DailyCounts
 from recsys.model.heads import ScoringHead
 from recsys.model.user_encoder import UserEncoder
 from recsys.pairs import make_pairs
@@ -109,3 +113,35 @@ def test_it_answers_without_dropout() -> None:
     )  # fmt: skip
     histories = queries(*ASKED[:5])
     np.testing.assert_array_equal(scorer.scores(histories), scorer.scores(histories))
+
+
+class TestOverTime:
+    """Popularity as of each question's day, in place of what the item side was folded with."""
+
+    def counts(self) -> DailyCounts:
+        rng = np.random.default_rng(3)
+        days = np.sort(rng.integers(0, 8, 200)).astype(np.int32)
+        rows = rng.integers(0, NUM_ITEMS, 200).astype(np.int32)
+        return DailyCounts(NUM_ITEMS, days, rows, *(rng.integers(1, 9, (3, 200))))
+
+    def test_a_score_is_that_of_a_scorer_made_on_its_day(self) -> None:
+        over_time = FeaturesOverTime(self.counts(), SCORER.standard_price, 1)
+        asked = queries(*ASKED[:8])
+        asked = replace(asked, now=np.array([3, 1, 3, 7, 0, 9, 1, 5]) * US_PER_DAY + 17)
+        found = replace(SCORER, over_time=over_time).scores(asked)
+        for number, day in enumerate([3, 1, 3, 7, 0, 9, 1, 5]):
+            that_day = Scorer.build(
+                SCORER.users, SCORER.head, SCORER.vectors, over_time.of(day),
+                SCORER.standard_price, SCORER.relations, [BUY], MAX_HISTORY,
+            )  # fmt: skip
+            alone = asked[number : number + 1]
+            np.testing.assert_allclose(found[number], that_day.scores(alone)[0], atol=1e-3)
+        assert np.abs(found - SCORER.scores(asked)).max() > 0.1
+
+    def test_an_item_that_is_never_ranked_stays_so(self) -> None:
+        over_time = FeaturesOverTime(self.counts(), SCORER.standard_price, 1)
+        part = SCORER.item_part.clone()
+        part[4, -1] = -np.inf
+        scores = replace(SCORER, item_part=part, over_time=over_time).scores(queries(*ASKED[:8]))
+        assert np.isneginf(scores[:, 4]).all()
+        assert np.isfinite(np.delete(scores, 4, axis=1)).all()

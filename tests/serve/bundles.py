@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,12 @@ from recsys.bundle import BUNDLE, INDEX_DIR, ITEM_PART, SEAL, Bundle, seal, writ
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.features import PriceScale, item_features
 from recsys.files import write_json
+from recsys.item_stats import ItemStats
 from recsys.language_model import TOKENIZER, file_sha256
 from recsys.model.heads import ScoringHead
 from recsys.model.item_encoder import ItemEncoder
 from recsys.model.language import LanguageModel
 from recsys.model.user_encoder import UserEncoder
-from recsys.prepared import ItemStats
 from recsys.recommender import STANDARD_PRICE
 from recsys.relations import Relations
 from recsys.schema import ITEMS, Col
@@ -147,7 +148,7 @@ def make_bundle(
         torch.nn.init.normal_(head.pairs[-1].weight, std=0.3)
         vectors = items.of_text(torch.randn(NUM_ITEMS, language.dim)).float()
     counts = np.arange(NUM_ITEMS, 0, -1)
-    stats = ItemStats(counts, counts, counts, counts)
+    stats = ItemStats(*(counts for _ in fields(ItemStats)))
     prices = table[Col.price].cast(pl.Float32).fill_null(float("nan")).to_numpy()
     scale = PriceScale.fit(prices)
     standard = scale.standard(prices)

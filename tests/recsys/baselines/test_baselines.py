@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -13,7 +14,8 @@ from tiny_logs import BUY, VIEW, Event, queries, user_events
 from recsys.baselines import Recommends, fit_baselines
 from recsys.config import BaselineName
 from recsys.errors import RecipeError
-from recsys.histories import UserEvents
+from recsys.histories import US_PER_DAY, UserEvents
+from recsys.item_stats import DailyCounts
 
 NAMES: tuple[str, ...] = get_args(BaselineName)
 NUM_ITEMS = 12
@@ -113,3 +115,17 @@ def test_a_wrong_name_and_missing_vectors_are_refused() -> None:
         fit_baselines(["random"], log, NUM_ITEMS, [BUY])
     with pytest.raises(ValueError, match="zero_shot needs text_vectors"):
         fit_baselines(["zero_shot"], log, NUM_ITEMS, [BUY])
+
+
+def test_what_trends_is_counted_before_the_day_of_the_question() -> None:
+    """Item 7 was bought ten days before the question's day, item 9 in its week, item 5 on it."""
+    log = user_events([(0, 3, BUY), (1, 3, BUY), (2, 7, BUY)])
+    days, rows = np.array([10, 19, 20], dtype=np.int32), np.array([7, 9, 5], dtype=np.int32)
+    counts = DailyCounts(NUM_ITEMS, days, rows, *(np.ones((3, 3), dtype=np.int64)))
+    (model,) = fit_baselines(
+        ["trending"], log, NUM_ITEMS, [BUY], counts=counts, every_days=1
+    ).values()
+    asked = replace(queries([]), now=np.array([20 * US_PER_DAY + 5]))
+    assert np.argsort(-model.scores(asked)[0], kind="stable")[:3].tolist() == [9, 3, 7]
+    never = fit_baselines(["trending"], log, NUM_ITEMS, [BUY], counts=counts)["trending"]
+    assert np.argsort(-never.scores(asked)[0], kind="stable")[:2].tolist() == [3, 7]

@@ -83,7 +83,7 @@ def examples(
 
 
 def loss(head: ScoringHead, made: HeadExamples) -> torch.Tensor:
-    return head_loss(head, made, torch.from_numpy(FEATURES), torch.from_numpy(PRICES))
+    return head_loss(head, made, torch.from_numpy(PRICES))
 
 
 def value(head: ScoringHead, made: HeadExamples) -> float:
@@ -91,8 +91,7 @@ def value(head: ScoringHead, made: HeadExamples) -> float:
 
 
 def fit(head: ScoringHead, made: HeadExamples, **more: object) -> float:
-    features, prices = torch.from_numpy(FEATURES), torch.from_numpy(PRICES)
-    return fit_head(head, made, features, prices, **more)  # type: ignore[arg-type]
+    return fit_head(head, made, torch.from_numpy(PRICES), **more)  # type: ignore[arg-type]
 
 
 def test_the_loss_is_the_softmax_over_the_served_scores() -> None:

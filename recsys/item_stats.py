@@ -1,0 +1,147 @@
+"""Item statistics as of a moment: at the cuts, and as of any night.
+
+Legend: U users, I items, N pairs of (day, item) with an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.histories import US_PER_DAY, UserEvents
+from recsys.schema import Col
+
+Int64s = NDArray[np.int64]
+
+#: Days that `num_recent` and `num_week` look back on.
+RECENT_DAYS: Final = 28
+WEEK_DAYS: Final = 7
+
+
+@dataclass(frozen=True)
+class ItemStats:
+    """Popularity of the items as of one moment: only events strictly before it are counted.
+
+    Attributes:
+        num_events: [I] events of any type.
+        num_targets: [I] target events.
+        num_recent: [I] target events of the last `RECENT_DAYS` days.
+        num_week: [I] of the last `WEEK_DAYS` days.
+        num_day: [I] of the last day.
+        num_users: [I] users with a target event.
+    """
+
+    num_events: Int64s
+    num_targets: Int64s
+    num_recent: Int64s
+    num_week: Int64s
+    num_day: Int64s
+    num_users: Int64s
+
+
+def count_items(users: UserEvents, as_of: int, target_codes: Sequence[int]) -> pl.DataFrame:
+    """Counts of each item with events before `as_of`: `item_row` and the fields of `ItemStats`."""
+    frame = _frame(users, target_codes).filter(pl.col("us") < as_of)
+
+    def within(days: int) -> pl.Expr:
+        return pl.col("target") & (pl.col("us") >= as_of - days * US_PER_DAY)
+
+    return (
+        frame.group_by(Col.item_row)
+        .agg(
+            pl.len().cast(pl.Int64).alias("num_events"),
+            pl.col("target").sum().cast(pl.Int64).alias("num_targets"),
+            within(RECENT_DAYS).sum().cast(pl.Int64).alias("num_recent"),
+            within(WEEK_DAYS).sum().cast(pl.Int64).alias("num_week"),
+            within(1).sum().cast(pl.Int64).alias("num_day"),
+            pl.col("user").filter("target").n_unique().cast(pl.Int64).alias("num_users"),
+        )
+        .sort(Col.item_row)
+    )
+
+
+def count_days(users: UserEvents, target_codes: Sequence[int]) -> pl.DataFrame:
+    """Counts of each (UTC day, item): events, target events, and users whose first target it is.
+
+    Counts of disjoint groups of users add up.
+    """
+    day = (pl.col("us") // US_PER_DAY).cast(pl.Int32).alias("day")
+    frame = _frame(users, target_codes).with_columns(day)
+    counts = frame.group_by("day", Col.item_row).agg(
+        pl.len().alias("events"), pl.col("target").sum().alias("targets")
+    )
+    first = frame.filter("target").group_by("user", Col.item_row).agg(pl.col("day").min())
+    buyers = first.group_by("day", Col.item_row).agg(pl.len().alias("buyers"))
+    return counts.join(buyers, on=["day", Col.item_row], how="left").select(
+        "day", Col.item_row, *(pl.col(name).fill_null(0).cast(pl.Int64) for name in _COUNTS)
+    )
+
+
+_COUNTS: Final = ("events", "targets", "buyers")
+
+
+def _frame(users: UserEvents, target_codes: Sequence[int]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            Col.item_row: users.item_rows,
+            "user": np.repeat(np.arange(len(users)), np.diff(users.offsets)),
+            "us": users.timestamps,
+            "target": np.isin(users.event_codes, np.asarray(target_codes)),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class DailyCounts:
+    """What happened to each item on each day, see `count_days`.
+
+    Attributes:
+        num_items: I.
+        days: [N] int32, days since 1970, rising.
+        item_rows: [N] int32.
+        events, targets, buyers: [N].
+    """
+
+    num_items: int
+    days: NDArray[np.int32]
+    item_rows: NDArray[np.int32]
+    events: Int64s
+    targets: Int64s
+    buyers: Int64s
+
+    @staticmethod
+    def load(path: Path, num_items: int) -> DailyCounts:
+        """Read a table of `count_days`, sorted by day."""
+        frame = pl.read_parquet(path, glob=False)
+        return DailyCounts(
+            num_items, *(frame[name].to_numpy() for name in ("day", Col.item_row, *_COUNTS))
+        )
+
+    def as_of(self, day: int) -> ItemStats:
+        """Statistics as of the first moment of a day: all of it is left out."""
+
+        def total(counts: Int64s, since: int | None = None) -> Int64s:
+            low = 0 if since is None else int(np.searchsorted(self.days, since))
+            part = slice(low, int(np.searchsorted(self.days, day)))
+            summed = np.bincount(self.item_rows[part], counts[part], minlength=self.num_items)
+            return summed.astype(np.int64)
+
+        return ItemStats(
+            total(self.events),
+            total(self.targets),
+            total(self.targets, day - RECENT_DAYS),
+            total(self.targets, day - WEEK_DAYS),
+            total(self.targets, day - 1),
+            total(self.buyers),
+        )
+
+
+def last_count(now: Int64s, every_days: int) -> Int64s:
+    """[Q] the day of the last count before each moment, if there is one every so many days."""
+    return now // US_PER_DAY // every_days * every_days
