@@ -49,21 +49,22 @@ class Progress:
 def save(
     folder: Path,
     model: nn.Module,
-    head: ScoringHead,
+    head: ScoringHead | None,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
 ) -> None:
-    """Write a checkpoint into an existing folder."""
+    """Write a checkpoint into an existing folder; `head` is None where nothing is scored."""
     save_file(trained_state(model), folder / MODEL)
-    save_file(
-        {name: value.contiguous() for name, value in head.state_dict().items()}, folder / HEAD
-    )
+    if head is not None:
+        save_file(
+            {name: value.contiguous() for name, value in head.state_dict().items()}, folder / HEAD
+        )
     save_file(_flatten(optimizer), folder / OPTIMIZER)
     (folder / PROGRESS).write_text(json.dumps(asdict(progress), indent=2) + "\n")
 
 
-def load_model(folder: Path, model: nn.Module, head: ScoringHead) -> Progress:
-    """Restore model and head in place; returns the progress.
+def load_model(folder: Path, model: nn.Module, head: ScoringHead | None) -> Progress:
+    """Restore model and head, if there is one, in place; returns the progress.
 
     Raises:
         DataError: the checkpoint is of another recipe.
@@ -80,7 +81,8 @@ def load_model(folder: Path, model: nn.Module, head: ScoringHead) -> Progress:
             mend="train again, or use the recipe that made it",
         )  # fmt: skip
     model.load_state_dict(state, strict=False)
-    head.load_state_dict(load_file(folder / HEAD))
+    if head is not None:
+        head.load_state_dict(load_file(folder / HEAD))
     return load_progress(folder)
 
 

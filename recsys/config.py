@@ -119,6 +119,28 @@ class Privacy(Section):
     """File with the key; made (mode 0600) if missing. Default: the run's `pseudonym.key`."""
 
 
+class Pretrain(Section):
+    """Adaptation of the language model to the shop's texts by masked words, before training.
+
+    It runs on the workers of `train`.
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 0
+    """Over all texts; 0: the language model is used as it is."""
+    last_n: Positive = 2
+    """Layers that learn."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    batch_size: Positive = 64
+    """Texts in a step of one worker."""
+    mask_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    behaviour_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the steps that read behaviour sentences: texts in the order a user met them."""
+    max_tokens: Annotated[int, Field(ge=3)] = 128
+    """Of a behaviour sentence; a text alone has at most `data.max_tokens`."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Share of the texts that measure the perplexity and are never learned from."""
+
+
 class Model(Section):
     """The item encoder, the user encoder and the scoring head."""
 
@@ -347,6 +369,7 @@ class Recipe(Section):
     run_dir: str = "runs/{name}"
     data: Data
     privacy: Privacy = Privacy()
+    pretrain: Pretrain = Pretrain()
     model: Model = Model()
     train: Train = Train()
     tune: Tune = Tune()

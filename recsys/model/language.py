@@ -5,13 +5,15 @@ Legend: T texts, L tokens (padded), H width of the language model.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recsys.errors import RecipeError
-from recsys.language_model import locate
+from recsys.language_model import CONFIG, TOKENIZER, WEIGHTS, locate
 
 
 class LanguageModel(nn.Module):
@@ -26,9 +28,18 @@ class LanguageModel(nn.Module):
         tuning: `frozen`, `last_n` or `full`.
         last_n: number of trained layers with `last_n`.
         pretrained: read the folder's weights; else only its config, for weights that come later.
+        section: of the recipe that `last_n` stands in.
     """
 
-    def __init__(self, folder: Path, tuning: str, last_n: int, *, pretrained: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tuning: str,
+        last_n: int,
+        *,
+        pretrained: bool = True,
+        section: str = "model",
+    ) -> None:
         super().__init__()
         from transformers import AutoConfig, AutoModel
         from transformers.utils import logging as transformers_logging
@@ -56,8 +67,8 @@ class LanguageModel(nn.Module):
         layers = list(model.encoder.layer)
         if tuning == "last_n" and last_n > len(layers):
             raise RecipeError(
-                f"the language model has {len(layers)} layers", where=folder, field="model.last_n",
-                value=last_n, mend=f"use 1 to {len(layers)}, or model.tuning=full",
+                f"the language model has {len(layers)} layers", where=folder,
+                field=f"{section}.last_n", value=last_n, mend=f"use 1 to {len(layers)}",
             )  # fmt: skip
         num_trained = {"frozen": 0, "last_n": last_n, "full": len(layers)}[tuning]
         self.split = len(layers) - num_trained
@@ -72,9 +83,13 @@ class LanguageModel(nn.Module):
         hidden = self.embeddings(input_ids=tokens_TL)
         return _run(self.frozen_layers, hidden, mask_TL)
 
+    def states(self, hidden_TLH: Tensor, mask_TL: Tensor) -> Tensor:
+        """Hidden states at the split -> those of the last layer [T, L, H]."""
+        return _run(self.trained_layers, hidden_TLH, mask_TL)
+
     def upper(self, hidden_TLH: Tensor, mask_TL: Tensor) -> Tensor:
         """Hidden states at the split -> text vectors [T, H]: mean over tokens, of length 1."""
-        hidden = _run(self.trained_layers, hidden_TLH, mask_TL)
+        hidden = self.states(hidden_TLH, mask_TL)
         weights = mask_TL.unsqueeze(-1).to(hidden.dtype)
         mean = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
         return nn.functional.normalize(mean, dim=-1)
@@ -82,6 +97,25 @@ class LanguageModel(nn.Module):
     def forward(self, hidden_TLH: Tensor, mask_TL: Tensor) -> Tensor:
         """The trained part: see `upper`."""
         return self.upper(hidden_TLH, mask_TL)
+
+    def save(self, out: Path, folder: Path) -> None:
+        """Write it as a language model of its own, in Hugging Face's layout.
+
+        Args:
+            out: an existing folder.
+            folder: where it was read from; config and tokenizer are taken from there.
+        """
+        layers = [*self.frozen_layers, *self.trained_layers]
+        parts = {"embeddings": self.embeddings}
+        parts |= {f"encoder.layer.{number}": layer for number, layer in enumerate(layers)}
+        weights = {
+            f"{part}.{name}": value.detach().cpu().contiguous()
+            for part, module in parts.items()
+            for name, value in module.state_dict().items()
+        }
+        save_file(weights, out / WEIGHTS, metadata={"format": "pt"})
+        for name in (CONFIG, TOKENIZER):
+            shutil.copyfile(folder / name, out / name)
 
 
 def _run(layers: nn.ModuleList, hidden: Tensor, mask_TL: Tensor) -> Tensor:

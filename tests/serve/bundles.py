@@ -54,6 +54,7 @@ def make_language_model(folder: Path) -> Path:
         *BRANDS,
     ]
     words += [str(number) for number in range(NUM_ITEMS)]
+    words += ["[MASK]"]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
