@@ -26,7 +26,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.protocols import CODES, HISTORY, NOW, PROTOCOLS, TIMES, Benchmark, open_benchmark
-from ray_jobs import embed, prepare, train, tune
+from ray_jobs import embed, prepare, pretrain, train, tune
 from ray_jobs.cluster import connected
 from ray_jobs.embed import BUNDLE_DIR
 from ray_jobs.texts import ensure_store
@@ -174,7 +174,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 if test_set is None:
                     test_set = _test_set(benchmark, prepared, recipe)
                 bundle = Bundle.open(recipe.root / BUNDLE_DIR)
-                store = ensure_store(recipe, prepared)
+                store = ensure_store(winner, prepared)
                 model = _Noted(scorer_on(bundle, prepared, "test", store.alike))
                 ours.append(_judge(model, test_set, recipe))
             costs.setdefault(OURS, cost())
@@ -261,6 +261,9 @@ def _trained(recipe: Recipe, chosen: Recipe | None, work: Path) -> tuple[Prepare
         link.symlink_to(work / "text_store")
     prepare.run(recipe)
     prepared = Prepared.of(recipe)
+    if recipe.pretrain.epochs:
+        pretrain.run(recipe)
+        print("\n".join(f"    {line}" for line in pretrain.report(recipe)), flush=True)
     if chosen is None:
         tune.run(recipe)
     else:

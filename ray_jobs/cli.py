@@ -14,13 +14,14 @@ from recsys.errors import cause_of
 #: Job -> what it does, and the job that usually follows.
 JOBS = {
     "prepare": ("raw log -> checked, pseudonymous histories and catalogue", "tune"),
+    "pretrain": ("adapt the language model to the shop's texts (Ray Train)", "tune"),
     "train": ("fine-tune one recipe (Ray Train)", "embed"),
     "tune": ("search learning rate and batch size (Ray Tune), keep the winner", "embed"),
     "embed": ("encode the catalogue and write the bundle", "evaluate"),
     "evaluate": ("rank the whole catalogue for the test window, beside baselines", "promote"),
     "promote": ("let the bundle become champion if it beats the incumbent", "serve"),
     "rollback": ("make the previous champion the champion again", "serve"),
-    "pipeline": ("prepare -> tune -> embed -> evaluate -> promote", "serve"),
+    "pipeline": ("prepare (-> pretrain) -> tune -> embed -> evaluate -> promote", "serve"),
 }
 
 

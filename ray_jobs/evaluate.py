@@ -15,6 +15,7 @@ import polars as pl
 from ray_jobs.cluster import connected
 from ray_jobs.embed import BUNDLE_DIR
 from ray_jobs.texts import ensure_store
+from recsys.adapted import adapted
 from recsys.baselines import fit_baselines
 from recsys.bundle import Bundle
 from recsys.config import Recipe, target_codes
@@ -56,7 +57,7 @@ def run(recipe: Recipe) -> Path:
             mend="run `recsys tune` and `recsys embed` again",
         )  # fmt: skip
     with connected(recipe.ray):
-        store = ensure_store(recipe, prepared)
+        store = ensure_store(adapted(recipe, prepared), prepared)
         models = {
             OURS: scorer_on(bundle, prepared, "test", store.alike),
             **_baselines(recipe, prepared, store),

@@ -1,4 +1,4 @@
-"""The whole way in one cluster: prepare -> tune -> embed -> evaluate -> promote.
+"""The whole way in one cluster: prepare (-> pretrain) -> tune -> embed -> evaluate -> promote.
 
 python -m ray_jobs.pipeline --config recipes/demo.yaml
 """
@@ -9,13 +9,14 @@ import json
 import time
 from pathlib import Path
 
-from ray_jobs import embed, evaluate, prepare, promote, tune
+from ray_jobs import embed, evaluate, prepare, pretrain, promote, tune
 from ray_jobs.cluster import connected
 from recsys.config import Recipe
 from recsys.errors import GateRefused
 
 STATIONS = {
     "prepare": prepare,
+    "pretrain": pretrain,
     "tune": tune,
     "embed": embed,
     "evaluate": evaluate,
@@ -25,7 +26,14 @@ STATIONS = {
 
 def plan(recipe: Recipe) -> list[str]:
     """What a run would do."""
-    return [*prepare.plan(recipe), *tune.plan(recipe), "embed, evaluate and promote the winner"]
+    adapt = pretrain.plan(recipe) if recipe.pretrain.epochs else []
+    last = "embed, evaluate and promote the winner"
+    return [*prepare.plan(recipe), *adapt, *tune.plan(recipe), last]
+
+
+def _names(recipe: Recipe) -> list[str]:
+    """The stations on this recipe's way."""
+    return [name for name in STATIONS if name != "pretrain" or recipe.pretrain.epochs]
 
 
 def run(recipe: Recipe) -> Path:
@@ -43,8 +51,10 @@ def stations(recipe: Recipe, *, strict: bool = True) -> tuple[dict[str, float], 
     seconds = {}
     output = recipe.root
     with connected(recipe.ray):
-        for number, (name, job) in enumerate(STATIONS.items(), start=1):
-            print(f"[{number}/{len(STATIONS)}] {name}", flush=True)
+        names = _names(recipe)
+        for number, name in enumerate(names, start=1):
+            job = STATIONS[name]
+            print(f"[{number}/{len(names)}] {name}", flush=True)
             started = time.monotonic()
             try:
                 output = job.run(recipe)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ def epoch_line(point: dict[str, Any], num_epochs: int, metric: str) -> str:
 
 
 @contextmanager
-def printing_epochs(run: Path, num_epochs: int, metric: str) -> Iterator[None]:
-    """Print each epoch of a training run as its checkpoint appears in `run`.
+def printing_epochs(run: Path, line: Callable[[dict[str, Any]], str]) -> Iterator[None]:
+    """Print the line of each epoch of a training run as its checkpoint appears in `run`.
 
     An epoch of an earlier start is not printed again.
     """
@@ -44,7 +44,7 @@ def printing_epochs(run: Path, num_epochs: int, metric: str) -> Iterator[None]:
         while True:
             ending = done.wait(POLL_S)
             for point in _latest_curve(run)[seen:]:
-                print(f"    {epoch_line(point, num_epochs, metric)}", flush=True)
+                print(f"    {line(point)}", flush=True)
                 seen += 1
             if ending:
                 return

@@ -16,6 +16,7 @@ from ray_jobs.cluster import connected
 from ray_jobs.embed import BUNDLE_DIR
 from ray_jobs.evaluate import METRIC, OURS, REPORT_FILE, ROWS_FILE, answer_all
 from ray_jobs.texts import ensure_store
+from recsys.adapted import adapted
 from recsys.bundle import Bundle
 from recsys.config import Recipe
 from recsys.errors import DataError, GateRefused
@@ -99,7 +100,7 @@ def _compare(recipe: Recipe, ours: pl.DataFrame, incumbent: Bundle) -> Verdict:
             mend="prepare with cuts that lie later than the incumbent's",
         )  # fmt: skip
     with connected(recipe.ray):
-        alike = ensure_store(recipe, prepared).alike
+        alike = ensure_store(adapted(recipe, prepared), prepared).alike
         models = {"incumbent": scorer_on(incumbent, prepared, "test", alike)}
         users, baskets, values = answer_all(recipe, prepared, models)
     same = np.array_equal(users, ours[Col.user].to_numpy()) and np.array_equal(

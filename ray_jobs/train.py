@@ -11,17 +11,19 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ray_jobs.cluster import READER_CPUS, connected, is_local
-from ray_jobs.progress import printing_epochs
+from ray_jobs.progress import epoch_line, printing_epochs
 from ray_jobs.texts import ensure_store, store_folder
+from recsys.adapted import adapted
 from recsys.checkpoint import PROGRESS
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.errors import DataError, RecipeError
 from recsys.files import write_json
+from recsys.language_model import fingerprint, locate
 from recsys.prepared import PREPARED, Prepared
 
 WINNER_FILE = "winner.json"
@@ -50,7 +52,7 @@ def run_key(recipe: Recipe, prepared: Prepared, *more: str) -> str:
     parts = [
         recipe.fingerprint("data", "model", "train", *more),
         # A model's folder may be rewritten under its name.
-        prepared.summary["language_model"][:8],
+        fingerprint(locate(recipe.model.language_model))[:8],
         prepared.summary["data_fingerprint"][:8],
     ]
     return "-".join(parts)
@@ -96,12 +98,13 @@ def groups_that_fit(recipe: Recipe, cpus: float, gpus: float, *, grows: bool) ->
 def run(recipe: Recipe) -> Path:
     """Train one recipe and name its best checkpoint the winner."""
     prepared = Prepared.of(recipe)
+    recipe = adapted(recipe, prepared)
     with connected(recipe.ray):
         trials_at_once(recipe)
         ensure_store(recipe, prepared)
         name, storage = f"train-{run_key(recipe, prepared)}", recipe.root / RAY_DIR
         trainer = build_trainer(recipe, prepared, store_folder(recipe, prepared), name, storage)
-        result = _fit(trainer, storage / name, recipe.train.epochs)
+        result = fit(trainer, storage / name, _line(recipe.train.epochs))
         best = max(result.best_checkpoints, key=lambda pair: pair[1][METRIC])
         choose(recipe, prepared, Path(best[0].path), best[1], trials=[])
     return recipe.root / WINNER_FILE
@@ -127,6 +130,7 @@ def choose(
             "recipe": recipe.resolved(),
             "recipe_hash": recipe.fingerprint(),
             "data_fingerprint": prepared.summary["data_fingerprint"],
+            "language_model": fingerprint(locate(recipe.model.language_model)),
             "metrics": {
                 key: value for key, value in metrics.items() if key in (METRIC, "loss", "epoch")
             },
@@ -145,12 +149,16 @@ def retrain(recipe: Recipe, prepared: Prepared, epochs: int) -> Path:
     name, storage = f"retrain-{run_key(recipe, prepared)}-{epochs}", recipe.root / RAY_DIR
     store = store_folder(recipe, prepared)
     trainer = build_trainer(recipe, prepared, store, name, storage, again=epochs)
-    return Path(_fit(trainer, storage / name, epochs).checkpoint.path)
+    return Path(fit(trainer, storage / name, _line(epochs)).checkpoint.path)
 
 
-def _fit(trainer: Any, run: Path, epochs: int) -> Any:
-    """Ray Train's result; epochs are printed as they end."""
-    with printing_epochs(run, epochs, METRIC):
+def _line(epochs: int) -> Callable[[dict[str, Any]], str]:
+    return lambda point: epoch_line(point, epochs, METRIC)
+
+
+def fit(trainer: Any, run: Path, line: Callable[[dict[str, Any]], str]) -> Any:
+    """Ray Train's result; the line of each epoch is printed as it ends."""
+    with printing_epochs(run, line):
         try:
             return trainer.fit()
         except SystemExit:  # so Train answers Ctrl-C
@@ -161,7 +169,7 @@ def winner(recipe: Recipe, prepared: Prepared) -> tuple[Recipe, Path]:
     """The winning recipe and its checkpoint.
 
     Raises:
-        DataError: nothing was trained yet, or not on these data.
+        DataError: nothing was trained yet, or not on these data, or on another language model.
     """
     path = recipe.root / WINNER_FILE
     if not path.is_file():
@@ -181,7 +189,15 @@ def winner(recipe: Recipe, prepared: Prepared) -> tuple[Recipe, Path]:
             field="data_fingerprint", value=data["data_fingerprint"],
             mend="run `recsys tune` or `recsys train` again",
         )  # fmt: skip
-    return recipe_from_dict(data["recipe"], where=path), checkpoint
+    chosen = recipe_from_dict(data["recipe"], where=path)
+    language = chosen.model.language_model
+    if data["language_model"] != fingerprint(locate(language)):
+        raise DataError(
+            "the language model is not the one that the winner was trained on", where=path,
+            field="language_model", value=language,
+            mend="run `recsys tune` or `recsys train` again",
+        )  # fmt: skip
+    return chosen, checkpoint
 
 
 def build_trainer(
@@ -206,9 +222,58 @@ def build_trainer(
     """
     import ray.data
     from ray.data import ExecutionOptions, FileShuffleConfig
+    from ray.train import DataConfig
+
+    shards = [str(path) for path in prepared.shards]
+    users = ray.data.read_parquet(
+        shards, shuffle=FileShuffleConfig(seed=recipe.seed), override_num_blocks=len(shards)
+    )
+    return group_of_workers(
+        recipe,
+        train_loop,
+        {
+            "recipe": recipe.resolved(),
+            "prepared": str(prepared.folder),
+            "store": str(store),
+            "again": again,
+        },
+        name,
+        storage,
+        metric=None if again else METRIC,
+        callbacks=callbacks,
+        datasets={"train": users},
+        # Validation never goes through the split, which drops tail rows (ray#63285).
+        dataset_config=DataConfig(
+            datasets_to_split=["train"], execution_options=ExecutionOptions(preserve_order=True)
+        ),
+    )
+
+
+def group_of_workers(
+    recipe: Recipe,
+    loop: Callable[[dict[str, Any]], None],
+    config: dict[str, Any],
+    name: str,
+    storage: Path,
+    *,
+    metric: str | None = None,
+    callbacks: list[Any] | None = None,
+    **datasets: Any,
+) -> Any:
+    """A Ray Train trainer on the workers that the recipe's `train` asks for.
+
+    Args:
+        recipe: the recipe.
+        loop: what each worker runs.
+        config: what it is told.
+        name: of the run, in `storage`.
+        storage: folder of the runs.
+        metric: the checkpoint with its highest value is kept; None: the latest.
+        callbacks: Ray Train's.
+        datasets: `datasets` and `dataset_config`, if any.
+    """
     from ray.train import (
         CheckpointConfig,
-        DataConfig,
         FailureConfig,
         LoggingConfig,
         RunConfig,
@@ -217,21 +282,12 @@ def build_trainer(
     from ray.train.torch import TorchConfig, TorchTrainer
 
     train = recipe.train
-    shards = [str(path) for path in prepared.shards]
-    users = ray.data.read_parquet(
-        shards, shuffle=FileShuffleConfig(seed=recipe.seed), override_num_blocks=len(shards)
-    )
     resources = {"CPU": train.cpus_per_worker, **({"GPU": 1} if train.use_gpu else {})}
     return TorchTrainer(
-        train_loop,
+        loop,
         # The head is fitted on CPUs, whatever the encoders train on.
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo"),
-        train_loop_config={
-            "recipe": recipe.resolved(),
-            "prepared": str(prepared.folder),
-            "store": str(store),
-            "again": again,
-        },
+        train_loop_config=config,
         scaling_config=ScalingConfig(
             num_workers=train.num_workers, use_gpu=train.use_gpu, resources_per_worker=resources
         ),
@@ -240,18 +296,12 @@ def build_trainer(
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=train.max_failures),
             checkpoint_config=CheckpointConfig(
-                num_to_keep=1,
-                checkpoint_score_attribute=None if again else METRIC,
-                checkpoint_score_order="max",
+                num_to_keep=1, checkpoint_score_attribute=metric, checkpoint_score_order="max"
             ),
             callbacks=callbacks,
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
-        datasets={"train": users},
-        # Validation never goes through the split, which drops tail rows (ray#63285).
-        dataset_config=DataConfig(
-            datasets_to_split=["train"], execution_options=ExecutionOptions(preserve_order=True)
-        ),
+        **datasets,
     )
 
 
@@ -294,13 +344,7 @@ def train_loop(config: dict[str, Any]) -> None:
     if world > 1:
         worker.wrapped = ray.train.torch.prepare_model(ranker, move_to_device=False)
 
-    def total(*values: float) -> list[float]:
-        if world == 1:
-            return list(values)
-        summed = torch.tensor(values, dtype=torch.float64, device=device)
-        dist.all_reduce(summed)
-        return summed.tolist()
-
+    total = summing(world, device)
     reduce = dist.all_reduce if world > 1 else None
 
     def agree(more: bool) -> bool:
@@ -354,6 +398,21 @@ def train_loop(config: dict[str, Any]) -> None:
                 files.save(Path(folder), ranker, worker.head, worker.optimizer, progress)
                 saved = ray.train.Checkpoint.from_directory(folder)
             ray.train.report(point, checkpoint=saved)
+
+
+def summing(world: int, device: Any) -> Callable[..., list[float]]:
+    """A function that sums each of its arguments over all workers."""
+    import torch
+    import torch.distributed as dist
+
+    def total(*values: float) -> list[float]:
+        if world == 1:
+            return list(values)
+        summed = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(summed)
+        return summed.tolist()
+
+    return total
 
 
 def steps_per_epoch(recipe: Recipe, prepared: Prepared) -> int:

@@ -32,6 +32,7 @@ from ray_jobs.train import (
     run_key,
     trials_at_once,
 )
+from recsys.adapted import adapted
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import DataError
 from recsys.prepared import PREPARED, Prepared
@@ -52,6 +53,7 @@ def plan(recipe: Recipe) -> list[str]:
 def run(recipe: Recipe) -> Path:
     """Search, and name the best trial's best checkpoint the winner."""
     prepared = Prepared.of(recipe)
+    recipe = adapted(recipe, prepared)
     with connected(recipe.ray):
         concurrent = recipe.tune.max_concurrent or trials_at_once(recipe)
         ensure_store(recipe, prepared)

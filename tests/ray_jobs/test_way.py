@@ -16,9 +16,11 @@ from tiny import day, tiny_log, tiny_recipe
 from ray_jobs import embed, evaluate, pipeline, promote, rollback
 from ray_jobs.cluster import connected
 from ray_jobs.texts import store_folder
+from recsys.adapted import LANGUAGE_DIR, adapted
 from recsys.bundle import Bundle
 from recsys.config import Recipe, target_codes
 from recsys.errors import BundleError, DataError, GateRefused
+from recsys.language_model import WEIGHTS
 from recsys.prepared import Prepared
 from recsys.recommender import Recommender, scorer_on
 from recsys.text_store import TextStore
@@ -30,14 +32,28 @@ pytestmark = pytest.mark.ray
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
     folder = tmp_path_factory.mktemp("way")
     tiny_log(folder / "log")
-    recipe = tiny_recipe(folder, tune={"num_trials": 1}, train={"epochs": 2})
+    recipe = tiny_recipe(
+        folder, tune={"num_trials": 1}, train={"epochs": 2}, pretrain={"epochs": 1}
+    )
     with connected(recipe.ray):
         pipeline.run(recipe)
         yield recipe
 
 
 def store_of(recipe: Recipe, prepared: Prepared) -> TextStore:
-    return TextStore.open(store_folder(recipe, prepared))
+    return TextStore.open(store_folder(adapted(recipe, prepared), prepared))
+
+
+def test_the_adapted_language_model_is_the_one_that_is_trained(recipe: Recipe) -> None:
+    """Its frozen layers are the bundle's, to the bit."""
+    folder = recipe.root / LANGUAGE_DIR
+    bundle = Bundle.open(recipe.root / embed.BUNDLE_DIR)
+    assert bundle.recipe.model.language_model == str(folder)
+    adapted_weights, weights = load_file(folder / WEIGHTS), bundle.weights("language.")
+    name = "attention.self.query.weight"
+    assert torch.equal(
+        weights[f"frozen_layers.0.{name}"], adapted_weights[f"encoder.layer.0.{name}"]
+    )
 
 
 def test_every_test_basket_is_in_the_report(recipe: Recipe) -> None:

@@ -1,0 +1,169 @@
+"""The shop's texts -> a language model that knows them: masked words, data-parallel on Ray Train.
+
+    python -m ray_jobs.pretrain --config my.yaml --set pretrain.epochs=5
+
+Killed workers are replaced and go on from the last epoch; a run started again under the same recipe
+does the same. The jobs that follow take the result in place of `model.language_model`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ray_jobs.cluster import connected
+from ray_jobs.train import RAY_DIR, fit, group_of_workers, summing, trials_at_once
+from recsys.adapted import LANGUAGE_DIR, PRETRAIN_FILE, made_of
+from recsys.config import Recipe, recipe_from_dict
+from recsys.errors import RecipeError
+from recsys.files import whole_folder, write_json
+from recsys.language_model import fingerprint, locate
+from recsys.prepared import PREPARED, Prepared
+
+
+def plan(recipe: Recipe) -> list[str]:
+    """What a run would do."""
+    settings = _asked(recipe)
+    return [
+        f"read {recipe.root / PREPARED}",
+        f"adapt the last {settings.last_n} layers of {recipe.model.language_model} on "
+        f"{recipe.train.num_workers} workers: {settings.epochs} epochs at "
+        f"{settings.learning_rate:g}, {settings.behaviour_share:.0%} of the steps on behaviour",
+        f"write {recipe.root / LANGUAGE_DIR} and {recipe.root / PRETRAIN_FILE}",
+    ]
+
+
+def run(recipe: Recipe) -> Path:
+    """Adapt the recipe's language model.
+
+    Returns:
+        The folder of the adapted one.
+
+    Raises:
+        RecipeError: the recipe asks for no adaptation.
+    """
+    epochs = _asked(recipe).epochs
+    prepared = Prepared.of(recipe)
+    origin = made_of(recipe, prepared)
+    name = "-".join(["pretrain", *(value[:8] for value in origin.values())])
+    storage = recipe.root / RAY_DIR
+    with connected(recipe.ray):
+        trials_at_once(recipe)
+        config = {"recipe": recipe.resolved(), "prepared": str(prepared.folder)}
+        trainer = group_of_workers(recipe, adapt_loop, config, name, storage)
+        result = fit(trainer, storage / name, lambda point: epoch_line(point, epochs))
+    _write(recipe, Path(result.checkpoint.path), origin)
+    return recipe.root / LANGUAGE_DIR
+
+
+def _asked(recipe: Recipe) -> Any:
+    if not recipe.pretrain.epochs:
+        raise RecipeError(
+            "the recipe asks for no adaptation", field="pretrain.epochs", value=0,
+            mend="set it to 1 or more, or go on with `recsys tune`",
+        )  # fmt: skip
+    return recipe.pretrain
+
+
+def _write(recipe: Recipe, checkpoint: Path, origin: dict[str, str]) -> None:
+    """The adapted language model as a folder of its own, and what is known of it."""
+    from recsys.checkpoint import load_model
+    from recsys.corpus import Corpus
+    from recsys.masked_language import build_masked
+
+    model = build_masked(recipe, Corpus.read(recipe, Prepared.open(recipe.root)))
+    progress = load_model(checkpoint, model, None)
+    folder = recipe.root / LANGUAGE_DIR
+    with whole_folder(folder) as out:
+        model.language.save(out, locate(recipe.model.language_model))
+    fingerprint.cache_clear()  # the folder may have held another one
+    write_json(
+        recipe.root / PRETRAIN_FILE,
+        {
+            **origin,
+            "adapted": fingerprint(locate(str(folder))),
+            "perplexity_before": progress.curve[0]["perplexity"],
+            "perplexity_after": progress.curve[-1]["perplexity"],
+            "curve": progress.curve,
+        },
+    )
+
+
+def adapt_loop(config: dict[str, Any]) -> None:
+    """One worker: the loop around `recsys.masked_language.Adapter`."""
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    from recsys import checkpoint as files
+    from recsys.corpus import Corpus
+    from recsys.masked_language import Adapter, build_masked
+
+    recipe = recipe_from_dict(config["recipe"])
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    if not recipe.train.use_gpu:
+        torch.set_num_threads(max(1, int(recipe.train.cpus_per_worker)))
+    corpus = Corpus.read(recipe, Prepared(Path(config["prepared"])), rank, world)
+    device = ray.train.torch.get_device()
+    model = build_masked(recipe, corpus).to(device)
+    adapter = Adapter(recipe, corpus, model, device)
+    # The head's epoch is number 0; `epoch` counts the finished ones, and it with them.
+    progress = files.Progress()
+    last = ray.train.get_checkpoint()
+    if last is not None:
+        with last.as_directory() as folder:
+            progress = files.load_model(Path(folder), model, None)
+            files.load_optimizer(Path(folder), adapter.optimizer)
+    total = summing(world, device)
+    while progress.epoch <= recipe.pretrain.epochs:
+        epoch, started = progress.epoch, time.monotonic()
+        adapter.prepare(epoch)
+        wrapped = ray.train.torch.prepare_model(model, move_to_device=False) if world > 1 else model
+        loss = total(adapter.train_epoch(epoch, wrapped))[0] / world
+        trained = time.monotonic()
+        held_out, num_tokens = total(*adapter.held_out_loss())
+        point = {
+            "epoch": epoch,
+            "loss": loss,
+            "perplexity": math.exp(held_out / num_tokens),
+            "num_tokens": num_tokens,
+            "train_s": trained - started,
+            "valid_s": time.monotonic() - trained,
+        }
+        progress.epoch += 1
+        progress.curve.append(point)
+        with tempfile.TemporaryDirectory() as folder:
+            saved = None
+            if rank == 0:
+                files.save(Path(folder), model, None, adapter.optimizer, progress)
+                saved = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report(point, checkpoint=saved)
+
+
+def epoch_line(point: dict[str, Any], num_epochs: int) -> str:
+    """One epoch's loss, held-out perplexity and seconds."""
+    name = f"epoch {point['epoch']}/{num_epochs}" if point["epoch"] else "fitting the word head"
+    return (
+        f"{name}: loss {point['loss']:.4f}, held-out perplexity {point['perplexity']:.1f} on "
+        f"{point['num_tokens']:,.0f} words ({point['train_s']:.0f} s)"
+    )
+
+
+def report(recipe: Recipe) -> list[str]:
+    """Held-out perplexity before and after."""
+    data = json.loads((recipe.root / PRETRAIN_FILE).read_text())
+    return [
+        f"held-out perplexity {data['perplexity_before']:.1f} -> {data['perplexity_after']:.1f} "
+        f"in {recipe.pretrain.epochs} epochs"
+    ]
+
+
+if __name__ == "__main__":
+    from ray_jobs.cli import job_main
+
+    job_main("pretrain")
