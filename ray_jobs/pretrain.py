@@ -48,15 +48,15 @@ def run(recipe: Recipe) -> Path:
     """
     epochs = _asked(recipe).epochs
     prepared = Prepared.of(recipe)
-    origin = made_of(recipe, prepared)
-    name = "-".join(["pretrain", *(value[:8] for value in origin.values())])
+    origin = made_of(recipe, prepared).values()
+    name = "-".join(["pretrain", *(value[:8] for value in origin)])
     storage = recipe.root / RAY_DIR
     with connected(recipe.ray):
         trials_at_once(recipe)
         config = {"recipe": recipe.resolved(), "prepared": str(prepared.folder)}
         trainer = group_of_workers(recipe, adapt_loop, config, name, storage)
         result = fit(trainer, storage / name, lambda point: epoch_line(point, epochs))
-    _write(recipe, Path(result.checkpoint.path), origin)
+    write_adapted(recipe, prepared, Path(result.checkpoint.path))
     return recipe.root / LANGUAGE_DIR
 
 
@@ -69,13 +69,13 @@ def _asked(recipe: Recipe) -> Any:
     return recipe.pretrain
 
 
-def _write(recipe: Recipe, checkpoint: Path, origin: dict[str, str]) -> None:
-    """The adapted language model as a folder of its own, and what is known of it."""
+def write_adapted(recipe: Recipe, prepared: Prepared, checkpoint: Path) -> None:
+    """Make a checkpoint a language model of its own, and say beside it what is known of it."""
     from recsys.checkpoint import load_model
     from recsys.corpus import Corpus
     from recsys.masked_language import build_masked
 
-    model = build_masked(recipe, Corpus.read(recipe, Prepared.open(recipe.root)))
+    model = build_masked(recipe, Corpus.read(recipe, prepared))
     progress = load_model(checkpoint, model, None)
     folder = recipe.root / LANGUAGE_DIR
     with whole_folder(folder) as out:
@@ -84,7 +84,7 @@ def _write(recipe: Recipe, checkpoint: Path, origin: dict[str, str]) -> None:
     write_json(
         recipe.root / PRETRAIN_FILE,
         {
-            **origin,
+            **made_of(recipe, prepared),
             "adapted": fingerprint(locate(str(folder))),
             "perplexity_before": progress.curve[0]["perplexity"],
             "perplexity_after": progress.curve[-1]["perplexity"],

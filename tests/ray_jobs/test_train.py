@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import threading
 from pathlib import Path
 
 import pytest
-from chaos import killing_one_worker
 from tiny import prepare_here, tiny_log, tiny_recipe, tiny_shop
 
 from ray_jobs import embed, prepare, train
@@ -33,8 +35,15 @@ def test_a_killed_worker_does_not_lose_the_run(recipe: Recipe) -> None:
     """It goes on from the last epoch and ends at the step an undisturbed run ends at."""
     with connected(recipe.ray):
         prepare.run(recipe)
-        with killing_one_worker(recipe.root / train.RAY_DIR) as killed:
+        killed: list[int] = []
+        stop = threading.Event()
+        killer = threading.Thread(target=_kill_one_worker, args=(recipe, killed, stop))
+        killer.start()
+        try:
             train.run(recipe)
+        finally:
+            stop.set()
+            killer.join()
     assert len(killed) == 1, "the run was over before a worker could be killed"
     data = json.loads((recipe.root / train.WINNER_FILE).read_text())
     last = json.loads((_latest_checkpoint(recipe) / "progress.json").read_text())
@@ -43,6 +52,22 @@ def test_a_killed_worker_does_not_lose_the_run(recipe: Recipe) -> None:
     assert last["step"] == expected
     assert [point["epoch"] for point in last["curve"]] == list(range(1, EPOCHS + 1))
     assert data["curve"] == last["curve"][: len(data["curve"])]
+
+
+def _kill_one_worker(recipe: Recipe, killed: list[int], stop: threading.Event) -> None:
+    """SIGKILL one training worker once the first checkpoint is there."""
+    from ray.util.state import list_actors
+
+    while not stop.wait(0.05):
+        if not list((recipe.root / train.RAY_DIR).glob("*/checkpoint_*/progress.json")):
+            continue
+        alive = list_actors(
+            filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
+        )
+        if alive:
+            os.kill(alive[0].pid, signal.SIGKILL)
+            killed.append(alive[0].pid)
+            return
 
 
 def _latest_checkpoint(recipe: Recipe) -> Path:

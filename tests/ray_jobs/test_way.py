@@ -33,7 +33,10 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
     folder = tmp_path_factory.mktemp("way")
     tiny_log(folder / "log")
     recipe = tiny_recipe(
-        folder, tune={"num_trials": 1}, train={"epochs": 2}, pretrain={"epochs": 1}
+        folder,
+        tune={"num_trials": 1},
+        train={"epochs": 2},
+        pretrain={"epochs": 1, "max_tokens": 32},
     )
     with connected(recipe.ray):
         pipeline.run(recipe)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from tiny import Shop, tiny_shop
+from torch.nn.parallel import DistributedDataParallel
 
 from recsys import masked_language
 from recsys.checkpoint import Progress, load_model, load_optimizer, save
@@ -70,6 +72,21 @@ def test_epoch_0_leaves_the_body_as_it_is(shop: Shop) -> None:
         if not torch.equal(value, before[name])
     }
     assert changed == {"trained_layers"}
+
+
+def test_ddp_takes_the_model_without_and_with_its_body(shop: Shop, tmp_path: Path) -> None:
+    """Wrapped anew once the body learns, every parameter has a gradient, and the same as alone."""
+    alone, mine = adapter(shop), adapter(shop)
+    train(alone, 0, 1)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        for epoch in (0, 1):
+            mine.prepare(epoch)
+            mine.train_epoch(epoch, DistributedDataParallel(mine.model))
+    finally:
+        dist.destroy_process_group()
+    for name, value in alone.model.state_dict().items():
+        torch.testing.assert_close(mine.model.state_dict()[name], value, msg=name)
 
 
 def test_a_resumed_run_is_the_run(shop: Shop, tmp_path: Path) -> None:
