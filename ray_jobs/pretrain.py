@@ -123,7 +123,13 @@ def adapt_loop(config: dict[str, Any]) -> None:
     while progress.epoch <= recipe.pretrain.epochs:
         epoch, started = progress.epoch, time.monotonic()
         adapter.prepare(epoch)
-        wrapped = ray.train.torch.prepare_model(model, move_to_device=False) if world > 1 else model
+        wrapped = model
+        if world > 1:  # no buffer changes: the words' embeddings need not be sent in each step
+            wrapped = ray.train.torch.prepare_model(
+                model,
+                move_to_device=False,
+                parallel_strategy_kwargs={"broadcast_buffers": False},
+            )
         loss = total(adapter.train_epoch(epoch, wrapped))[0] / world
         trained = time.monotonic()
         held_out, num_tokens = total(*adapter.held_out_loss())

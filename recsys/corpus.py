@@ -136,13 +136,19 @@ class Corpus:
         """All texts, and the behaviour in this worker's share of the history shards.
 
         Raises:
-            RecipeError: the language model has no mask token, or cannot read so long sentences.
+            RecipeError: the language model has no mask token, or cannot read so long sentences; or
+                no text is held out, or every one.
         """
         folder = locate(recipe.model.language_model)
         _check_length(recipe, folder)
         texts = prepared.catalogue.texts
         tokens = [np.asarray(ids, dtype=np.int32) for ids in texts[Col.tokens]]
         held = _held_out(texts[Col.content_hash], recipe.pretrain.held_out)
+        if held.all() or not held.any():
+            raise RecipeError(
+                f"of {len(held)} texts {held.sum()} would be held out", field="pretrain.held_out",
+                value=recipe.pretrain.held_out, mend="use a share that leaves some of both",
+            )  # fmt: skip
         users = prepared.users(prepared.shards[rank::world])
         known = users.before(int(prepared.summary["cuts_us"]["head"]))
         kept, text, user = _first_meetings(known, prepared.catalogue.text_rows, held)

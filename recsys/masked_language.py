@@ -63,7 +63,7 @@ class MaskedLanguage(nn.Module):
     def forward(
         self, read_TL: Tensor, mask_TL: Tensor, chosen_TL: Tensor, words_P: Tensor
     ) -> Tensor:
-        """Mean cross-entropy of the chosen tokens.
+        """Mean cross-entropy of the chosen tokens; 0 where none is.
 
         Args:
             read_TL: what the model reads.
@@ -72,7 +72,8 @@ class MaskedLanguage(nn.Module):
             words_P: their places among the words of the shop.
         """
         states = self.language.states(self.language.lower(read_TL, mask_TL), mask_TL)
-        return nn.functional.cross_entropy(self.head(states[chosen_TL]), words_P)
+        logits = self.head(states[chosen_TL])
+        return nn.functional.cross_entropy(logits, words_P, reduction="sum") / max(1, len(words_P))
 
 
 def build_masked(recipe: Recipe, corpus: Corpus) -> MaskedLanguage:

@@ -16,6 +16,7 @@ from recsys.bundle import Bundle
 from recsys.checkpoint import load_progress
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import DataError, RecipeError
+from recsys.language_model import CONFIG, fingerprint
 from recsys.prepared import Prepared
 
 EPOCHS = 4
@@ -161,6 +162,17 @@ class TestWinner:
         with pytest.raises(DataError, match="other data") as error:
             train.winner(recipe, prepare_here(recipe))
         assert error.value.field == "data_fingerprint"
+
+    def test_of_another_language_model_it_is_refused(
+        self, trained: tuple[Recipe, Prepared, Path]
+    ) -> None:
+        recipe, prepared, _ = trained
+        config = Path(recipe.model.language_model) / CONFIG
+        config.write_text(config.read_text() + "\n")
+        fingerprint.cache_clear()
+        with pytest.raises(DataError, match="language model is not the one") as error:
+            train.winner(recipe, prepared)
+        assert error.value.field == "language_model"
 
     def test_without_its_checkpoint_it_is_refused(
         self, trained: tuple[Recipe, Prepared, Path]

@@ -125,7 +125,9 @@ class TestCorpus:
     def test_workers_take_as_many_steps_and_differ_in_texts(
         self, shop: tuple[Recipe, Prepared]
     ) -> None:
-        parts = [Corpus.read(*shop, rank=rank, world=3) for rank in range(3)]
+        # More than there are history shards: some have no behaviour.
+        parts = [Corpus.read(*shop, rank=rank, world=6) for rank in range(6)]
+        assert min(part.num_sentences for part in parts) == 0
         epochs = [list(part.batches(1)) for part in parts]
         assert {len(epoch) for epoch in epochs} == {parts[0].num_steps}
         assert sum(part.num_sentences for part in parts) == Corpus.read(*shop).num_sentences
@@ -158,6 +160,17 @@ class TestMistakes:
         with pytest.raises(RecipeError, match="at most 64") as error:
             Corpus.read(recipe_from_dict(raw), prepared)
         assert error.value.field == "pretrain.max_tokens"
+
+    @pytest.mark.parametrize("share", [0.0001, 0.9999])
+    def test_a_share_that_leaves_nothing_is_refused(
+        self, shop: tuple[Recipe, Prepared], share: float
+    ) -> None:
+        recipe, prepared = shop
+        raw = recipe.resolved()
+        raw["pretrain"]["held_out"] = share
+        with pytest.raises(RecipeError, match="of 40 texts") as error:
+            Corpus.read(recipe_from_dict(raw), prepared)
+        assert error.value.field == "pretrain.held_out"
 
     def test_special_tokens_are_no_words(self, language_folder: Path) -> None:
         vocabulary = Vocabulary.of(locate(str(language_folder)), [np.array([CLS, 8, SEP])])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -128,6 +129,14 @@ def test_the_adapted_body_is_a_language_model(shop: Shop, tmp_path: Path) -> Non
     torch.testing.assert_close(found, expected)
     text = shop.prepared.catalogue.texts["text"][0]
     assert load_tokenizer(tmp_path, 16).encode(text).ids == mine.corpus.tokens[0].tolist()
+
+
+def test_texts_without_a_word_cost_nothing(shop: Shop) -> None:
+    mine = adapter(shop)
+    nothing = mine._hide([np.array([2, 3], dtype=np.int32)], np.random.default_rng(0))
+    loss = mine.model(*nothing)
+    loss.backward()
+    assert loss.item() == 0
 
 
 def test_too_many_layers_are_refused(shop: Shop) -> None:
