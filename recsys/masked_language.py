@@ -1,7 +1,8 @@
 """Masked-language-model training of the language model's last layers: one worker, without Ray.
 
-A sentence encoder comes without the head that foretells words. So epoch 0 fits a fresh head while
-the body stays as it is; only then does the held-out perplexity say something about the body.
+A sentence encoder comes without the head that foretells words. So epoch 0 fits a fresh head, on
+texts alone, while the body stays as it is. From then on the head stays as it is and the body
+learns: what the held-out perplexity falls by is the body's doing.
 
 Legend: T texts, L tokens (padded), P chosen tokens, H width of the language model, V words of the
 shop.
@@ -10,8 +11,7 @@ shop.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -114,26 +114,28 @@ class Adapter:
         self.train = train
         self.optimizer = build_optimizer(self.model, train, self.model.language.parameters())
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.epoch_steps = self.corpus.num_steps
-
-    def passes(self, epoch: int) -> int:
-        """How often an epoch goes over the texts; epoch 0 until it has its steps."""
-        return 1 if epoch else -(-HEAD_STEPS // self.epoch_steps)
+        texts_alone = settings.model_copy(update={"behaviour_share": 0.0})
+        self.texts_alone = replace(self.corpus, settings=texts_alone)
+        self.head_passes = -(-HEAD_STEPS // self.texts_alone.num_steps)
 
     def prepare(self, epoch: int) -> None:
-        """Let the body learn, or not. DDP has to be told which: wrap the model after this."""
+        """Let the body learn, or the head. DDP has to be told which: wrap the model after this."""
         self.model.language.trained_layers.requires_grad_(epoch > 0)
+        self.model.head.requires_grad_(epoch == 0)
 
     def train_epoch(self, epoch: int, wrapped: nn.Module | None = None) -> float:
         """One epoch; returns the mean loss.
 
         Args:
-            epoch: 0 fits the head alone.
+            epoch: 0 fits the head, see `prepare`.
             wrapped: the module to call for the loss; DDP around the model, or the model itself.
         """
-        total = self.epoch_steps * (self.recipe.pretrain.epochs if epoch else self.passes(0))
+        done = max(0, epoch - 1) * self.corpus.num_steps
+        total = self.recipe.pretrain.epochs * self.corpus.num_steps
+        if epoch == 0:
+            total = self.head_passes * self.texts_alone.num_steps
         losses: list[float] = []
-        for step, texts in zip(count(max(0, epoch - 1) * self.epoch_steps), self._texts(epoch)):
+        for step, texts in enumerate(self._texts(epoch), start=done):
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * warmup_cosine(step, total, self.train.warmup_fraction)
             rng = np.random.default_rng([self.recipe.seed, 1, epoch, step, self.corpus.rank])
@@ -167,8 +169,11 @@ class Adapter:
         return total, tokens
 
     def _texts(self, epoch: int) -> Iterator[list[Int32s]]:
-        for number in range(self.passes(epoch)):
-            yield from self.corpus.batches(0, epoch, number)
+        if epoch:
+            yield from self.corpus.batches(0, epoch)
+            return
+        for number in range(self.head_passes):
+            yield from self.texts_alone.batches(0, 0, number)
 
     def _hide(
         self, texts: list[Int32s], rng: np.random.Generator
