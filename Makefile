@@ -1,12 +1,14 @@
-# make install | demo | test | lint | serve | constraints | clean
+# make install | demo | test | lint | serve | bench-check | constraints | clean
 #
 #   PYTHON       the interpreter the environment is made with (3.11 or 3.12)
+#   DATA         folder with one folder a data set, for bench-check
 #   TORCH_INDEX  another package index for torch alone. On Linux the default wheel brings CUDA along;
 #                without a GPU the small one is enough:
 #                make install TORCH_INDEX=<the CPU index that PyTorch's installation page names>
 
 PYTHON ?= python3
 TORCH_INDEX ?=
+DATA ?= data
 TORCH := torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +18,7 @@ PIP := -m pip --disable-pip-version-check --quiet
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install demo test lint serve constraints clean
+.PHONY: install demo test lint serve bench-check constraints clean
 
 export RAY_USAGE_STATS_ENABLED := 0
 
@@ -48,6 +50,10 @@ lint: install
 
 serve: install
 	@$(BIN)/recsys serve --config recipes/demo.yaml
+
+# The benchmarks again, compared with benchmarks/expected.json.
+bench-check: install
+	@$(BIN)/python -m benchmarks.check $(DATA)
 
 # Newest versions that pyproject.toml allows, resolved in an environment of their own. Run the tests after.
 constraints:

@@ -51,6 +51,9 @@ SHOWN_SLICES = ("new_item", "new_user", "head", "tail", "repeat", "first_time")
 SCORES_AT_ONCE = 16_000_000
 #: No item has so many events: with it as the least number, none has an id vector.
 NO_IDS = 2**31
+#: Users are sharded and sampled by pseudonym: whoever repeats a run needs the same ones. The data
+#: of a benchmark are no secret, and so neither is their key.
+KEY, KEY_ENV = "a key that everybody knows", "RAYCOMMEND_BENCHMARK_KEY"
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     for note in benchmark.notes:
         print(f"    {note}", flush=True)
     benchmark.write(work / "log")
+    (work / "pseudonym.key").write_text(KEY)
     names = _baseline_names(options.baselines)
     values: dict[str, np.ndarray] = {}
     costs: dict[str, Cost] = {}
@@ -240,7 +244,7 @@ def _recipe(
             "count_every_days": 1 if benchmark.protocol == "time" else None,
             "max_quarantine_fraction": 0.5,
         },
-        "privacy": {"key_file": str(work / "pseudonym.key")},
+        "privacy": {"key_env": KEY_ENV, "key_file": str(work / "pseudonym.key")},
         "train": {"epochs": 12, "retrain": True},
         "tune": {"num_trials": options.trials},
     }

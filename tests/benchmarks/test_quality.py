@@ -11,6 +11,7 @@ import pytest
 from tiny import tiny_log, tiny_settings
 
 from benchmarks import quality
+from benchmarks.check import read_expected
 from recsys.bundle import Bundle
 from recsys.histories import Histories
 from recsys.recommender import load_scorer
@@ -42,12 +43,11 @@ def test_a_strange_folder_goes_the_whole_way(
 ) -> None:
     log = tiny_log(folder / "log")
     report = folder / "report.json"
-    arguments = [
-        str(log), "--seeds", "2", "--trials", "1", "--work", str(folder / "work"),
-        "--baselines", "popularity,last_item,zero_shot", "--json", str(report), *settings(folder),
-    ]  # fmt: skip
-    assert quality.main(arguments) == 0
+    small = read_expected()["small"]
+    more = ["--work", str(folder / "work"), "--json", str(report), *settings(folder)]
+    assert quality.main([str(log), *small.arguments, *more]) == 0
     data = json.loads(report.read_text())
+    assert [figure.line(data) for figure in small.figures if not figure.holds(data)] == []
     assert data["protocol"] == "time"
     assert len(data["seeds"]) == 2
     rows = {(row["model"], row["slice"], row["metric"]): row for row in data["rows"]}

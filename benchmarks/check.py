@@ -1,0 +1,143 @@
+"""Whether the benchmarks still give what they gave: runs them and compares with `expected.json`.
+
+    python -m benchmarks.check DATA [--only NAME]
+
+DATA holds one folder a data set, see `benchmarks.quality`. A folder that is not there is left out,
+and said to be. A figure that is better than expected beyond its tolerance fails as well: it is
+either a leak or worth writing down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import quality
+from recsys.errors import DataError
+
+EXPECTED = Path(__file__).with_name("expected.json")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a report and what it should be.
+
+    Attributes:
+        model, slice, metric: which figure.
+        expected: what it was.
+        tolerance: how far it may lie from that, either way.
+    """
+
+    model: str
+    slice: str
+    metric: str
+    expected: float
+    tolerance: float
+
+    def found(self, report: dict[str, Any]) -> float:
+        """The figure of a report.
+
+        Raises:
+            DataError: the report has none.
+        """
+        for row in report["rows"]:
+            if (row["model"], row["slice"], row["metric"]) == (self.model, self.slice, self.metric):
+                return float(row["value"])
+        raise DataError(
+            "the report lacks a figure that is expected", where=report["dataset"],
+            field=self.metric, value=f"{self.model}, {self.slice}",
+            mend="let the command in expected.json run the model, or take the figure out",
+        )  # fmt: skip
+
+    def holds(self, report: dict[str, Any]) -> bool:
+        """Whether the report agrees."""
+        return abs(self.found(report) - self.expected) <= self.tolerance
+
+    def line(self, report: dict[str, Any]) -> str:
+        """One line of the table."""
+        verdict = "ok" if self.holds(report) else "FAILED"
+        return (
+            f"{self.model:<20}{self.slice:<12}{self.metric:<10}{self.found(report):>8.4f}"
+            f"{self.expected:>10.4f} +- {self.tolerance:.4f}  {verdict}"
+        )
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One command of `benchmarks.quality` and its figures.
+
+    Attributes:
+        folder: below DATA.
+        arguments: of the command.
+        figures: what it should give.
+    """
+
+    folder: str
+    arguments: list[str]
+    figures: list[Figure]
+
+
+def read_expected(path: Path = EXPECTED) -> dict[str, Benchmark]:
+    """The benchmarks by name."""
+    return {
+        name: Benchmark(
+            entry["folder"],
+            entry["arguments"],
+            [Figure(*key.split(" "), *values) for key, values in entry["figures"].items()],
+        )
+        for name, entry in json.loads(path.read_text()).items()
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; 1 if a figure has moved."""
+    expected = read_expected()
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.check",
+        description="Run the benchmarks and compare them with benchmarks/expected.json.",
+    )
+    parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("--only", choices=sorted(expected), help="one of them")
+    options = parser.parse_args(argv)
+    moved = 0
+    for name, benchmark in expected.items():
+        if options.only not in (None, name):
+            continue
+        folder = options.data / benchmark.folder
+        if not folder.is_dir():
+            print(f"{name}: left out, there is no {folder}")
+            continue
+        report = run(folder, benchmark)
+        print(f"\n{name}: figure, expected")
+        print("\n".join(figure.line(report) for figure in benchmark.figures))
+        moved += sum(not figure.holds(report) for figure in benchmark.figures)
+    if moved:
+        print(f"\n{moved} figures have moved", file=sys.stderr)
+    return int(moved > 0)
+
+
+def run(folder: Path, benchmark: Benchmark) -> dict[str, Any]:
+    """The report of one benchmark, run from nothing.
+
+    Raises:
+        DataError: the run failed; it has said why.
+    """
+    with tempfile.TemporaryDirectory() as work:
+        path = Path(work) / "report.json"
+        arguments = [str(folder), *benchmark.arguments, "--work", work, "--json", str(path)]
+        if quality.main(arguments):
+            raise DataError(
+                "the benchmark could not be run", where=folder, mend="see the error above"
+            )
+        report: dict[str, Any] = json.loads(path.read_text())
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())
