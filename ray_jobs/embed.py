@@ -59,6 +59,7 @@ def assemble(
     ranker, id_rows = build_ranker(recipe, prepared, load_progress(checkpoint).until)
     head = ScoringHead(recipe.model.temperature)
     progress = load_model(checkpoint, ranker, head)
+    ranker.language.merge_adapters()
     catalogue, stats = prepared.catalogue, prepared.stats("end")
     items = ranker.item_vectors(torch.from_numpy(vectors), catalogue.text_rows, id_rows)
     scale = PriceScale.fit(catalogue.prices)

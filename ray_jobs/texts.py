@@ -39,7 +39,7 @@ def store_folder(recipe: Recipe, prepared: Prepared) -> Path:
     """Where the text store of this catalogue, language model and split lies."""
     model = recipe.model
     language = fingerprint(locate(model.language_model))
-    split = {"frozen": "frozen", "full": "full", "last_n": f"last{model.last_n}"}[model.tuning]
+    split = model.tuning if model.tuning in ("frozen", "full") else f"last{model.last_n}"
     tokens = recipe.data.max_tokens
     catalogue = prepared.catalogue.fingerprint
     return recipe.root / "text_store" / f"{catalogue}-{language}-{split}-{tokens}"
@@ -133,8 +133,7 @@ class _LowerEncoder:
     def load(self) -> None:
         from recsys.model.language import load_language_model
 
-        model = self.recipe.model
-        language = load_language_model(model.language_model, model.tuning, model.last_n)
+        language = load_language_model(self.recipe.model)
         self.device = _device()
         self.language = language.eval().to(self.device)
         tokens = Prepared(self.prepared).catalogue.texts[Col.tokens]

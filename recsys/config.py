@@ -146,8 +146,9 @@ class Model(Section):
 
     language_model: str = "minilm"
     """`minilm` (comes with the package), or a BERT-like encoder: a folder or Hugging Face name."""
-    tuning: Literal["frozen", "last_n", "full"] = "last_n"
+    tuning: Literal["frozen", "lora", "last_n", "full"] = "last_n"
     last_n: Positive = 1
+    lora_rank: Positive = 8
     dim: Positive = 128
     num_layers: Positive = 2
     num_heads: Positive = 4

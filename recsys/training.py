@@ -45,7 +45,7 @@ def build_ranker(recipe: Recipe, prepared: Prepared, until: str = "head") -> tup
     """A fresh model for prepared data, and the id row of each item that is known at a cut."""
     torch.manual_seed(recipe.seed)
     model = recipe.model
-    language = load_language_model(model.language_model, model.tuning, model.last_n)
+    language = load_language_model(model)
     rows = id_rows_of(prepared.stats(until).num_events, model.min_events_for_id)
     return Ranker(model, language, int(rows.max(initial=-1)) + 1), torch.from_numpy(rows)
 
@@ -103,7 +103,9 @@ class Worker:
         self.standard_price = PriceScale.fit(catalogue.prices).standard(catalogue.prices)
         self.over_time = features_over_time(self.recipe, self.prepared, self.standard_price)
         self.cut_us = int(self.prepared.summary["cuts_us"][self.until])
-        slow = self.ranker.language.parameters()
+        # Updates that start from nothing need the full rate; weights that know much do not.
+        is_lora = self.recipe.model.tuning == "lora"
+        slow = [] if is_lora else list(self.ranker.language.parameters())
         self.optimizer = build_optimizer(self.ranker, train, slow)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from recsys.config import Model
 from recsys.errors import RecipeError
 from recsys.language_model import CONFIG, TOKENIZER, WEIGHTS, locate
 
@@ -19,14 +20,14 @@ from recsys.language_model import CONFIG, TOKENIZER, WEIGHTS, locate
 class LanguageModel(nn.Module):
     """A BERT-like encoder whose first `split` layers are frozen.
 
-    `frozen` trains nothing, `last_n` the last n layers, `full` every layer. The token embeddings
-    stay frozen always: they are half of a small model's weights, and few of them occur in a shop's
-    texts.
+    `frozen` trains nothing, `last_n` the last n layers, `full` every layer, `lora` low-rank updates
+    of the last n layers' attention (see `add_adapters`). The token embeddings stay frozen always:
+    they are half of a small model's weights, and few of them occur in a shop's texts.
 
     Args:
         folder: the model's folder (see `language_model.locate`).
-        tuning: `frozen`, `last_n` or `full`.
-        last_n: number of trained layers with `last_n`.
+        tuning: `frozen`, `lora`, `last_n` or `full`.
+        last_n: number of trained layers with `last_n` and `lora`.
         pretrained: read the folder's weights; else only its config, for weights that come later.
         section: of the recipe that `last_n` stands in.
     """
@@ -65,12 +66,12 @@ class LanguageModel(nn.Module):
                 mend="use a BERT- or RoBERTa-like encoder",
             )  # fmt: skip
         layers = list(model.encoder.layer)
-        if tuning == "last_n" and last_n > len(layers):
+        if tuning in ("last_n", "lora") and last_n > len(layers):
             raise RecipeError(
                 f"the language model has {len(layers)} layers", where=folder,
                 field=f"{section}.last_n", value=last_n, mend=f"use 1 to {len(layers)}",
             )  # fmt: skip
-        num_trained = {"frozen": 0, "last_n": last_n, "full": len(layers)}[tuning]
+        num_trained = {"frozen": 0, "lora": last_n, "last_n": last_n, "full": len(layers)}[tuning]
         self.split = len(layers) - num_trained
         self.dim = int(model.config.hidden_size)
         self.embeddings = model.embeddings.requires_grad_(False)
@@ -97,6 +98,34 @@ class LanguageModel(nn.Module):
     def forward(self, hidden_TLH: Tensor, mask_TL: Tensor) -> Tensor:
         """The trained part: see `upper`."""
         return self.upper(hidden_TLH, mask_TL)
+
+    def add_adapters(self, rank: int) -> None:
+        """Freeze the upper layers too, and train low-rank updates of their queries and values.
+
+        They are LoRA's (arXiv 2106.09685), scaled by 2, and start as no change at all.
+
+        Raises:
+            RecipeError: the package `peft` is missing.
+        """
+        try:
+            from peft import LoraConfig, inject_adapter_in_model
+        except ImportError:
+            raise RecipeError(
+                "low-rank updates need the package `peft`", field="model.tuning", value="lora",
+                mend="install raycommend[lora], or use last_n",
+            ) from None  # fmt: skip
+
+        self.trained_layers.requires_grad_(False)
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["query", "value"])
+        inject_adapter_in_model(config, self.trained_layers)
+
+    def merge_adapters(self) -> None:
+        """Fold the updates into the layers: what is served is a language model like any other."""
+        for layer in self.trained_layers.modules():
+            for name, part in list(layer.named_children()):
+                if hasattr(part, "base_layer"):
+                    part.merge()  # type: ignore[operator]
+                    setattr(layer, name, part.base_layer)
 
     def save(self, out: Path, folder: Path) -> None:
         """Write it as a language model of its own, in Hugging Face's layout.
@@ -126,6 +155,9 @@ def _run(layers: nn.ModuleList, hidden: Tensor, mask_TL: Tensor) -> Tensor:
     return hidden
 
 
-def load_language_model(name: str, tuning: str, last_n: int) -> LanguageModel:
-    """The language model that a recipe names."""
-    return LanguageModel(locate(name), tuning, last_n)
+def load_language_model(model: Model) -> LanguageModel:
+    """The language model that a recipe names, ready to be trained as it says."""
+    language = LanguageModel(locate(model.language_model), model.tuning, model.last_n)
+    if model.tuning == "lora":
+        language.add_adapters(model.lora_rank)
+    return language

@@ -99,7 +99,7 @@ class TestValues:
             ("data.event_types", {"buy": "bought"}),
             ("data.target_events", []),
             ("data.text_fields", ["title", "colour"]),
-            ("model.tuning", "lora"),
+            ("model.tuning", "half"),
             ("name", "two words"),
             ("serve.port", 70_000),
             ("data.cuts.valid", "soon"),

@@ -68,7 +68,7 @@ def test_without_a_store_the_jobs_that_make_it_are_named(tmp_path: Path) -> None
 
 def test_the_store_holds_what_the_language_model_says_of_each_text(shop: Shop) -> None:
     model = shop.recipe.model
-    language = load_language_model(model.language_model, model.tuning, model.last_n).eval()
+    language = load_language_model(model).eval()
     texts = shop.prepared.catalogue.texts[Col.tokens]
     assert shop.store.num_texts == len(texts)
     for row in range(0, len(texts), 7):

@@ -60,6 +60,26 @@ class TestSteps:
         assert losses[-1] < losses[0] - 0.1
         assert mine.step == 5 * -(-len(users) // 8)
 
+    def test_low_rank_updates_move_the_texts_and_nothing_else_of_the_language_model(
+        self, shop: Shop
+    ) -> None:
+        lora = {"tuning": "lora", "last_n": 1}
+        changed = {"model": shop.recipe.model.model_copy(update=lora)}
+        mine = worker(shop._replace(recipe=shop.recipe.model_copy(update=changed)))
+        before = {name: value.clone() for name, value in mine.ranker.language.state_dict().items()}
+        vectors = mine.cache.vectors.clone()
+        for _ in range(2):
+            mine.train_epoch(chunks(shop.prepared.users(), 8), 20)
+        mine.scorer("head")
+        moved = {
+            name
+            for name, value in mine.ranker.language.state_dict().items()
+            if not torch.equal(value, before[name])
+        }
+        assert moved
+        assert all("lora_" in name for name in moved)
+        assert not torch.allclose(mine.cache.vectors, vectors)
+
     def test_training_ranks_better(self, shop: Shop) -> None:
         mine, users = worker(shop), shop.prepared.users()
         codes = target_codes(shop.recipe)

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import BertModel, GPT2Config, GPT2Model
 
+from recsys.config import Model
 from recsys.errors import RecipeError
 from recsys.language_model import load_tokenizer, tokenize
-from recsys.model.language import LanguageModel
+from recsys.model.language import LanguageModel, load_language_model
 from recsys.text_store import pad_tokens
 
 TEXTS = ["red cup 1, acme", "lamp", "a new item", ""]
@@ -33,7 +35,7 @@ def expected(language_folder: Path, batch: tuple[torch.Tensor, torch.Tensor]) ->
 
 @pytest.mark.parametrize(
     ("tuning", "last_n", "split"),
-    [("frozen", 1, 2), ("last_n", 1, 1), ("last_n", 2, 0), ("full", 1, 0)],
+    [("frozen", 1, 2), ("lora", 1, 1), ("last_n", 1, 1), ("last_n", 2, 0), ("full", 1, 0)],
 )
 def test_lower_and_upper_part_are_the_whole_model_at_every_split(
     language_folder: Path, batch: tuple[torch.Tensor, torch.Tensor], expected: torch.Tensor,
@@ -99,3 +101,51 @@ def test_a_model_laid_out_otherwise_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="a gpt2 is not laid out like BERT") as error:
         LanguageModel(tmp_path, "last_n", 1)
     assert error.value.field == "model.language_model"
+
+
+class TestLora:
+    @pytest.fixture
+    def language(self, language_folder: Path) -> LanguageModel:
+        torch.manual_seed(0)
+        return load_language_model(Model(language_model=str(language_folder), tuning="lora"))
+
+    def test_at_first_the_updates_change_nothing_and_they_alone_learn(
+        self, language: LanguageModel, batch: tuple[torch.Tensor, torch.Tensor],
+        expected: torch.Tensor,
+    ) -> None:  # fmt: skip
+        tokens, mask = batch
+        vectors = language.eval()(language.lower(tokens, mask), mask)
+        torch.testing.assert_close(vectors, expected, atol=1e-5, rtol=1e-4)
+        (vectors * torch.randn_like(vectors)).sum().backward()
+        learning = {name for name, value in language.named_parameters() if value.requires_grad}
+        assert learning
+        assert all("lora_" in name for name in learning)
+        parameters = dict(language.named_parameters())
+        assert all(parameters[name].grad is not None for name in learning)
+
+    def test_merged_it_is_a_plain_model_with_the_same_vectors(
+        self, language_folder: Path, language: LanguageModel,
+        batch: tuple[torch.Tensor, torch.Tensor], expected: torch.Tensor,
+    ) -> None:  # fmt: skip
+        with torch.no_grad():
+            for name, parameter in language.named_parameters():
+                if "lora_" in name:
+                    parameter.copy_(0.3 * torch.randn_like(parameter))
+        tokens, mask = batch
+        language.eval()
+        with torch.no_grad():
+            before = language(language.lower(tokens, mask), mask)
+            language.merge_adapters()
+        assert (before - expected).abs().max() > 0.01
+        plain = LanguageModel(language_folder, "lora", 1, pretrained=False).eval()
+        plain.load_state_dict(language.state_dict())
+        with torch.no_grad():
+            found = plain(plain.lower(tokens, mask), mask)
+        torch.testing.assert_close(found, before, atol=1e-5, rtol=1e-4)
+
+    def test_a_missing_package_is_named(
+        self, language_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "peft", None)
+        with pytest.raises(RecipeError, match=r"raycommend\[lora\]"):
+            load_language_model(Model(language_model=str(language_folder), tuning="lora"))
