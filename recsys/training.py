@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from recsys.batches import TrainingBatch, event_weights, training_batch
 from recsys.config import Recipe, target_codes
 from recsys.errors import RecipeError
+from recsys.exchange import shared, shares
 from recsys.features import FeaturesOverTime, PriceScale, item_features, usual_price
 from recsys.histories import Questions, UserEvents
 from recsys.metrics.ranking import ndcg_at_k, ranks_of
@@ -150,13 +151,19 @@ class Worker:
         if budget == 0:
             stale = stale[:0]
         self.cache.refresh(stale, self.step, self._encode)
-        hidden, mask = self._hidden(fresh)
+        parts = shares(fresh) if len(fresh) and shared(self.world) else [fresh]
+        hidden, mask = self._hidden(parts[self.rank if len(parts) > 1 else 0])
+        fresh = np.concatenate(parts)
+        # Of what the others encode, this batch takes what it has in it; the cache takes all.
+        used = _first(fresh) & np.isin(fresh, texts)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * warmup_cosine(self.step, num_steps, train.warmup_fraction)
         loss, vectors = (self.wrapped or self.ranker)(
             fresh_hidden=hidden.to(self.device),
             fresh_mask=mask.to(self.device),
-            fresh_at=torch.from_numpy(_places(texts, fresh)).to(self.device),
+            fresh_sizes=[len(part) for part in parts],
+            fresh_used=torch.from_numpy(np.flatnonzero(used)).to(self.device),
+            fresh_at=torch.from_numpy(_places(texts, fresh[used])).to(self.device),
             cached_TH=self.cache.vectors[torch.from_numpy(texts)].to(self.device),
             text_of_item_N=torch.from_numpy(text_of_item[0]).to(self.device),
             id_rows_N=self.id_rows[torch.from_numpy(items)].to(self.device),
@@ -406,6 +413,13 @@ def _places(rows: np.ndarray, picked: np.ndarray) -> np.ndarray:
     """Where each picked row stands in `rows` (distinct)."""
     order = np.argsort(rows)
     return order[np.searchsorted(rows, picked, sorter=order)].astype(np.int64)
+
+
+def _first(rows: np.ndarray) -> np.ndarray:
+    """Whether each row is the first of its kind."""
+    found = np.zeros(len(rows), dtype=bool)
+    found[np.unique(rows, return_index=True)[1]] = True
+    return found
 
 
 def _to(windows: Any, device: torch.device) -> Any:

@@ -25,7 +25,7 @@ LAYERS = (
     "relations",
     "prepared text_store state",
     "features batches metrics corpus adapted",
-    "pairs objective optim",
+    "pairs objective optim exchange",
     "model",
     "scoring checkpoint",
     "training masked_language baselines explain",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from recsys.batches import Windows
 from recsys.config import Model
+from recsys.exchange import all_vectors
 from recsys.model.item_encoder import ItemEncoder
 from recsys.model.language import LanguageModel
 from recsys.model.user_encoder import UserEncoder
@@ -42,6 +43,8 @@ class Ranker(nn.Module):
         *,
         fresh_hidden: Tensor,
         fresh_mask: Tensor,
+        fresh_sizes: list[int],
+        fresh_used: Tensor,
         fresh_at: Tensor,
         cached_TH: Tensor,
         text_of_item_N: Tensor,
@@ -55,12 +58,14 @@ class Ranker(nn.Module):
         log_expected_C: Tensor,
         log_share_N: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Loss of a batch, and the fresh text vectors for the cache.
+        """Loss of a batch, and the fresh text vectors of all workers for the cache.
 
         Args:
             fresh_hidden: [F, L, H] hidden states of the texts to encode with gradient.
             fresh_mask: [F, L] True where there is a token.
-            fresh_at: [F] their places among the batch's distinct texts.
+            fresh_sizes: [W] number of texts that each worker encodes; this one's alone is F.
+            fresh_used: [G] which of all these texts the batch holds.
+            fresh_at: [G] their places among the batch's distinct texts.
             cached_TH: vectors of the batch's distinct texts, from the cache.
             text_of_item_N: place of each item's text among the distinct texts.
             id_rows_N: see `ItemEncoder`.
@@ -75,11 +80,12 @@ class Ranker(nn.Module):
                 the prior.
         """
         texts = cached_TH
-        if len(fresh_at):
+        fresh = cached_TH[:0]
+        if sum(fresh_sizes):
             fresh = self.language(fresh_hidden, fresh_mask)
-            texts = cached_TH.index_copy(0, fresh_at, fresh)
-        else:
-            fresh = cached_TH[:0]
+            if len(fresh_sizes) > 1:
+                fresh = all_vectors(fresh, fresh_sizes)
+            texts = cached_TH.index_copy(0, fresh_at, fresh[fresh_used])
         vectors = self.items(texts[text_of_item_N], id_rows_N)
         states = self.users(
             vectors[window_items_BL],

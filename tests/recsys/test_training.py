@@ -313,8 +313,51 @@ def test_two_processes_end_together_on_uneven_data(uneven: Shop, tmp_path: Path)
     mp.spawn(_distributed, args=(uneven, meet, str(tmp_path)), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert first["step"] == second["step"] > 0
+    # What one of them has encoded, the other need not.
+    torch.testing.assert_close(first["cache"], second["cache"])
+    for number, texts in enumerate(first["encoded"]):
+        assert len(texts) and not set(texts) & set(second["encoded"][number])
     for name, value in first["weights"].items():
         torch.testing.assert_close(second["weights"][name], value, msg=name)
+
+
+def test_what_two_processes_share_has_the_gradient_of_each_alone(
+    shop: Shop, tmp_path: Path
+) -> None:
+    """With every text encoded afresh, DDP's gradient is the mean of two workers' own."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        meet = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    mp.spawn(_one_step, args=(shop, meet, str(tmp_path)), nprocs=2)
+    alone = []
+    for rank in range(2):
+        mine = worker(shop, rank, 2, fresh_texts_per_step=None, clip_norm=1e9)
+        batch = mine.batch(shop.prepared.users(shop.prepared.shards[rank::2]))
+        assert batch is not None
+        mine.train_step(batch, 10)
+        alone.append(_gradients(mine))
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    assert any(name.startswith("language.") for name in alone[0])
+    for name, gradient in alone[0].items():
+        expected = (gradient + alone[1][name]) / 2
+        for each in found:
+            torch.testing.assert_close(each[name], expected, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def _gradients(mine: Worker) -> dict[str, torch.Tensor]:
+    return {name: p.grad for name, p in mine.ranker.named_parameters() if p.grad is not None}
+
+
+def _one_step(rank: int, shop: Shop, meet: str, out: str) -> None:
+    torch.set_num_threads(1)
+    timeout = dt.timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=timeout)
+    mine = worker(shop, rank, 2, fresh_texts_per_step=None, clip_norm=1e9)
+    mine.wrapped = DistributedDataParallel(mine.ranker)
+    batch = mine.batch(shop.prepared.users(shop.prepared.shards[rank::2]))
+    assert batch is not None
+    mine.train_step(batch, 10)
+    torch.save(_gradients(mine), f"{out}/{rank}.pt")
+    dist.destroy_process_group()
 
 
 def _distributed(rank: int, shop: Shop, meet: str, out: str) -> None:
@@ -323,6 +366,9 @@ def _distributed(rank: int, shop: Shop, meet: str, out: str) -> None:
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=timeout)
     mine = worker(shop, rank, 2)
     mine.wrapped = DistributedDataParallel(mine.ranker)
+    encoded: list[list[int]] = []
+    hidden = mine._hidden
+    mine._hidden = lambda texts: encoded.append(texts.tolist()) or hidden(texts)  # type: ignore
 
     def agree(more: bool) -> bool:
         votes = torch.tensor(float(more))
@@ -333,5 +379,6 @@ def _distributed(rank: int, shop: Shop, meet: str, out: str) -> None:
     for _ in range(2):
         mine.train_epoch(chunks(users, 3), 20, agree)
     weights = {name: p.detach() for name, p in mine.ranker.named_parameters() if p.requires_grad}
-    torch.save({"step": mine.step, "weights": weights}, f"{out}/{rank}.pt")
+    seen = {"cache": mine.cache.vectors, "encoded": encoded}
+    torch.save({"step": mine.step, "weights": weights} | seen, f"{out}/{rank}.pt")
     dist.destroy_process_group()
