@@ -200,9 +200,9 @@ class Train(Section):
     """Windows of `model.max_history` events from a user in an epoch, if there are that many."""
     head_rows: Positive = 4000
     """Baskets that the scoring head is fitted on (a seeded sample if there are more)."""
-    new_item_weight: Annotated[float, Field(gt=0)] = 1.0
-    """Weight, in the head's fit, of a relevant item that nobody had met before: above 1, new items
-    get more room than their chances alone would give them."""
+    new_item_weight: Annotated[float, Field(gt=0)] = 3.0
+    """Weight, in the head's fit, of a relevant item that nobody wanted before the last 28 days,
+    beside the others of its basket: above 1, new items get more room than their chances alone."""
     valid_rows: Positive = 2000
     """Validation baskets ranked after each epoch (a seeded sample if there are more)."""
     retrain: bool = False

@@ -9,6 +9,7 @@ Legend: Q queries, E events, K (query, own item) pairs, I items.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,6 +166,16 @@ def item_features(stats: ItemStats, standard_price: Floats) -> Floats:
         np.log1p(stats.num_day),
     )
     return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
+
+
+def is_young(features: Any) -> Any:
+    """[...] whether all that is known of an item happened within `RECENT_DAYS` days, if anything.
+
+    Args:
+        features: [..., len(ITEM_FEATURES)], an array or a tensor.
+    """
+    recent, ever = (ITEM_FEATURES.index(name) for name in ("log_recent", "log_targets"))
+    return features[..., recent] >= features[..., ever]
 
 
 #: Days whose features are kept at hand; questions come in the order of time.

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recsys.features import ITEM_FEATURES
+from recsys.features import ITEM_FEATURES, is_young
 from recsys.pairs import PAIR_FEATURES
 
 
@@ -153,8 +153,7 @@ def head_loss(
     gain = torch.cat([pairs[e.pair_relevant], pos])
     gain_query = torch.cat([e.pair_query[e.pair_relevant], e.pos_query])
     gain_item = torch.cat([e.pair_item_features[e.pair_relevant], e.pos_item_features])
-    is_new = gain_item[:, ITEM_FEATURES.index("is_new")]
-    weight = 1 + (new_item_weight - 1) * is_new
+    weight = 1 + (new_item_weight - 1) * is_young(gain_item)
     per_question = torch.bincount(gain_query, weight, minlength=e.num_queries)
     loss = (log_total[gain_query] - gain) * weight / per_question[gain_query]
     return loss.sum()

@@ -21,6 +21,7 @@ from recsys.features import (
     OWN_FEATURES,
     FeaturesOverTime,
     PriceScale,
+    is_young,
     item_features,
     own_items,
     usual_price,
@@ -221,3 +222,10 @@ class TestFeaturesOverTime:
         once = [over_time.of(day).copy() for day in range(12)]
         for day in (3, 11, 0, 5, 4, 3):
             np.testing.assert_array_equal(over_time.of(day), once[day])
+
+
+def test_young_is_what_was_first_wanted_in_the_last_days() -> None:
+    features = np.zeros((4, len(ITEM_FEATURES)), dtype=np.float32)
+    ever, recent = ITEM_FEATURES.index("log_targets"), ITEM_FEATURES.index("log_recent")
+    features[:, ever], features[:, recent] = [0, 2, 2, 1], [0, 2, 1, 0]
+    assert is_young(features).tolist() == [True, True, False, False]

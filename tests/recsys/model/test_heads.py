@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 from tiny_logs import BUY, VIEW, Event, queries
 
-from recsys.features import ITEM_FEATURES
+from recsys.features import ITEM_FEATURES, is_young
 from recsys.histories import Histories, Questions
 from recsys.model.heads import HeadExamples, ScoringHead, fit_head, head_loss
 from recsys.model.user_encoder import UserEncoder
@@ -181,6 +181,21 @@ class TestTwoWorkers:
         for mine, other, wanted in zip(*(h.parameters() for h in [*heads, alone]), strict=True):
             assert torch.equal(mine, other)
             torch.testing.assert_close(mine, wanted, atol=1e-3, rtol=1e-2)
+
+
+def test_young_items_weigh_more() -> None:
+    """They weigh among a question's relevant items; a question with one item keeps its loss."""
+    head, made = random_head(), examples(ASKED)
+    young = is_young(FEATURES)
+    scores = torch.from_numpy(scorer(head).scores(questions(ASKED).histories))
+    expected = 0.0
+    for number, (_, items) in enumerate(ASKED):
+        log_share = torch.log_softmax(scores[number], dim=0)
+        weights = torch.tensor([5.0 if young[item] else 1.0 for item in items])
+        expected -= float((log_share[items] * weights).sum() / weights.sum())
+    assert len({bool(young[item]) for _, items in ASKED for item in items if len(items) > 1}) == 2
+    found = float(head_loss(head, made, torch.from_numpy(PRICES), 5.0).detach())
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_examples_do_not_depend_on_the_heads_weights() -> None:
