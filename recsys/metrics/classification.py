@@ -1,9 +1,11 @@
 """How well scores separate the relevant items from the rest.
 
-Legend: Q questions, R relevant items of all questions together.
+Legend: Q questions, R relevant items of all questions together, N labelled rows.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,3 +38,56 @@ def auc(ranks: Int64s, offsets: Int64s, num_items: int) -> NDArray[np.float64]:
     lost = np.bincount(question, weights=above, minlength=len(counts))
     pairs = counts * num_irrelevant
     return np.where(pairs > 0, 1 - lost / np.maximum(pairs, 1), np.nan)
+
+
+def auc_by_group(
+    scores: NDArray[np.floating[Any]], labels: NDArray[Any], groups: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """The chance that a row of a group with label 1 scores above one of it with label 0.
+
+    Rows of equal score share their ranks, so a tie is half won.
+
+    Args:
+        scores: [N] of rows.
+        labels: [N] 0 or 1.
+        groups: [N] int or str; the user of each row makes it AUC per user.
+
+    Returns:
+        The distinct groups, and the AUC of each: NaN where all labels are equal.
+
+    Source: the Mann-Whitney statistic (Hanley & McNeil 1982).
+    """
+    distinct, group = np.unique(groups, return_inverse=True)
+    order = np.lexsort((scores, group))
+    rising, owner = scores[order], group[order]
+    opens = np.ones(len(order), dtype=np.bool_)
+    opens[1:] = (np.diff(rising) != 0) | (np.diff(owner) != 0)
+    first, tie = np.flatnonzero(opens), np.cumsum(opens) - 1
+    middle = (first + np.append(first[1:], len(order)) - 1) / 2
+    rank = middle[tie] - np.searchsorted(owner, owner)
+    liked = np.asarray(labels)[order] == 1
+
+    def total(values: NDArray[Any]) -> NDArray[np.float64]:
+        return np.bincount(owner, values, minlength=len(distinct)).astype(np.float64)
+
+    ones, zeros = total(liked), total(~liked)
+    won = total(rank * liked) - ones * (ones - 1) / 2
+    pairs = ones * zeros
+    return distinct, np.where(pairs > 0, won / np.maximum(pairs, 1), np.nan)
+
+
+def pointwise_auc(scores: NDArray[np.floating[Any]], labels: NDArray[Any]) -> float:
+    """The AUC of all rows together, whoever's they are; NaN if all labels are equal."""
+    _, found = auc_by_group(scores, labels, np.zeros(len(scores), dtype=np.int64))
+    return float(found[0]) if len(found) else float("nan")
+
+
+def log_loss(chances: NDArray[np.floating[Any]], labels: NDArray[Any]) -> NDArray[np.float64]:
+    """[N] -log of the chance given to what came about; chances are kept 1e-6 from 0 and 1.
+
+    Args:
+        chances: [N] of label 1.
+        labels: [N] 0 or 1.
+    """
+    kept = np.clip(chances.astype(np.float64), 1e-6, 1 - 1e-6)
+    return -np.log(np.where(np.asarray(labels) == 1, kept, 1 - kept))

@@ -12,7 +12,7 @@ Legend: R rows, M metrics, G users, B resamples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,41 @@ def bootstrap_means(
         Interval(float(mean), float(low), float(high), int(num_rows))
         for mean, low, high, num_rows in zip(mean_M, *bounds_2M, num_rows_M, strict=True)
     ]
+
+
+def bootstrap_statistic(
+    statistic: Callable[[NDArray[np.int64]], float],
+    groups: NDArray[Any],
+    *,
+    num_bootstrap: int,
+    confidence: float = 0.95,
+    seed: int,
+) -> Interval:
+    """A figure of all rows that is no mean of theirs, such as AUC; see `bootstrap_mean`.
+
+    Args:
+        statistic: gives the figure of the rows at some positions [n]; a position may come up again.
+        groups: [R] int or str, the user of each row.
+        num_bootstrap: B; the resamples are those of `bootstrap_means` under the same seed.
+        confidence: share of resampled figures between the bounds.
+        seed: of the resamples.
+
+    Returns:
+        `mean` is the figure of all rows.
+    """
+    assert 0 < confidence < 1 and num_bootstrap >= 1
+    distinct, group_of_row = np.unique(groups, return_inverse=True)
+    rows = np.arange(len(groups))
+    low = high = float("nan")
+    if len(distinct) >= 2:
+        found = [
+            statistic(np.repeat(rows, weights[group_of_row]))
+            for chunk in _weights(len(distinct), num_bootstrap, seed)
+            for weights in chunk.astype(np.int64)
+        ]
+        tail = (1 - confidence) / 2
+        low, high = (float(bound) for bound in np.nanquantile(found, [tail, 1 - tail]))
+    return Interval(float(statistic(rows)), low, high, len(rows))
 
 
 def _per_group(values: NDArray[np.floating[Any]], groups: NDArray[Any]) -> tuple[Floats, Floats]:

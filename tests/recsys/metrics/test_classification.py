@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.metrics.classification import auc
+from recsys.metrics.classification import auc, auc_by_group, log_loss, pointwise_auc
 from recsys.metrics.ranking import ranks_of
 
 
@@ -39,3 +39,30 @@ def test_equals_counting_the_pairs(values: list[int], data: st.DataObject) -> No
     wins = [values[item] > values[other] for item in items for other in others]
     expected = np.mean(wins) if wins else np.nan
     np.testing.assert_allclose(auc(ranks, offsets, len(values)), [expected])
+
+
+def test_auc_of_rows_by_hand() -> None:
+    scores = np.array([0.9, 0.4, 0.4, 0.1])
+    # Of four pairs two are won, and one tie is half won.
+    assert pointwise_auc(scores, np.array([1, 1, 0, 0])) == 3.5 / 4
+    assert np.isnan(pointwise_auc(scores, np.ones(4)))
+    assert np.isnan(pointwise_auc(scores[:0], np.zeros(0)))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 1), st.sampled_from("uvw")), min_size=1)
+)
+def test_auc_by_group_equals_counting_the_pairs(rows: list[tuple[int, int, str]]) -> None:
+    scores, labels, users = (np.array(column) for column in zip(*rows, strict=True))
+    distinct, found = auc_by_group(scores, labels, users)
+    assert distinct.tolist() == sorted(set(users.tolist()))
+    for user, value in zip(distinct, found, strict=True):
+        ones = scores[(users == user) & (labels == 1)]
+        zeros = scores[(users == user) & (labels == 0)]
+        won = [(one > zero) + (one == zero) / 2 for one in ones for zero in zeros]
+        np.testing.assert_allclose(value, np.mean(won) if won else np.nan)
+
+
+def test_log_loss_by_hand() -> None:
+    found = log_loss(np.array([0.25, 0.25, 0.0]), np.array([1, 0, 1]))
+    np.testing.assert_allclose(found, [-np.log(0.25), -np.log(0.75), -np.log(1e-6)])

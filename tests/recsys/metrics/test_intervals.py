@@ -5,7 +5,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from recsys.metrics import intervals
-from recsys.metrics.intervals import Interval, bootstrap_mean, bootstrap_means
+from recsys.metrics.intervals import (
+    Interval,
+    bootstrap_mean,
+    bootstrap_means,
+    bootstrap_statistic,
+)
 
 NAN = np.nan
 
@@ -124,3 +129,20 @@ def test_bounds_lie_within_the_data(values, data):
         if len(np.unique(groups[~np.isnan(column)])) >= 2:
             slack = 1e-9
             assert counted.min() - slack <= got.low <= got.high <= counted.max() + slack
+
+
+def test_a_mean_as_a_statistic_has_the_bounds_of_a_mean():
+    rng = np.random.default_rng(2)
+    values, groups = rng.normal(size=60), rng.integers(9, size=60)
+    options = {"num_bootstrap": 200, "seed": 3}
+    expected = bootstrap_mean(values, groups, **options)
+    got = bootstrap_statistic(lambda rows: float(values[rows].mean()), groups, **options)
+    assert got.num_rows == 60
+    np.testing.assert_allclose(
+        [got.mean, got.low, got.high], [expected.mean, expected.low, expected.high]
+    )
+
+
+def test_a_statistic_of_one_user_has_no_bounds():
+    got = bootstrap_statistic(lambda rows: float(len(rows)), np.zeros(4), num_bootstrap=9, seed=1)
+    assert got.mean == 4 and np.isnan(got.low) and np.isnan(got.high)
