@@ -69,13 +69,14 @@ class Histories:
         keep = np.arange(len(self.item_rows)) >= np.repeat(
             np.maximum(self.offsets[1:] - num_events, self.offsets[:-1]), self.lengths
         )
-        return self._where(keep)
+        return self.where(keep)
 
     def known(self, num_items: int) -> Histories:
         """The same queries without events of items outside rows 0..num_items-1."""
-        return self._where((self.item_rows >= 0) & (self.item_rows < num_items))
+        return self.where((self.item_rows >= 0) & (self.item_rows < num_items))
 
-    def _where(self, keep: NDArray[np.bool_]) -> Histories:
+    def where(self, keep: NDArray[np.bool_]) -> Histories:
+        """The same queries with only the events for which `keep` [E] holds."""
         if keep.all():
             return self
         counts = np.bincount(self.query_of_event[keep], minlength=len(self))
@@ -356,6 +357,37 @@ def ask(
         now,
         frame["item"].to_numpy().astype(np.int32),
         np.concatenate([[0], np.cumsum(baskets["num_relevant"].to_numpy())]).astype(np.int64),
+    )
+
+
+def ask_shown(users: UserEvents, *, start: int, end: int | None) -> Questions:
+    """Every event in [start, end) as a question of its own: its item, and the history before it.
+
+    Events of one moment never see each other. The questions are in the order of the events, by user
+    and time, and so their `relevant` items are the items shown, whether wanted or not.
+
+    Args:
+        users: whole event lists; events of any time.
+        start: begin of the window, microseconds.
+        end: its end, not in it; None leaves it open.
+    """
+    in_window = users.timestamps >= start
+    if end is not None:
+        in_window &= users.timestamps < end
+    picked = np.flatnonzero(in_window)
+    user_index = np.searchsorted(users.offsets, picked, side="right") - 1
+    now = users.timestamps[picked]
+    return Questions(
+        user_index,
+        users.baskets[picked],
+        users.item_rows,
+        users.event_codes,
+        users.timestamps,
+        users.offsets[user_index],
+        _first_at_or_after(users, user_index, now),
+        now,
+        users.item_rows[picked],
+        np.arange(len(picked) + 1),
     )
 
 
