@@ -40,8 +40,9 @@ NO_TEXT = "unknown item"
 #: Shares of the target events that the time protocol trains on and validates on, by default.
 VALID_FROM, TEST_FROM = 0.8, 0.9
 
-# Columns of `Benchmark.rows`.
+# Columns of `Benchmark.rows`, and of `Benchmark.exposures`.
 HISTORY, TIMES, CODES, LABEL, NOW = "history", "times", "codes", "label", "now"
+IS_TEST = "is_test"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class Benchmark:
         protocol: one of `PROTOCOLS`.
         rows: of `splits` alone, the test rows in their order: user_id, item_id, history, times
             and codes of its events, label (1 where there is none), now.
+        exposures: of a labelled log that is split by time, its events at their raw times: user_id,
+            item_id, timestamp, label, and whether the row is to be foretold (`is_test`).
+        whole_histories: whether the history that `splits` gives a test row holds all its user's
+            earlier likes.
         notes: what a reader of the figures should know.
     """
 
@@ -65,6 +70,8 @@ class Benchmark:
     targets: tuple[str, ...]
     protocol: str
     rows: pl.DataFrame | None = None
+    exposures: pl.DataFrame | None = None
+    whole_histories: bool = False
     notes: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
@@ -106,6 +113,10 @@ def open_benchmark(
     splits = _read(folder, "splits") if has_splits and protocol == "splits" else None
     items = _items(items, events, splits)
     events = _where(_events(events, notes), items, where, notes)
+    labelled = None
+    if LABEL in events.columns:
+        labelled = events.select(_EXPOSURE) if has_times else None
+        events = events.drop(LABEL)
     items = items.select([name for name in items.columns if name in _ITEM_COLUMNS])
     if not targets:
         present = set(events[Col.event_type].unique())
@@ -117,7 +128,13 @@ def open_benchmark(
                 field=Col.timestamp, mend="use --protocol leave_one_out",
             )  # fmt: skip
         cuts = _time_cuts(events, targets, valid, test)
-        return Benchmark(events, items, cuts, tuple(targets), protocol, notes=notes)
+        exposures = None
+        if labelled is not None:
+            is_test = (pl.col(Col.timestamp) >= cuts["test"]).alias(IS_TEST)
+            exposures = labelled.with_columns(is_test)
+        return Benchmark(
+            events, items, cuts, tuple(targets), protocol, exposures=exposures, notes=notes
+        )
     if protocol == "leave_one_out":
         laid = _leave_one_out(events, targets, has_times)
         return Benchmark(laid, items, _day_cuts(), tuple(targets), protocol, notes=notes)
@@ -127,9 +144,15 @@ def open_benchmark(
             mend="use --protocol time or leave_one_out",
         )  # fmt: skip
     laid, rows, cuts = _splits(splits, events, targets, folder, notes)
-    return Benchmark(laid, items, cuts, tuple(targets), protocol, rows, notes)
+    exposures, whole = None, False
+    # A label that the file does not give, and days that follow from the order alone, tell nothing.
+    if has_times and labelled is not None and cuts != _day_cuts() and LABEL in splits.columns:
+        exposures = _exposures(splits, labelled)
+        whole = _whole_histories(splits, exposures)
+    return Benchmark(laid, items, cuts, tuple(targets), protocol, rows, exposures, whole, notes)
 
 
+_EXPOSURE = (Col.user, Col.item, Col.timestamp, LABEL)
 _ITEM_COLUMNS = (
     Col.item, Col.title, Col.description, Col.brand, Col.category, Col.tags, Col.price,
 )  # fmt: skip
@@ -202,7 +225,10 @@ def _events(events: pl.DataFrame, notes: list[str]) -> pl.DataFrame:
     if label is not None:
         notes.append(f"labelled log: {label} 1 is what is to be foretold, 0 a view")
         kind = pl.when(pl.col(label) == 1).then(pl.lit(strongest)).otherwise(pl.lit("view"))
-        return events.with_columns(kind.alias(Col.event_type))
+        return events.with_columns(
+            kind.alias(Col.event_type), pl.col(label).cast(pl.Int8).alias(LABEL)
+        )
+    events = events.drop(LABEL, strict=False)
     if Col.event_type not in events.columns:
         return events.with_columns(pl.lit(strongest).alias(Col.event_type))
     known = pl.col(Col.event_type).is_in(EVENT_TYPES)
@@ -243,7 +269,7 @@ def _where(
         notes.append(f"{kept.height:,} of {events.height:,} events where {where}")
         events = kept
     columns = [Col.user, Col.item, Col.event_type]
-    columns += [name for name in (Col.timestamp, Col.session) if name in events.columns]
+    columns += [name for name in (Col.timestamp, Col.session, LABEL) if name in events.columns]
     if events.is_empty():
         raise DataError("no events are left", where="events", mend="correct --where")
     return events.select(columns)
@@ -323,6 +349,31 @@ def _leave_one_out(events: pl.DataFrame, targets: Sequence[str], has_times: bool
         .rename({"laid": Col.timestamp})
         .drop("nth", "moment")
     )
+
+
+def _exposures(splits: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:
+    """All that was shown: the rows of the splits, and the events that are none of them."""
+    rows = splits.select(
+        Col.user, Col.item, Col.timestamp, pl.col(LABEL).cast(pl.Int8),
+        (pl.col("split") == "test").alias(IS_TEST),
+    )  # fmt: skip
+    others = labelled.join(rows, on=[Col.user, Col.item, Col.timestamp], how="anti")
+    return pl.concat([rows, others.with_columns(pl.lit(False).alias(IS_TEST))])
+
+
+def _whole_histories(splits: pl.DataFrame, exposures: pl.DataFrame) -> bool:
+    """Whether no test row's history lacks a like that its user gave before the row's timestamp."""
+    tests = splits.filter(pl.col("split") == "test").with_row_index("row")
+    likes = exposures.filter(pl.col(LABEL) == 1).select(
+        Col.user, pl.col(Col.item).alias(HISTORY), pl.col(Col.timestamp).alias(NOW)
+    )
+    earlier = (
+        tests.select("row", Col.user, Col.timestamp)
+        .join(likes, on=Col.user)
+        .filter(pl.col(NOW) < pl.col(Col.timestamp))
+    )
+    told = tests.select("row", HISTORY).explode(HISTORY)
+    return earlier.join(told, on=["row", HISTORY], how="anti").is_empty()
 
 
 @dataclass

@@ -6,7 +6,8 @@ DIR holds `items.parquet`, `events.parquet` and, for `splits`, `splits.parquet`;
 `benchmarks.protocols`. The model goes the product's own way, prepare -> tune -> embed: learning
 rate and batch size are chosen on the validation part by the first seed's search, never on test, and
 the other seeds train with what was chosen. Then every model ranks the whole catalogue for the same
-test rows.
+test rows. Where events carry labels, the chance of a like is measured beside it
+(`benchmarks.response`), with `--response-only` nothing else.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any, get_args
 import numpy as np
 import polars as pl
 
+from benchmarks import response
 from benchmarks.protocols import CODES, HISTORY, NOW, PROTOCOLS, TIMES, Benchmark, open_benchmark
 from ray_jobs import embed, prepare, pretrain, train, tune
 from ray_jobs.cluster import connected
@@ -33,7 +35,7 @@ from ray_jobs.texts import ensure_store
 from recsys.baselines import Recommends, fit_baselines
 from recsys.bundle import Bundle
 from recsys.config import BaselineName, Recipe, apply_override, recipe_from_dict, target_codes
-from recsys.errors import RaycommendError, RecipeError
+from recsys.errors import DataError, RaycommendError, RecipeError
 from recsys.evaluation import COLUMNS, answer, head_items, summarise, table
 from recsys.files import write_json
 from recsys.gate import beats
@@ -41,6 +43,7 @@ from recsys.histories import Histories, Questions
 from recsys.prepared import Prepared
 from recsys.recommender import scorer_on
 from recsys.schema import Col
+from recsys.text_store import TextStore
 from recsys.training import tie_order
 
 OURS, METRIC, COVERAGE = "raycommend", "ndcg@10", "coverage@10"
@@ -114,6 +117,10 @@ def _parser() -> argparse.ArgumentParser:
         "--text-only", action="store_true", help="no ids and no side features: texts alone"
     )
     parser.add_argument(
+        "--response-only", action="store_true",
+        help="of a labelled log: only the chance of a like, no ranking",
+    )  # fmt: skip
+    parser.add_argument(
         "--baselines", default="all", metavar="all|none|A,B",
         help=f"of {', '.join(get_args(BaselineName))}",
     )  # fmt: skip
@@ -161,6 +168,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         print(f"    {note}", flush=True)
     benchmark.write(work / "log")
     (work / "pseudonym.key").write_text(KEY)
+    if options.response_only:
+        return _response_only(benchmark, name, work, options)
     names = _baseline_names(options.baselines)
     values: dict[str, np.ndarray] = {}
     costs: dict[str, Cost] = {}
@@ -224,7 +233,41 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "gains": _gains(values, test_set.users, first),
         "cost": {each: vars(cost) for each, cost in costs.items()},
         "rows": rows,
+        "response": _response(benchmark, prepared, store, first),
     }
+
+
+def _response_only(
+    benchmark: Benchmark, name: str, work: Path, options: argparse.Namespace
+) -> dict[str, Any]:
+    """The report without anything that needs training."""
+    if benchmark.exposures is None:
+        raise DataError(
+            "no labels to foretell", where=options.folder / "events.parquet", field="rating",
+            mend="give every event a time and a rating or value of 0 or 1, or drop --response-only",
+        )  # fmt: skip
+    recipe = _recipe(benchmark, name, work, options, seed=1)
+    with connected(recipe.ray):
+        prepare.run(recipe)
+        prepared = Prepared.of(recipe)
+        store = ensure_store(recipe, prepared)
+    return {
+        "dataset": name,
+        "protocol": benchmark.protocol,
+        "notes": benchmark.notes,
+        "cuts": {cut: str(moment) for cut, moment in benchmark.cuts.items()},
+        "response": _response(benchmark, prepared, store, recipe),
+    }
+
+
+def _response(
+    benchmark: Benchmark, prepared: Prepared, store: TextStore, recipe: Recipe
+) -> list[dict[str, Any]]:
+    catalogue = prepared.catalogue
+    return response.measure(
+        benchmark, catalogue.items[Col.item].to_list(), store.vectors[catalogue.text_rows],
+        num_bootstrap=recipe.evaluate.num_bootstrap, seed=recipe.seed,
+    )  # fmt: skip
 
 
 def _recipe(
@@ -440,6 +483,8 @@ def _cost() -> Iterator[Callable[[], Cost]]:
 
 def render(report: dict[str, Any]) -> list[str]:
     """The report as text."""
+    if "rows" not in report:
+        return [f"{report['dataset']} ({report['protocol']})", *_render_response(report)]
     rows = report["rows"]
     lines = [
         f"{report['dataset']} ({report['protocol']}): {report['num_questions']:,} rows, "
@@ -472,7 +517,18 @@ def render(report: dict[str, Any]) -> list[str]:
         f"seeds: {METRIC} {seeds}; chosen on validation: learning rate "
         f"{settings['learning_rate']:.2e}, batch size {settings['batch_size']}",
     ]
-    return lines
+    return lines + _render_response(report)
+
+
+def _render_response(report: dict[str, Any]) -> list[str]:
+    rows = report["response"]
+    if not rows:
+        return []
+    return [
+        "",
+        f"the chance of a like, {rows[0]['num_rows']:,} exposures:",
+        *table(rows, response.METRICS, "all"),
+    ]
 
 
 def _plain(

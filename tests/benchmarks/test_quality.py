@@ -62,6 +62,7 @@ def test_a_strange_folder_goes_the_whole_way(
         sum(data["seeds"]) / 2, abs=1e-6
     )
     assert rows["popularity", "all", "coverage@10"]["value"] == pytest.approx(10 / 40)
+    assert data["response"] == []
     printed = capsys.readouterr().out
     for model in models:
         assert f"\n{model} " in printed
@@ -87,9 +88,31 @@ def test_texts_alone(folder: Path) -> None:
     np.testing.assert_allclose(scorer.scores(history), cosines / temperature, atol=1e-4)
 
 
+@pytest.mark.ray
+def test_labels_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A labelled log is measured without training anything."""
+    log, report = tiny_log(folder / "labelled"), folder / "labelled.json"
+    events = pl.read_parquet(log / "events.parquet")
+    liked = (pl.col("event_type") == "purchase").cast(pl.Int64).alias("rating")
+    events.with_columns(liked).write_parquet(log / "events.parquet")
+    arguments = [
+        str(log), "--response-only", "--work", str(folder / "labels"), "--json", str(report),
+        *settings(folder),
+    ]  # fmt: skip
+    assert quality.main(arguments) == 0
+    data = json.loads(report.read_text())
+    assert "rows" not in data
+    assert {row["model"] for row in data["response"]} == {
+        "raycommend", "item mean", "item + user mean",
+    }  # fmt: skip
+    assert not (folder / "labels" / "seed-1" / "bundle").exists()
+    assert "\nraycommend " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--response-only"], "no labels"),
         (["--protocol", "splits"], "splits"),
         (["--baselines", "magic"], "magic"),
         (["--set", "train.epoch=3"], "train.epochs"),
