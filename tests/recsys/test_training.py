@@ -26,10 +26,12 @@ from tiny import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
+from recsys.batches import TrainingBatch
 from recsys.config import target_codes
 from recsys.errors import RecipeError
 from recsys.histories import UserEvents
 from recsys.schema import Col
+from recsys.text_store import TextStore
 from recsys.training import Worker, build_ranker, head_examples, tie_order
 
 
@@ -182,6 +184,79 @@ class TestSteps:
         torch.testing.assert_close(
             mine.cache.vectors, torch.from_numpy(np.array(shop.store.vectors)), rtol=0.02, atol=2e-3
         )
+
+
+class TestEveryTextOnce:
+    """With a budget for all of a batch's texts it computes what the plain way does."""
+
+    def test_loss_and_gradient_are_those_of_encoding_every_occurrence(self, shop: Shop) -> None:
+        model = shop.recipe.model.model_copy(update={"dropout": 0.0, "id_dropout": 0.0})
+        shop = shop._replace(recipe=shop.recipe.model_copy(update={"model": model}))
+        # Clipped gradients could differ in length unseen.
+        options = {"fresh_texts_per_step": None, "clip_norm": 1e9}
+        once, plain = worker(shop, **options), worker(shop, **options)
+        store = TextStore(  # not rounded to half precision
+            np.concatenate([_lower(plain, row)[0] for row in range(shop.store.num_texts)]),
+            shop.store.offsets, shop.store.vectors, shop.store.alike,
+        )  # fmt: skip
+        once.store = store
+        batch = once.batch(next(chunks(shop.prepared.users(), 3)))
+        assert batch is not None
+        expected = _plain_loss(plain, batch)
+        expected.backward()
+        assert once.train_step(batch, 10) == pytest.approx(float(expected.detach()), rel=1e-5)
+        wanted = dict(plain.ranker.named_parameters())
+        compared = []
+        for name, parameter in once.ranker.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            assert parameter.grad is not None and wanted[name].grad is not None, name
+            scale = float(wanted[name].grad.abs().max())
+            torch.testing.assert_close(
+                parameter.grad, wanted[name].grad, rtol=1e-3, atol=1e-4 * scale + 1e-8, msg=name
+            )
+            compared.append(scale)
+        assert sum(scale > 1e-6 for scale in compared) > 20
+
+
+def _lower(mine: Worker, text_row: int) -> torch.Tensor:
+    """[1, L, H] one text alone at the split, from its tokens."""
+    tokens = mine.prepared.catalogue.texts[Col.tokens][text_row].to_list()
+    ids = torch.tensor([tokens])
+    return mine.ranker.language.lower(ids, torch.ones_like(ids, dtype=torch.bool))
+
+
+def _plain_loss(mine: Worker, batch: TrainingBatch) -> torch.Tensor:
+    """Every event, target and candidate encoded alone, each time it occurs; softmax over all."""
+    mine.ranker.train()
+    mine.ranker.language.eval()
+
+    def encoded(item: int) -> torch.Tensor:
+        hidden = _lower(mine, int(mine.text_rows[item]))
+        text = mine.ranker.language(hidden, torch.ones(hidden.shape[:2], dtype=torch.bool))
+        return mine.ranker.items(text, mine.id_rows[[item]])[0]
+
+    windows = batch.windows
+    events = torch.stack(
+        [torch.stack([encoded(int(item)) for item in row]) for row in windows.item_rows]
+    )
+    states = mine.ranker.users(
+        events, windows.event_codes, windows.gap_us, windows.moments, windows.state_of_event,
+        windows.num_states,
+    )  # fmt: skip
+    scale, prior = mine.ranker.log_scale.exp(), mine.ranker.popularity
+    share = torch.from_numpy(mine.log_share)
+    candidates = torch.stack([encoded(item) for item in range(len(share))])
+    losses = []
+    for state, item in zip(batch.target_states, batch.target_items, strict=True):
+        also = batch.target_items[batch.target_states == state]
+        others = torch.ones(len(share), dtype=torch.bool)
+        others[also] = False
+        own = scale * states[state] @ encoded(int(item)) + prior * share[item]
+        rest = scale * candidates[others] @ states[state] + prior * share[others]
+        losses.append(torch.logsumexp(torch.cat([own[None], rest]), dim=0) - own)
+    weights = batch.target_weights
+    return (torch.stack(losses) * weights).sum() / weights.sum()
 
 
 class TestBatchesWithoutTargets:
