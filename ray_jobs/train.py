@@ -191,7 +191,7 @@ def winner(recipe: Recipe, prepared: Prepared) -> tuple[Recipe, Path]:
         )  # fmt: skip
     chosen = recipe_from_dict(data["recipe"], where=path)
     language = chosen.model.language_model
-    if data["language_model"] != fingerprint(locate(language)):
+    if data.get("language_model") != fingerprint(locate(language)):
         raise DataError(
             "the language model is not the one that the winner was trained on", where=path,
             field="language_model", value=language,
