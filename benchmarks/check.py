@@ -46,7 +46,7 @@ class Figure:
         Raises:
             DataError: the report has none.
         """
-        for row in report["rows"]:
+        for row in [*report.get("rows", []), *report.get("response", [])]:
             if (row["model"], row["slice"], row["metric"]) == (self.model, self.slice, self.metric):
                 return float(row["value"])
         raise DataError(
@@ -89,7 +89,7 @@ def read_expected(path: Path = EXPECTED) -> dict[str, Benchmark]:
         name: Benchmark(
             entry["folder"],
             entry["arguments"],
-            [Figure(*key.split(" "), *values) for key, values in entry["figures"].items()],
+            [Figure(*key.rsplit(" ", 2), *values) for key, values in entry["figures"].items()],
         )
         for name, entry in json.loads(path.read_text()).items()
     }
