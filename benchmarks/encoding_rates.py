@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.encoding_ways import ONCE, Once, Way, say
-from benchmarks.quality import _cost
+from benchmarks.quality import costing
 from recsys.batches import TrainingBatch
 from recsys.errors import DataError
 from recsys.histories import UserEvents
@@ -53,7 +53,7 @@ def measure(ways: dict[str, Way], batches: list[TrainingBatch], round_s: float) 
     for number in range(ROUNDS + 1):
         for name, steps in running.items():
             rate, tokens, examples, taken = rates[name], ways[name].num_tokens, 0, 0
-            with _cost() as cost:
+            with costing() as cost:
                 started, cpu = time.monotonic(), time.process_time()
                 while not taken or (number and time.monotonic() - started < round_s):
                     examples += next(steps)

@@ -181,7 +181,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with connected(first.ray):
         for seed in range(1, options.seeds + 1):
             recipe = _recipe(benchmark, name, work, options, seed)
-            with _cost() as cost:
+            with costing() as cost:
                 prepared, winner = _trained(recipe, chosen, work)
                 chosen = chosen or winner
                 if test_set is None:
@@ -198,7 +198,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         prepared = Prepared.open(first.root)
         events = prepared.users().before(prepared.summary["cuts_us"]["test"])
         for each in names:
-            with _cost() as cost:
+            with costing() as cost:
                 (fitted,) = fit_baselines(
                     [each], events, prepared.catalogue.num_items, target_codes(first),
                     store.vectors, prepared.catalogue.text_rows,
@@ -448,7 +448,7 @@ def _gains(values: dict[str, np.ndarray], users: np.ndarray, recipe: Recipe) -> 
 
 
 @contextmanager
-def _cost() -> Iterator[Callable[[], Cost]]:
+def costing() -> Iterator[Callable[[], Cost]]:
     """Measure the block; the value is a function that tells the cost once it is over."""
     import psutil
 
