@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.picture import Line, chart
 from recsys.bundle import Bundle
 from recsys.config import target_codes
 from recsys.errors import RaycommendError
@@ -93,38 +94,12 @@ def _ndcg(lists: np.ndarray, questions: Questions) -> float:
 
 def draw(points: dict[float, tuple[float, float, float]]) -> str:
     """The curve as SVG: intra-list diversity across, nDCG@10 up, the knob at each point."""
-    width, height, edge = 560, 340, 60
-    across = [intra for _, intra, _ in points.values()]
-    up = [ndcg for ndcg, _, _ in points.values()]
-    low, high = min(across), max(across)
-    top = max(up) * 1.1 or 1.0
-
-    def place(intra: float, ndcg: float) -> tuple[float, float]:
-        x = edge + (intra - low) / ((high - low) or 1) * (width - 2 * edge)
-        return x, height - edge - ndcg / top * (height - 2 * edge)
-
-    dots = [place(intra, ndcg) for intra, ndcg in zip(across, up, strict=True)]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in dots)
-    marks = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#2563eb"/>'
-        f'<text x="{x + 7:.1f}" y="{y - 7:.1f}">{knob:g}</text>'
-        for (x, y), knob in zip(dots, points, strict=True)
+    line = Line(
+        "",
+        [(intra, ndcg) for ndcg, intra, _ in points.values()],
+        [f"{knob:g}" for knob in points],
     )
-    bottom = height - edge
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        'font-family="sans-serif" font-size="12">'
-        f'<rect width="{width}" height="{height}" fill="white"/>'
-        f'<path d="M{edge} {edge - 20}V{bottom}H{width - edge + 20}" fill="none" stroke="#444"/>'
-        f'<text x="{width / 2}" y="{height - 18}" text-anchor="middle">intra-list diversity</text>'
-        f'<text x="{edge - 44}" y="{edge - 28}">nDCG@10</text>'
-        f'<text x="{edge}" y="{bottom + 18}">{low:.2f}</text>'
-        f'<text x="{width - edge}" y="{bottom + 18}" text-anchor="end">{high:.2f}</text>'
-        f'<text x="{edge - 6}" y="{bottom}" text-anchor="end">0</text>'
-        f'<text x="{edge - 6}" y="{place(low, max(up))[1] + 4:.1f}" text-anchor="end">'
-        f"{max(up):.3f}</text>"
-        f'<polyline points="{line}" fill="none" stroke="#2563eb" stroke-width="2"/>{marks}</svg>\n'
-    )
+    return chart([line], across="intra-list diversity", up="nDCG@10", from_zero=True)
 
 
 if __name__ == "__main__":

@@ -36,14 +36,14 @@ def printing_epochs(run: Path, line: Callable[[dict[str, Any]], str]) -> Iterato
 
     An epoch of an earlier start is not printed again.
     """
-    seen = len(_latest_curve(run))
+    seen = len(latest_curve(run))
     done = threading.Event()
 
     def follow() -> None:
         nonlocal seen
         while True:
             ending = done.wait(POLL_S)
-            for point in _latest_curve(run)[seen:]:
+            for point in latest_curve(run)[seen:]:
                 print(f"    {line(point)}", flush=True)
                 seen += 1
             if ending:
@@ -58,7 +58,7 @@ def printing_epochs(run: Path, line: Callable[[dict[str, Any]], str]) -> Iterato
         follower.join()
 
 
-def _latest_curve(run: Path) -> list[dict[str, Any]]:
+def latest_curve(run: Path) -> list[dict[str, Any]]:
     """The longest curve among the checkpoints that lie there now."""
     curves: list[list[dict[str, Any]]] = [[]]
     for path in run.glob(f"checkpoint_*/{PROGRESS}"):

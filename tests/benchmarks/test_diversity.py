@@ -27,7 +27,7 @@ def test_a_list_that_stops_at_ten() -> None:
 def test_the_picture_is_a_picture() -> None:
     points = {0.0: (0.2, 0.4, 0.1), 0.5: (0.1, 0.7, 0.2)}
     root = ElementTree.fromstring(draw(points))
-    circles = root.findall("{http://www.w3.org/2000/svg}circle")
+    circles = root.findall(".//{http://www.w3.org/2000/svg}circle")
     assert len(circles) == 2
     assert float(circles[0].attrib["cx"]) < float(circles[1].attrib["cx"])
     assert float(circles[0].attrib["cy"]) < float(circles[1].attrib["cy"])
