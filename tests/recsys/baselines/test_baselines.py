@@ -95,7 +95,8 @@ class TestEveryBaseline:
         refitted = fitted(user_events(*shuffled_moments(rng, TRAIN)), [name])[name]
         expected = MODELS[name].scores(queries(*ASKED))
         found = refitted.scores(queries(*shuffled_moments(rng, ASKED)))
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        # A sum in another order rounds otherwise: two units of float32 near 1, after training.
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
     def test_fits_a_log_without_events(self, name: str) -> None:
         for log in (user_events(), user_events([(0, 3, VIEW)])):
