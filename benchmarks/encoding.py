@@ -49,7 +49,7 @@ from benchmarks.encoding_ways import (
     say,
 )
 from benchmarks.protocols import PROTOCOLS, open_benchmark
-from benchmarks.quality import KEY, KEY_ENV
+from benchmarks.quality import write_log
 from ray_jobs import prepare
 from ray_jobs.cluster import connected
 from ray_jobs.texts import ensure_store
@@ -119,20 +119,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     name = options.folder.resolve().name
     benchmark = open_benchmark(options.folder, protocol=options.protocol)
     work = (options.work or Path("runs/encoding") / name).absolute()
-    benchmark.write(work / "log")
-    (work / "pseudonym.key").write_text(KEY)
     raw: dict[str, Any] = {
         "name": "encoding",
         "run_dir": str(work / "run"),
-        "data": {
-            "source": str(work / "log"),
-            "cuts": benchmark.cuts,
-            "target_events": list(benchmark.targets),
-            "num_buckets": 4,
-            "count_every_days": None,
-            "max_quarantine_fraction": 0.5,
-        },
-        "privacy": {"key_env": KEY_ENV, "key_file": str(work / "pseudonym.key")},
+        **write_log(benchmark, work),
     }
     for override in options.overrides:
         apply_override(raw, override)

@@ -13,6 +13,7 @@ test rows. Where events carry labels, the chance of a like is measured beside it
 from __future__ import annotations
 
 import argparse
+import copy
 import datetime as dt
 import sys
 import time
@@ -166,10 +167,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     print(f"{name}: {benchmark.protocol}, {benchmark.events.height:,} events", flush=True)
     for note in benchmark.notes:
         print(f"    {note}", flush=True)
-    benchmark.write(work / "log")
-    (work / "pseudonym.key").write_text(KEY)
+    sections = write_log(benchmark, work)
+    first = _recipe(sections, name, work, options, seed=1)
     if options.response_only:
-        return _response_only(benchmark, name, work, options)
+        return _response_only(benchmark, name, first, options)
     names = _baseline_names(options.baselines)
     values: dict[str, np.ndarray] = {}
     costs: dict[str, Cost] = {}
@@ -177,10 +178,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     ours: list[np.ndarray] = []
     chosen: Recipe | None = None
     test_set: TestSet | None = None
-    first = _recipe(benchmark, name, work, options, seed=1)
     with connected(first.ray):
         for seed in range(1, options.seeds + 1):
-            recipe = _recipe(benchmark, name, work, options, seed)
+            recipe = _recipe(sections, name, work, options, seed)
             with costing() as cost:
                 prepared, winner = _trained(recipe, chosen, work)
                 chosen = chosen or winner
@@ -238,7 +238,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _response_only(
-    benchmark: Benchmark, name: str, work: Path, options: argparse.Namespace
+    benchmark: Benchmark, name: str, recipe: Recipe, options: argparse.Namespace
 ) -> dict[str, Any]:
     """The report without anything that needs training."""
     if benchmark.exposures is None:
@@ -246,7 +246,6 @@ def _response_only(
             "no labels to foretell", where=options.folder / "events.parquet", field="rating",
             mend="give every event a time and a rating or value of 0 or 1, or drop --response-only",
         )  # fmt: skip
-    recipe = _recipe(benchmark, name, work, options, seed=1)
     with connected(recipe.ray):
         prepare.run(recipe)
         prepared = Prepared.of(recipe)
@@ -270,14 +269,11 @@ def _response(
     )  # fmt: skip
 
 
-def _recipe(
-    benchmark: Benchmark, name: str, work: Path, options: argparse.Namespace, seed: int
-) -> Recipe:
-    """The product's defaults, more patient, for logs smaller than a shop's."""
-    raw: dict[str, Any] = {
-        "name": "".join(c if c.isalnum() else "-" for c in name).strip("-") or "quality",
-        "seed": seed,
-        "run_dir": str(work / f"seed-{seed}"),
+def write_log(benchmark: Benchmark, work: Path) -> dict[str, Any]:
+    """Write a benchmark's log into a folder; returns the sections of a recipe that read it."""
+    benchmark.write(work / "log")
+    (work / "pseudonym.key").write_text(KEY)
+    return {
         "data": {
             "source": str(work / "log"),
             "cuts": benchmark.cuts,
@@ -288,6 +284,18 @@ def _recipe(
             "max_quarantine_fraction": 0.5,
         },
         "privacy": {"key_env": KEY_ENV, "key_file": str(work / "pseudonym.key")},
+    }
+
+
+def _recipe(
+    sections: dict[str, Any], name: str, work: Path, options: argparse.Namespace, seed: int
+) -> Recipe:
+    """The product's defaults, more patient, for logs smaller than a shop's."""
+    raw: dict[str, Any] = {
+        "name": "".join(c if c.isalnum() else "-" for c in name).strip("-") or "quality",
+        "seed": seed,
+        "run_dir": str(work / f"seed-{seed}"),
+        **copy.deepcopy(sections),
         "train": {"epochs": 12, "retrain": True},
         "tune": {"num_trials": options.trials},
     }

@@ -325,9 +325,7 @@ def ask(
         target_codes: event codes that make an item relevant.
     """
     user_of_event = np.repeat(np.arange(len(users)), np.diff(users.offsets))
-    in_window = users.timestamps >= start
-    if end is not None:
-        in_window &= users.timestamps < end
+    in_window = _in_window(users, start, end)
     target = np.flatnonzero(in_window & np.isin(users.event_codes, np.asarray(target_codes)))
     frame = (
         pl.DataFrame(
@@ -371,10 +369,7 @@ def ask_shown(users: UserEvents, *, start: int, end: int | None) -> Questions:
         start: begin of the window, microseconds.
         end: its end, not in it; None leaves it open.
     """
-    in_window = users.timestamps >= start
-    if end is not None:
-        in_window &= users.timestamps < end
-    picked = np.flatnonzero(in_window)
+    picked = np.flatnonzero(_in_window(users, start, end))
     user_index = np.searchsorted(users.offsets, picked, side="right") - 1
     now = users.timestamps[picked]
     return Questions(
@@ -389,6 +384,12 @@ def ask_shown(users: UserEvents, *, start: int, end: int | None) -> Questions:
         users.item_rows[picked],
         np.arange(len(picked) + 1),
     )
+
+
+def _in_window(users: UserEvents, start: int, end: int | None) -> NDArray[np.bool_]:
+    """[E] whether each event lies in [start, end)."""
+    late = users.timestamps >= start
+    return late if end is None else late & (users.timestamps < end)
 
 
 def _first_at_or_after(users: UserEvents, user_index: Int64s, now: Int64s) -> Int64s:

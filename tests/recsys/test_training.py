@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from safetensors.torch import load_file, save_file
 from tiny import (
     Shop,
     day,
@@ -386,14 +388,15 @@ def test_two_processes_end_together_on_uneven_data(uneven: Shop, tmp_path: Path)
     with socket.create_server(("127.0.0.1", 0)) as free:
         meet = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     mp.spawn(_distributed, args=(uneven, meet, str(tmp_path)), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert first["step"] == second["step"] > 0
-    # What one of them has encoded, the other need not.
-    torch.testing.assert_close(first["cache"], second["cache"])
-    for number, texts in enumerate(first["encoded"]):
-        assert len(texts) and not set(texts) & set(second["encoded"][number])
-    for name, value in first["weights"].items():
-        torch.testing.assert_close(second["weights"][name], value, msg=name)
+    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
+    encoded = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    # What one of them has encoded in a step, the other need not.
+    assert len(encoded[0]) == len(encoded[1]) > 0
+    for mine, other in zip(*encoded, strict=True):
+        assert mine and not set(mine) & set(other)
+    # The cache among them.
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, msg=name)
 
 
 def test_what_two_processes_share_has_the_gradient_of_each_alone(
@@ -410,7 +413,7 @@ def test_what_two_processes_share_has_the_gradient_of_each_alone(
         assert batch is not None
         mine.train_step(batch, 10)
         alone.append(_gradients(mine))
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    found = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(2)]
     assert any(name.startswith("language.") for name in alone[0])
     for name, gradient in alone[0].items():
         expected = (gradient + alone[1][name]) / 2
@@ -431,7 +434,7 @@ def _one_step(rank: int, shop: Shop, meet: str, out: str) -> None:
     batch = mine.batch(shop.prepared.users(shop.prepared.shards[rank::2]))
     assert batch is not None
     mine.train_step(batch, 10)
-    torch.save(_gradients(mine), f"{out}/{rank}.pt")
+    save_file(_gradients(mine), f"{out}/{rank}.safetensors")
     dist.destroy_process_group()
 
 
@@ -454,6 +457,7 @@ def _distributed(rank: int, shop: Shop, meet: str, out: str) -> None:
     for _ in range(2):
         mine.train_epoch(chunks(users, 3), 20, agree)
     weights = {name: p.detach() for name, p in mine.ranker.named_parameters() if p.requires_grad}
-    seen = {"cache": mine.cache.vectors, "encoded": encoded}
-    torch.save({"step": mine.step, "weights": weights} | seen, f"{out}/{rank}.pt")
+    weights |= {"the cache": mine.cache.vectors, "the step": torch.tensor(mine.step)}
+    save_file(weights, f"{out}/{rank}.safetensors")
+    Path(out, f"{rank}.json").write_text(json.dumps(encoded))
     dist.destroy_process_group()
