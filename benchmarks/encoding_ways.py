@@ -100,7 +100,7 @@ class EveryOccurrence(Once):
         self.ranker.train()
         self.ranker.language.eval()
         vectors = self.ranker.items(
-            self._encode_tokens(items), self.id_rows[torch.from_numpy(items)]
+            self._encode_tokens(items), self.item_rows[torch.from_numpy(items)]
         )
         of_events, of_targets, of_sample = vectors.split([len(events), len(targets), len(sample)])
         padded = vectors.new_zeros(*real.shape, vectors.shape[1])
@@ -229,9 +229,9 @@ class Textbook:
 
 def fresh(kind: type[Once], recipe: Recipe, prepared: Prepared, store: TextStore) -> Once:
     """An untrained worker, as `recsys train` would start it."""
-    ranker, id_rows = build_ranker(recipe, prepared)
-    ranker.items.start_from(store.vectors)
-    return kind(recipe, prepared, store, ranker, id_rows)
+    ranker, item_rows = build_ranker(recipe, prepared)
+    ranker.items.start_from(store.vectors, recipe.model.whitening)
+    return kind(recipe, prepared, store, ranker, item_rows)
 
 
 def histories_of(batch: TrainingBatch) -> list[np.ndarray]:

@@ -300,7 +300,7 @@ def _recipe(
         "tune": {"num_trials": options.trials},
     }
     if options.text_only:
-        raw["model"] = {"min_events_for_id": NO_IDS, "side_features": False}
+        raw["model"] = {"min_events_for_id": NO_IDS, "side_features": False, "item_fields": []}
     for override in options.overrides:
         apply_override(raw, override)
     return recipe_from_dict(raw)

@@ -56,12 +56,12 @@ def assemble(
     store: TextStore,
 ) -> Bundle:
     """Write the bundle of a checkpoint, with popularity and relations as of the end of the log."""
-    ranker, id_rows = build_ranker(recipe, prepared, load_progress(checkpoint).until)
+    ranker, item_rows = build_ranker(recipe, prepared, load_progress(checkpoint).until)
     head = ScoringHead(recipe.model.temperature)
     progress = load_model(checkpoint, ranker, head)
     ranker.language.merge_adapters()
     catalogue, stats = prepared.catalogue, prepared.stats("end")
-    items = ranker.item_vectors(torch.from_numpy(vectors), catalogue.text_rows, id_rows)
+    items = ranker.item_vectors(torch.from_numpy(vectors), catalogue.text_rows, item_rows)
     scale = PriceScale.fit(catalogue.prices)
     standard = scale.standard(catalogue.prices)
     scorer = Scorer.build(

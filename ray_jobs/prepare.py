@@ -52,7 +52,7 @@ from recsys.privacy import key_check, load_key, pseudonymise
 from recsys.relations import count_relations, save_matrix
 from recsys.schema import EVENTS, HISTORIES, Col
 
-FORMAT = 3
+FORMAT = 4
 
 
 def plan(recipe: Recipe) -> list[str]:

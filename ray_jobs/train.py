@@ -327,12 +327,12 @@ def train_loop(config: dict[str, Any]) -> None:
     epochs = config["again"] or train.epochs
     # A retraining holds nothing out: it learns one window further, and does not validate.
     until = "valid" if config["again"] else "head"
-    ranker, id_rows = build_ranker(recipe, prepared, until)
+    ranker, item_rows = build_ranker(recipe, prepared, until)
     store = TextStore.open(Path(config["store"]))
-    ranker.items.start_from(store.vectors)
+    ranker.items.start_from(store.vectors, recipe.model.whitening)
     device = ray.train.torch.get_device()
     ranker.to(device)
-    worker = Worker(recipe, prepared, store, ranker, id_rows, rank, world, device, until=until)
+    worker = Worker(recipe, prepared, store, ranker, item_rows, rank, world, device, until=until)
     progress = files.Progress(until=until)
     last = ray.train.get_checkpoint()
     if last is not None:

@@ -33,7 +33,7 @@ from recsys.files import whole_folder, write_json
 from recsys.language_model import CONFIG, TOKENIZER, file_sha256, locate
 from recsys.relations import Relations
 
-FORMAT = 3
+FORMAT = 4
 BUNDLE, MODEL, ITEMS, VECTORS = "bundle.json", "model.safetensors", "items.parquet", "vectors.npy"
 ENCODER_DIR, TOKENIZER_DIR, INDEX_DIR = "encoder", "tokenizer", "index"
 RELATIONS_DIR = "relations"

@@ -94,6 +94,11 @@ def build_catalogue(items: pl.DataFrame, tokenizer: Tokenizer) -> tuple[pl.DataF
     return numbered, texts
 
 
+def prices_of(items: pl.DataFrame) -> NDArray[np.float32]:
+    """[I] price of each item, NaN where unknown."""
+    return items[Col.price].cast(pl.Float32).fill_null(float("nan")).to_numpy()
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """The prepared catalogue as read back: one row an item, and one a distinct text."""
@@ -127,7 +132,7 @@ class Catalogue:
     @cached_property
     def prices(self) -> NDArray[np.float32]:
         """[I] price of each item, NaN where unknown."""
-        return self.items[Col.price].cast(pl.Float32).fill_null(float("nan")).to_numpy()
+        return prices_of(self.items)
 
     @cached_property
     def fingerprint(self) -> str:

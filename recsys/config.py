@@ -20,6 +20,7 @@ from recsys.errors import RecipeError
 from recsys.schema import EVENT_CODE, EVENT_TYPES, TEXT_FIELDS
 
 EventName = Literal["impression", "view", "click", "add_to_cart", "purchase"]
+ItemField = Literal["brand", "category", "price"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -159,6 +160,11 @@ class Model(Section):
     """Share of items whose id vector is hidden in a training step, so that text alone works too."""
     min_events_for_id: Positive = 5
     """Items with fewer training events have no id vector: too little to learn one from."""
+    item_fields: tuple[ItemField, ...] = ("brand", "category", "price")
+    """Fields of an item whose values have vectors of their own, beside the text's and the id's."""
+    whitening: Fraction = 0.5
+    """How far the text vectors' axes start at an equal spread: 0 as the language model has them, 1
+    wholly. The few widest axes say what all texts share, and little of what is personal."""
     temperature: Annotated[float, Field(gt=0)] = 0.07
     side_features: bool = True
     """False: the score is the cosine of user and item alone, without popularity or own counts."""

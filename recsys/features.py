@@ -46,6 +46,7 @@ LAST_MOMENTS = 5
 #: Columns of `item_features`.
 ITEM_FEATURES = (
     "log_recent", "log_targets", "is_new", "price_squared", "log_per_buyer", "log_week", "log_day",
+    "log_users_week", "log_users_day",
 )  # fmt: skip
 
 
@@ -164,6 +165,8 @@ def item_features(stats: ItemStats, standard_price: Floats) -> Floats:
         np.log(np.maximum(stats.num_targets, 1) / np.maximum(stats.num_users, 1)),
         np.log1p(stats.num_week),
         np.log1p(stats.num_day),
+        np.log1p(stats.num_users_week),
+        np.log1p(stats.num_users_day),
     )
     return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
 

@@ -6,7 +6,7 @@ Legend: U users, I items, N pairs of (day, item) with an event.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +35,8 @@ class ItemStats:
         num_week: [I] of the last `WEEK_DAYS` days.
         num_day: [I] of the last day.
         num_users: [I] users with a target event.
+        num_users_week: [I] users whose first target event lies in the last `WEEK_DAYS` days.
+        num_users_day: [I] in the last day.
     """
 
     num_events: Int64s
@@ -43,27 +45,43 @@ class ItemStats:
     num_week: Int64s
     num_day: Int64s
     num_users: Int64s
+    num_users_week: Int64s
+    num_users_day: Int64s
 
 
 def count_items(users: UserEvents, as_of: int, target_codes: Sequence[int]) -> pl.DataFrame:
     """Counts of each item with events before `as_of`: `item_row` and the fields of `ItemStats`."""
     frame = _frame(users, target_codes).filter(pl.col("us") < as_of)
+    targets = frame.filter("target")
+    buyers = targets.group_by("user", Col.item_row).agg(pl.col("us").min())
 
-    def within(days: int) -> pl.Expr:
-        return pl.col("target") & (pl.col("us") >= as_of - days * US_PER_DAY)
+    def since(days: int) -> pl.Expr:
+        return (pl.col("us") >= as_of - days * US_PER_DAY).sum().cast(pl.Int64)
 
-    return (
-        frame.group_by(Col.item_row)
-        .agg(
-            pl.len().cast(pl.Int64).alias("num_events"),
-            pl.col("target").sum().cast(pl.Int64).alias("num_targets"),
-            within(RECENT_DAYS).sum().cast(pl.Int64).alias("num_recent"),
-            within(WEEK_DAYS).sum().cast(pl.Int64).alias("num_week"),
-            within(1).sum().cast(pl.Int64).alias("num_day"),
-            pl.col("user").filter("target").n_unique().cast(pl.Int64).alias("num_users"),
-        )
-        .sort(Col.item_row)
+    counts = (
+        frame.group_by(Col.item_row).agg(_count("num_events")),
+        targets.group_by(Col.item_row).agg(
+            _count("num_targets"),
+            since(RECENT_DAYS).alias("num_recent"),
+            since(WEEK_DAYS).alias("num_week"),
+            since(1).alias("num_day"),
+        ),
+        buyers.group_by(Col.item_row).agg(
+            _count("num_users"),
+            since(WEEK_DAYS).alias("num_users_week"),
+            since(1).alias("num_users_day"),
+        ),
     )
+    every, *some = counts
+    for part in some:
+        every = every.join(part, on=Col.item_row, how="left")
+    return every.select(
+        Col.item_row, *(pl.col(field.name).fill_null(0) for field in fields(ItemStats))
+    ).sort(Col.item_row)
+
+
+def _count(name: str) -> pl.Expr:
+    return pl.len().cast(pl.Int64).alias(name)
 
 
 def count_days(users: UserEvents, target_codes: Sequence[int]) -> pl.DataFrame:
@@ -139,6 +157,8 @@ class DailyCounts:
             total(self.targets, day - WEEK_DAYS),
             total(self.targets, day - 1),
             total(self.buyers),
+            total(self.buyers, day - WEEK_DAYS),
+            total(self.buyers, day - 1),
         )
 
 

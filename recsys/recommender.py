@@ -6,7 +6,7 @@ Legend: I items, C candidates, M new items, D width of the vectors, H width of t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.bundle import ENCODER_DIR, TOKENIZER_DIR, Bundle
-from recsys.catalogue import item_text
+from recsys.catalogue import item_text, prices_of
 from recsys.config import Recipe, target_codes
 from recsys.errors import BundleError
 from recsys.explain import Explanation, explain
 from recsys.features import ITEM_FEATURES, PriceScale, item_features
 from recsys.histories import Histories
+from recsys.item_fields import ItemFields
 from recsys.item_stats import ItemStats
 from recsys.language_model import load_tokenizer, tokenize
 from recsys.model.heads import ScoringHead
@@ -118,6 +119,27 @@ def _mapped(array: NDArray[np.float32]) -> torch.Tensor:
         return torch.from_numpy(array)
 
 
+@dataclass(frozen=True)
+class NewItems:
+    """Items that the catalogue does not hold.
+
+    Attributes:
+        text_vectors: [M, H] by the language model.
+        fields: M rows with the columns brand, category and price, null where unknown.
+    """
+
+    text_vectors: Floats
+    fields: pl.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.text_vectors)
+
+    def take(self, numbers: Sequence[int]) -> NewItems:
+        """Some of them."""
+        picked = list(numbers)
+        return NewItems(self.text_vectors[picked], self.fields[picked])
+
+
 class Recommender:
     """Answers questions about one catalogue. Safe to call from several threads.
 
@@ -147,11 +169,13 @@ class Recommender:
         self._price = items[Col.price].to_numpy()
         available = items[Col.available].fill_null(True).to_numpy()
         self._available = None if available.all() else available
-        # New items: their text vector goes through the same projection; nobody has bought them yet.
+        # New items: text and fields go through the same encoder; nobody has bought them yet.
         text_dim, dim = bundle.meta["text_dim"], self.recipe.model.dim
         ids = bundle.weights("items.")
-        self._items = ItemEncoder(text_dim, dim, len(ids["ids.weight"]), 0.0).eval()
+        num_ids, num_fields = len(ids["ids.weight"]), len(ids["fields.weight"])
+        self._items = ItemEncoder(text_dim, dim, num_ids, num_fields, 0.0).eval()
         self._items.load_state_dict(ids)
+        self._fields = ItemFields.of(items, self.recipe.model.item_fields)
         self._price_scale = PriceScale(*bundle.meta["price_scale"])
 
     @classmethod
@@ -251,16 +275,14 @@ class Recommender:
         self,
         history: Histories,
         rows: NDArray[np.int32],
-        text_vectors: Floats | None = None,
-        prices: Floats | None = None,
+        new: NewItems | None = None,
     ) -> Floats:
-        """Scores of some candidates: known items by row, then new ones by text.
+        """Scores of some candidates: known items by row, then new ones.
 
         Args:
             history: one query.
             rows: [C] catalogue rows.
-            text_vectors: [M, H] language-model vectors of the new items.
-            prices: [M], NaN where unknown.
+            new: M of them.
 
         Returns:
             [C + M] scores, comparable with those of `recommend`.
@@ -273,17 +295,16 @@ class Recommender:
             place = np.minimum(np.searchsorted(pairs.item_rows, rows), len(pairs.item_rows) - 1)
             hit = pairs.item_rows[place] == rows
             scores += np.where(hit, pairs.extra[place], 0).astype(np.float32)
-        if text_vectors is None or not len(text_vectors):
+        if new is None or not len(new):
             return scores
-        return np.concatenate([scores, (user @ self._new_part(text_vectors, prices).T)[0].numpy()])
+        return np.concatenate([scores, (user @ self._new_part(new).T)[0].numpy()])
 
     @torch.no_grad()
     def explain(
         self,
         history: Histories,
         rows: NDArray[np.int32],
-        text_vectors: Floats | None = None,
-        prices: Floats | None = None,
+        new: NewItems | None = None,
     ) -> list[Explanation]:
         """Why the candidates score as `rank` says; the arguments are the same.
 
@@ -292,17 +313,17 @@ class Recommender:
         """
         wanted = rows.astype(np.int64)
         parts = [self.scorer.item_part[torch.from_numpy(wanted)].numpy()]
-        if text_vectors is not None and len(text_vectors):
-            parts.append(self._new_part(text_vectors, prices).numpy())
-            wanted = np.concatenate([wanted, np.full(len(text_vectors), -1)])
+        if new is not None and len(new):
+            parts.append(self._new_part(new).numpy())
+            wanted = np.concatenate([wanted, np.full(len(new), -1)])
         return explain(self.scorer, history.known(self.num_items), wanted, np.concatenate(parts))
 
     @torch.no_grad()
-    def _new_part(self, text_vectors: Floats, prices: Floats | None) -> torch.Tensor:
-        """[M, D + 2] the item side of items known by their text alone."""
-        vectors = self._items.of_text(torch.from_numpy(text_vectors))
-        unknown = np.full(len(text_vectors), np.nan, dtype=np.float32)
-        price = self._price_scale.standard(unknown if prices is None else prices)
+    def _new_part(self, new: NewItems) -> torch.Tensor:
+        """[M, D + 2] the item side of items that have no events."""
+        rows = torch.from_numpy(self._fields.rows(new.fields))
+        vectors = self._items.without_ids(torch.from_numpy(new.text_vectors), rows)
+        price = self._price_scale.standard(prices_of(new.fields))
         features = np.zeros((len(price), len(ITEM_FEATURES)), dtype=np.float32)
         features[:, ITEM_FEATURES.index("is_new")] = 1
         features[:, ITEM_FEATURES.index("price_squared")] = price**2

@@ -19,6 +19,7 @@ from recsys.errors import RecipeError
 from recsys.exchange import shared, shares
 from recsys.features import FeaturesOverTime, PriceScale, item_features, usual_price
 from recsys.histories import Questions, UserEvents
+from recsys.item_fields import ItemFields
 from recsys.metrics.ranking import ndcg_at_k, ranks_of
 from recsys.model.heads import HeadExamples, Reduce, ScoringHead, fit_head
 from recsys.model.item_encoder import id_rows_of
@@ -43,12 +44,18 @@ QUESTIONS_AT_ONCE = 256
 
 
 def build_ranker(recipe: Recipe, prepared: Prepared, until: str = "head") -> tuple[Ranker, Tensor]:
-    """A fresh model for prepared data, and the id row of each item that is known at a cut."""
+    """A fresh model for prepared data, and the rows of each item's id and fields [I, 1 + F].
+
+    Ids are those of the items that are known at the cut `until`.
+    """
     torch.manual_seed(recipe.seed)
-    model = recipe.model
+    model, items = recipe.model, prepared.catalogue.items
     language = load_language_model(model)
-    rows = id_rows_of(prepared.stats(until).num_events, model.min_events_for_id)
-    return Ranker(model, language, int(rows.max(initial=-1)) + 1), torch.from_numpy(rows)
+    ids = id_rows_of(prepared.stats(until).num_events, model.min_events_for_id)
+    fields = ItemFields.of(items, model.item_fields)
+    rows = np.column_stack([ids, fields.rows(items)])
+    ranker = Ranker(model, language, int(ids.max(initial=-1)) + 1, fields.num_rows)
+    return ranker, torch.from_numpy(rows)
 
 
 def features_over_time(
@@ -69,7 +76,7 @@ class Worker:
         recipe: the recipe.
         prepared: the prepared data.
         store: hidden states of the texts.
-        ranker, id_rows: see `build_ranker`.
+        ranker, item_rows: see `build_ranker`.
         rank, world: number of this worker, and of all.
         device: where the model lives.
         wrapped: the module to call for the loss; DDP around `ranker`, or `ranker` itself.
@@ -81,7 +88,7 @@ class Worker:
     prepared: Prepared
     store: TextStore
     ranker: Ranker
-    id_rows: Tensor
+    item_rows: Tensor
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -166,7 +173,7 @@ class Worker:
             fresh_at=torch.from_numpy(_places(texts, fresh[used])).to(self.device),
             cached_TH=self.cache.vectors[torch.from_numpy(texts)].to(self.device),
             text_of_item_N=torch.from_numpy(text_of_item[0]).to(self.device),
-            id_rows_N=self.id_rows[torch.from_numpy(items)].to(self.device),
+            item_rows_NR=self.item_rows[torch.from_numpy(items)].to(self.device),
             windows=_to(batch.windows, self.device),
             window_items_BL=window_items.to(self.device),
             target_states_P=batch.target_states.to(self.device),
@@ -228,7 +235,7 @@ class Worker:
             self.cache.refresh(stale[low : low + TEXTS_AT_ONCE], self.step, self._encode)
         self.ranker.to("cpu")
         vectors = self.ranker.item_vectors(
-            self.cache.vectors, self.prepared.catalogue.text_rows, self.id_rows
+            self.cache.vectors, self.prepared.catalogue.text_rows, self.item_rows
         )
         features = item_features(self.prepared.stats(as_of), self.standard_price)
         relations = self.prepared.relations(as_of, self.store.alike)

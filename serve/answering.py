@@ -5,15 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import json
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from recsys.config import Serve
 from recsys.explain import Explanation
-from recsys.recommender import Recommender
-from recsys.schema import EVENT_TYPES
+from recsys.recommender import NewItems, Recommender
+from recsys.schema import EVENT_TYPES, Col
 from serve.api import EPOCH, NewItem, RankRequest, RecommendRequest
 from serve.problems import Refused
 from serve.queries import Query
@@ -91,10 +93,8 @@ def rank(
                 "not in the catalogue: correct the id, or give the item's text",
                 kind="unknown_item",
             )
-    known_prices = [np.nan if item.price is None else item.price for item in new.values()]
-    texts = text_vectors if new else None
-    prices = np.array(known_prices, dtype=np.float32) if new else None
-    scores = model.rank(query.history, rows, texts, prices)
+    unknown = NewItems(text_vectors, fields_of(new.values()))
+    scores = model.rank(query.history, rows, unknown)
     place_of = np.array([*known, *new])
     best = np.lexsort((place_of, -scores))[: request.k]
     row_of = dict(zip(known, rows.tolist(), strict=True))
@@ -115,8 +115,7 @@ def rank(
         explained = model.explain(
             query.history,
             np.array([row_of[item["candidate"]] for item in old], dtype=np.int32),
-            text_vectors[numbers] if fresh else None,
-            prices[numbers] if prices is not None and fresh else None,
+            unknown.take(numbers),
         )
         for item, why in zip([*old, *fresh], explained, strict=True):
             item["explanation"] = in_words(model, row_of.get(item["candidate"], -1), why)
@@ -161,6 +160,12 @@ def _moment(us: int) -> dt.datetime:
 def new_items(request: RankRequest) -> dict[int, NewItem]:
     """The candidates that come as text, by position."""
     return {i: item for i, item in enumerate(request.candidates) if isinstance(item, NewItem)}
+
+
+def fields_of(items: Iterable[NewItem]) -> pl.DataFrame:
+    """Brand, category and price of new items, as the catalogue has them."""
+    names = {Col.brand: pl.String, Col.category: pl.String, Col.price: pl.Float64}
+    return pl.DataFrame([item.model_dump(include=set(names)) for item in items], schema=names)
 
 
 def to_json(answer: dict[str, Any]) -> bytes:

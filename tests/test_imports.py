@@ -21,7 +21,7 @@ LAYERS = (
     "language_model logs privacy adapters",
     "catalogue",
     "histories neighbours",
-    "moments item_stats",
+    "moments item_stats item_fields",
     "relations",
     "prepared text_store state",
     "features batches metrics corpus adapted response",

@@ -1,6 +1,6 @@
-"""Items as vectors: `project(text vector) + gate * id vector`, of length 1.
+"""Items as vectors: `project(text vector) + gate * id vector + field vectors`, of length 1.
 
-Legend: N items of a batch (each once), H width of the language model, D of the model.
+Legend: N items of a batch (each once), F fields, H width of the language model, D of the model.
 """
 
 from __future__ import annotations
@@ -10,59 +10,85 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-#: `id_rows` of an item that has no id vector.
+from recsys.item_fields import UNKNOWN
+
+#: Id row of an item that has no id vector.
 NO_ID = -1
+#: Share of the widest axis's variance that every axis is taken to have at least.
+LEAST_VARIANCE = 1e-4
 
 
 class ItemEncoder(nn.Module):
-    """Text vectors and ids -> item vectors.
+    """Text vectors, ids and fields -> item vectors.
 
-    The id part is dropped at random in training, so that an item never seen works from its text.
+    The id part is dropped at random in training, so that an item never seen works from its text and
+    its fields alone.
 
     Args:
         text_dim: H.
         dim: D.
         num_ids: items that have an id vector.
+        num_fields: rows of the table of field values, see `recsys.item_fields`.
         id_dropout: share of items whose id is hidden in a training step.
     """
 
-    def __init__(self, text_dim: int, dim: int, num_ids: int, id_dropout: float) -> None:
+    def __init__(
+        self, text_dim: int, dim: int, num_ids: int, num_fields: int, id_dropout: float
+    ) -> None:
         super().__init__()
         self.project = nn.Linear(text_dim, dim)
         self.ids = nn.Embedding(max(num_ids, 1), dim)
         # Small beside the text at first. A small gate instead would slow their learning.
         nn.init.normal_(self.ids.weight, std=0.1 * dim**-0.5)
         self.gate = nn.Parameter(torch.tensor(1.0))
+        self.fields = nn.Embedding(num_fields, dim, padding_idx=UNKNOWN)
+        nn.init.zeros_(self.fields.weight)
         self.id_dropout = id_dropout
 
-    def forward(self, text_NH: Tensor, id_rows_N: Tensor) -> Tensor:
-        """Item vectors [N, D] of length 1; `id_rows_N` is `NO_ID` where an item has none."""
-        known = id_rows_N != NO_ID
+    def forward(self, text_NH: Tensor, rows_NR: Tensor) -> Tensor:
+        """Item vectors [N, D] of length 1.
+
+        Args:
+            text_NH: text vectors.
+            rows_NR: [N, 1 + F] each item's id row, `NO_ID` where it has none, and its fields' rows.
+        """
+        id_rows, field_rows = rows_NR[:, 0], rows_NR[:, 1:]
+        known = id_rows != NO_ID
         if self.training and self.id_dropout:
             known = known & (torch.rand(known.shape, device=known.device) >= self.id_dropout)
-        ids = self.ids(id_rows_N.clamp(min=0)) * known.unsqueeze(-1)
-        return nn.functional.normalize(self.project(text_NH) + self.gate * ids, dim=-1)
+        ids = self.ids(id_rows.clamp(min=0)) * known.unsqueeze(-1)
+        fields = self.fields(field_rows).sum(1)
+        return nn.functional.normalize(self.project(text_NH) + self.gate * ids + fields, dim=-1)
 
-    def of_text(self, text_NH: Tensor) -> Tensor:
-        """Vectors [N, D] of items known by their text alone."""
-        return self(text_NH, torch.full((len(text_NH),), NO_ID))
+    def without_ids(self, text_NH: Tensor, field_rows_NF: Tensor) -> Tensor:
+        """Vectors [N, D] of items known by their text and fields [N, F] alone."""
+        no_ids = torch.full((len(text_NH), 1), NO_ID)
+        return self(text_NH, torch.cat([no_ids, field_rows_NF], dim=1))
 
-    def start_from(self, text_vectors: NDArray[np.float32]) -> None:
+    def start_from(self, text_vectors: NDArray[np.float32], whitening: float = 0.0) -> None:
         """Set the projection to the leading principal axes of the text vectors [T, H].
 
         It keeps as much of the pretrained geometry as D dimensions can hold; a random projection
         loses more.
+
+        Args:
+            text_vectors: of distinct texts.
+            whitening: an axis of variance v is scaled by v to the power of minus half of this; 1 is
+                the whitening of Su et al. (arXiv 2103.15316).
         """
         sample = text_vectors[:: max(1, len(text_vectors) // 20_000)].astype(np.float64)
         if len(sample) < 2:
             return  # one text has no axes
         mean = sample.mean(axis=0)
-        _, axes = np.linalg.eigh(np.cov(sample - mean, rowvar=False))
+        variances, axes = np.linalg.eigh(np.cov(sample - mean, rowvar=False))
         leading = axes[:, ::-1][:, : self.project.out_features].T
         # eigh leaves the signs open; fix them so that every run starts alike.
         leading *= np.sign(leading[np.arange(len(leading)), np.abs(leading).argmax(axis=1)])[
             :, None
         ]
+        # An axis of next to no variance holds rounding errors, not to be made large.
+        variances = np.maximum(variances[::-1][: len(leading)], LEAST_VARIANCE * variances[-1])
+        leading *= np.where(variances > 0, variances, 1.0)[:, None] ** (-whitening / 2)
         spread = np.sqrt(((sample - mean) @ leading.T).var(axis=0).sum()) or 1.0
         with torch.no_grad():
             rows = len(leading)

@@ -29,10 +29,12 @@ MAX_LOG_SCALE = math.log(100)
 class Ranker(nn.Module):
     """Encoders of items and users; `forward` is the training loss: DDP sees one call a step."""
 
-    def __init__(self, model: Model, language: LanguageModel, num_ids: int) -> None:
+    def __init__(
+        self, model: Model, language: LanguageModel, num_ids: int, num_fields: int
+    ) -> None:
         super().__init__()
         self.language = language
-        self.items = ItemEncoder(language.dim, model.dim, num_ids, model.id_dropout)
+        self.items = ItemEncoder(language.dim, model.dim, num_ids, num_fields, model.id_dropout)
         self.users = UserEncoder(model.dim, model.num_layers, model.num_heads, model.dropout)
         #: Log of what the cosines are multiplied with: one over the temperature, learned.
         self.log_scale = nn.Parameter(torch.tensor(-math.log(model.temperature)))
@@ -48,7 +50,7 @@ class Ranker(nn.Module):
         fresh_at: Tensor,
         cached_TH: Tensor,
         text_of_item_N: Tensor,
-        id_rows_N: Tensor,
+        item_rows_NR: Tensor,
         windows: Windows,
         window_items_BL: Tensor,
         target_states_P: Tensor,
@@ -68,7 +70,7 @@ class Ranker(nn.Module):
             fresh_at: [G] their places among the batch's distinct texts.
             cached_TH: vectors of the batch's distinct texts, from the cache.
             text_of_item_N: place of each item's text among the distinct texts.
-            id_rows_N: see `ItemEncoder`.
+            item_rows_NR: rows of ids and fields, see `ItemEncoder`.
             windows: the user encoder's input.
             window_items_BL: item of each event, as its place among the N distinct items.
             target_states_P: see `catalogue_cross_entropy`.
@@ -86,7 +88,7 @@ class Ranker(nn.Module):
             if len(fresh_sizes) > 1:
                 fresh = all_vectors(fresh, fresh_sizes)
             texts = cached_TH.index_copy(0, fresh_at, fresh[fresh_used])
-        vectors = self.items(texts[text_of_item_N], id_rows_N)
+        vectors = self.items(texts[text_of_item_N], item_rows_NR)
         states = self.users(
             vectors[window_items_BL],
             windows.event_codes,
@@ -113,14 +115,20 @@ class Ranker(nn.Module):
 
     @torch.no_grad()
     def item_vectors(
-        self, text_vectors: Tensor, text_rows: NDArray[np.int32], id_rows: Tensor
+        self, text_vectors: Tensor, text_rows: NDArray[np.int32], item_rows: Tensor
     ) -> Tensor:
-        """[I, D] vectors of all items, from the vectors [T, H] of their distinct texts."""
+        """[I, D] vectors of all items.
+
+        Args:
+            text_vectors: [T, H] of the distinct texts.
+            text_rows: [I] each item's text.
+            item_rows: [I, 1 + F] its id and fields, see `ItemEncoder`.
+        """
         self.eval()
         chunks = [
             self.items(
                 text_vectors[torch.from_numpy(text_rows[low : low + 8192].astype(np.int64))],
-                id_rows[low : low + 8192],
+                item_rows[low : low + 8192],
             )
             for low in range(0, len(text_rows), 8192)
         ]

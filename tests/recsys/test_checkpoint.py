@@ -15,8 +15,8 @@ from recsys.training import Worker, build_ranker
 
 def worker(shop: Shop, **train: object) -> Worker:
     recipe = shop.recipe.model_copy(update={"train": shop.recipe.train.model_copy(update=train)})
-    ranker, id_rows = build_ranker(recipe, shop.prepared)
-    return Worker(recipe, shop.prepared, shop.store, ranker, id_rows)
+    ranker, item_rows = build_ranker(recipe, shop.prepared)
+    return Worker(recipe, shop.prepared, shop.store, ranker, item_rows)
 
 
 def steps(mine: Worker, shop: Shop, count: int) -> list[float]:

@@ -179,6 +179,8 @@ def test_item_features_are_popularity_novelty_price_and_faithfulness() -> None:
         num_week=np.array([2, 0]),
         num_day=np.array([1, 0]),
         num_users=np.array([2, 0]),
+        num_users_week=np.array([1, 0]),
+        num_users_day=np.array([0, 0]),
     )
     found = item_features(stats, np.array([-2.0, 0.5], dtype=np.float32))
     expected = {
@@ -189,6 +191,8 @@ def test_item_features_are_popularity_novelty_price_and_faithfulness() -> None:
         "is_new": [0, 1],
         "price_squared": [4, 0.25],
         "log_per_buyer": [math.log(3), 0],
+        "log_users_week": [math.log(2), 0],
+        "log_users_day": [0, 0],
     }
     np.testing.assert_allclose(found.T, [expected[name] for name in ITEM_FEATURES], rtol=1e-6)
 

@@ -33,9 +33,9 @@ def test_only_events_strictly_before_the_moment_are_counted() -> None:
     counted = count_items(USERS, NOW, [BUY])
     assert counted.columns == [Col.item_row, *(field.name for field in fields(ItemStats))]
     assert counted.rows() == [
-        (1, 5, 4, 1, 0, 0, 2),
-        (3, 1, 0, 0, 0, 0, 0),
-        (4, 2, 2, 2, 2, 1, 1),
+        (1, 5, 4, 1, 0, 0, 2, 0, 0),
+        (3, 1, 0, 0, 0, 0, 0, 0, 0),
+        (4, 2, 2, 2, 2, 1, 1, 1, 0),
     ]
 
 

@@ -25,9 +25,10 @@ from recsys.bundle import Bundle, write_bundle
 from recsys.catalogue import texts_of
 from recsys.features import item_features
 from recsys.histories import Histories
+from recsys.item_fields import ItemFields
 from recsys.item_stats import ItemStats
 from recsys.model.item_encoder import ItemEncoder
-from recsys.recommender import Recommender, TextEncoder, best, load_scorer
+from recsys.recommender import NewItems, Recommender, TextEncoder, best, load_scorer
 from recsys.relations import Relations
 from recsys.schema import TEXT_FIELDS, Col
 from recsys.scoring import Scorer
@@ -153,12 +154,14 @@ def cold(
     Nor are they related: to a text that comes with a request nothing is.
     """
     bundle = Bundle.open(folder)
-    items = ItemEncoder(encoder.dim, bundle.recipe.model.dim, 1, 0.0).eval()
+    of_items = ItemFields.of(bundle.items, bundle.recipe.model.item_fields)
+    items = ItemEncoder(encoder.dim, bundle.recipe.model.dim, 1, of_items.num_rows, 0.0).eval()
     items.load_state_dict(bundle.weights("items."))
+    rows = torch.from_numpy(of_items.rows(bundle.items))
     scorer = load_scorer(bundle)
     nothing = np.zeros(NUM_ITEMS, dtype=np.int64)
     stats = ItemStats(*(nothing for _ in fields(ItemStats)))
-    vectors = items.of_text(torch.from_numpy(encoder.encode(TEXTS))).detach()
+    vectors = items.without_ids(torch.from_numpy(encoder.encode(TEXTS)), rows).detach()
     scorer = Scorer.build(
         scorer.users, scorer.head, vectors, item_features(stats, scorer.standard_price),
         scorer.standard_price, Relations.none(NUM_ITEMS), scorer.target_codes, scorer.max_history,
@@ -184,20 +187,29 @@ class TestNewItems:
     ) -> None:
         rows = np.setdiff1d(np.arange(NUM_ITEMS), history.item_rows).astype(np.int32)
         vectors = encoder.encode([TEXTS[row] for row in rows])
-        prices = ITEMS[Col.price].cast(pl.Float32).fill_null(float("nan")).to_numpy()[rows]
-        scores = cold.rank(history, rows, vectors, prices)
+        scores = cold.rank(history, rows, NewItems(vectors, ITEMS[rows]))
         known, new = np.split(scores, 2)
         np.testing.assert_allclose(new, known, atol=1e-4)
         assert known.std() > 0.01
 
-    def test_without_prices_all_are_unknown(
+    def test_brand_category_and_price_speak_for_a_new_item(
         self, recommender: Recommender, encoder: TextEncoder
     ) -> None:
-        vectors = encoder.encode(["a new item", "red cup"])
-        unknown = np.full(2, np.nan, dtype=np.float32)
-        np.testing.assert_array_equal(
-            recommender.rank(HISTORY, NOTHING, vectors),
-            recommender.rank(HISTORY, NOTHING, vectors, unknown),
+        vectors = encoder.encode(["a new item"] * 5)
+        fields = pl.DataFrame(
+            {
+                Col.brand: ["acme", None, "unheard of", None, None],
+                Col.category: [None, None, None, "cup", None],
+                Col.price: [None, None, None, None, 20.0],
+            },
+            schema={Col.brand: pl.String, Col.category: pl.String, Col.price: pl.Float64},
+        )
+        new = NewItems(vectors, fields)
+        brand, nothing, unheard, category, price = recommender.rank(HISTORY, NOTHING, new).tolist()
+        assert unheard == nothing
+        assert len({brand, nothing, category, price}) == 4
+        np.testing.assert_allclose(
+            recommender.rank(HISTORY, NOTHING, new.take([3, 0])), [category, brand], rtol=1e-5
         )
 
     def test_no_candidates_no_scores(self, recommender: Recommender) -> None:

@@ -39,9 +39,9 @@ from recsys.training import Worker, build_ranker, head_examples, tie_order
 
 def worker(shop: Shop, rank: int = 0, world: int = 1, **train: object) -> Worker:
     recipe = shop.recipe.model_copy(update={"train": shop.recipe.train.model_copy(update=train)})
-    ranker, id_rows = build_ranker(recipe, shop.prepared)
+    ranker, item_rows = build_ranker(recipe, shop.prepared)
     ranker.items.start_from(shop.store.vectors)
-    return Worker(recipe, shop.prepared, shop.store, ranker, id_rows, rank, world)
+    return Worker(recipe, shop.prepared, shop.store, ranker, item_rows, rank, world)
 
 
 def chunks(users: UserEvents, size: int) -> Iterator[UserEvents]:
@@ -236,7 +236,7 @@ def _plain_loss(mine: Worker, batch: TrainingBatch) -> torch.Tensor:
     def encoded(item: int) -> torch.Tensor:
         hidden = _lower(mine, int(mine.text_rows[item]))
         text = mine.ranker.language(hidden, torch.ones(hidden.shape[:2], dtype=torch.bool))
-        return mine.ranker.items(text, mine.id_rows[[item]])[0]
+        return mine.ranker.items(text, mine.item_rows[[item]])[0]
 
     windows = batch.windows
     events = torch.stack(

@@ -14,9 +14,11 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel
 
 from recsys.bundle import BUNDLE, INDEX_DIR, ITEM_PART, SEAL, Bundle, seal, write_bundle
+from recsys.catalogue import prices_of
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.features import PriceScale, item_features
 from recsys.files import write_json
+from recsys.item_fields import ItemFields
 from recsys.item_stats import ItemStats
 from recsys.language_model import TOKENIZER, file_sha256
 from recsys.model.heads import ScoringHead
@@ -141,16 +143,19 @@ def make_bundle(
     torch.manual_seed(seed)
     model, table = recipe.model, make_items()
     language = LanguageModel(Path(model.language_model), model.tuning, model.last_n)
-    items = ItemEncoder(language.dim, model.dim, 1, 0.0)
+    of_items = ItemFields.of(table, model.item_fields)
+    items = ItemEncoder(language.dim, model.dim, 1, of_items.num_rows, 0.0)
     users = UserEncoder(model.dim, model.num_layers, model.num_heads, 0.0)
     head = ScoringHead(model.temperature)
     with torch.no_grad():
         head.item.weight[0, 0] = 1.0
         torch.nn.init.normal_(head.pairs[-1].weight, std=0.3)
-        vectors = items.of_text(torch.randn(NUM_ITEMS, language.dim)).float()
+        torch.nn.init.normal_(items.fields.weight[1:], std=0.3)
+        rows = torch.from_numpy(of_items.rows(table))
+        vectors = items.without_ids(torch.randn(NUM_ITEMS, language.dim), rows)
     counts = np.arange(NUM_ITEMS, 0, -1)
     stats = ItemStats(*(counts for _ in fields(ItemStats)))
-    prices = table[Col.price].cast(pl.Float32).fill_null(float("nan")).to_numpy()
+    prices = prices_of(table)
     scale = PriceScale.fit(prices)
     standard = scale.standard(prices)
     scorer = Scorer.build(

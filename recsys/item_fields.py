@@ -1,0 +1,75 @@
+"""What the catalogue's fields say of an item: brand, category and price as rows of one table.
+
+Legend: I items, M any items, F fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.config import ItemField
+from recsys.schema import Col
+
+#: Row of a value that is missing, or too rare to learn from; its vector stays zero.
+UNKNOWN: Final = 0
+#: Items that share a value, at least; fewer would make it a name for these items.
+MIN_ITEMS: Final = 5
+#: Ranges of the price with about as many items in each.
+PRICE_RANGES: Final = 16
+
+
+@dataclass(frozen=True)
+class ItemFields:
+    """The vocabulary of one catalogue.
+
+    Attributes:
+        names: F fields.
+        values: of each field, value -> row; of the price, number of the range -> row.
+        price_bounds: between the ranges, rising.
+        num_rows: of the table, `UNKNOWN` among them.
+    """
+
+    names: tuple[ItemField, ...]
+    values: tuple[dict[str | int, int], ...]
+    price_bounds: NDArray[np.float64]
+    num_rows: int
+
+    @staticmethod
+    def of(items: pl.DataFrame, names: Sequence[ItemField]) -> ItemFields:
+        """The vocabulary of a catalogue: the same items give the same rows."""
+        prices = items[Col.price].drop_nulls().drop_nans().to_numpy()
+        cuts = np.linspace(0, 1, PRICE_RANGES + 1)[1:-1]
+        bounds = np.unique(np.quantile(prices, cuts)) if len(prices) else np.zeros(0)
+        values, num_rows = [], UNKNOWN + 1
+        for name in names:
+            counted = _values(items[name], bounds).drop_nulls().value_counts(name="n")
+            common = counted.filter(pl.col("n") >= MIN_ITEMS)[name].sort().to_list()
+            values.append({value: row for row, value in enumerate(common, start=num_rows)})
+            num_rows += len(common)
+        return ItemFields(tuple(names), tuple(values), bounds, num_rows)
+
+    def rows(self, items: pl.DataFrame) -> NDArray[np.int64]:
+        """[M, F] rows of any items that have the columns `names`."""
+        columns = [
+            _values(items[name], self.price_bounds)
+            .replace_strict(rows, default=UNKNOWN, return_dtype=pl.Int64)
+            .to_numpy()
+            for name, rows in zip(self.names, self.values, strict=True)
+        ]
+        return np.stack(columns, axis=1) if columns else np.zeros((items.height, 0), dtype=np.int64)
+
+
+def _values(column: pl.Series, price_bounds: NDArray[np.float64]) -> pl.Series:
+    """A field's values, null where unknown; of a price the number of its range."""
+    if column.name != Col.price:
+        return column
+    prices = column.cast(pl.Float64).fill_nan(None)
+    ranges = pl.Series(np.searchsorted(price_bounds, prices.fill_null(0).to_numpy()))
+    known = pl.when(prices.is_not_null()).then(ranges)
+    return pl.select(known.alias(column.name)).to_series()
