@@ -188,7 +188,7 @@ class Train(Section):
     batch_size: Positive = 32
     """Users in a step of one worker."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    language_model_lr_factor: Annotated[float, Field(ge=0)] = 0.05
+    language_model_lr_factor: Annotated[float, Field(ge=0)] = 0.005
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_fraction: Fraction = 0.1
