@@ -5,8 +5,9 @@
 
 The first line is an inner product of a user part and an item part, so that the whole catalogue is
 scored by one matrix product. The second is the second stage: it touches the few items that the
-user's history speaks for (see `recsys.pairs`). It sees what the first sees, so that popularity may
-mean one thing for what is new to a user and another for what is not.
+user's history speaks for (see `recsys.pairs`). It has one network for the user's own items and one
+for all others. Both see what the first line sees, so that popularity may mean one thing for what is
+new to a user and another for what is not.
 
 Legend: Q queries, K (query, item) pairs, N sampled items, R relevant items, I items.
 """
@@ -22,6 +23,22 @@ from torch import Tensor, nn
 from recsys.features import ITEM_FEATURES, is_young
 from recsys.pairs import PAIR_FEATURES
 
+#: The first pair features: those that only a user's own items have.
+OF_OWN = PAIR_FEATURES[: PAIR_FEATURES.index("is_own") + 1]
+
+
+def is_own(pair_features: Tensor) -> Tensor:
+    """[K] whether the item of a pair is one of the user's own."""
+    return pair_features[:, len(OF_OWN) - 1] > 0
+
+
+def _network(width: int, hidden: int) -> nn.Sequential:
+    """One hidden layer; it says 0 until it is fitted."""
+    last = nn.Linear(hidden, 1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), last)
+
 
 class ScoringHead(nn.Module):
     """Weights of the score's parts; few enough to be fitted to convergence in seconds."""
@@ -31,17 +48,11 @@ class ScoringHead(nn.Module):
         self.cosine = nn.Parameter(torch.tensor(1.0 / temperature))
         self.item = nn.Linear(len(ITEM_FEATURES), 1, bias=False)
         self.price = nn.Parameter(torch.tensor(0.0))
-        self.pairs = nn.Sequential(
-            nn.Linear(len(PAIR_FEATURES) + len(ITEM_FEATURES) + 2, hidden),
-            nn.Tanh(),
-            nn.Linear(hidden, 1),
-        )
+        width = len(PAIR_FEATURES) + len(ITEM_FEATURES) + 2
+        self.own = _network(width, hidden)
+        self.related = _network(width - len(OF_OWN), hidden)
         # Unfitted, the score is the cosine.
         nn.init.zeros_(self.item.weight)
-        last = self.pairs[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
 
     def item_scores(self, item_features: Tensor) -> Tensor:
         """[I] the part that does not depend on the user."""
@@ -58,8 +69,12 @@ class ScoringHead(nn.Module):
             cosine: [K] of user state and item vector.
             price: [K] the user's usual price times the item's.
         """
-        inputs = [pair_features, item_features, cosine[:, None], price[:, None]]
-        return self.pairs(torch.cat(inputs, dim=1)).squeeze(-1)
+        seen = torch.cat([pair_features, item_features, cosine[:, None], price[:, None]], dim=1)
+        own = is_own(pair_features)
+        scores = seen.new_empty(len(seen))
+        scores[own] = self.own(seen[own]).squeeze(-1)
+        scores[~own] = self.related(seen[~own][:, len(OF_OWN) :]).squeeze(-1)
+        return scores
 
     def user_part(self, states: Tensor, usual_price: Tensor) -> Tensor:
         """[Q, D + 2] what an item's part is multiplied with."""
@@ -123,7 +138,11 @@ def head_loss(
     standard_price: Tensor,
     new_item_weight: float = 1.0,
 ) -> Tensor:
-    """Sum over questions of the weighted mean over their relevant items of -log softmax(score)."""
+    """Sum over questions of the weighted mean over their relevant items of -log softmax(score).
+
+    Each question is asked twice and the losses add up: of the whole catalogue, and of what is left
+    when the user's own items are taken out. The own ones alone would decide the first.
+    """
     e = examples
 
     def first_stage(cosine: Tensor, item: Tensor, price: Tensor) -> Tensor:
@@ -147,16 +166,27 @@ def head_loss(
     sample = sample - e.sample_log_expected
     # Not -inf: of a user in whose pairs every sampled item is the gradient would be NaN.
     sample = sample.masked_fill(e.sample_left_out, torch.finfo(sample.dtype).min)
-    scores = torch.cat([torch.logsumexp(sample, dim=1), pairs - e.pair_log_kept, pos])
+    of_sample = torch.logsumexp(sample, dim=1)
+    # An own item is always a pair.
+    scores = torch.cat([of_sample, pairs - e.pair_log_kept, pos])
     query = torch.cat([torch.arange(e.num_queries), e.pair_query, e.pos_query])
-    log_total = _segment_logsumexp(scores, query, e.num_queries)
+    own = is_own(e.pair_features)
+    new = torch.cat([own.new_ones(e.num_queries), ~own, own.new_ones(len(pos))])
     gain = torch.cat([pairs[e.pair_relevant], pos])
     gain_query = torch.cat([e.pair_query[e.pair_relevant], e.pos_query])
     gain_item = torch.cat([e.pair_item_features[e.pair_relevant], e.pos_item_features])
+    gain_new = torch.cat([~own[e.pair_relevant], own.new_ones(len(pos))])
     weight = 1 + (new_item_weight - 1) * is_young(gain_item)
-    per_question = torch.bincount(gain_query, weight, minlength=e.num_queries)
-    loss = (log_total[gain_query] - gain) * weight / per_question[gain_query]
-    return loss.sum()
+
+    def loss(listed: Tensor, wanted: Tensor) -> Tensor:
+        asked = gain_query[wanted]
+        log_total = _segment_logsumexp(scores[listed], query[listed], e.num_queries)
+        per_question = torch.bincount(asked, weight[wanted], minlength=e.num_queries)
+        losses = (log_total[asked] - gain[wanted]) * weight[wanted] / per_question[asked]
+        return losses.sum()
+
+    everything = loss(torch.ones_like(new), torch.ones_like(gain_new))
+    return everything + loss(new, gain_new)
 
 
 def _segment_logsumexp(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
@@ -220,7 +250,8 @@ def fit_head(
             assert parameter.grad is not None
             parameter.grad.copy_(flat[start : start + parameter.numel()].view_as(parameter))
             start += parameter.numel()
-        decayed = [*head.pairs.parameters(), *head.item.parameters()]
+        networks = (head.own, head.related, head.item)
+        decayed = [parameter for part in networks for parameter in part.parameters()]
         for parameter in decayed:
             assert parameter.grad is not None
             parameter.grad.add_(parameter.detach(), alpha=2 * penalty)

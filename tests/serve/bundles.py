@@ -149,7 +149,8 @@ def make_bundle(
     head = ScoringHead(model.temperature)
     with torch.no_grad():
         head.item.weight[0, 0] = 1.0
-        torch.nn.init.normal_(head.pairs[-1].weight, std=0.3)
+        for network in (head.own, head.related):
+            torch.nn.init.normal_(network[-1].weight, std=0.3)
         torch.nn.init.normal_(items.fields.weight[1:], std=0.3)
         rows = torch.from_numpy(of_items.rows(table))
         vectors = items.without_ids(torch.randn(NUM_ITEMS, language.dim), rows)

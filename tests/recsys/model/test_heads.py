@@ -13,7 +13,7 @@ from tiny_logs import BUY, VIEW, Event, queries
 
 from recsys.features import ITEM_FEATURES, is_young
 from recsys.histories import Histories, Questions
-from recsys.model.heads import HeadExamples, ScoringHead, fit_head, head_loss
+from recsys.model.heads import HeadExamples, ScoringHead, fit_head, head_loss, is_own
 from recsys.model.user_encoder import UserEncoder
 from recsys.pairs import make_pairs
 from recsys.relations import Relations
@@ -94,16 +94,42 @@ def fit(head: ScoringHead, made: HeadExamples, **more: object) -> float:
     return fit_head(head, made, torch.from_numpy(PRICES), **more)  # type: ignore[arg-type]
 
 
+def served_loss(head: ScoringHead, weights: np.ndarray) -> float:
+    """Of every question's whole list and of its list without own items, by the served scores."""
+    scores = torch.from_numpy(scorer(head).scores(questions(ASKED).histories))
+    total = 0.0
+    for number, (history, items) in enumerate(ASKED):
+        own = {item for _, item, _ in history}
+        for taken_out in (set(), own):
+            listed = scores[number].clone()
+            listed[list(taken_out)] = -torch.inf
+            wanted = [item for item in items if item not in taken_out]
+            if wanted:
+                weight = torch.from_numpy(weights[wanted])
+                log_share = torch.log_softmax(listed, dim=0)[wanted]
+                total -= float((log_share * weight).sum() / weight.sum())
+    return total
+
+
 def test_the_loss_is_the_softmax_over_the_served_scores() -> None:
     """What the fit lowers is made of the very scores that are served."""
     head = random_head()
-    asked = questions(ASKED)
-    scores = torch.from_numpy(scorer(head).scores(asked.histories))
-    expected = 0.0
-    for number, (_, items) in enumerate(ASKED):
-        log_share = torch.log_softmax(scores[number], dim=0)
-        expected -= float(log_share[items].mean())
+    expected = served_loss(head, np.ones(NUM_ITEMS))
     assert value(head, examples(ASKED)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_own_items_and_others_have_networks_of_their_own() -> None:
+    head, histories = random_head(), questions(ASKED).histories
+    pairs = make_pairs(histories, RELATIONS, VECTORS.numpy(), [BUY])
+    own = is_own(torch.from_numpy(pairs.features)).numpy()
+    is_his = histories.query_of_event * NUM_ITEMS + histories.item_rows
+    np.testing.assert_array_equal(own, np.isin(pairs.query * NUM_ITEMS + pairs.item_rows, is_his))
+    assert 0 < own.sum() < len(own)
+    before = scorer(head).parts(histories)[1].extra
+    with torch.no_grad():
+        head.own[-1].bias += 1
+    after = scorer(head).parts(histories)[1].extra
+    np.testing.assert_allclose(after - before, own, atol=1e-5)
 
 
 def test_a_sample_estimates_it() -> None:
@@ -187,13 +213,8 @@ def test_young_items_weigh_more() -> None:
     """They weigh among a question's relevant items; a question with one item keeps its loss."""
     head, made = random_head(), examples(ASKED)
     young = is_young(FEATURES)
-    scores = torch.from_numpy(scorer(head).scores(questions(ASKED).histories))
-    expected = 0.0
-    for number, (_, items) in enumerate(ASKED):
-        log_share = torch.log_softmax(scores[number], dim=0)
-        weights = torch.tensor([5.0 if young[item] else 1.0 for item in items])
-        expected -= float((log_share[items] * weights).sum() / weights.sum())
     assert len({bool(young[item]) for _, items in ASKED for item in items if len(items) > 1}) == 2
+    expected = served_loss(head, np.where(young, 5.0, 1.0))
     found = float(head_loss(head, made, torch.from_numpy(PRICES), 5.0).detach())
     assert found == pytest.approx(expected, rel=1e-4)
 
