@@ -204,7 +204,7 @@ class Train(Section):
     """Loss weight of a target by its event type; 1 where not given."""
     windows_per_user: Positive = 2
     """Windows of `model.max_history` events from a user in an epoch, if there are that many."""
-    head_rows: Positive = 4000
+    head_rows: Positive = 8000
     """Baskets that the scoring head is fitted on (a seeded sample if there are more)."""
     new_item_weight: Annotated[float, Field(gt=0)] = 3.0
     """Weight, in the head's fit, of a relevant item that nobody wanted before the last 28 days,
