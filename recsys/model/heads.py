@@ -209,10 +209,12 @@ def fit_head(
     *,
     new_item_weight: float = 1.0,
     reduce: Reduce | None = None,
-    num_steps: int = 100,
-    penalty: float = 1e-3,
+    num_steps: int = 200,
+    penalty: float = 1e-2,
 ) -> float:
-    """Fit the head in place by L-BFGS with a small L2 penalty, from where it stands.
+    """Fit the head in place by L-BFGS, from where it stands.
+
+    The L2 penalty is such that a fit converges: with less, more steps go on learning by heart.
 
     With several workers each reads its own questions; loss and gradient are summed in every step,
     so that all take the same steps.
