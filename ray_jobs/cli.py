@@ -28,7 +28,7 @@ JOBS = {
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `recsys`."""
     arguments = sys.argv[1:] if argv is None else argv
-    if arguments[:1] in (["serve"], ["demo"]):
+    if arguments[:1] in (["serve"], ["keys"], ["demo"]):
         _hand_over(arguments[0], arguments[1:])
     parser = argparse.ArgumentParser(
         prog="recsys", description="Parquet logs in, an autoscaling ranking service out."
@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     subparsers.add_parser(
         "serve", help="serve the champion on Ray Serve (see `recsys serve --help`)"
     )
+    subparsers.add_parser("keys", help="API keys of the service (see `recsys keys --help`)")
     subparsers.add_parser("demo", help="the whole way on a real log, then ask the service")
     options = parser.parse_args(arguments)
     sys.exit(_run(options.job, options))
@@ -95,7 +96,7 @@ def _run(job: str, options: argparse.Namespace) -> int:
 
 def _hand_over(command: str, arguments: list[str]) -> None:
     """Become the other program: jobs and service share no code but `recsys`."""
-    module = "serve" if command == "serve" else "ray_jobs.demo"
+    module = {"serve": "serve", "keys": "serve.keys", "demo": "ray_jobs.demo"}[command]
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
 
 

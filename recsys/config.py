@@ -317,6 +317,25 @@ class State(Section):
     and evaluation did."""
 
 
+class Access(Section):
+    """Who may ask the service."""
+
+    keys: str | None = None
+    """File of API keys (`recsys keys`); without it whoever reaches the service may ask."""
+    requests_per_s: Annotated[float, Field(gt=0)] | None = None
+    """What each key may ask of each replica; with two seconds' worth saved up."""
+    origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")], ...] = ()
+    """Web pages of these origins may ask from a browser (CORS); by default of none."""
+
+    @model_validator(mode="after")
+    def _rate_of_keys(self) -> Access:
+        if self.requests_per_s is not None and self.keys is None:
+            raise ValueError(
+                "serve.access.requests_per_s counts by key: set serve.access.keys, or leave it out"
+            )
+        return self
+
+
 class Serve(Section):
     """The service."""
 
@@ -337,6 +356,7 @@ class Serve(Section):
     max_k: Positive = 1000
     max_candidates: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     state: State = State()
+    access: Access = Access()
 
     @model_validator(mode="after")
     def _shared_state(self) -> Serve:

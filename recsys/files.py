@@ -30,11 +30,19 @@ def whole_folder(target: Path) -> Iterator[Path]:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON aside, flush it to disk, then rename it into place."""
+def write_json(path: Path, data: Any, *, mode: int = 0o666) -> None:
+    """Write JSON aside, flush it to disk, then rename it into place.
+
+    Args:
+        path: of the file.
+        data: plain data.
+        mode: permissions, less those that the process's umask takes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with aside.open("w") as file:
+    aside.unlink(missing_ok=True)
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w") as file:
         json.dump(data, file, indent=2, sort_keys=True)
         file.write("\n")
         file.flush()

@@ -5,25 +5,37 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from serve import problems
+from serve.access import Access
 from serve.answers import EventsAnswer, Health, ModelAnswer, Problems, RankAnswer, RecommendAnswer
 from serve.api import Event, EventsRequest, RankRequest, RecommendRequest
 from serve.body_limit import BodyLimit
+from serve.headers import SecurityHeaders
 from serve.service import Service
 
 _REFUSED: dict[int | str, dict[str, Any]] = {
     status: {"model": Problems, "description": text}
     for status, text in (
         (400, "The body is no JSON."),
+        (401, "Send a key that the service knows, if it asks for keys."),
+        (403, "The key does not open this path."),
         (408, "The body came too slowly."),
         (413, "The body is too large."),
         (422, "The request is wrong; `field` names where."),
+        (429, "The key asks too often; wait `Retry-After` seconds."),
         (503, "Try again, after `Retry-After` seconds."),
     )
 }
+
+
+_NO_BODY = {status: _REFUSED[status] for status in (401, 403, 429, 503)}
+#: For the documentation alone: `Access` has answered before a route is looked for.
+_KEYED = [Security(HTTPBearer(auto_error=False, description="An API key, see `recsys keys`."))]
 
 
 def build_http(service: Service) -> FastAPI:
@@ -34,19 +46,27 @@ def build_http(service: Service) -> FastAPI:
         description="Recommendations and rankings for a shop, and its live events.",
     )
     app.add_middleware(BodyLimit)
+    if service.keys is not None:
+        app.add_middleware(Access, keys=service.keys)
+    app.add_middleware(SecurityHeaders)
+    if service.origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=service.origins, allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key"],
+        )  # fmt: skip
     problems.install(app)
 
-    @app.post("/recommend", response_model=RecommendAnswer, responses=_REFUSED)
+    @app.post("/recommend", response_model=RecommendAnswer, responses=_REFUSED, dependencies=_KEYED)
     async def recommend(request: RecommendRequest) -> Response:
         """The best items of the whole catalogue, for a user or for a session."""
         return _json(await service.recommend(request))
 
-    @app.post("/rank", response_model=RankAnswer, responses=_REFUSED)
+    @app.post("/rank", response_model=RankAnswer, responses=_REFUSED, dependencies=_KEYED)
     async def rank(request: RankRequest) -> Response:
         """An order of the given items, known or new, for a user or for a session."""
         return _json(await service.rank(request))
 
-    @app.post("/events", response_model=EventsAnswer, responses=_REFUSED)
+    @app.post("/events", response_model=EventsAnswer, responses=_REFUSED, dependencies=_KEYED)
     async def events(request: EventsRequest) -> Response:
         """Store what users did: one event, or `{"events": [...]}`. The next answer knows of it."""
         if isinstance(request, Event):
@@ -58,7 +78,7 @@ def build_http(service: Service) -> FastAPI:
         """Whether requests can be answered."""
         return Health(status="ok", model_version=await service.check())
 
-    @app.get("/model", response_model=ModelAnswer, responses={503: _REFUSED[503]})
+    @app.get("/model", response_model=ModelAnswer, responses=_NO_BODY, dependencies=_KEYED)
     async def model() -> ModelAnswer:
         """What is served."""
         return ModelAnswer(**service.describe())

@@ -22,6 +22,7 @@ from recsys.bundle import Bundle
 from recsys.config import Recipe
 from recsys.errors import DataError
 from recsys.privacy import load_key
+from serve.access import KeyFile, own_key
 from serve.environment import Surroundings, set_defaults
 from serve.ports import check_ports
 
@@ -50,7 +51,9 @@ def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], N
             application is on the cluster, or the service does not come up.
     """
     version = Bundle.open(bundle).version
-    load_key(recipe.privacy, recipe.root, create=False)
+    key = load_key(recipe.privacy, recipe.root, create=False)
+    if recipe.serve.access.keys is not None:
+        KeyFile.read(Path(recipe.serve.access.keys).expanduser())
     address = recipe.ray.address or os.environ.get("RAY_ADDRESS") or "local"
     with ExitStack() as stack:
         if address == "local":
@@ -60,7 +63,7 @@ def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], N
         print(f"serving {version} from {bundle}: starting", flush=True)
         cluster = stack.enter_context(_connected(recipe, address))
         is_ours = stack.enter_context(_serving(recipe))
-        url = _deploy(recipe, bundle, version, cluster.dashboard)
+        url = _deploy(recipe, bundle, version, cluster.dashboard, own_key(key))
         print(
             f"service    {url}\nAPI docs   {url}/docs\ndashboard  {cluster.dashboard}\n"
             f"update     the same command with --set ray.address={cluster.address}",
@@ -145,7 +148,7 @@ def _running() -> bool:
     return True
 
 
-def _deploy(recipe: Recipe, bundle: Path, version: str, dashboard: str) -> str:
+def _deploy(recipe: Recipe, bundle: Path, version: str, dashboard: str, key: str) -> str:
     """Send the configuration as `serve deploy` does, wait until it is served; gives the URL.
 
     Not by `serve.run`: that restarts every replica when a new bundle comes, a configuration does
@@ -172,7 +175,7 @@ def _deploy(recipe: Recipe, bundle: Path, version: str, dashboard: str) -> str:
         application = details["applications"].get(NAME, {})
         status, http = application.get("status"), details["http_options"]
         url = f"http://{_reachable(http['host'])}:{http['port']}"
-        model = _model(url) if status == "RUNNING" else {}
+        model = _model(url, key) if status == "RUNNING" else {}
         if model.get("failed_update"):
             if before:  # a replica that starts later must not be told of the bundle that is broken
                 client.deploy_applications(config | {"applications": [before]})
@@ -203,10 +206,11 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _model(url: str) -> dict[str, Any]:
+def _model(url: str, key: str) -> dict[str, Any]:
     """What the service says of its model; empty if it does not answer."""
+    request = urllib.request.Request(f"{url}/model", headers={"Authorization": f"Bearer {key}"})
     try:
-        with _DIRECT.open(f"{url}/model", timeout=2) as answer:
+        with _DIRECT.open(request, timeout=2) as answer:
             return dict(json.load(answer))
     except (OSError, HTTPException, ValueError):  # refused, timed out, cut off, or not ours
         return {}

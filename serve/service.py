@@ -51,12 +51,18 @@ class Service:
     Args:
         settings: limits, event names, store and key.
         encode: see `Encode`.
+
+    Attributes:
+        keys: the API keys that may ask; None: whoever reaches the service may.
+        origins: web pages that may ask from a browser.
     """
 
     def __init__(self, settings: Settings, encode: Encode) -> None:
         self._settings, self._encode = settings, encode
         self._types = EventTypes(settings.event_types)
         self._users = Users(settings)
+        self.keys = self._users.api_keys()
+        self.origins = settings.serve.access.origins
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="answer")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._swapping = asyncio.Lock()

@@ -23,14 +23,15 @@ class Settings(Section):
     @staticmethod
     def of(recipe: Recipe) -> Settings:
         """The settings of a recipe."""
-        state, privacy = recipe.serve.state, recipe.privacy
+        state, access, privacy = recipe.serve.state, recipe.serve.access, recipe.privacy
         state = state.model_copy(update={"path": _absolute(state.path)})
+        access = access.model_copy(update={"keys": _absolute(access.keys)})
         return Settings(
             run_dir=str(recipe.root),
             event_types=recipe.data.event_types,
             max_clock_skew_s=recipe.data.max_clock_skew_s,
             privacy=privacy.model_copy(update={"key_file": _absolute(privacy.key_file)}),
-            serve=recipe.serve.model_copy(update={"state": state}),
+            serve=recipe.serve.model_copy(update={"state": state, "access": access}),
         )
 
     @property

@@ -6,6 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow.parquet as pq
 
@@ -14,6 +15,7 @@ from recsys.errors import DataError
 from recsys.prepared import Prepared
 from recsys.privacy import key_check, load_key, pseudonym
 from recsys.state import StateEvent, open_state
+from serve.access import Keys, own_key
 from serve.api import Event, microseconds
 from serve.queries import EventTypes, in_the_future
 from serve.settings import Settings
@@ -75,6 +77,17 @@ class Users:
                 user = pseudonym(event.user_id, self._key)
                 rows.append(StateEvent(user, name, event.item_id, code, moment))
         return self._state.append(rows), len(events) - len(rows)
+
+    def api_keys(self) -> Keys | None:
+        """The keys of the recipe's file, and the one that whoever has our key can make.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        access = self._settings.serve.access
+        if access.keys is None:
+            return None
+        return Keys(Path(access.keys), own_key(self._key), access.requests_per_s)
 
     def check_key(self, bundle: Bundle) -> None:
         """Refuse a bundle whose log was made pseudonymous with another key than ours.

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from ray_jobs import cli
 from recsys.config import Data, Recipe, known_keys, load_recipe, recipe_from_dict
+from serve import keys
 from serve.api import EventsRequest, RankRequest, RecommendRequest
 
 ROOT = Path(__file__).parents[1]
@@ -48,15 +49,17 @@ def test_every_command_is_understood(
     arguments = list(words)
     if arguments[0] in ("serve", "demo"):
         assert set(arguments[1::2]) <= {"--config", "--set", "--bundle"}
+    elif arguments[0] == "keys":
+        keys.parser().parse_args(arguments[1:])
     else:
         seen: list[Recipe] = []
         monkeypatch.setattr(cli, "_run", lambda job, options: seen.append(options) or 0)
         with pytest.raises(SystemExit) as end:
             cli.main(arguments)
         assert end.value.code == 0 and seen
-    options = dict(zip(arguments[1::2], arguments[2::2], strict=False))
-    config = options.get("--config", "recipes/demo.yaml").removeprefix("raycommend/")
-    overrides = [b for a, b in zip(arguments, arguments[1:], strict=False) if a == "--set"]
+    pairs = list(zip(arguments, arguments[1:], strict=False))
+    config = dict(pairs).get("--config", "recipes/demo.yaml").removeprefix("raycommend/")
+    overrides = [value for option, value in pairs if option == "--set"]
     path = ROOT / config
     if config == "my.yaml":
         path = tmp_path / config
