@@ -26,6 +26,7 @@ from recsys.bundle import Bundle
 from recsys.histories import US_PER_DAY, Histories
 from recsys.recommender import load_scorer
 from recsys.schema import EVENT_CODE
+from serve.access import RIGHTS, KeyFile
 from serve.environment import MARK
 
 pytestmark = [pytest.mark.serve, pytest.mark.ray]
@@ -51,6 +52,7 @@ class Running:
     url: str
     ports: list[int]
     process: subprocess.Popen[bytes]
+    key: str
     printed: dict[str, str] = field(default_factory=dict)
 
     def wait(self, patience_s: float = 240) -> None:
@@ -87,13 +89,24 @@ class Running:
         self.folders = [Path("/tmp", name) for name in names]
         return found
 
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def address_of_a_replica(self) -> str:
+        """A replica's own port, past the proxy."""
+        self.marked()
+        (config,) = [path for folder in self.folders for path in folder.rglob("haproxy.cfg")]
+        servers = r"^ *server \S+ ([\d.]+:\d+) check"
+        return re.findall(servers, config.read_text(), re.MULTILINE)[0]
+
     def post(self, path: str, body: Any, status: int = 200) -> dict[str, Any]:
-        response = httpx.post(f"{self.url}{path}", json=body, timeout=30)
+        response = httpx.post(f"{self.url}{path}", json=body, headers=self.headers, timeout=30)
         assert response.status_code == status, response.text
         return dict(response.json())
 
     def model(self) -> dict[str, Any]:
-        return dict(httpx.get(f"{self.url}/model", timeout=30).json())
+        return dict(httpx.get(f"{self.url}/model", headers=self.headers, timeout=30).json())
 
     def configure(self, bundle: Path) -> None:
         """Send a configuration as `serve deploy` does, without looking at the bundle."""
@@ -122,7 +135,11 @@ def running(
 ) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("service")
     config, log = folder / "recipe.yaml", folder / "log"
-    config.write_text(yaml.safe_dump(make_recipe(folder / "run", language_model).resolved()))
+    keys, key = KeyFile().with_key("tests", RIGHTS)
+    keys.write(folder / "keys.json")
+    access = {"access": {"keys": str(folder / "keys.json")}}
+    recipe = make_recipe(folder / "run", language_model, serve=access)
+    config.write_text(yaml.safe_dump(recipe.resolved()))
     ports = free_ports(3)
     environment = {name: value for name, value in os.environ.items() if name[:4] != "RAY_"} | {
         "RAYCOMMEND_PSEUDONYM_KEY": "0123456789abcdef",
@@ -138,7 +155,8 @@ def running(
             command, env=environment, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
-    service = Running(command, environment, log, f"http://127.0.0.1:{ports[0]}", ports, process)
+    url = f"http://127.0.0.1:{ports[0]}"
+    service = Running(command, environment, log, url, ports, process, key)
     try:
         service.wait()
         yield service
@@ -227,20 +245,20 @@ def test_a_new_item_is_ranked_by_its_text(running: Running) -> None:
 def test_refusals_name_the_field(
     running: Running, path: str, body: bytes, status: int, at: str
 ) -> None:
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json"} | running.headers
     response = httpx.post(f"{running.url}{path}", content=body, headers=headers)
     assert response.status_code == status
     assert response.json()["detail"][0]["field"] == at
 
 
-def test_the_limit_holds_past_the_proxy(running: Running) -> None:
+def test_the_limits_hold_past_the_proxy(running: Running) -> None:
     """A replica's own port can be reached; chunks, so that no length is declared."""
-    running.marked()
-    (config,) = [path for folder in running.folders for path in folder.rglob("haproxy.cfg")]
-    address = re.findall(r"^ *server \S+ ([\d.]+:\d+) check", config.read_text(), re.MULTILINE)[0]
+    url = f"http://{running.address_of_a_replica()}/recommend"
     chunks = (b" " * 65536 for _ in range(20))
-    response = httpx.post(f"http://{address}/recommend", content=chunks)
-    assert response.status_code == 413
+    assert httpx.post(url, content=chunks, headers=running.headers).status_code == 413
+    for address in (url, f"{running.url}/recommend"):
+        assert httpx.post(address, json={"user_id": "u"}).status_code == 401
+    assert running.key not in running.log.read_text()
 
 
 def test_a_second_service_is_refused_at_once(running: Running) -> None:
@@ -263,7 +281,7 @@ def test_a_new_bundle_is_taken_while_requests_are_answered(
     done = threading.Event()
 
     def load() -> None:
-        with httpx.Client(base_url=running.url, timeout=30) as client:
+        with httpx.Client(base_url=running.url, headers=running.headers, timeout=30) as client:
             while not done.is_set():
                 response = client.post("/recommend", json={"user_id": "u9"})
                 statuses.append(response.status_code)
