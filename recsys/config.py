@@ -309,12 +309,26 @@ class Autoscaling(Section):
 class State(Section):
     """The store of user histories that the service reads and writes."""
 
-    backend: Literal["sqlite", "memory"] = "sqlite"
+    backend: Literal["sqlite", "redis", "memory"] = "sqlite"
     path: str | None = None
     """SQLite file; default: `state.sqlite` in the run folder."""
+    url: str | None = None
+    """Redis or Valkey server; default: environment variable `RAYCOMMEND_REDIS_URL`."""
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._{}-]+$")] = "{name}"
+    """Begin of the server's keys; services that share a server have one each."""
     max_events_per_user: Positive = 20_000
     """With fewer than `data.max_events_per_user` the service knows less of a user than training
     and evaluation did."""
+
+    @model_validator(mode="after")
+    def _no_password(self) -> State:
+        """Keep passwords out of what the recipe is copied into; the message repeats no value."""
+        if self.url is not None and ("@" in self.url or "password" in self.url):
+            raise ValueError(
+                "serve.state.url holds a user or a password, and recipes are copied into bundles; "
+                "leave it null and give the URL in the environment variable RAYCOMMEND_REDIS_URL"
+            )
+        return self
 
 
 class Access(Section):
@@ -364,7 +378,7 @@ class Serve(Section):
             raise ValueError(
                 "serve.state.backend=memory keeps users in one replica, but "
                 f"serve.autoscaling.max_replicas is {self.autoscaling.max_replicas}; "
-                "use sqlite or one replica"
+                "use sqlite, redis or one replica"
             )
         if self.default_k > self.max_k:
             raise ValueError(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from recsys.config import State
+from recsys.errors import DataError
 from recsys.state.base import StateEvent, UserState
 from recsys.state.memory import MemoryState
 from recsys.state.sqlite import SqliteState
 
 __all__ = ["MemoryState", "SqliteState", "StateEvent", "UserState", "open_state"]
+
+#: Environment variable with the Redis server's URL, where the recipe names none.
+URL_VARIABLE = "RAYCOMMEND_REDIS_URL"
 
 
 def open_state(state: State, default_path: Path) -> UserState:
@@ -20,9 +25,32 @@ def open_state(state: State, default_path: Path) -> UserState:
         default_path: the SQLite file where the recipe names none.
 
     Raises:
-        DataError: the SQLite file cannot be opened or is not one of this release's.
+        DataError: the SQLite file or the Redis server cannot be opened, is not named, or holds
+            another release's store; the package `redis` is missing.
     """
     if state.backend == "memory":
         return MemoryState(state.max_events_per_user)
+    if state.backend == "redis":
+        return _open_redis(state)
     path = Path(state.path).expanduser() if state.path else default_path
     return SqliteState(path, state.max_events_per_user)
+
+
+def _open_redis(state: State) -> UserState:
+    try:
+        from recsys.state.redis import RedisState
+    except ModuleNotFoundError as error:
+        if error.name != "redis":
+            raise
+        raise DataError(
+            "needs the package `redis`", field="serve.state.backend", value="redis",
+            mend="install raycommend[redis], or use sqlite",
+        ) from None  # fmt: skip
+    url = state.url or os.environ.get(URL_VARIABLE)
+    if not url:
+        raise DataError(
+            "names no server", field="serve.state.url",
+            mend=f"write redis://HOST:PORT/DB there, or into the environment variable "
+            f"{URL_VARIABLE} of every node",
+        )  # fmt: skip
+    return RedisState(url, state.prefix, state.max_events_per_user)

@@ -73,6 +73,8 @@ class UserState(Protocol):
     ) -> bool:
         """Take over the histories that a bundle was built with; all of them or none.
 
+        (`RedisState` alone may leave a part there when it fails, which the next call completes.)
+
         Events that are held already, from another source or from `append`, are not doubled: see
         `seeding`.
 

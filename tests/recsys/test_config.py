@@ -153,6 +153,12 @@ class TestValues:
         serve = {"state": {"backend": "memory"}, "autoscaling": {"max_replicas": 1}}
         assert recipe_from_dict(changed("serve", serve)).serve.state.backend == "memory"
 
+    @pytest.mark.parametrize("url", ["redis://:secret@host/0", "redis://host?password=secret"])
+    def test_a_password_has_no_place_in_a_recipe(self, url: str) -> None:
+        with pytest.raises(RecipeError, match="RAYCOMMEND_REDIS_URL") as error:
+            recipe_from_dict(changed("serve.state", {"backend": "redis", "url": url}))
+        assert "secret" not in str(error.value)
+
     def test_a_recipe_cannot_be_changed(self) -> None:
         with pytest.raises(ValidationError, match="frozen"):
             recipe_from_dict(SMALL).train.epochs = 9  # type: ignore[misc]

@@ -1,5 +1,6 @@
 """What holds for every store of user histories."""
 
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,14 +17,18 @@ from recsys.state.base import order
 CAP = 5
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def make_store(request, tmp_path):
     """Make a fresh store; all are closed at the end."""
     made = []
+    is_redis = request.param == "redis"
+    url = request.getfixturevalue("shared_server").url if is_redis else None
 
     def make(cap=CAP):
         path = tmp_path / f"state-{len(made)}.sqlite"
-        state = State(backend=request.param, max_events_per_user=cap)
+        state = State(
+            backend=request.param, max_events_per_user=cap, url=url, prefix=uuid.uuid4().hex
+        )
         made.append(open_state(state, path))
         return made[-1]
 
@@ -234,6 +239,53 @@ def test_every_store_follows_the_model(make_store, batches, cap, limit):
                 del model[user, dropped.event_id]
             assert store.history(user, limit) == mine[-cap:][max(len(mine[-cap:]) - limit, 0) :]
     assert store.count_users() == len({user for user, _ in model})
+
+
+seeds = st.dictionaries(
+    st.sampled_from(["u", "v"]),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 2), st.integers(-1, 2)), max_size=5).map(
+        lambda events: sorted(events, key=lambda event: event[2])
+    ),
+)
+live = st.lists(
+    st.builds(
+        StateEvent,
+        user_id=st.sampled_from(["u", "v"]),
+        event_id=st.sampled_from(["", "A", "s", "seec", "seedx", "ä", "x\0"]),
+        item_id=st.sampled_from(["a", "a\0", "b"]),
+        event_code=st.integers(1, 2),
+        timestamp=st.integers(-1, 2),
+    ),
+    max_size=4,
+)
+
+
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps=st.lists(seeds | live, max_size=6), cap=st.integers(1, 6))
+def test_every_store_is_seeded_like_memory(make_store, steps, cap):
+    store, memory = make_store(cap), MemoryState(cap)
+    item_ids = np.array(["a", "a\0", "b"], dtype=object)
+    for number, step in enumerate(steps):
+        if isinstance(step, dict):
+            for each in (store, memory):
+                each.seed(histories(step), item_ids, 4, source=str(number))
+        else:
+            assert store.append(step) == memory.append(step)
+        for user in ("u", "v"):
+            assert store.history(user, 10) == memory.history(user, 10)
+        assert store.count_users() == memory.count_users()
+
+
+def test_histories_move_from_store_to_store(store):
+    source = MemoryState(CAP)
+    source.append([event(event_id="live", timestamp=3)])
+    source.seed(histories({"u": [(1, 4, 10), (1, 4, 10)]}), ITEM_IDS, 10, source="s")
+    seeded_last = source.history("u", 10)
+    assert store.append(seeded_last[:2]) == 2
+    assert store.history("u", 10) == seeded_last[:2]
+    assert store.append(seeded_last[:2]) == 0
 
 
 def test_the_recipe_picks_the_store(tmp_path):
