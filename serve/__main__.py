@@ -16,6 +16,8 @@ from recsys.bundle import Bundle
 from recsys.config import Recipe, load_recipe
 from recsys.errors import RaycommendError
 from recsys.registry import CHAMPION, Registry
+from recsys.state import URL_VARIABLE
+from serve.settings import Settings
 from serve.users import STATE_FILE
 
 
@@ -64,14 +66,23 @@ def plan(recipe: Recipe, bundle: Path) -> list[str]:
     """What a start would do."""
     settings, scale = recipe.serve, recipe.serve.autoscaling
     address = recipe.ray.address or os.environ.get("RAY_ADDRESS")
-    store = settings.state.path or recipe.root / STATE_FILE
     return [
         f"verify and serve {Bundle.open(bundle).version} from {bundle}",
         f"start Ray Serve on {address or 'a local Ray'}, at {settings.host}:{settings.port}",
         f"run {scale.min_replicas} to {scale.max_replicas} replicas of Ranking and "
         f"{settings.text_encoder_replicas} of TextEncoder, {settings.cpus_per_replica:g} CPU each",
-        "keep users in memory" if settings.state.backend == "memory" else f"keep users in {store}",
+        f"keep users in {_store(recipe)}",
     ]
+
+
+def _store(recipe: Recipe) -> str:
+    """Where users are kept, in words; a URL of the environment may hold a password."""
+    state = Settings.of(recipe).serve.state
+    if state.backend == "memory":
+        return "memory"
+    if state.backend == "redis":
+        return f"Redis, {state.url or '$' + URL_VARIABLE}, keys {state.prefix}:*"
+    return str(state.path or recipe.root / STATE_FILE)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ class Settings(Section):
     def of(recipe: Recipe) -> Settings:
         """The settings of a recipe."""
         state, access, privacy = recipe.serve.state, recipe.serve.access, recipe.privacy
-        state = state.model_copy(update={"path": _absolute(state.path)})
+        prefix = state.prefix.replace("{name}", recipe.name)
+        state = state.model_copy(update={"path": _absolute(state.path), "prefix": prefix})
         access = access.model_copy(update={"keys": _absolute(access.keys)})
         return Settings(
             run_dir=str(recipe.root),

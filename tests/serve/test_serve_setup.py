@@ -14,7 +14,7 @@ import pytest
 import yaml
 from bundles import make_recipe
 
-from recsys.config import Recipe
+from recsys.config import Recipe, load_recipe
 from recsys.errors import DataError
 from recsys.registry import Registry
 from serve.__main__ import main
@@ -174,6 +174,24 @@ def test_dry_run_tells_the_plan(
     printed = capsys.readouterr().out
     assert "127.0.0.1:8001" in printed
     assert all(line.startswith("would ") for line in printed.splitlines())
+
+
+def test_the_plan_names_the_store_and_no_password(
+    config: Path, bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYCOMMEND_REDIS_URL", "redis://:secret@127.0.0.1:1/0")
+    arguments = ["--config", str(config), "--dry-run", "--bundle", str(bundle)]
+    name = load_recipe(config).name
+    redis = [*arguments, "--set", "serve.state.backend=redis"]
+    for more, told in (
+        (redis, f"Redis, $RAYCOMMEND_REDIS_URL, keys {name}:*"),
+        ([*redis, "--set", "serve.state.url=redis://127.0.0.1:2"], "Redis, redis://127.0.0.1:2,"),
+        ([*redis, "--set", "serve.state.prefix='{name}-b'"], f"keys {name}-b:*"),
+        (arguments, "state.sqlite"),
+    ):
+        assert main(more) == 0
+        printed = capsys.readouterr().out
+        assert told in printed and "secret" not in printed
 
 
 def test_the_champion_is_served(
