@@ -8,6 +8,7 @@ The log comes out of the installed package (extra `demo`); see `recsys.adapters.
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument(
-        "--valid", default="2017-11-01", metavar="DATE",
+        "--valid", type=dt.date.fromisoformat, default="2017-11-01", metavar="DATE",
         help="the benchmark's cut: prices are those of 28 days before it (2017-11-01)",
     )  # fmt: skip
     options = parser.parse_args(argv)
@@ -40,13 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write(folder: Path, valid: str) -> None:
+def write(folder: Path, valid: dt.date) -> None:
     """Write `items.parquet` and `events.parquet`; the folder may be there already.
 
     Raises:
         DataError: the package is not installed.
     """
-    cuts = {"valid": valid, "test": "9999-01-01"}  # the adapter reads no more than the first
+    cuts = {"valid": str(valid), "test": "9999-01-01"}  # the adapter reads no more than the first
     adapter = open_adapter(Data.model_validate({"adapter": "completejourney", "cuts": cuts}))
     events = pl.concat([adapter.read_events(part) for part in adapter.parts()])
     folder.mkdir(parents=True, exist_ok=True)

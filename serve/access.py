@@ -30,7 +30,10 @@ logger = logging.getLogger("ray.serve")
 #: What a key opens: answers; the store of events; what tells of the service itself.
 Right = Literal["recommend", "events", "admin"]
 RIGHTS: tuple[Right, ...] = get_args(Right)
-#: Path -> the right that it takes. Paths not named here are open: health and documentation.
+#: Paths that take no key: health and documentation.
+OPEN = frozenset({"/healthz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+#: Path -> the right that it takes. One that is named nowhere takes `admin`: a new route that was
+#: forgotten here is closed.
 NEEDED: dict[str, Right] = {
     "/recommend": "recommend",
     "/rank": "recommend",
@@ -236,9 +239,10 @@ class Access:
     def _answerer(self, scope: Scope) -> ASGIApp:
         if scope["type"] != "http":
             return self._app
-        right = NEEDED.get(scope["path"].rstrip("/"))
-        if right is None:
+        path = scope["path"].rstrip("/")
+        if path in OPEN:
             return self._app
+        right = NEEDED.get(path, "admin")
         text = _text_of(Headers(scope=scope))
         key = self._keys.find(text) if text else None
         if key is None:

@@ -22,7 +22,14 @@ def test_it_is_a_folder_of_the_benchmark(
     benchmark = open_benchmark(folder, protocol="time", valid=valid, test=test)
     assert benchmark.events.height == 1_469_307
     assert set(benchmark.events[Col.item]) <= set(items[Col.item])
-    # Prices are those of the demo: as of its first cut.
-    late = {"valid": "2017-12-01", "test": "2017-12-02"}
-    assert completejourney.main([str(folder), "--valid", late["valid"]]) == 0
+    # Prices are as of a time before the cut.
+    assert completejourney.main([str(folder), "--valid", "2017-12-01"]) == 0
     assert not pl.read_parquet(folder / "items.parquet")[Col.price].equals(items[Col.price])
+
+
+def test_a_date_that_is_none_is_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        completejourney.main([str(tmp_path), "--valid", "soon"])
+    assert "'soon'" in capsys.readouterr().err
