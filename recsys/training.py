@@ -21,7 +21,16 @@ from recsys.features import FeaturesOverTime, PriceScale, item_features, usual_p
 from recsys.histories import Questions, UserEvents
 from recsys.item_fields import ItemFields
 from recsys.metrics.ranking import ndcg_at_k, ranks_of
-from recsys.model.heads import HeadExamples, Reduce, ScoringHead, fit_head
+from recsys.model.heads import (
+    LEFT_OUT,
+    OF_OWN,
+    HeadExamples,
+    Reduce,
+    ScoringHead,
+    fit_head,
+    is_own,
+    seen_of_pairs,
+)  # fmt: skip
 from recsys.model.item_encoder import id_rows_of
 from recsys.model.language import load_language_model
 from recsys.model.ranker import Ranker
@@ -261,7 +270,6 @@ class Worker:
         return fit_head(
             self.head,
             examples,
-            torch.from_numpy(self.standard_price),
             new_item_weight=self.recipe.train.new_item_weight,
             reduce=reduce,
         )
@@ -348,8 +356,15 @@ def head_examples(
     vectors, price, pair_query, pair_rows, features, of_items, is_relevant, log_kept, found = (
         columns
     )
+    own = is_own(torch.from_numpy(features)).numpy()
+    own_first = np.argsort(~own, kind="stable")
+    pair_query, pair_rows, features, of_items, is_relevant, log_kept = (
+        column[own_first]
+        for column in (pair_query, pair_rows, features, of_items, is_relevant, log_kept)
+    )
     states = torch.from_numpy(vectors)
     outside = ~_is_in(relevant_key, found)
+    pos_query, pos_item = relevant_query[outside], questions.relevant[outside].astype(np.int64)
 
     def cosine(query: np.ndarray, rows: np.ndarray) -> Tensor:
         parts = []
@@ -360,29 +375,35 @@ def head_examples(
             )
         return torch.cat(parts) if parts else torch.zeros(0)
 
+    def price_of(query: np.ndarray, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(price[query] * scorer.standard_price[rows])
+
     days, day = scorer.days_of(questions.now)
     of_sample = np.stack([scorer.features_on(each)[sample] for each in days])
-    pos_query, pos_item = relevant_query[outside], questions.relevant[outside].astype(np.int64)
+    pair_cosine, pair_price = cosine(pair_query, pair_rows), price_of(pair_query, pair_rows)
+    pair_item_features = torch.from_numpy(of_items)
+    seen = seen_of_pairs(torch.from_numpy(features), pair_item_features, pair_cosine, pair_price)
+    num_own = int(own.sum())
+    offset = torch.from_numpy(-log_expected).expand(len(questions), len(sample))
     return HeadExamples(
-        len(questions),
-        torch.from_numpy(pair_query),
-        torch.from_numpy(pair_rows),
-        cosine(pair_query, pair_rows),
-        torch.from_numpy(is_relevant),
-        torch.from_numpy(features),
-        torch.from_numpy(of_items),
-        torch.from_numpy(log_kept),
-        torch.from_numpy(pos_query),
-        torch.from_numpy(pos_item),
-        cosine(pos_query, pos_item),
-        torch.from_numpy(scorer.features_of(questions.now[pos_query], pos_item)),
-        torch.from_numpy(sample.astype(np.int64)),
-        torch.from_numpy(log_expected),
-        states @ scorer.vectors[torch.from_numpy(sample)].T,
-        torch.from_numpy(of_sample),
-        torch.from_numpy(day),
-        torch.from_numpy(np.concatenate(left_out)),
-        torch.from_numpy(price),
+        num_queries=len(questions),
+        own_seen=seen[:num_own],
+        other_seen=seen[num_own:, len(OF_OWN) :].contiguous(),
+        pair_query=torch.from_numpy(pair_query),
+        pair_cosine=pair_cosine,
+        pair_price=pair_price,
+        pair_relevant=torch.from_numpy(is_relevant),
+        pair_item_features=pair_item_features,
+        pair_log_kept=torch.from_numpy(log_kept),
+        pos_query=torch.from_numpy(pos_query),
+        pos_cosine=cosine(pos_query, pos_item),
+        pos_price=price_of(pos_query, pos_item),
+        pos_item_features=torch.from_numpy(scorer.features_of(questions.now[pos_query], pos_item)),
+        sample_cosine=states @ scorer.vectors[torch.from_numpy(sample)].T,
+        sample_price=torch.from_numpy(price[:, None] * scorer.standard_price[sample]),
+        sample_item_features=torch.from_numpy(of_sample),
+        day=torch.from_numpy(day),
+        sample_offset=offset.masked_fill(torch.from_numpy(np.concatenate(left_out)), LEFT_OUT),
     )
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,13 @@ OF_OWN = PAIR_FEATURES[: PAIR_FEATURES.index("is_own") + 1]
 def is_own(pair_features: Tensor) -> Tensor:
     """[K] whether the item of a pair is one of the user's own."""
     return pair_features[:, len(OF_OWN) - 1] > 0
+
+
+def seen_of_pairs(
+    pair_features: Tensor, item_features: Tensor, cosine: Tensor, price: Tensor
+) -> Tensor:
+    """[K, F + G + 2] what the second stage's networks read; that of others leaves out `OF_OWN`."""
+    return torch.cat([pair_features, item_features, cosine[:, None], price[:, None]], dim=1)
 
 
 def _network(width: int, hidden: int) -> nn.Sequential:
@@ -69,7 +77,7 @@ class ScoringHead(nn.Module):
             cosine: [K] of user state and item vector.
             price: [K] the user's usual price times the item's.
         """
-        seen = torch.cat([pair_features, item_features, cosine[:, None], price[:, None]], dim=1)
+        seen = seen_of_pairs(pair_features, item_features, cosine, price)
         own = is_own(pair_features)
         scores = seen.new_empty(len(seen))
         scores[own] = self.own(seen[own]).squeeze(-1)
@@ -94,50 +102,55 @@ class ScoringHead(nn.Module):
 class HeadExamples:
     """Questions to fit the head on, with everything that does not depend on its weights computed.
 
+    Pairs stand with all own items first, then all others. A price is the user's usual one times
+    the item's.
+
     Attributes:
         num_queries: Q.
-        pair_query, pair_item, pair_cosine, pair_relevant: [K].
-        pair_features: [K, F].
+        own_seen: [K', F + G + 2] of the own items' pairs, see `seen_of_pairs`.
+        other_seen: [K - K', ...] of the others, without `OF_OWN`.
+        pair_query, pair_cosine, pair_price, pair_relevant: [K].
         pair_item_features: [K, G] of the pairs' items, as of each question's moment.
         pair_log_kept: [K] log of the chance that an irrelevant pair was kept; 0 for a relevant one.
-        pos_query, pos_item, pos_cosine: [R'] relevant items that are in no pair.
+        pos_query, pos_cosine, pos_price: [R'] relevant items that are in no pair.
         pos_item_features: [R', G].
-        sample_items: [N] items drawn for the denominator, shared by all queries.
-        sample_log_expected: [N] log of the expected number of draws.
-        sample_cosine: [Q, N].
+        sample_cosine, sample_price: [Q, N] of the items drawn for the denominator.
         sample_item_features: [U, N, G] as of each day that has a question.
         day: [Q] place of each question's day among the U.
-        sample_left_out: [Q, N] bool; the item is in a pair or relevant and already counted.
-        usual_price: [Q].
+        sample_offset: [Q, N] what is added to a drawn item's score: less the log of its expected
+            number of draws, or `LEFT_OUT` where it is in a pair or relevant and already counted.
     """
 
     num_queries: int
+    own_seen: Tensor
+    other_seen: Tensor
     pair_query: Tensor
-    pair_item: Tensor
     pair_cosine: Tensor
+    pair_price: Tensor
     pair_relevant: Tensor
-    pair_features: Tensor
     pair_item_features: Tensor
     pair_log_kept: Tensor
     pos_query: Tensor
-    pos_item: Tensor
     pos_cosine: Tensor
+    pos_price: Tensor
     pos_item_features: Tensor
-    sample_items: Tensor
-    sample_log_expected: Tensor
     sample_cosine: Tensor
+    sample_price: Tensor
     sample_item_features: Tensor
     day: Tensor
-    sample_left_out: Tensor
-    usual_price: Tensor
+    sample_offset: Tensor
+
+    @property
+    def sample_left_out(self) -> Tensor:
+        """[Q, N] bool: counted among the pairs or the relevant items."""
+        return self.sample_offset == LEFT_OUT
 
 
-def head_loss(
-    head: ScoringHead,
-    examples: HeadExamples,
-    standard_price: Tensor,
-    new_item_weight: float = 1.0,
-) -> Tensor:
+#: Not -inf: of a user in whose pairs every sampled item is the gradient would be NaN.
+LEFT_OUT: Final = torch.finfo(torch.float32).min
+
+
+def head_loss(head: ScoringHead, examples: HeadExamples, new_item_weight: float = 1.0) -> Tensor:
     """Sum over questions of the weighted mean over their relevant items of -log softmax(score).
 
     Each question is asked twice and the losses add up: of the whole catalogue, and of what is left
@@ -148,52 +161,42 @@ def head_loss(
     def first_stage(cosine: Tensor, item: Tensor, price: Tensor) -> Tensor:
         return head.cosine * cosine + item + head.price * price
 
-    pair_price = e.usual_price[e.pair_query] * standard_price[e.pair_item]
-    pairs = first_stage(e.pair_cosine, head.item_scores(e.pair_item_features), pair_price)
-    pairs = pairs + head.pair_scores(
-        e.pair_features, e.pair_item_features, e.pair_cosine, pair_price
-    )
-    pos = first_stage(
-        e.pos_cosine,
-        head.item_scores(e.pos_item_features),
-        e.usual_price[e.pos_query] * standard_price[e.pos_item],
-    )
-    sample = first_stage(
-        e.sample_cosine,
-        head.item_scores(e.sample_item_features)[e.day],
-        e.usual_price[:, None] * standard_price[e.sample_items],
-    )
-    sample = sample - e.sample_log_expected
-    # Not -inf: of a user in whose pairs every sampled item is the gradient would be NaN.
-    sample = sample.masked_fill(e.sample_left_out, torch.finfo(sample.dtype).min)
-    of_sample = torch.logsumexp(sample, dim=1)
+    pairs = first_stage(e.pair_cosine, head.item_scores(e.pair_item_features), e.pair_price)
+    pairs = pairs + torch.cat([head.own(e.own_seen), head.related(e.other_seen)]).squeeze(-1)
+    pos = first_stage(e.pos_cosine, head.item_scores(e.pos_item_features), e.pos_price)
+    of_items = head.item_scores(e.sample_item_features)[e.day]
+    sample = first_stage(e.sample_cosine, of_items, e.sample_price) + e.sample_offset
+
     # An own item is always a pair.
-    scores = torch.cat([of_sample, pairs - e.pair_log_kept, pos])
-    query = torch.cat([torch.arange(e.num_queries), e.pair_query, e.pos_query])
-    own = is_own(e.pair_features)
-    new = torch.cat([own.new_ones(e.num_queries), ~own, own.new_ones(len(pos))])
-    gain = torch.cat([pairs[e.pair_relevant], pos])
-    gain_query = torch.cat([e.pair_query[e.pair_relevant], e.pos_query])
-    gain_item = torch.cat([e.pair_item_features[e.pair_relevant], e.pos_item_features])
-    gain_new = torch.cat([~own[e.pair_relevant], own.new_ones(len(pos))])
-    weight = 1 + (new_item_weight - 1) * is_young(gain_item)
+    num_own = len(e.own_seen)
+    listed = pairs - e.pair_log_kept
+    query = torch.cat([e.pair_query[num_own:], e.pos_query])
+    of_pairs = _segment_logsumexp(torch.cat([listed[num_own:], pos]), query, e.num_queries)
+    of_others = torch.logaddexp(torch.logsumexp(sample, dim=1), of_pairs)
+    of_own = _segment_logsumexp(listed[:num_own], e.pair_query[:num_own], e.num_queries)
+    of_all = torch.logaddexp(of_others, of_own)
 
-    def loss(listed: Tensor, wanted: Tensor) -> Tensor:
-        asked = gain_query[wanted]
-        log_total = _segment_logsumexp(scores[listed], query[listed], e.num_queries)
-        per_question = torch.bincount(asked, weight[wanted], minlength=e.num_queries)
-        losses = (log_total[asked] - gain[wanted]) * weight[wanted] / per_question[asked]
-        return losses.sum()
+    def relevant(of_pair: Tensor, of_pos: Tensor) -> Tensor:
+        return torch.cat([of_pair[e.pair_relevant], of_pos])
 
-    everything = loss(torch.ones_like(new), torch.ones_like(gain_new))
-    return everything + loss(new, gain_new)
+    gain, asked = relevant(pairs, pos), relevant(e.pair_query, e.pos_query)
+    weight = 1 + (new_item_weight - 1) * is_young(
+        relevant(e.pair_item_features, e.pos_item_features)
+    )
+    first_other = int(e.pair_relevant[:num_own].sum())
+
+    def loss(log_total: Tensor, wanted: slice) -> Tensor:
+        query, weights = asked[wanted], weight[wanted]
+        per_question = torch.bincount(query, weights, minlength=e.num_queries)
+        return ((log_total[query] - gain[wanted]) * weights / per_question[query]).sum()
+
+    return loss(of_all, slice(None)) + loss(of_others, slice(first_other, None))
 
 
 def _segment_logsumexp(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
-    peak = torch.full((num_segments,), float("-inf")).scatter_reduce(
-        0, segment, values.detach(), "amax"
-    )
-    peak = torch.where(torch.isfinite(peak), peak, torch.zeros_like(peak))
+    """[num_segments] log of each segment's sum of exp(values); `LEFT_OUT` where it has none."""
+    peak = torch.full((num_segments,), LEFT_OUT)
+    peak = peak.scatter_reduce(0, segment, values.detach(), "amax")
     total = torch.zeros(num_segments).index_add(0, segment, torch.exp(values - peak[segment]))
     return torch.log(total.clamp(min=1e-30)) + peak
 
@@ -205,7 +208,6 @@ Reduce = Callable[[Tensor], None]
 def fit_head(
     head: ScoringHead,
     examples: HeadExamples,
-    standard_price: Tensor,
     *,
     new_item_weight: float = 1.0,
     reduce: Reduce | None = None,
@@ -238,7 +240,7 @@ def fit_head(
     def closure() -> Tensor:
         nonlocal final
         optimizer.zero_grad()
-        loss = head_loss(head, examples, standard_price, new_item_weight)
+        loss = head_loss(head, examples, new_item_weight)
         loss = loss / num_questions
         loss.sum().backward()  # type: ignore[no-untyped-call]
         flat = torch.cat(

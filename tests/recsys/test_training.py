@@ -326,7 +326,7 @@ class TestHead:
         zeros = np.zeros(len(sample), dtype=np.float32)
         examples = head_examples(scorer, questions, sample, zeros, np.random.default_rng(0))
         inside = int(examples.pair_relevant.sum())
-        assert inside + len(examples.pos_item) == len(questions.relevant)
+        assert inside + len(examples.pos_query) == len(questions.relevant)
         counted = examples.sample_left_out.sum(dim=1).numpy()
         pairs = np.bincount(examples.pair_query.numpy(), minlength=len(questions))
         outside = np.bincount(examples.pos_query.numpy(), minlength=len(questions))

@@ -83,7 +83,7 @@ def examples(
 
 
 def loss(head: ScoringHead, made: HeadExamples) -> torch.Tensor:
-    return head_loss(head, made, torch.from_numpy(PRICES))
+    return head_loss(head, made)
 
 
 def value(head: ScoringHead, made: HeadExamples) -> float:
@@ -91,7 +91,7 @@ def value(head: ScoringHead, made: HeadExamples) -> float:
 
 
 def fit(head: ScoringHead, made: HeadExamples, **more: object) -> float:
-    return fit_head(head, made, torch.from_numpy(PRICES), **more)  # type: ignore[arg-type]
+    return fit_head(head, made, **more)  # type: ignore[arg-type]
 
 
 def served_loss(head: ScoringHead, weights: np.ndarray) -> float:
@@ -215,7 +215,7 @@ def test_young_items_weigh_more() -> None:
     young = is_young(FEATURES)
     assert len({bool(young[item]) for _, items in ASKED for item in items if len(items) > 1}) == 2
     expected = served_loss(head, np.where(young, 5.0, 1.0))
-    found = float(head_loss(head, made, torch.from_numpy(PRICES), 5.0).detach())
+    found = float(head_loss(head, made, 5.0).detach())
     assert found == pytest.approx(expected, rel=1e-4)
 
 
