@@ -69,6 +69,13 @@ def strongest(rows: Int64s, weights: Float32s, num_kept: int) -> Int64s:
         num_kept: positions kept per row.
     """
     assert weights.dtype == np.float32
+    if len(rows) <= num_kept:
+        return np.arange(len(rows))
+    if rows[0] == rows[-1]:
+        least = np.partition(weights, len(weights) - num_kept)[len(weights) - num_kept]
+        above = np.flatnonzero(weights > least)
+        equal = np.flatnonzero(weights == least)[: num_kept - len(above)]
+        return np.concatenate([above, equal])
     sizes = np.bincount(rows)
     crowded = sizes[rows] > num_kept
     inside = np.flatnonzero(crowded)

@@ -9,10 +9,11 @@ Legend: Q queries, I items, K (query, item) pairs, D width of the item vectors.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from recsys.features import OWN_FEATURES, own_items
 from recsys.histories import Histories
@@ -71,71 +72,130 @@ def make_pairs(
         target_codes: event codes of the target events.
     """
     num_items = relations.num_items
-    shape = (len(histories), num_items)
     own = own_items(histories, num_items, target_codes)
     recent = recent_items(histories)
-    last = recent.weighted(recent.moments_ago == 0, 1.0, shape)
-    few = recent.weighted(
-        recent.items_later < NUM_RECENT, DECAY ** recent.moments_ago.astype(np.float32), shape
-    )
-    related = [
-        _Weights(product, num_items)
-        for product in (
-            last @ relations.following, few @ relations.following, few @ relations.together,
-            last @ relations.alike, few @ relations.alike,
-        )
-    ]  # fmt: skip
-    own_key = own.query * num_items + own.item_rows
-    keys = np.unique(np.concatenate([own_key, *(weights.most() for weights in related)]))
-    query, rows = keys // num_items, keys % num_items
-    features = np.zeros((len(keys), len(PAIR_FEATURES)), dtype=np.float32)
+    near = recent.items_later < NUM_RECENT
+    query, item, ago = recent.query[near], recent.item[near], recent.moments_ago[near]
+    # All items of the last moment are among the recent ones.
+    weights = np.stack([ago == 0, DECAY ** ago.astype(np.float32)], axis=1, dtype=np.float32)
+    table = _Table.of(query, item, weights, relations, own.query * num_items + own.item_rows)
+    features = np.zeros((len(table.key), len(PAIR_FEATURES)), dtype=np.float32)
     width = len(OWN_FEATURES)
-    place = np.searchsorted(keys, own_key)
-    features[place, :width] = own.features
-    features[place, width] = 1
-    for number, weights in enumerate(related):
-        values = weights.of(keys)
-        features[:, width + 1 + number] = np.log1p(100 * values)
-        features[:, width + 1 + len(related) + number] = values / weights.largest[query]
-    for number, part in enumerate((last, few)):
-        features[:, number - 2] = _cosines(part, vectors, query, rows)
-    return Pairs(query, rows, features)
+    features[table.place_of_own, :width] = own.features
+    features[table.place_of_own, width] = 1
+    pair_query = table.key // num_items
+    rows = table.key - pair_query * num_items
+    if len(rows):
+        first = np.flatnonzero(np.diff(pair_query, prepend=-1))
+        largest = np.maximum.reduceat(table.weights, first)
+        sizes = np.diff(first, append=len(rows))
+        shares = table.weights / np.repeat(np.maximum(largest, _TINY), sizes, axis=0)
+        features[:, width + 1 : width + 6] = np.log1p(100 * table.weights)
+        features[:, width + 6 : width + 11] = shares
+        means = _means(query, item, weights, vectors, len(histories))
+        features[:, width + 11 :] = cosines(means, vectors, pair_query, rows)
+    return Pairs(pair_query, rows, features)
 
 
-class _Weights:
-    """One relation's weights of some queries' items, looked up by key (query x I + item)."""
+@dataclass(frozen=True)
+class _Table:
+    """What the relations say of some queries' items, the strongest and the own ones.
 
-    def __init__(self, matrix: Any, num_items: int) -> None:
-        matrix.sort_indices()
-        self._query = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-        self._keys = self._query * num_items + matrix.indices
-        self._values = matrix.data.astype(np.float32)
-        self.largest = np.full(matrix.shape[0], np.finfo(np.float32).tiny, dtype=np.float32)
-        np.maximum.at(self.largest, self._query, self._values)
+    Attributes:
+        key: [K] query x I + item, rising.
+        weights: [K, 5] by the relations of `_RELATED`, 0 where there is none.
+        place_of_own: [own items] place among the K.
+    """
 
-    def most(self) -> Int64s:
-        """Keys of each query's strongest items."""
-        if not len(self._keys):
-            return self._keys
-        kept: Int64s = self._keys[strongest(self._query, self._values, NUM_RELATED)]
-        return kept
+    key: Int64s
+    weights: Floats
+    place_of_own: Int64s
 
-    def of(self, keys: Int64s) -> Floats:
-        """[K] weights, 0 where there is none."""
-        if not len(self._keys):
-            return np.zeros(len(keys), dtype=np.float32)
-        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where(self._keys[place] == keys, self._values[place], np.float32(0))
+    @staticmethod
+    def of(
+        query: Int64s, item: Int64s, weights: Floats, relations: Relations, own_key: Int64s
+    ) -> _Table:
+        """Add up the relations of each query's recent items.
+
+        One sort brings together what is said of one item; a sparse product would need memory for
+        every item of the catalogue.
+
+        Args:
+            query: [N] rising, whose recent item it is.
+            item: [N] recent items.
+            weights: [N, 2] of each as one of the last moment, and as a recent one.
+            relations: to read.
+            own_key: rising; these are kept whatever is said of them.
+        """
+        num_items = relations.num_items
+        parts = [_entries(matrix, item) for matrix in (getattr(relations, n) for n in _NAMES)]
+        source, other, value = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        kind = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
+        # Own items come last among what is said of an item.
+        key = np.concatenate(
+            [((query[source] * num_items + other) << 2) | kind, (own_key << 2) | _OWN]
+        )
+        sums = np.zeros((len(key), 2), dtype=np.float32)
+        np.multiply(weights[source], value[:, None], out=sums[: len(source)])
+        order = np.argsort(key)
+        key, sums = key[order], sums[order]
+        opens = np.flatnonzero(np.diff(key, prepend=-1))
+        if not len(opens):
+            return _Table(key, np.zeros((0, len(_RELATED)), dtype=np.float32), key)
+        key, sums = key[opens], np.add.reduceat(sums, opens)
+        pair, kind = key >> 2, key & _OWN
+        keep = kind == _OWN
+        asker = pair // num_items
+        for of_kind, column in _SUMS:
+            there = np.flatnonzero((kind == of_kind) & (sums[:, column] > 0))
+            keep[there[strongest(asker[there], sums[there, column], NUM_RELATED)]] = True
+        starts = np.flatnonzero(np.diff(pair, prepend=-1))
+        kept = np.logical_or.reduceat(keep, starts)
+        sizes = np.diff(starts, append=len(pair))
+        place = np.repeat(np.cumsum(kept) - 1, sizes)
+        found = np.repeat(kept, sizes) & (kind != _OWN)
+        by_kind = np.zeros((int(kept.sum()), len(_NAMES), 2), dtype=np.float32)
+        by_kind[place[found], kind[found]] = sums[found]
+        of_related = np.stack([by_kind[:, of_kind, column] for of_kind, column in _SUMS], axis=1)
+        return _Table(pair[starts[kept]], of_related, place[kind == _OWN])
 
 
-def _cosines(weights: Any, vectors: Floats, query: Int64s, rows: Int64s) -> Floats:
-    """[K] cosine of each pair's item and the weighted mean of the query's items."""
-    used, at = np.unique(weights.indices, return_inverse=True)
-    narrow = type(weights)((weights.data, at, weights.indptr), (weights.shape[0], len(used)))
-    means = np.asarray(narrow @ vectors[used], dtype=np.float32)
-    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-    out = np.empty(len(query), dtype=np.float32)
+#: Names of the relations, the kind of an own item in a key, and (kind, column of the sums) of each
+#: of `_RELATED`.
+_NAMES: Final = ("following", "together", "alike")
+_OWN: Final = 3
+_SUMS: Final = ((0, 0), (0, 1), (1, 1), (2, 0), (2, 1))
+_TINY: Final = np.finfo(np.float32).tiny
+
+
+def _entries(matrix: sparse.csr_array, rows: Int64s) -> tuple[Int64s, Int64s, Floats]:
+    """The entries of some rows: place of the row among `rows`, column, value."""
+    starts = matrix.indptr[rows].astype(np.int64)
+    sizes = matrix.indptr[rows + 1] - starts
+    source = np.repeat(np.arange(len(rows)), sizes)
+    at = np.arange(len(source)) + (starts - np.cumsum(sizes) + sizes)[source]
+    return source, matrix.indices[at].astype(np.int64), matrix.data[at]
+
+
+def _means(
+    query: Int64s, item: Int64s, weights: Floats, vectors: Floats, num_queries: int
+) -> Floats:
+    """[Q, 2, D] directions of the mean vectors of each query's items, by either weight."""
+    means = np.zeros((num_queries, 2, vectors.shape[1]), dtype=np.float32)
+    if len(query):
+        first = np.flatnonzero(np.diff(query, prepend=-1))
+        weighted = weights[:, :, None] * vectors[item][:, None, :]
+        means[query[first]] = np.add.reduceat(weighted, first)
+    means /= np.maximum(np.linalg.norm(means, axis=-1, keepdims=True), 1e-12)
+    return means
+
+
+def cosines(directions: Floats, vectors: Floats, query: Int64s, rows: Int64s) -> Floats:
+    """[K, C] inner products of each pair's item with its query's C directions [Q, C, D]."""
+    if len(directions) == 1:
+        return vectors[rows] @ directions[0].T
+    out = np.empty((len(query), directions.shape[1]), dtype=np.float32)
     for low in range(0, len(query), 65_536):
         part = slice(low, low + 65_536)
-        np.einsum("kd,kd->k", means[query[part]], vectors[rows[part]], out=out[part])
+        np.einsum("kcd,kd->kc", directions[query[part]], vectors[rows[part]], out=out[part])
     return out

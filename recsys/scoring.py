@@ -117,15 +117,9 @@ class Scorer:
 
     def _states(self, histories: Histories) -> Tensor:
         windows = make_windows(histories)
-        states = self.users(
-            self.vectors[windows.item_rows],
-            windows.event_codes,
-            windows.gap_us,
-            windows.moments,
-            windows.state_of_event,
-            windows.num_states,
+        return self.users.last_states(
+            self.vectors[windows.item_rows], windows.event_codes, windows.gap_us, windows.moments
         )
-        return states[windows.last_state]
 
     @torch.no_grad()
     def parts(self, histories: Histories) -> tuple[Tensor, PairScores]:

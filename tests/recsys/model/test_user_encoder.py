@@ -119,3 +119,16 @@ def test_gaps_are_bucketed_by_their_logarithm() -> None:
     assert buckets[:5] == [0, 0, 0, 1, 2]
     assert buckets == sorted(buckets)
     assert buckets[-1] == NUM_GAP_BUCKETS - 1
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_the_last_states_are_those_of_all_states(num_layers: int) -> None:
+    users = random_encoder(num_layers)
+    crowded: list[Event] = [(0, 1, VIEW), (HOUR, 2, BUY), *((2 * HOUR, n, BUY) for n in range(5))]
+    for histories in ([ANNE, [], BOB, crowded], [BOB], [[]], [crowded]):
+        windows = make_windows(queries(*histories))
+        with torch.no_grad():
+            found = users.last_states(
+                ITEMS[windows.item_rows], windows.event_codes, windows.gap_us, windows.moments
+            )
+        torch.testing.assert_close(found, run(windows, users)[windows.last_state])
