@@ -23,6 +23,7 @@ from recsys.bundle import Bundle, write_bundle
 from recsys.catalogue import prices_of
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.features import PriceScale, item_features
+from recsys.index import Index
 from recsys.item_fields import ItemFields
 from recsys.item_stats import ItemStats
 from recsys.language_model import locate
@@ -72,7 +73,7 @@ def make_bundle(target: Path, recipe: Recipe, num_items: int, seed: int = 0) -> 
     for network in (head.own, head.related):
         torch.nn.init.normal_(network[-1].weight, std=0.3)
     torch.nn.init.normal_(head.item.weight, std=0.1)
-    vectors = torch.nn.functional.normalize(torch.randn(num_items, model.dim), dim=-1)
+    vectors = _vectors(num_items, model.dim)
     counts = rng.zipf(1.5, num_items).clip(max=100_000)
     stats = ItemStats(*(counts for _ in fields(ItemStats)))
     prices = prices_of(table)
@@ -83,6 +84,10 @@ def make_bundle(target: Path, recipe: Recipe, num_items: int, seed: int = 0) -> 
         users, head, vectors, item_features(stats, standard), standard, relations,
         target_codes(recipe), model.max_history,
     )  # fmt: skip
+    index = None
+    if recipe.embed.index_above is not None and num_items > recipe.embed.index_above:
+        queries = head.user_part(_vectors(256, model.dim), torch.randn(256)).detach().numpy()
+        index = Index.build(scorer.item_part.numpy(), queries, seed=seed)
     parts = {"language": language, "items": items, "users": users, "head": head}
     return write_bundle(
         target,
@@ -101,7 +106,15 @@ def make_bundle(target: Path, recipe: Recipe, num_items: int, seed: int = 0) -> 
             "text_dim": language.dim,
             "price_scale": [scale.mean, scale.deviation],
         },
+        index=index,
     )
+
+
+def _vectors(num: int, dim: int) -> torch.Tensor:
+    """Directions in clusters, as a shop's items lie; the same clusters in every call."""
+    centres = torch.randn(500, dim, generator=torch.Generator().manual_seed(0))
+    spread = 0.6 * torch.randn(num, dim)
+    return torch.nn.functional.normalize(centres[torch.randint(500, (num,))] + spread, dim=-1)
 
 
 def _items(num_items: int, rng: np.random.Generator) -> pl.DataFrame:

@@ -17,6 +17,8 @@ from recsys.bundle import Bundle, write_bundle
 from recsys.checkpoint import load_model, load_progress
 from recsys.config import Recipe, target_codes
 from recsys.features import PriceScale, item_features
+from recsys.histories import Histories
+from recsys.index import LENGTHS, Index
 from recsys.model.heads import ScoringHead
 from recsys.prepared import Prepared
 from recsys.recommender import STANDARD_PRICE
@@ -25,6 +27,8 @@ from recsys.text_store import TextStore
 from recsys.training import build_ranker
 
 BUNDLE_DIR = "bundle"
+#: Users whose lists an index is settled on.
+NUM_QUERIES = 256
 
 
 def plan(recipe: Recipe) -> list[str]:
@@ -68,6 +72,11 @@ def assemble(
         ranker.users, head, items, item_features(stats, standard), standard,
         prepared.relations("end", store.alike), target_codes(recipe), recipe.model.max_history,
     )  # fmt: skip
+    index = None
+    if recipe.embed.index_above is not None and len(items) > recipe.embed.index_above:
+        print(f"building an index of {len(items):,} items", flush=True)
+        queries = scorer.user_parts(_recent_users(prepared)).numpy()
+        index = Index.build(scorer.item_part.numpy(), queries, seed=recipe.seed)
     table = catalogue.items.with_columns(**vars(stats), **{STANDARD_PRICE: standard})
     weights = {name: value.contiguous() for name, value in ranker.state_dict().items()}
     weights |= {f"head.{name}": value.contiguous() for name, value in head.state_dict().items()}
@@ -87,14 +96,29 @@ def assemble(
             "price_scale": [scale.mean, scale.deviation],
             "trained_epochs": progress.epoch,
         },
+        index=index,
     )
+
+
+def _recent_users(prepared: Prepared) -> Histories:
+    """The histories of some users, as of the end of the log: what requests will ask with."""
+    users = prepared.users(prepared.shards[:1])
+    now = int(users.timestamps.max()) + 1
+    return users.as_queries(now)[:NUM_QUERIES]
 
 
 def report(recipe: Recipe) -> list[str]:
     """What the bundle is."""
     bundle = Bundle.open(recipe.root / BUNDLE_DIR, verify=False)
     size = sum(path.stat().st_size for path in bundle.folder.rglob("*") if path.is_file())
-    return [f"bundle {bundle.version}: {bundle.meta['num_items']:,} items, {size / 1e6:.0f} MB"]
+    lines = [f"bundle {bundle.version}: {bundle.meta['num_items']:,} items, {size / 1e6:.0f} MB"]
+    if index := bundle.index:
+        num_cells = len(index.centroids)
+        lines += [
+            f"index: {probed} of {num_cells} cells hold {recall:.1%} of the best {length}"
+            for length, probed, recall in zip(LENGTHS, index.num_probed, index.recall, strict=True)
+        ]
+    return lines
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ encoder/config.json  architecture of the language model
 tokenizer/           tokenizer.json
 items.parquet        ids, texts, features, popularity
 vectors.npy          [I, D] item vectors, memory-mapped
-index/               [I, D + 2] the item side of the score, memory-mapped; index.json names its kind
+index/               [I, D + 2] the item side of the score, memory-mapped; of many items by cell too
 relations/           what follows and what goes with each item, memory-mapped
 """
 
@@ -30,6 +30,7 @@ from torch import Tensor
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import BundleError
 from recsys.files import whole_folder, write_json
+from recsys.index import Index
 from recsys.language_model import CONFIG, TOKENIZER, file_sha256, locate
 from recsys.relations import Relations
 
@@ -51,6 +52,7 @@ def write_bundle(
     item_part: NDArray[np.float32],
     relations: Relations,
     facts: dict[str, Any],
+    index: Index | None = None,
 ) -> Bundle:
     """Write a whole bundle or nothing.
 
@@ -63,6 +65,7 @@ def write_bundle(
         item_part: [I, D + 2], see `ScoringHead.item_part`.
         relations: as of the end of the log.
         facts: what else `bundle.json` tells, such as fingerprints.
+        index: over `item_part`; None: requests read all of it.
     """
     language = locate(recipe.model.language_model)
     with whole_folder(target) as out:
@@ -75,7 +78,8 @@ def write_bundle(
         np.save(out / VECTORS, vectors)
         np.save(out / INDEX_DIR / ITEM_PART, item_part)
         relations.save(out / RELATIONS_DIR)
-        write_json(out / INDEX_DIR / INDEX_META, {"kind": "exact", "num_items": len(vectors)})
+        kind = {"kind": "exact"} if index is None else index.save(out / INDEX_DIR)
+        write_json(out / INDEX_DIR / INDEX_META, {**kind, "num_items": len(vectors)})
         hashes = {
             str(path.relative_to(out)): file_sha256(path)
             for path in sorted(out.rglob("*"))
@@ -183,6 +187,12 @@ class Bundle:
     def item_part(self) -> NDArray[np.float32]:
         """[I, D + 2], memory-mapped."""
         return np.load(self.folder / INDEX_DIR / ITEM_PART, mmap_mode="r")
+
+    @cached_property
+    def index(self) -> Index | None:
+        """What finds the first stage's best without reading all items; None where all are read."""
+        meta = json.loads((self.folder / INDEX_DIR / INDEX_META).read_text())
+        return None if meta["kind"] == "exact" else Index.open(self.folder / INDEX_DIR, meta)
 
     @cached_property
     def relations(self) -> Relations:

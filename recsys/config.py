@@ -247,6 +247,9 @@ class Embed(Section):
 
     num_actors: Positive = 2
     batch_size: Positive = 64
+    index_above: Positive | None = 200_000
+    """Catalogues of more items get an index: `/recommend` reads the part of them that holds 99 % of
+    the best by the first stage. `null`: all items are always read."""
 
 
 BaselineName = Literal[

@@ -23,6 +23,7 @@ from recsys.errors import BundleError
 from recsys.explain import Explanation, explain
 from recsys.features import ITEM_FEATURES, PriceScale, item_features
 from recsys.histories import Histories
+from recsys.index import LENGTHS, Index
 from recsys.item_fields import ItemFields
 from recsys.item_stats import ItemStats
 from recsys.language_model import load_tokenizer, tokenize
@@ -157,6 +158,7 @@ class Recommender:
         self.info: dict[str, Any] = {k: v for k, v in bundle.meta.items() if k not in hidden}
         self.info["name"] = self.recipe.name
         self.scorer = load_scorer(bundle)
+        self._index = bundle.index
         items = bundle.items
         self._ids = items[Col.item].to_list()
         self._titles = items[Col.title].to_list()
@@ -249,18 +251,16 @@ class Recommender:
             exclude_owned: leave out items with a target event in the history.
         """
         known = history.known(self.num_items)
-        scores = self.scorer.scores(known)[0]
-        if allowed is not None:
-            scores[~allowed] = -np.inf
-        scores[exclude[exclude >= 0]] = -np.inf
+        barred = exclude[exclude >= 0].astype(np.int64)
         if exclude_owned:
             owned = np.isin(known.event_codes, self.scorer.target_codes)
-            scores[known.item_rows[owned]] = -np.inf
-        if not diversity and max_per_category is None:
-            return best(scores, k)
-        size = max(POOL_PER_PLACE * k, LEAST_POOL)
+            barred = np.concatenate([barred, known.item_rows[owned]])
+        diverse = bool(diversity) or max_per_category is not None
+        size = max(POOL_PER_PLACE * k, LEAST_POOL) if diverse else k
         while True:
-            rows, pool = best(scores, size)
+            rows, pool = self._best(known, size, barred, allowed)
+            if not diverse:
+                return rows, pool
             picked = diversify(
                 pool, centred(self.scorer.vectors[torch.from_numpy(rows)].numpy(), self._mean),
                 self._category_codes[rows], k,
@@ -270,6 +270,50 @@ class Recommender:
             if len(picked) == k or len(rows) < size:
                 return rows[picked], pool[picked]
             size *= 10
+
+    def _best(
+        self, known: Histories, size: int, barred: Rows, allowed: NDArray[np.bool_] | None
+    ) -> tuple[Rows, Floats]:
+        """Rows and scores of the best items that are allowed and not barred."""
+        if self._index is not None and size <= LENGTHS[-1]:
+            found = self._best_found(self._index, known, size, barred, allowed)
+            if found is not None:
+                return found
+        scores = self.scorer.scores(known)[0]
+        if allowed is not None:
+            scores[~allowed] = -np.inf
+        scores[barred] = -np.inf
+        return best(scores, size)
+
+    def _best_found(
+        self,
+        index: Index,
+        known: Histories,
+        size: int,
+        barred: Rows,
+        allowed: NDArray[np.bool_] | None,
+    ) -> tuple[Rows, Floats] | None:
+        """The same by the index; None if it shows too few items that may come back."""
+        user, pairs = self.scorer.parts(known)
+        # A candidate of the second stage may score less than the first stage says, and so may make
+        # room for another: of the rest, as many as are wanted are looked at besides all candidates.
+        least = size + len(pairs.item_rows) + len(barred)
+        rows, scores = index.search(user[0].numpy(), size, least)
+        keep = np.ones(self.num_items, dtype=bool) if allowed is None else allowed.copy()
+        keep[barred] = False
+        candidates = pairs.item_rows[keep[pairs.item_rows]]
+        extra = pairs.extra[keep[pairs.item_rows]]
+        keep[candidates] = False
+        scores[~keep[rows]] = -np.inf
+        if len(candidates) + np.isfinite(scores).sum() < size:
+            return None
+        places, first = best(scores, size)
+        mine = (self.scorer.item_part[torch.from_numpy(candidates)] @ user[0]).numpy() + extra
+        rows = np.concatenate([candidates, rows[places]])
+        scores = np.concatenate([mine, first])
+        # Ties go by row, as they do where all items are read.
+        order = np.lexsort((rows, -scores))[:size]
+        return rows[order], scores[order]
 
     def rank(
         self,

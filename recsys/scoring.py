@@ -128,8 +128,7 @@ class Scorer:
         Returns:
             [Q, D + 2] what the item part is multiplied with, and the second stage's extra scores.
         """
-        price = torch.from_numpy(usual_price(histories, self.standard_price))
-        states = self.states(histories)
+        price, states = self._price(histories), self.states(histories)
         pairs = make_pairs(histories, self.relations, self.vectors.numpy(), self.target_codes)
         query, rows = torch.from_numpy(pairs.query), torch.from_numpy(pairs.item_rows)
         extra = self.head.pair_scores(
@@ -140,6 +139,14 @@ class Scorer:
         )
         user_part = self.head.user_part(states, price)
         return user_part, PairScores(pairs.query, pairs.item_rows, extra.numpy())
+
+    @torch.no_grad()
+    def user_parts(self, histories: Histories) -> Tensor:
+        """[Q, D + 2] what the item part is multiplied with."""
+        return self.head.user_part(self.states(histories), self._price(histories))
+
+    def _price(self, histories: Histories) -> Tensor:
+        return torch.from_numpy(usual_price(histories, self.standard_price))
 
     @torch.no_grad()
     def scores(self, histories: Histories) -> Floats:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import fields
+import copy
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from recsys.bundle import Bundle, write_bundle
 from recsys.catalogue import texts_of
 from recsys.features import item_features
 from recsys.histories import Histories
+from recsys.index import Index
 from recsys.item_fields import ItemFields
 from recsys.item_stats import ItemStats
 from recsys.model.item_encoder import ItemEncoder
@@ -109,6 +111,73 @@ class TestRecommend:
         np.testing.assert_array_equal(same, scores)
         some = np.array(rows, dtype=np.int32)
         np.testing.assert_array_equal(recommender.rank(more, some), recommender.rank(HISTORY, some))
+
+
+@pytest.fixture(scope="module")
+def indexed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+    bundle = Bundle.open(folder)
+    queries = load_scorer(bundle).user_parts(HISTORY).numpy()
+    index = Index.build(bundle.item_part, queries, seed=0)
+    hidden = ("files", "recipe", "format", "version", "metrics", "num_items", "recipe_hash")
+    written = write_bundle(
+        tmp_path_factory.mktemp("indexed") / "bundle",
+        recipe=bundle.recipe,
+        weights=bundle.weights(""),
+        items=bundle.items,
+        vectors=bundle.vectors,
+        item_part=bundle.item_part,
+        relations=bundle.relations,
+        facts={name: fact for name, fact in bundle.meta.items() if name not in hidden},
+        index=index,
+    )
+    return Recommender(Bundle.open(written.folder))
+
+
+class TestIndex:
+    """With an index, on its own bundle: the service picks from a part of the catalogue."""
+
+    def with_cells(self, indexed: Recommender, num_probed: int) -> Recommender:
+        found = copy.copy(indexed)
+        assert found._index is not None
+        found._index = replace(found._index, num_probed=(num_probed,) * 2)
+        return found
+
+    @pytest.mark.parametrize("history", [HISTORY, NEWCOMER])
+    @pytest.mark.parametrize("k", [1, 7, 40])
+    def test_where_all_cells_are_read_nothing_changes(
+        self, recommender: Recommender, indexed: Recommender, history: Histories, k: int
+    ) -> None:
+        everything = self.with_cells(indexed, NUM_ITEMS)
+        best = recommend(recommender, history, 3)[0]
+        for how in (
+            {}, {"exclude": best}, {"category": [THINGS[0]], "min_price": 20.0}, {"exclude": [-1]},
+        ):  # fmt: skip
+            rows, scores = recommend(recommender, history, k, **how)  # type: ignore[arg-type]
+            found, its = recommend(everything, history, k, **how)  # type: ignore[arg-type]
+            assert found == rows
+            np.testing.assert_allclose(its, scores, rtol=1e-5, atol=1e-5)
+
+    def test_owned_items_and_variety(self, recommender: Recommender, indexed: Recommender) -> None:
+        everything, none = self.with_cells(indexed, NUM_ITEMS), np.zeros(0, dtype=np.int32)
+        for how in ({"exclude_owned": True}, {"diversity": 0.5}, {"max_per_category": 2}):
+            rows, _ = recommender.recommend(HISTORY, 8, exclude=none, allowed=None, **how)  # type: ignore[arg-type]
+            found, _ = everything.recommend(HISTORY, 8, exclude=none, allowed=None, **how)  # type: ignore[arg-type]
+            assert found.tolist() == rows.tolist()
+
+    @pytest.mark.parametrize("num_probed", [1, 5])
+    def test_where_few_are_read_scores_and_rules_still_hold(
+        self, recommender: Recommender, indexed: Recommender, num_probed: int
+    ) -> None:
+        few = self.with_cells(indexed, num_probed)
+        barred = recommend(few, HISTORY, 3)[0]
+        for k in (5, 60, NUM_ITEMS):
+            rows, scores = recommend(few, HISTORY, k, exclude=barred, brand=[BRANDS[1]])
+            assert len(rows) == min(k, len(recommend(recommender, HISTORY, k, exclude=barred,
+                                                     brand=[BRANDS[1]])[0]))  # fmt: skip
+            assert not set(rows) & set(barred)
+            assert set(ITEMS[rows][Col.brand]) == {BRANDS[1]}
+            ranked = recommender.rank(HISTORY, np.array(rows, dtype=np.int32))
+            np.testing.assert_allclose(ranked, scores, atol=1e-4)
 
 
 class TestFilters:

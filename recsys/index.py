@@ -1,0 +1,163 @@
+"""The first stage over large catalogues: an inverted file, of which a request reads a part.
+
+Items lie in cells around centroids (k-means); a query reads the cells whose centroids score best
+for it (Sivic & Zisserman 2003; IVF-Flat in later libraries). Scores are exact; the list may lack an
+item of a cell that was not read. How many cells are read is settled when the index is built, on
+queries of real users: the fewest that find `RECALL` of the true list.
+
+Legend: I items, C cells, E width of the item part (D + 2), Q queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Int32s = NDArray[np.int32]
+Int64s = NDArray[np.int64]
+
+#: Share of the true list that must be found, on average over the queries, for lists of each length.
+RECALL: Final = 0.99
+LENGTHS: Final = (100, 1000)
+#: Items that the centroids are fitted on, and rounds of k-means.
+_SAMPLE: Final = 100_000
+_ROUNDS: Final = 8
+#: Items assigned to cells at a time.
+_AT_ONCE: Final = 16_384
+_ARRAYS: Final = ("centroids", "starts", "rows", "parts")
+
+
+@dataclass(frozen=True)
+class Index:
+    """Items by cell.
+
+    Attributes:
+        centroids: [C, E] mean item part of each cell.
+        starts: [C + 1] where each cell's items begin.
+        rows: [I] catalogue rows, cell by cell.
+        parts: [I, E] item parts in that order.
+        num_probed: cells that a query reads for a list of up to each of `LENGTHS` items.
+        recall: what was found of the true lists with so many.
+    """
+
+    centroids: Floats
+    starts: Int64s
+    rows: Int32s
+    parts: Floats
+    num_probed: tuple[int, ...]
+    recall: tuple[float, ...]
+
+    @staticmethod
+    def build(item_part: Floats, queries: Floats, *, seed: int) -> Index:
+        """Cluster the items and settle how many cells a query reads.
+
+        Args:
+            item_part: [I, E], see `ScoringHead.item_part`.
+            queries: [Q, E] user parts, see `ScoringHead.user_part`; at least one.
+            seed: draws the first centroids.
+        """
+        num_cells = max(1, round(4 * len(item_part) ** 0.5))
+        # Where queries are long, a distance between items matters more to their scores.
+        scaled = item_part * np.sqrt((queries**2).mean(axis=0))
+        cell = _cells(scaled, num_cells, np.random.default_rng([seed, 11]))
+        rows = np.argsort(cell, kind="stable")
+        sizes = np.bincount(cell)
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        parts = np.ascontiguousarray(item_part[rows])
+        sums = np.add.reduceat(parts, starts[:-1])
+        centroids = (sums / sizes[:, None]).astype(np.float32)
+        return Index(centroids, starts, rows.astype(np.int32), parts, (), ())._settled(queries)
+
+    def search(self, query: Floats, length: int, size: int) -> tuple[Int64s, Floats]:
+        """Rows and scores of all items in the cells read, unsorted.
+
+        Args:
+            query: [E] a user part.
+            length: of the list that is wanted, at most the last of `LENGTHS`.
+            size: items to read at least; if the cells hold fewer, more cells are read.
+        """
+        num_probed = self.num_probed[int(np.searchsorted(LENGTHS, length))]
+        worth = self.centroids @ query
+        sizes = np.diff(self.starts)
+        order = np.argsort(-worth)
+        held = np.cumsum(sizes[order])
+        enough = int(np.searchsorted(held, size)) + 1
+        cells = np.sort(order[: max(num_probed, enough)])
+        ends = np.cumsum(sizes[cells])
+        scores = np.empty(int(ends[-1]), dtype=np.float32)
+        rows = np.empty(len(scores), dtype=np.int64)
+        # Neighbouring cells lie side by side and are read at once.
+        opens = np.flatnonzero(np.diff(cells, prepend=-2) != 1)
+        closes = np.append(opens[1:], len(cells)) - 1
+        at = 0
+        for first, last in zip(cells[opens].tolist(), cells[closes].tolist(), strict=True):
+            low, high = self.starts[first], self.starts[last + 1]
+            part = slice(at, at + high - low)
+            np.dot(self.parts[low:high], query, out=scores[part])
+            rows[part] = self.rows[low:high]
+            at += high - low
+        return rows, scores
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write the arrays; returns what `index.json` tells."""
+        for name in _ARRAYS:
+            np.save(folder / f"{name}.npy", getattr(self, name))
+        return {"kind": "ivf", "num_probed": self.num_probed, "recall": self.recall}
+
+    @staticmethod
+    def open(folder: Path, meta: dict[str, Any]) -> Index:
+        """Read what `save` wrote, memory-mapped."""
+        arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS)
+        centroids, starts, rows, parts = arrays
+        settled = tuple(meta["num_probed"]), tuple(meta["recall"])
+        return Index(np.array(centroids), np.array(starts), rows, parts, *settled)
+
+    def _settled(self, queries: Floats) -> Index:
+        """The same index with the fewest cells read that find `RECALL` of the true lists."""
+        num_cells = len(self.centroids)
+        cell_of_part = np.repeat(np.arange(num_cells), np.diff(self.starts))
+        most = min(LENGTHS[-1], len(self.rows))
+        # How many cells each item of the true lists takes, best item first.
+        needed = np.empty((len(queries), most), dtype=np.int64)
+        for number, query in enumerate(queries):
+            scores = self.parts @ query
+            true = np.argpartition(-scores, most - 1)[:most]
+            true = true[np.argsort(-scores[true])]
+            place = np.empty(num_cells, dtype=np.int64)
+            place[np.argsort(-(self.centroids @ query))] = np.arange(1, num_cells + 1)
+            needed[number] = place[cell_of_part[true]]
+        num_probed, recall = [], []
+        for length in LENGTHS:
+            rising = np.sort(needed[:, :length], axis=None)
+            num_probed.append(int(rising[int(np.ceil(RECALL * len(rising))) - 1]))
+            recall.append(float((rising <= num_probed[-1]).mean()))
+        return replace(self, num_probed=tuple(num_probed), recall=tuple(recall))
+
+
+def _cells(points: Floats, num_cells: int, rng: np.random.Generator) -> Int64s:
+    """[I] cell of each point, numbered without gaps: k-means, fitted on a sample."""
+    size = min(_SAMPLE, len(points))
+    sample = points[np.sort(rng.choice(len(points), size, replace=False))]
+    centroids = sample[rng.choice(size, min(num_cells, size), replace=False)]
+    for _ in range(_ROUNDS):
+        cell = _nearest(sample, centroids)
+        counts = np.bincount(cell, minlength=len(centroids))
+        there = np.flatnonzero(counts)
+        starts = (np.cumsum(counts) - counts)[there]
+        sums = np.add.reduceat(sample[np.argsort(cell, kind="stable")], starts)
+        centroids[there] = sums / counts[there, None].astype(np.float32)
+        # One that nothing is near to starts anew.
+        centroids[counts == 0] = sample[rng.choice(size, int((counts == 0).sum()))]
+    return np.unique(_nearest(points, centroids), return_inverse=True)[1]
+
+
+def _nearest(points: Floats, centroids: Floats) -> Int64s:
+    """The nearest centroid of each point."""
+    half = (centroids**2).sum(axis=1) / 2
+    blocks = (points[low : low + _AT_ONCE] for low in range(0, len(points), _AT_ONCE))
+    return np.concatenate([np.argmax(block @ centroids.T - half, axis=1) for block in blocks])
