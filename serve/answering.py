@@ -182,6 +182,7 @@ def _answer(
             "items": items,
             "model_version": model.version,
             "basis": query.basis,
+            "degraded": query.degraded,
             "unknown_items": list(dict.fromkeys([*query.unknown_items, *unknown])),
         }
     )

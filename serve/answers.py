@@ -64,6 +64,9 @@ class _Answer(BaseModel):
         description="personal: the user's stored events; session: the given history; popularity: "
         "nothing is known of the asker."
     )
+    degraded: bool = Field(
+        description="True: the store of users does not answer, and so nothing is known of the user."
+    )
     unknown_items: list[str] = Field(
         description="Ids of the request that the catalogue does not hold; they were ignored."
     )

@@ -27,11 +27,13 @@ class Query:
         history: one query, without events of unknown items.
         basis: what it rests on, see `api`.
         unknown_items: ids of the request's history that the catalogue does not hold.
+        degraded: the user's events could not be read, and the answer does without.
     """
 
     history: Histories
     basis: Basis
     unknown_items: list[str]
+    degraded: bool = False
 
 
 class EventTypes:

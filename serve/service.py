@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.bundle import Bundle
-from recsys.errors import BundleError, RaycommendError
+from recsys.errors import BundleError, DataError, RaycommendError
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE
 from recsys.state import StateEvent
@@ -34,6 +35,8 @@ Encode = Callable[[Path, str, list[dict[str, str | None]]], Awaitable[NDArray[np
 #: Threads for scoring and reading. Scoring holds Python's lock for much of its time: more threads
 #: would only add waiting. Writes wait for the disk and for each other, and have a thread apart.
 NUM_THREADS = 4
+#: Seconds for which a store that could not be read is not asked again.
+STORE_RESTS_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Service:
         self._swapping = asyncio.Lock()
         self._served: Served | None = None
         self._failed_update: str | None = None
+        self._store_rests_until = float("-inf")
 
     @property
     def served(self) -> Served:
@@ -184,10 +188,26 @@ class Service:
     def _query(self, model: Recommender, request: RecommendRequest | RankRequest) -> Query:
         now = clock_us()
         if request.user_id is not None:
-            return from_user(model, self._users.history(request.user_id), clock_us=now)
+            events = self._history(request.user_id)
+            query = from_user(model, events or [], clock_us=now)
+            return query if events is not None else replace(query, degraded=True)
         assert request.history is not None  # the request's own check
         latest = now + self._settings.max_skew_us
         return from_session(model, request.history, self._types, clock_us=now, latest_us=latest)
+
+    def _history(self, user_id: str) -> list[StateEvent] | None:
+        """A user's events; None if the store cannot be read: a worse answer beats none.
+
+        A store that failed is left alone for a while, or every request would wait for it.
+        """
+        if time.monotonic() < self._store_rests_until:
+            return None
+        try:
+            return self._users.history(user_id)
+        except DataError as error:
+            self._store_rests_until = time.monotonic() + STORE_RESTS_S
+            logger.error("for %g s users are answered as strangers: %s", STORE_RESTS_S, error)
+            return None
 
     async def _text_vectors(self, served: Served, request: RankRequest) -> NDArray[np.float32]:
         new = answering.new_items(request)

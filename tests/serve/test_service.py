@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import signal
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from bundles import diverge, item_id, make_bundle, make_items, make_recipe, version_in
 from conftest import KEY
+from redis_server import Server
 
 from recsys.bundle import Bundle
 from recsys.config import Recipe
@@ -302,3 +306,51 @@ def test_waiting_writers_do_not_hold_up_answers(
         assert stored == [1] * 8
 
     asyncio.run(run())
+
+
+class TestStoreGone:
+    """A real server that ends and comes back."""
+
+    def test_answers_do_without_users_and_say_so(
+        self,
+        make_server: Callable[..., Server],
+        bundle: Path,
+        tmp_path: Path,
+        language_model: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        server = make_server("--appendonly", "yes", "--appendfsync", "always")
+        monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", KEY)
+        monkeypatch.setattr("serve.service.STORE_RESTS_S", 0.2)
+        store = {"state": {"backend": "redis", "url": server.url}}
+        encoder = TextEncoder()
+        service = Service(
+            Settings.of(make_recipe(tmp_path / "run", language_model, serve=store)),
+            lambda folder, version, items: encoder.encode(str(folder), version, items),
+        )
+        asyncio.run(service.load(bundle, version_in(bundle)))
+        bought = Event(user_id="u", item_id=item_id(5), event_type="purchase", event_id="e1")
+        asyncio.run(service.store([bought], single=True))
+        before = ask(service)
+        assert (before["basis"], before["degraded"]) == ("personal", False)
+
+        server.stop(signal.SIGKILL)
+        began = time.monotonic()
+        answers = [ask(service) for _ in range(50)]
+        # All but the first leave the store alone, until it is tried again.
+        assert time.monotonic() - began < 10
+        assert {(each["basis"], each["degraded"]) for each in answers} == {("popularity", True)}
+        assert answers[0]["items"]
+        session = RecommendRequest(history=[SessionEvent(item_id=item_id(5))])
+        of_session = json.loads(asyncio.run(service.recommend(session)))
+        assert (of_session["basis"], of_session["degraded"]) == ("session", False)
+        again = bought.model_copy(update={"event_id": "e2"})
+        with pytest.raises(DataError):  # what was not stored is not accepted: the route says 503
+            asyncio.run(service.store([again], single=True))
+
+        server.start()
+        time.sleep(0.3)
+        after = ask(service)
+        assert (after["basis"], after["degraded"]) == ("personal", False)
+        assert json.loads(asyncio.run(service.store([bought], single=True)))["stored"] == 0
+        assert json.loads(asyncio.run(service.store([again], single=True)))["stored"] == 1
