@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,8 @@ class Recommender:
 
     def rows_of(self, item_ids: Sequence[str]) -> NDArray[np.int32]:
         """Catalogue rows; -1 for an unknown id."""
-        return np.array([self._row_of.get(item_id, -1) for item_id in item_ids], dtype=np.int32)
+        found = map(self._row_of.get, item_ids, repeat(-1))
+        return np.fromiter(found, dtype=np.int32, count=len(item_ids))
 
     def item_id(self, row: int) -> str:
         """The item's id."""

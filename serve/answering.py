@@ -84,20 +84,19 @@ def rank(
         Refused: a candidate's id is not in the catalogue.
     """
     new = new_items(request)
-    known = [place for place in range(len(request.candidates)) if place not in new]
-    rows = model.rows_of([str(request.candidates[place]) for place in known])
-    for place, row in zip(known, rows.tolist(), strict=True):
-        if row < 0:
-            raise Refused(
-                ("candidates", place),
-                "not in the catalogue: correct the id, or give the item's text",
-                kind="unknown_item",
-            )
-    unknown = NewItems(text_vectors, fields_of(new.values()))
+    known = np.array([n for n in range(len(request.candidates)) if n not in new], dtype=np.int64)
+    rows = model.rows_of([str(request.candidates[place]) for place in known.tolist()])
+    if (rows < 0).any():
+        raise Refused(
+            ("candidates", int(known[np.argmax(rows < 0)])),
+            "not in the catalogue: correct the id, or give the item's text",
+            kind="unknown_item",
+        )
+    unknown = NewItems(text_vectors, fields_of(new.values())) if new else None
     scores = model.rank(query.history, rows, unknown)
-    place_of = np.array([*known, *new])
+    place_of = np.concatenate([known, np.array(list(new), dtype=np.int64)])
     best = np.lexsort((place_of, -scores))[: request.k]
-    row_of = dict(zip(known, rows.tolist(), strict=True))
+    row_of = dict(zip(known.tolist(), rows.tolist(), strict=True))
     items = []
     for place, score in zip(place_of[best].tolist(), scores[best].tolist(), strict=True):
         if place in new:
@@ -115,7 +114,7 @@ def rank(
         explained = model.explain(
             query.history,
             np.array([row_of[item["candidate"]] for item in old], dtype=np.int32),
-            unknown.take(numbers),
+            unknown.take(numbers) if unknown is not None else None,
         )
         for item, why in zip([*old, *fresh], explained, strict=True):
             item["explanation"] = in_words(model, row_of.get(item["candidate"], -1), why)
