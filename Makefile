@@ -40,8 +40,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	@$(BIN)/recsys demo
 
+# In two processes: one runs what starts Ray, mostly waiting; the other everything else.
 test: install lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 lint: install
 	$(BIN)/ruff check .

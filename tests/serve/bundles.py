@@ -31,6 +31,8 @@ from recsys.schema import ITEMS, Col
 from recsys.scoring import Scorer
 
 NUM_ITEMS = 300
+#: Of the pseudonyms.
+KEY = "0123456789abcdef0123456789abcdef"
 COLOURS, THINGS = ("red", "green", "blue", "black", "white"), ("cup", "lamp", "shoe", "pen", "bag")
 BRANDS = ("acme", "globex", "initech")
 #: The item that the catalogue holds and the shop has run out of.

@@ -6,7 +6,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from bundles import make_bundle, make_language_model, make_recipe, version_in
+from bundles import KEY, make_bundle, make_language_model, make_recipe, version_in
 from fastapi.testclient import TestClient
 from redis_server import make_server  # noqa: F401 - a fixture
 
@@ -15,8 +15,6 @@ from serve.routes import build_http
 from serve.service import Service
 from serve.settings import Settings
 from serve.text_encoder import TextEncoder
-
-KEY = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from bundles import diverge, item_id, make_bundle, make_items, make_recipe, version_in
-from conftest import KEY
+from bundles import KEY, diverge, item_id, make_bundle, make_items, make_recipe, version_in
 from redis_server import Server
 
 from recsys.bundle import Bundle
