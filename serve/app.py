@@ -25,7 +25,8 @@ def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
     """The Serve configuration of the service, for `serve deploy` or the REST API.
 
     The bundle stands in `user_config` and nowhere else. So a configuration that differs in the
-    bundle alone makes the replicas load it while they go on serving; other settings restart them.
+    bundle alone makes the replicas load it while they go on serving, one that differs in
+    `serve.autoscaling` starts or ends replicas, and other settings restart them all.
     """
     # By the attempt a configuration differs from one that was sent before, and failed.
     wanted = {"bundle": str(bundle.absolute()), "version": version, "attempt": uuid.uuid4().hex}
@@ -38,7 +39,13 @@ def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
                 "route_prefix": "/",
                 "import_path": "serve.app:from_config",
                 "args": {"settings": Settings.of(recipe).model_dump(mode="json")},
-                "deployments": [{"name": Ranking.__name__, "user_config": wanted}],
+                "deployments": [
+                    {
+                        "name": Ranking.__name__,
+                        "user_config": wanted,
+                        "autoscaling_config": recipe.serve.autoscaling.model_dump(),
+                    }
+                ],
             }
         ],
     }

@@ -25,6 +25,9 @@ _DEFAULTS = {
     # A replica that ends stays reachable this long. HAProxy learns of the change within a second;
     # Ray's 30 s are meant for slower balancers in front.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    # A replica that dies takes no answer along: what it did not answer goes to another one.
+    # Questions change nothing, and an event under its id counts once.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "TOKENIZERS_PARALLELISM": "false",
 }
 #: HAProxy's files. By default they lie in a folder that all users of the machine share, with an

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recsys.config import EventName, Privacy, Recipe, Section, Serve
+from recsys.config import Autoscaling, EventName, Privacy, Recipe, Section, Serve
 
 
 class Settings(Section):
@@ -32,7 +32,9 @@ class Settings(Section):
             event_types=recipe.data.event_types,
             max_clock_skew_s=recipe.data.max_clock_skew_s,
             privacy=privacy.model_copy(update={"key_file": _absolute(privacy.key_file)}),
-            serve=recipe.serve.model_copy(update={"state": state, "access": access}),
+            serve=recipe.serve.model_copy(
+                update={"state": state, "access": access, "autoscaling": _unscaled(recipe.serve)}
+            ),
         )
 
     @property
@@ -44,6 +46,12 @@ class Settings(Section):
     def max_skew_us(self) -> int:
         """How far a timestamp may lie in the future, in microseconds."""
         return self.max_clock_skew_s * 1_000_000
+
+
+def _unscaled(serve: Serve) -> Autoscaling:
+    """In place of the recipe's: how many replicas there are is not theirs to know."""
+    limit = serve.max_ongoing_requests
+    return Autoscaling(min_replicas=1, max_replicas=1, target_ongoing_requests=limit)
 
 
 def _absolute(path: str | None) -> str | None:

@@ -89,16 +89,13 @@ class Running:
         self.folders = [Path("/tmp", name) for name in names]
         return found
 
+    def replicas(self) -> set[int]:
+        """Process ids of all replicas, the text encoder's too."""
+        return {pid for pid, name in self.marked().items() if "ServeReplica" in name}
+
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"}
-
-    def address_of_a_replica(self) -> str:
-        """A replica's own port, past the proxy."""
-        self.marked()
-        (config,) = [path for folder in self.folders for path in folder.rglob("haproxy.cfg")]
-        servers = r"^ *server \S+ ([\d.]+:\d+) check"
-        return re.findall(servers, config.read_text(), re.MULTILINE)[0]
 
     def post(self, path: str, body: Any, status: int = 200) -> dict[str, Any]:
         response = httpx.post(f"{self.url}{path}", json=body, headers=self.headers, timeout=30)
@@ -108,25 +105,48 @@ class Running:
     def model(self) -> dict[str, Any]:
         return dict(httpx.get(f"{self.url}/model", headers=self.headers, timeout=30).json())
 
-    def configure(self, bundle: Path) -> None:
+    def configure(self, bundle: Path, *overrides: str) -> None:
         """Send a configuration as `serve deploy` does, without looking at the bundle."""
         code = (
             "import sys; from pathlib import Path; from recsys.config import load_recipe\n"
             "from ray.dashboard.modules.serve.sdk import ServeSubmissionClient\n"
             "from serve.app import config_of\n"
-            "recipe = load_recipe(sys.argv[2], sys.argv[4:5])\n"
-            "client = ServeSubmissionClient(sys.argv[1])\n"
-            "client.deploy_applications(config_of(recipe, Path(sys.argv[3]), sys.argv[5]))\n"
+            "dashboard, recipe, bundle, version, *overrides = sys.argv[1:]\n"
+            "config = config_of(load_recipe(recipe, overrides), Path(bundle), version)\n"
+            "ServeSubmissionClient(dashboard).deploy_applications(config)\n"
         )
         config = self.command[self.command.index("--config") + 1]
-        port = f"serve.port={self.ports[0]}"
         subprocess.run(
             [
-                sys.executable, "-c", code, self.printed["dashboard"], config, str(bundle), port,
-                version_in(bundle),
+                sys.executable, "-c", code, self.printed["dashboard"], config, str(bundle),
+                version_in(bundle), f"serve.port={self.ports[0]}", *overrides,
             ],
             env=self.environment, cwd=ROOT, timeout=100, check=True,
         )  # fmt: skip
+
+    def scale(self, replicas: int, bundle: Path) -> None:
+        """Have exactly so many replicas that answer, and wait until it is so."""
+        bounds = (f"serve.autoscaling.{bound}_replicas={replicas}" for bound in ("min", "max"))
+        self.configure(bundle, *bounds)
+        deadline = time.monotonic() + 120
+        while len(self.addresses()) != replicas:
+            assert time.monotonic() < deadline, self.marked()
+            time.sleep(0.2)
+
+    def answering(self) -> set[int]:
+        """Process ids of the replicas of `Ranking`."""
+        return {
+            pid
+            for pid, name in self.marked().items()
+            if "ServeReplica" in name and ":Ranking" in name
+        }
+
+    def addresses(self) -> list[str]:
+        """The replicas' own ports, past the proxy; those that the proxy sends requests to."""
+        self.marked()
+        (config,) = [path for folder in self.folders for path in folder.rglob("haproxy.cfg")]
+        servers = r"^ *server \S+ ([\d.]+:\d+) check"
+        return re.findall(servers, config.read_text(), re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +188,43 @@ def running(
 
 def version_of(bundle: Path) -> str:
     return Bundle.open(bundle, verify=False).version
+
+
+class Load:
+    """Clients that ask without a pause while the block runs, and what they were answered."""
+
+    def __init__(self, running: Running, num_clients: int = 4) -> None:
+        self._running, self._done = running, threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(num_clients)]
+        self.statuses: list[int] = []
+        self.versions: list[str] = []
+        self.broken: list[str] = []
+        self.slowest_s = 0.0
+
+    def _ask(self, number: int) -> None:
+        url, headers = self._running.url, self._running.headers
+        with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
+            while not self._done.is_set():
+                began = time.monotonic()
+                try:
+                    response = client.post("/recommend", json={"user_id": f"u{number}"})
+                except httpx.HTTPError as error:
+                    self.broken.append(repr(error))
+                    continue
+                self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+                self.statuses.append(response.status_code)
+                if response.status_code == 200:
+                    self.versions.append(response.json()["model_version"])
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
 
 
 def test_health_model_and_docs(running: Running, bundle: Path) -> None:
@@ -253,7 +310,7 @@ def test_refusals_name_the_field(
 
 def test_the_limits_hold_past_the_proxy(running: Running) -> None:
     """A replica's own port can be reached; chunks, so that no length is declared."""
-    url = f"http://{running.address_of_a_replica()}/recommend"
+    url = f"http://{running.addresses()[0]}/recommend"
     chunks = (b" " * 65536 for _ in range(20))
     assert httpx.post(url, content=chunks, headers=running.headers).status_code == 413
     for address in (url, f"{running.url}/recommend"):
@@ -273,35 +330,16 @@ def test_a_second_service_is_refused_at_once(running: Running) -> None:
 def test_a_new_bundle_is_taken_while_requests_are_answered(
     running: Running, bundle: Path, other_bundle: Path
 ) -> None:
-    def replicas() -> set[int]:
-        return {pid for pid, name in running.marked().items() if "ServeReplica" in name}
-
-    statuses: list[int] = []
-    versions: list[str] = []
-    done = threading.Event()
-
-    def load() -> None:
-        with httpx.Client(base_url=running.url, headers=running.headers, timeout=30) as client:
-            while not done.is_set():
-                response = client.post("/recommend", json={"user_id": "u9"})
-                statuses.append(response.status_code)
-                versions.append(response.json().get("model_version"))
-
-    before = replicas()
-    loader = threading.Thread(target=load)
-    loader.start()
-    try:
-        address = running.printed["update"].rsplit("=", 1)[1]
+    before = running.replicas()
+    address = running.printed["update"].rsplit("=", 1)[1]
+    with Load(running, num_clients=1) as load:
         update = running.run("--set", f"ray.address={address}", "--bundle", str(other_bundle))
-    finally:
-        done.set()
-        loader.join()
     assert update.returncode == 0, update.stderr
-    assert set(statuses) == {200}
-    assert versions[0] == version_of(bundle)
-    assert versions[-1] == version_of(other_bundle)
+    assert (set(load.statuses), load.broken) == ({200}, [])
+    assert load.versions[0] == version_of(bundle)
+    assert load.versions[-1] == version_of(other_bundle)
     assert len(before) == 2
-    assert before <= replicas()
+    assert before <= running.replicas()
 
 
 def test_a_broken_bundle_leaves_the_last_good_one(
@@ -359,6 +397,31 @@ def test_a_folder_whose_content_was_replaced_is_taken_anew(
         assert running.model()["version"] == version_of(source)
         answer = running.post("/rank", {"user_id": "u", "candidates": [{"title": "red cup"}]})
         assert answer["model_version"] == version_of(source)
+
+
+@pytest.mark.chaos
+def test_more_and_fewer_replicas_cost_no_answer(running: Running, bundle: Path) -> None:
+    running.configure(bundle)
+    before = running.answering()
+    with Load(running) as load:
+        running.scale(2, bundle)
+        assert before <= running.answering(), "scaling restarts nobody"
+        time.sleep(3)
+        running.scale(1, bundle)
+    assert (set(load.statuses), load.broken) == ({200}, [])
+
+
+@pytest.mark.chaos
+def test_a_replica_that_is_killed_costs_no_answer(running: Running, bundle: Path) -> None:
+    """Of two that answer. What was sent to it is sent again: a question changes nothing."""
+    running.scale(2, bundle)
+    time.sleep(3)
+    with Load(running) as load:
+        time.sleep(1)
+        os.kill(min(running.answering()), signal.SIGKILL)
+        time.sleep(6)
+    assert (set(load.statuses), load.broken) == ({200}, [])
+    assert len(load.statuses) > 100
 
 
 def test_a_signal_ends_it_without_a_trace(running: Running) -> None:

@@ -144,17 +144,23 @@ def test_the_configuration_differs_in_the_bundle_alone(
 def test_the_application_takes_its_settings_from_the_recipe(
     tmp_path: Path, language_model: Path
 ) -> None:
-    from serve.app import from_config
+    from serve.app import config_of, from_config
 
     scale = {"min_replicas": 2, "max_replicas": 3, "target_ongoing_requests": 5}
     limits = {"autoscaling": scale, "max_ongoing_requests": 7, "max_queued_requests": 9}
     recipe = make_recipe(tmp_path, language_model, serve=limits)
-    settings = Settings.of(recipe).model_dump(mode="json")
-    ranking = from_config({"settings": settings})._bound_deployment
+    (application,) = config_of(recipe, tmp_path, "a-1")["applications"]
+    ranking = from_config(application["args"])._bound_deployment
     assert ranking.name == "Ranking"
     assert (ranking.max_ongoing_requests, ranking.max_queued_requests) == (7, 9)
-    autoscaling = ranking._deployment_config.autoscaling_config
-    assert {name: getattr(autoscaling, name) for name in scale} == scale
+    (deployment,) = application["deployments"]
+    assert deployment["name"] == ranking.name
+    assert deployment["autoscaling_config"].items() >= scale.items()
+    # What restarts the replicas is the same whatever their number.
+    unscaled = make_recipe(
+        tmp_path, language_model, serve={"max_ongoing_requests": 7, "max_queued_requests": 9}
+    )
+    assert config_of(unscaled, tmp_path, "a-1")["applications"][0]["args"] == application["args"]
 
 
 @pytest.fixture
