@@ -372,6 +372,8 @@ class Serve(Section):
     default_k: Positive = 10
     max_k: Positive = 1000
     max_candidates: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    log_requests: Fraction = 0.01
+    """Share of requests that is logged; failures (5xx) and those above a second always are."""
     state: State = State()
     access: Access = Access()
 

@@ -31,7 +31,9 @@ logger = logging.getLogger("ray.serve")
 Right = Literal["recommend", "events", "admin"]
 RIGHTS: tuple[Right, ...] = get_args(Right)
 #: Paths that take no key: health and documentation.
-OPEN = frozenset({"/healthz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+OPEN = frozenset(
+    {"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+)
 #: Path -> the right that it takes. One that is named nowhere takes `admin`: a new route that was
 #: forgotten here is closed.
 NEEDED: dict[str, Right] = {

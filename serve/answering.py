@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import uuid
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +18,7 @@ from recsys.schema import EVENT_TYPES, Col
 from serve.api import EPOCH, NewItem, RankRequest, RecommendRequest
 from serve.problems import Refused
 from serve.queries import Query
+from serve.requests import current, current_id
 
 #: What an asker did, by event type.
 VERBS = {
@@ -57,6 +57,8 @@ def recommend(
         max_per_category=asked_for("max_per_category", defaults.max_per_category),
         exclude_owned=asked_for("exclude_owned", defaults.exclude_owned),
     )
+    trace = current()
+    trace.lap("score")
     unknown = [item for item, row in zip(request.exclude, excluded, strict=True) if row < 0]
     items: list[dict[str, Any]] = [
         {"item_id": model.item_id(row), "title": model.title(row), "score": score}
@@ -66,6 +68,7 @@ def recommend(
         found = model.explain(query.history, rows.astype(np.int32))
         for item, row, why in zip(items, rows.tolist(), found, strict=True):
             item["explanation"] = in_words(model, row, why)
+        trace.lap("explain")
     return _answer(model, query, items, unknown)
 
 
@@ -94,6 +97,8 @@ def rank(
         )
     unknown = NewItems(text_vectors, fields_of(new.values())) if new else None
     scores = model.rank(query.history, rows, unknown)
+    trace = current()
+    trace.lap("score")
     place_of = np.concatenate([known, np.array(list(new), dtype=np.int64)])
     best = np.lexsort((place_of, -scores))[: request.k]
     row_of = dict(zip(known.tolist(), rows.tolist(), strict=True))
@@ -118,6 +123,7 @@ def rank(
         )
         for item, why in zip([*old, *fresh], explained, strict=True):
             item["explanation"] = in_words(model, row_of.get(item["candidate"], -1), why)
+        trace.lap("explain")
     return _answer(model, query, items, [])
 
 
@@ -168,15 +174,15 @@ def fields_of(items: Iterable[NewItem]) -> pl.DataFrame:
 
 
 def to_json(answer: dict[str, Any]) -> bytes:
-    """The answer, under a new `request_id`."""
-    whole = {**answer, "request_id": uuid.uuid4().hex}
+    """The answer, with the id of its request."""
+    whole = {**answer, "request_id": current_id()}
     return json.dumps(whole, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _answer(
     model: Recommender, query: Query, items: list[dict[str, Any]], unknown: list[str]
 ) -> bytes:
-    return to_json(
+    body = to_json(
         {
             "items": items,
             "model_version": model.version,
@@ -185,3 +191,7 @@ def _answer(
             "unknown_items": list(dict.fromkeys([*query.unknown_items, *unknown])),
         }
     )
+    trace = current()
+    trace.model_version, trace.basis, trace.num_items = model.version, query.basis, len(items)
+    trace.lap("answer")
+    return body

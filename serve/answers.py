@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Basis = Literal["personal", "session", "popularity"]
+_REQUEST_ID = "The request's `X-Request-Id`, or one made for it; in the answer's header as well."
 
 
 class Reason(BaseModel):
@@ -70,7 +71,7 @@ class _Answer(BaseModel):
     unknown_items: list[str] = Field(
         description="Ids of the request that the catalogue does not hold; they were ignored."
     )
-    request_id: str = Field(description="Unique to this answer.")
+    request_id: str = Field(description=_REQUEST_ID)
 
 
 class RecommendAnswer(_Answer):
@@ -95,11 +96,17 @@ class EventsAnswer(BaseModel):
         description="Ids that the catalogue does not hold; their events are stored all the same "
         "and count once a bundle with these items is served."
     )
-    request_id: str = Field(description="Unique to this answer.")
+    request_id: str = Field(description=_REQUEST_ID)
 
 
-class Health(BaseModel):
-    """Whether requests can be answered."""
+class Alive(BaseModel):
+    """The process lives."""
+
+    status: Literal["ok"] = Field(description="Always `ok`.")
+
+
+class Ready(BaseModel):
+    """Requests can be answered: a model is loaded and the store can be read."""
 
     model_config = ConfigDict(protected_namespaces=())
 

@@ -11,6 +11,7 @@ from ray.serve.config import BackpressureConfig
 
 from recsys.config import Recipe
 from serve.ranking import Ranking
+from serve.ray_metrics import RayMetrics
 from serve.settings import Settings
 from serve.text_encoder import TextEncoder
 
@@ -19,6 +20,9 @@ NAME = "raycommend"
 #: A rolling update starts new replicas before it ends old ones; by default it ends first, a gap of
 #: seconds where there is one replica.
 SURGE_PERCENT = 100
+
+#: One JSON object a line; requests are logged by `Observed`, not by Serve as well.
+LOGGING = {"encoding": "JSON", "enable_access_log": False}
 
 
 def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
@@ -38,6 +42,7 @@ def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
                 "name": NAME,
                 "route_prefix": "/",
                 "import_path": "serve.app:from_config",
+                "logging_config": LOGGING,
                 "args": {"settings": Settings.of(recipe).model_dump(mode="json")},
                 "deployments": [
                     {
@@ -76,4 +81,4 @@ def from_config(args: dict[str, Any]) -> serve.Application:
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
         ray_actor_options=actor,
     )(Ranking)
-    return ranking.bind(settings.model_dump(mode="json"), encoder.bind())
+    return ranking.bind(settings.model_dump(mode="json"), encoder.bind(RayMetrics))

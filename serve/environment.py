@@ -28,6 +28,8 @@ _DEFAULTS = {
     # A replica that dies takes no answer along: what it did not answer goes to another one.
     # Questions change nothing, and an event under its id counts once.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    # Lines of the log that wait to be written; Ray's 1000 are meant for a line a request.
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
 #: HAProxy's files. By default they lie in a folder that all users of the machine share, with an

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,15 @@ from ray.serve.handle import DeploymentHandle
 
 from recsys.errors import RaycommendError
 from serve.problems import Unavailable
+from serve.ray_metrics import RayMetrics
 from serve.routes import build_http
 from serve.service import Service
 from serve.settings import Settings
 
 #: Longest wait for the text encoder; a full request of new items takes a few seconds on a CPU.
 MAX_ENCODE_S = 60.0
+#: Seconds between two reports of the gauges; Ray exports every ten by default.
+REPORT_S = 1.0
 
 
 @serve.ingress()
@@ -39,11 +44,12 @@ class Ranking:
         # the replicas share the machine.
         torch.set_num_threads(1)
         self._encoder = encoder
-        self._service = Service(Settings.model_validate(settings), self._encode)
+        self._service = Service(Settings.model_validate(settings), self._encode, RayMetrics())
+        threading.Thread(target=self._report, name="report", daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - Ray's name for it
         """The HTTP application; Ray calls this once a replica."""
-        return build_http(self._service)
+        return build_http(self._service, answers_id=False)
 
     async def reconfigure(self, user_config: dict[str, str]) -> None:
         """Serve the bundle in the folder `user_config["bundle"]`, of `user_config["version"]`.
@@ -54,6 +60,11 @@ class Ranking:
                 Serve replace the replica with one that has no model at all.
         """
         await self._service.load(Path(user_config["bundle"]), user_config["version"])
+
+    def _report(self) -> None:
+        while True:
+            self._service.report()
+            time.sleep(REPORT_S)
 
     async def _encode(
         self, folder: Path, version: str, items: list[dict[str, str | None]]

@@ -12,10 +12,19 @@ from starlette.responses import Response
 
 from serve import problems
 from serve.access import Access
-from serve.answers import EventsAnswer, Health, ModelAnswer, Problems, RankAnswer, RecommendAnswer
+from serve.answers import (
+    Alive,
+    EventsAnswer,
+    ModelAnswer,
+    Problems,
+    RankAnswer,
+    Ready,
+    RecommendAnswer,
+)
 from serve.api import Event, EventsRequest, RankRequest, RecommendRequest
 from serve.body_limit import BodyLimit
 from serve.headers import SecurityHeaders
+from serve.observing import Observed
 from serve.service import Service
 
 _REFUSED: dict[int | str, dict[str, Any]] = {
@@ -38,8 +47,13 @@ _NO_BODY = {status: _REFUSED[status] for status in (401, 403, 429, 503)}
 _KEYED = [Security(HTTPBearer(auto_error=False, description="An API key, see `recsys keys`."))]
 
 
-def build_http(service: Service) -> FastAPI:
-    """The FastAPI application of a service; its pages are `/docs` and `/redoc`."""
+def build_http(service: Service, *, answers_id: bool = True) -> FastAPI:
+    """The FastAPI application of a service; its pages are `/docs` and `/redoc`.
+
+    Args:
+        service: answers.
+        answers_id: see `Observed`.
+    """
     app = FastAPI(
         title="Raycommend",
         version=_release(),
@@ -52,8 +66,10 @@ def build_http(service: Service) -> FastAPI:
     if service.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=service.origins, allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-API-Key"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-Id"],
+            expose_headers=["X-Request-Id"],
         )  # fmt: skip
+    app.add_middleware(Observed, service=service, answers_id=answers_id)
     problems.install(app)
 
     @app.post("/recommend", response_model=RecommendAnswer, responses=_REFUSED, dependencies=_KEYED)
@@ -73,10 +89,15 @@ def build_http(service: Service) -> FastAPI:
             return _json(await service.store([request], single=True))
         return _json(await service.store(request.events, single=False))
 
-    @app.get("/healthz", response_model=Health, responses={503: _REFUSED[503]})
-    async def healthz() -> Health:
-        """Whether requests can be answered."""
-        return Health(status="ok", model_version=await service.check())
+    @app.get("/healthz", response_model=Alive)
+    async def healthz() -> Alive:
+        """Whether the process lives: nothing is looked at."""
+        return Alive(status="ok")
+
+    @app.get("/readyz", response_model=Ready, responses={503: _REFUSED[503]})
+    async def readyz() -> Ready:
+        """Whether requests can be answered: a model is loaded and the store can be read."""
+        return Ready(status="ok", model_version=await service.check())
 
     @app.get("/model", response_model=ModelAnswer, responses=_NO_BODY, dependencies=_KEYED)
     async def model() -> ModelAnswer:

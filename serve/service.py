@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,8 +22,10 @@ from recsys.schema import EVENT_CODE
 from recsys.state import StateEvent
 from serve import answering
 from serve.api import MAX_NEW_ITEMS, Event, RankRequest, RecommendRequest
+from serve.metrics import Metrics, Unkept
 from serve.problems import Refused, Unavailable
 from serve.queries import EventTypes, Query, from_session, from_user
+from serve.requests import current
 from serve.settings import Settings
 from serve.users import Users, clock_us
 
@@ -54,24 +57,33 @@ class Service:
     Args:
         settings: limits, event names, store and key.
         encode: see `Encode`.
+        metrics: what is measured goes there.
 
     Attributes:
         keys: the API keys that may ask; None: whoever reaches the service may.
         origins: web pages that may ask from a browser.
+        log_requests: the share of requests that is logged.
+        metrics: as above.
+        ongoing: requests in work.
     """
 
-    def __init__(self, settings: Settings, encode: Encode) -> None:
+    def __init__(self, settings: Settings, encode: Encode, metrics: Metrics | None = None) -> None:
         self._settings, self._encode = settings, encode
         self._types = EventTypes(settings.event_types)
         self._users = Users(settings)
         self.keys = self._users.api_keys()
         self.origins = settings.serve.access.origins
+        self.log_requests = settings.serve.log_requests
+        self.metrics = metrics or Unkept()
+        self.ongoing = 0
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="answer")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._swapping = asyncio.Lock()
         self._served: Served | None = None
         self._failed_update: str | None = None
         self._store_rests_until = float("-inf")
+        self._last_write = time.time()
+        self._reported: str | None = None
 
     @property
     def served(self) -> Served:
@@ -115,9 +127,11 @@ class Service:
             raise Refused(("k",), f"at most {limits.max_k}", kind="too_large")
 
         def answer() -> bytes:
-            return answering.recommend(model, self._query(model, request), request, limits)
+            query = self._query(model, request)
+            current().lap("history")
+            return answering.recommend(model, query, request, limits)
 
-        return await self._in_thread(answer)
+        return await self._in_thread(answer, self._threads)
 
     async def rank(self, request: RankRequest) -> bytes:
         """The JSON answer to `POST /rank`."""
@@ -130,9 +144,10 @@ class Service:
 
         def answer() -> bytes:
             query = self._query(served.model, request)
+            current().lap("history")
             return answering.rank(served.model, query, request, vectors)
 
-        return await self._in_thread(answer)
+        return await self._in_thread(answer, self._threads)
 
     async def store(self, events: Sequence[Event], *, single: bool) -> bytes:
         """The JSON answer to `POST /events`; `single`: the request is one event, not a list."""
@@ -142,6 +157,9 @@ class Service:
             stored, ignored = self._users.store(events, self._types, single=single)
             ids = list(dict.fromkeys(event.item_id for event in events))
             rows = model.rows_of(ids)
+            if stored:
+                self._last_write = time.time()
+            current().lap("store")
             return answering.to_json(
                 {
                     "received": len(events),
@@ -151,7 +169,7 @@ class Service:
                 }
             )
 
-        return await asyncio.get_running_loop().run_in_executor(self._writer, answer)
+        return await self._in_thread(answer, self._writer)
 
     async def check(self) -> str:
         """The served version, if requests can be answered.
@@ -161,8 +179,21 @@ class Service:
             DataError: the store cannot be read.
         """
         model = self.served.model
-        await self._in_thread(self._users.ping)
+        await self._in_thread(self._users.ping, self._threads)
         return model.version
+
+    def report(self) -> None:
+        """Set the gauges, which hold for a while; to be called again and again, by one thread."""
+        self.metrics.set("ongoing_requests", self.ongoing)
+        self.metrics.set("failed_update", self._failed_update is not None)
+        self.metrics.set("last_write_timestamp_seconds", self._last_write)
+        if self._served is None:
+            return
+        version = self._served.model.version
+        if self._reported not in (None, version):
+            self.metrics.set("model_info", 0, version=self._reported)
+        self._reported = version
+        self.metrics.set("model_info", 1, version=version)
 
     def describe(self) -> dict[str, Any]:
         """The answer to `GET /model`."""
@@ -216,15 +247,26 @@ class Service:
         if len(new) > MAX_NEW_ITEMS:
             raise Refused(("candidates",), f"at most {MAX_NEW_ITEMS} new items", kind="too_many")
         fields = [item.model_dump(exclude={"price", "item_id"}) for item in new.values()]
+        self.metrics.observe("text_batch_items", len(fields))
+        trace = current()
+        trace.lap("receive")
         vectors = await self._encode(served.folder, served.model.version, fields)
+        trace.lap("text")
         for place, vector in zip(new, vectors, strict=True):
             if np.isnan(vector).any():
                 msg = "no field that the model reads is filled"
                 raise Refused(("candidates", place), msg, kind="text")
         return vectors
 
-    async def _in_thread(self, function: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+    async def _in_thread(self, function: Callable[[], Any], threads: ThreadPoolExecutor) -> Any:
+        trace, context = current(), contextvars.copy_context()
+        trace.lap("receive")
+
+        def started() -> Any:
+            trace.lap("wait")
+            return function()
+
+        return await asyncio.get_running_loop().run_in_executor(threads, context.run, started)
 
 
 def _check_finite(values: NDArray[np.float32], folder: Path) -> None:

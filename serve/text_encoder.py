@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from recsys.bundle import Bundle
 from recsys.recommender import TextEncoder as LanguageModel
+from serve.metrics import Metrics, Unkept
 
 #: The model that is served and, during a swap, the next one.
 _MAX_LOADED = 2
@@ -23,10 +25,14 @@ class TextEncoder:
 
     The bundle comes with each call rather than by configuration, so a vector can never meet a
     scorer of another bundle, in whatever order the replicas learn of a new one.
+
+    Args:
+        metrics: makes what counts the calls; called here, as Ray's belong to a replica.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Callable[[], Metrics] = Unkept) -> None:
         torch.set_num_threads(1)
+        self._metrics = metrics()
         self._loaded: OrderedDict[tuple[str, str], LanguageModel] = OrderedDict()
         # One thread: it keeps the event loop free, and two texts at once would not be faster.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
@@ -61,6 +67,7 @@ class TextEncoder:
 
     def _model(self, folder: str, version: str) -> LanguageModel:
         wanted = (folder, version)
+        self._metrics.count("text_models_total", result="hit" if wanted in self._loaded else "miss")
         if wanted not in self._loaded:
             bundle = Bundle.open(Path(folder))
             bundle.must_be(version)

@@ -110,7 +110,11 @@ class TestRights:
         assert ask(client, "/nowhere", texts["admin"]) == 404
 
     def test_every_route_is_named(self, client: TestClient) -> None:
-        assert set(client.get("/openapi.json").json()["paths"]) == {*access.NEEDED, "/healthz"}
+        assert set(client.get("/openapi.json").json()["paths"]) == {
+            *access.NEEDED,
+            "/healthz",
+            "/readyz",
+        }
 
     def test_the_other_header_will_do(self, client: TestClient, texts: dict[str, str]) -> None:
         headers = {"X-API-Key": texts["recommend"]}

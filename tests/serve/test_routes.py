@@ -355,7 +355,8 @@ def test_no_body_gives_a_server_error(client: TestClient, path: str, body: Any) 
 
 def test_health_and_model(client: TestClient, bundle: Path) -> None:
     version = json.loads((bundle / "bundle.json").read_text())["version"]
-    assert client.get("/healthz").json() == {"status": "ok", "model_version": version}
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ok", "model_version": version}
     model = client.get("/model").json()
     assert (model["version"], model["num_items"]) == (version, 300)
     assert model["info"]["name"] == "tiny"
@@ -365,7 +366,9 @@ def test_health_and_model(client: TestClient, bundle: Path) -> None:
 def test_documentation(client: TestClient) -> None:
     assert client.get("/docs").status_code == 200
     schema = client.get("/openapi.json").json()
-    assert {"/recommend", "/rank", "/events", "/healthz", "/model"} <= schema["paths"].keys()
+    assert {"/recommend", "/rank", "/events", "/healthz", "/readyz", "/model"} <= schema[
+        "paths"
+    ].keys()
     undescribed = [
         f"{model}.{field}"
         for model, definition in schema["components"]["schemas"].items()

@@ -229,8 +229,9 @@ class Load:
 
 def test_health_model_and_docs(running: Running, bundle: Path) -> None:
     assert running.printed["service"] == running.url
-    health = httpx.get(f"{running.url}/healthz").json()
-    assert health == {"status": "ok", "model_version": version_of(bundle)}
+    assert httpx.get(f"{running.url}/healthz").json() == {"status": "ok"}
+    ready = httpx.get(f"{running.url}/readyz").json()
+    assert ready == {"status": "ok", "model_version": version_of(bundle)}
     assert running.model()["num_items"] == 300
     assert httpx.get(f"{running.url}/docs").status_code == 200
 

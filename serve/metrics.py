@@ -1,0 +1,97 @@
+"""What is measured of the service, whoever keeps the figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+#: Begin of every name. Ray writes `ray_` before it.
+PREFIX = "raycommend_"
+#: Upper bounds of the buckets of times, seconds.
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+COUNTS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        kind: what is kept of the values.
+        description: what it says, with its unit.
+        labels: names of its labels; their values are few, and none comes from a request as it is.
+        buckets: of a histogram, upper bounds.
+    """
+
+    kind: Literal["counter", "gauge", "histogram"]
+    description: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+#: Name, without `PREFIX` -> metric.
+METRICS = {
+    "requests_total": Metric(
+        "counter", "Requests answered; path `other`: no route.", ("path", "status")
+    ),
+    "request_seconds": Metric(
+        "histogram", "From the request's arrival at the replica to its answer.", ("path",), SECONDS
+    ),
+    "stage_seconds": Metric(
+        "histogram",
+        "Where a request's time goes. receive: key, body, checks; text: the text encoder; wait: "
+        "for a thread; history: what is known of the asker; score: scores, filters, the list; "
+        "explain: reasons; answer: titles, JSON; store: events written.",
+        ("stage",),
+        SECONDS,
+    ),
+    "answers_total": Metric(
+        "counter",
+        "Answers of /recommend and /rank by what they rest on: personal, session or popularity.",
+        ("basis",),
+    ),
+    "ongoing_requests": Metric("gauge", "Requests in this replica now."),
+    "text_batch_items": Metric(
+        "histogram", "New items that one request sends to the text encoder.", (), COUNTS
+    ),
+    "text_models_total": Metric(
+        "counter",
+        "Calls of the text encoder whose language model was loaded (hit) or had to be (miss).",
+        ("result",),
+    ),
+    "model_info": Metric("gauge", "1 for the bundle that answers.", ("version",)),
+    "failed_update": Metric(
+        "gauge", "1 if the bundle that was sent last could not be loaded; see GET /model."
+    ),
+    "last_write_timestamp_seconds": Metric(
+        "gauge",
+        "Unix time when this replica last stored an event that was new; when it started, until "
+        "then. The newest of all replicas tells how old the service's news of its users is.",
+    ),
+}
+
+
+class Metrics(Protocol):
+    """Keeps the figures of one process; every method may be called from several threads."""
+
+    def count(self, name: str, **labels: str) -> None:
+        """Add one to a counter."""
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Add a value to a histogram."""
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge."""
+
+
+class Unkept:
+    """Metrics that nobody asked for."""
+
+    def count(self, name: str, **labels: str) -> None:
+        """See `Metrics`."""
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """See `Metrics`."""
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        """See `Metrics`."""

@@ -1,0 +1,69 @@
+"""The request that is being answered: its id, what its answer holds, and where its time goes."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from contextvars import ContextVar
+
+from serve.answers import Basis
+
+#: What is taken from a sender as an id: nothing that a log or a header could stumble over.
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Trace:
+    """One request on its way through the service; its steps follow each other.
+
+    Args:
+        sent_id: the id that came with it; one is made if there is none or it is not sane.
+
+    Attributes:
+        id: of the request.
+        seconds: what each stage took, see `metrics.METRICS`.
+        model_version: the bundle that answered; None until it is known, as are the next two.
+        basis: what the answer rests on.
+        num_items: items in the answer.
+    """
+
+    __slots__ = ("_at", "_began", "basis", "id", "model_version", "num_items", "seconds")
+
+    def __init__(self, sent_id: str | None = None) -> None:
+        sane = sent_id is not None and _SANE_ID.fullmatch(sent_id)
+        self.id = sent_id if sane else uuid.uuid4().hex
+        self.seconds: dict[str, float] = {}
+        self.model_version: str | None = None
+        self.basis: Basis | None = None
+        self.num_items: int | None = None
+        self._began = self._at = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Book the time since the last lap, or since the begin, to a stage."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._at
+        self._at = now
+
+    def elapsed(self) -> float:
+        """Seconds since the request came."""
+        return time.perf_counter() - self._began
+
+
+_current: ContextVar[Trace | None] = ContextVar("raycommend_request", default=None)
+
+
+def begin(sent_id: str | None) -> Trace:
+    """Make a request the current one of this task, and of the threads that work for it."""
+    trace = Trace(sent_id)
+    _current.set(trace)
+    return trace
+
+
+def current() -> Trace:
+    """The request that is being answered; outside of any, a new one that nobody watches."""
+    return _current.get() or Trace()
+
+
+def current_id() -> str:
+    """Its id."""
+    return current().id
