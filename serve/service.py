@@ -83,7 +83,6 @@ class Service:
         self._failed_update: str | None = None
         self._store_rests_until = float("-inf")
         self._last_write = time.time()
-        self._reported: str | None = None
 
     @property
     def served(self) -> Served:
@@ -183,17 +182,12 @@ class Service:
         return model.version
 
     def report(self) -> None:
-        """Set the gauges, which hold for a while; to be called again and again, by one thread."""
+        """Set the gauges; again and again, as Ray drops what it has not heard of for a while."""
         self.metrics.set("ongoing_requests", self.ongoing)
         self.metrics.set("failed_update", self._failed_update is not None)
         self.metrics.set("last_write_timestamp_seconds", self._last_write)
-        if self._served is None:
-            return
-        version = self._served.model.version
-        if self._reported not in (None, version):
-            self.metrics.set("model_info", 0, version=self._reported)
-        self._reported = version
-        self.metrics.set("model_info", 1, version=version)
+        if self._served is not None:
+            self.metrics.set("model_info", 1, version=self._served.model.version)
 
     def describe(self) -> dict[str, Any]:
         """The answer to `GET /model`."""

@@ -9,6 +9,7 @@ import pytest
 from bundles import KEY, make_bundle, make_language_model, make_recipe, version_in
 from fastapi.testclient import TestClient
 from redis_server import make_server  # noqa: F401 - a fixture
+from monitoring import Tally
 
 from recsys.config import Recipe
 from serve.routes import build_http
@@ -49,12 +50,18 @@ def recipe(tmp_path: Path, language_model: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def service(recipe: Recipe) -> Service:
+def metrics() -> Tally:
+    return Tally()
+
+
+@pytest.fixture
+def service(recipe: Recipe, metrics: Tally) -> Service:
     """Without a model."""
-    encoder = TextEncoder()
+    encoder = TextEncoder(lambda: metrics)
     return Service(
         Settings.of(recipe),
         lambda folder, version, items: encoder.encode(str(folder), version, items),
+        metrics,
     )
 
 

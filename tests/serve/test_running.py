@@ -167,6 +167,7 @@ def running(
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports[1]),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports[2]),
         "RAY_AUTH_MODE": "token",
+        "RAY_metrics_report_interval_ms": "1000",
     }
     command = [sys.executable, "-m", "serve", "--config", str(config), "--bundle", str(bundle)]
     command += ["--set", f"serve.port={ports[0]}"]
