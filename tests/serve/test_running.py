@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import math
 import os
 import re
 import shutil
@@ -21,6 +23,8 @@ import httpx
 import pytest
 import yaml
 from bundles import SOLD_OUT, diverge, item_id, make_recipe, version_in
+from monitoring import PROMETHEUS, alerts, all_names, panels
+from prometheus_client.parser import text_string_to_metric_families
 
 from recsys.bundle import Bundle
 from recsys.histories import US_PER_DAY, Histories
@@ -32,6 +36,7 @@ from serve.environment import MARK
 pytestmark = [pytest.mark.serve, pytest.mark.ray]
 
 ROOT = Path(__file__).parents[2]
+DISCOVERY = "prom_metrics_service_discovery.json"
 
 
 def free_ports(count: int) -> list[int]:
@@ -92,6 +97,21 @@ class Running:
     def replicas(self) -> set[int]:
         """Process ids of all replicas, the text encoder's too."""
         return {pid for pid, name in self.marked().items() if "ServeReplica" in name}
+
+    def session(self) -> Path:
+        """The folder of the service's Ray."""
+        (raylet,) = [name for name in self.marked().values() if "/raylet/raylet\0" in name]
+        return Path(re.findall(r"--session_dir=([^\0]+)", raylet)[0])
+
+    def discovered(self) -> list[dict[str, Any]]:
+        """What Ray's discovery file tells Prometheus to scrape."""
+        return list(json.loads((self.session() / DISCOVERY).read_text()))
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """Requests in the log of the replicas."""
+        logs = (self.session() / "logs" / "serve").glob("replica_*_Ranking_*.log")
+        lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+        return [line for line in lines if line["message"] == "request"]
 
     @property
     def headers(self) -> dict[str, str]:
@@ -157,8 +177,8 @@ def running(
     config, log = folder / "recipe.yaml", folder / "log"
     keys, key = KeyFile().with_key("tests", RIGHTS)
     keys.write(folder / "keys.json")
-    access = {"access": {"keys": str(folder / "keys.json")}}
-    recipe = make_recipe(folder / "run", language_model, serve=access)
+    settings = {"access": {"keys": str(folder / "keys.json")}, "log_requests": 1.0}
+    recipe = make_recipe(folder / "run", language_model, serve=settings)
     config.write_text(yaml.safe_dump(recipe.resolved()))
     ports = free_ports(3)
     environment = {name: value for name, value in os.environ.items() if name[:4] != "RAY_"} | {
@@ -318,6 +338,104 @@ def test_the_limits_hold_past_the_proxy(running: Running) -> None:
     for address in (url, f"{running.url}/recommend"):
         assert httpx.post(address, json={"user_id": "u"}).status_code == 401
     assert running.key not in running.log.read_text()
+
+
+def test_a_request_is_followed_by_its_id(running: Running) -> None:
+    for sent in ({}, {"X-Request-Id": "from-the-shop"}):
+        answer = httpx.post(
+            f"{running.url}/recommend", json={"user_id": "alice"}, headers=running.headers | sent
+        )
+        (header,) = answer.headers.get_list("x-request-id")
+        assert answer.json()["request_id"] == header
+    assert header == "from-the-shop"
+    (line,) = [each for each in running.log_lines() if each["request_id"] == header]
+    assert (line["path"], line["status"], line["num_items"]) == ("/recommend", 200, 10)
+    assert line["model_version"] == answer.json()["model_version"]
+    assert line["deployment"] == "raycommend_Ranking"
+    assert "alice" not in str(running.log_lines())
+
+
+def use_all_of_it(running: Running) -> None:
+    """Requests that leave a figure in every metric."""
+    known = {"user_id": "u1", "k": 3, "explain": True}
+    running.post("/recommend", known)
+    running.post("/recommend", {"history": [{"item_id": item_id(1)}]})
+    running.post("/rank", {"user_id": "u1", "candidates": [{"title": "red cup"}]})
+    running.post("/events", {"user_id": "u1", "item_id": item_id(5), "event_type": "view"})
+
+
+def test_ray_exports_what_dashboard_and_alerts_read(running: Running) -> None:
+    use_all_of_it(running)
+    deadline, missing = time.monotonic() + 60, all_names()
+    while missing and time.monotonic() < deadline:
+        time.sleep(0.5)
+        targets = [target for group in running.discovered() for target in group["targets"]]
+        found: set[str] = set()
+        for target in (*targets, f"127.0.0.1:{running.ports[1]}"):
+            text = httpx.get(f"http://{target}/metrics").text
+            families = text_string_to_metric_families(text)
+            found |= {sample.name for family in families for sample in family.samples}
+        missing = all_names() - found
+    assert not missing
+
+
+def test_prometheus_answers_what_dashboard_and_alerts_ask(running: Running, tmp_path: Path) -> None:
+    prometheus = shutil.which("prometheus")
+    if prometheus is None:
+        pytest.skip("no Prometheus on PATH; on Debian it is the package `prometheus`")
+    config = yaml.safe_load(PROMETHEUS.read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(PROMETHEUS.parent / name) for name in config["rule_files"]]
+    ray, haproxy = config["scrape_configs"]
+    assert ray["file_sd_configs"][0]["files"] == [f"/tmp/ray/{DISCOVERY}"]
+    # That link leads to the cluster that was started last; ours need not be the only one here.
+    ray["file_sd_configs"][0]["files"] = [str(running.session() / DISCOVERY)]
+    haproxy["static_configs"][0]["targets"] = [f"127.0.0.1:{running.ports[1]}"]
+    path = tmp_path / "prometheus.yml"
+    path.write_text(yaml.safe_dump(config))
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}/api/v1"
+
+    def ask(path: str, **parameters: str) -> Any:
+        answer = httpx.get(f"{url}/{path}", params=parameters).json()
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    def has_data(expression: str) -> bool:
+        """Some value that is a number: a share of nothing is NaN."""
+        found = ask("query", query=expression)["result"]
+        return any(math.isfinite(float(each["value"][1])) for each in found)
+
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                prometheus, f"--config.file={path}", f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 90
+        empty = {each for some in panels().values() for each in some}
+        while empty and time.monotonic() < deadline:
+            use_all_of_it(running)
+            time.sleep(1)
+            try:
+                empty = {each for each in empty if not has_data(each)}
+            except httpx.ConnectError:
+                assert process.poll() is None, (tmp_path / "log").read_text()
+        assert not empty
+        (group,) = ask("rules")["groups"]
+        assert {rule["name"] for rule in group["rules"]} == alerts().keys()
+        assert all(rule["health"] == "ok" for rule in group["rules"]), group
+        assert not [rule["name"] for rule in group["rules"] if rule["state"] == "firing"]
+        (served,) = ask("query", query=next(iter(panels()["Replicas by model"])))["result"]
+        assert served["metric"]["version"] == running.model()["version"]
+        up = {each["metric"]["job"] for each in ask("query", query="up == 1")["result"]}
+        assert up == {"ray", "haproxy"}
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def test_a_second_service_is_refused_at_once(running: Running) -> None:
