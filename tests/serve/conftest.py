@@ -8,8 +8,8 @@ from unittest.mock import patch
 import pytest
 from bundles import KEY, make_bundle, make_language_model, make_recipe, version_in
 from fastapi.testclient import TestClient
-from redis_server import make_server  # noqa: F401 - a fixture
 from monitoring import Tally
+from redis_server import make_server  # noqa: F401 - a fixture
 
 from recsys.config import Recipe
 from serve.routes import build_http
