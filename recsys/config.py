@@ -319,6 +319,8 @@ class State(Section):
     max_events_per_user: Positive = 20_000
     """With fewer than `data.max_events_per_user` the service knows less of a user than training
     and evaluation did."""
+    max_age_days: Annotated[float, Field(gt=0)] | None = None
+    """Older events are not answered from, and are deleted in time; None: never."""
 
     @model_validator(mode="after")
     def _no_password(self) -> State:
@@ -370,6 +372,8 @@ class Serve(Section):
     max_k: Positive = 1000
     max_candidates: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     state: State = State()
+    impressions: bool = True
+    """Whether every answered list is logged, in `feedback/impressions` of the run's folder."""
     access: Access = Access()
 
     @model_validator(mode="after")

@@ -14,20 +14,13 @@ from recsys.bundle import Bundle
 from recsys.errors import DataError
 from recsys.prepared import Prepared
 from recsys.privacy import key_check, load_key, pseudonym
-from recsys.state import StateEvent, open_state
+from recsys.state import STATE_FILE, StateEvent, clock_us, open_state
 from serve.access import Keys, own_key
 from serve.api import Event, microseconds
 from serve.queries import EventTypes, in_the_future
 from serve.settings import Settings
 
 logger = logging.getLogger("ray.serve")
-
-STATE_FILE = "state.sqlite"
-
-
-def clock_us() -> int:
-    """The server's time, microseconds since 1970, UTC."""
-    return time.time_ns() // 1000
 
 
 class Users:
@@ -77,6 +70,18 @@ class Users:
                 user = pseudonym(event.user_id, self._key)
                 rows.append(StateEvent(user, name, event.item_id, code, moment))
         return self._state.append(rows), len(events) - len(rows)
+
+    def erase(self, user_id: str) -> int:
+        """Erase a user, see `UserState.delete`; how many events were held."""
+        return self._state.delete(pseudonym(user_id, self._key), clock_us())
+
+    def pseudonym(self, user_id: str) -> str:
+        """What a user is called in all that is written."""
+        return pseudonym(user_id, self._key)
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._state.close()
 
     def api_keys(self) -> Keys | None:
         """The keys of the recipe's file, and the one that whoever has our key can make.
