@@ -80,7 +80,7 @@ def run(recipe: Recipe) -> Path:
 
 
 def drain(state: UserState, feedback: Feedback) -> None:
-    """Move what waits in the outbox now to files; what comes meanwhile may be left to the next run."""
+    """Move what waits in the outbox to files; of what comes meanwhile, maybe not all."""
     left = state.num_waiting()
     while left > 0 and (batch := state.claim(BATCH)):
         left -= len(batch.events)

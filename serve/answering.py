@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,26 @@ VERBS = {
 }
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A list as it is sent, and what it shows.
+
+    Attributes:
+        body: JSON.
+        request_id: in the body.
+        items: best first: `item_id`, `score` and more of each.
+        model_version: what ranked them.
+    """
+
+    body: bytes
+    request_id: str
+    items: list[dict[str, Any]]
+    model_version: str
+
+
 def recommend(
     model: Recommender, query: Query, request: RecommendRequest, defaults: Serve
-) -> bytes:
+) -> Answer:
     """The best items that the request allows.
 
     Args:
@@ -71,7 +89,7 @@ def recommend(
 
 def rank(
     model: Recommender, query: Query, request: RankRequest, text_vectors: NDArray[np.float32]
-) -> bytes:
+) -> Answer:
     """The request's candidates, best first, ties by position.
 
     Args:
@@ -168,20 +186,28 @@ def fields_of(items: Iterable[NewItem]) -> pl.DataFrame:
     return pl.DataFrame([item.model_dump(include=set(names)) for item in items], schema=names)
 
 
-def to_json(answer: dict[str, Any]) -> bytes:
-    """The answer, under a new `request_id`."""
-    whole = {**answer, "request_id": uuid.uuid4().hex}
+def to_json(answer: dict[str, Any], request_id: str | None = None) -> bytes:
+    """The answer, under a `request_id`, a new one if none is given."""
+    whole = {**answer, "request_id": request_id or new_request_id()}
     return json.dumps(whole, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def new_request_id() -> str:
+    """An id that no other answer has."""
+    return uuid.uuid4().hex
 
 
 def _answer(
     model: Recommender, query: Query, items: list[dict[str, Any]], unknown: list[str]
-) -> bytes:
-    return to_json(
+) -> Answer:
+    request_id = new_request_id()
+    body = to_json(
         {
             "items": items,
             "model_version": model.version,
             "basis": query.basis,
             "unknown_items": list(dict.fromkeys([*query.unknown_items, *unknown])),
-        }
+        },
+        request_id,
     )
+    return Answer(body, request_id, items, model.version)

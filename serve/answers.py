@@ -95,6 +95,13 @@ class EventsAnswer(BaseModel):
     request_id: str = Field(description="Unique to this answer.")
 
 
+class ErasedAnswer(BaseModel):
+    """What became of a user; the tombstone is on disk when this answer comes."""
+
+    erased: int = Field(description="Events that the history held; 0 for an unknown user.")
+    request_id: str = Field(description="Unique to this answer.")
+
+
 class Health(BaseModel):
     """Whether requests can be answered."""
 

@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 
 from recsys.bundle import Bundle
 from recsys.errors import BundleError, RaycommendError
+from recsys.feedback import Feedback
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE
-from recsys.state import StateEvent
+from recsys.state import StateEvent, clock_us
 from serve import answering
 from serve.api import MAX_NEW_ITEMS, Event, RankRequest, RecommendRequest
+from serve.impressions import Impressions, Log, NoImpressions, Shown
 from serve.problems import Refused, Unavailable
 from serve.queries import EventTypes, Query, from_session, from_user
 from serve.settings import Settings
-from serve.users import Users, clock_us
+from serve.users import Users
 
 logger = logging.getLogger("ray.serve")
 
@@ -61,6 +63,11 @@ class Service:
         self._settings, self._encode = settings, encode
         self._types = EventTypes(settings.event_types)
         self._users = Users(settings)
+        shown = Feedback.of(settings.root).impressions
+        is_logged = settings.serve.impressions
+        self._impressions: Log = (
+            Impressions(shown, self._users.pseudonym) if is_logged else NoImpressions()
+        )
         self.keys = self._users.api_keys()
         self.origins = settings.serve.access.origins
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="answer")
@@ -111,7 +118,8 @@ class Service:
             raise Refused(("k",), f"at most {limits.max_k}", kind="too_large")
 
         def answer() -> bytes:
-            return answering.recommend(model, self._query(model, request), request, limits)
+            query = self._query(model, request)
+            return self._logged(answering.recommend(model, query, request, limits), request)
 
         return await self._in_thread(answer)
 
@@ -126,7 +134,7 @@ class Service:
 
         def answer() -> bytes:
             query = self._query(served.model, request)
-            return answering.rank(served.model, query, request, vectors)
+            return self._logged(answering.rank(served.model, query, request, vectors), request)
 
         return await self._in_thread(answer)
 
@@ -148,6 +156,21 @@ class Service:
             )
 
         return await asyncio.get_running_loop().run_in_executor(self._writer, answer)
+
+    async def erase(self, user_id: str) -> bytes:
+        """The JSON answer to `DELETE /users/{user_id}`."""
+
+        def answer() -> bytes:
+            return answering.to_json({"erased": self._users.erase(user_id)})
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, answer)
+
+    def close(self) -> None:
+        """Write what waits to be written; nothing can be asked after."""
+        for threads in (self._threads, self._writer):
+            threads.shutdown()
+        self._impressions.close()
+        self._users.close()
 
     async def check(self) -> str:
         """The served version, if requests can be answered.
@@ -188,6 +211,15 @@ class Service:
         assert request.history is not None  # the request's own check
         latest = now + self._settings.max_skew_us
         return from_session(model, request.history, self._types, clock_us=now, latest_us=latest)
+
+    def _logged(self, answer: answering.Answer, request: RecommendRequest | RankRequest) -> bytes:
+        """Have an answered list logged; the body."""
+        self._impressions.offer(
+            Shown(
+                answer.request_id, request.user_id, answer.items, answer.model_version, clock_us()
+            )
+        )
+        return answer.body
 
     async def _text_vectors(self, served: Served, request: RankRequest) -> NDArray[np.float32]:
         new = answering.new_items(request)

@@ -46,8 +46,8 @@ from recsys.schema import EVENT_CODE, EVENTS, IMPRESSIONS, TIMESTAMP, Col
 from recsys.state import STATE_FILE, SqliteState, StateEvent, open_state, state_of
 
 ROOT = Path(__file__).parents[2]
-#: Steps from one death to the next; a run has some hundreds.
-STRIDE = 5
+#: Steps from one death to the next; a run has some hundreds, more where files wait to be merged.
+STRIDE = 17
 TODAY = dt.date(2026, 3, 5)
 
 
@@ -150,7 +150,7 @@ def test_killed_anywhere_nothing_is_lost_and_nothing_doubled(tmp_path: Path) -> 
     compact.run(recipe)
     rows = live_rows(recipe).select(Col.user, Col.item, pl.col(Col.timestamp).dt.epoch("us"))
     assert Counter(rows.rows()) == Counter((e.user_id, e.item_id, e.timestamp) for e in accepted)
-    assert deaths > 40
+    assert deaths > 15
     assert store.num_waiting() == 0
     store.close()
 
