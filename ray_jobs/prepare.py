@@ -327,6 +327,7 @@ def _finish(
     num_rows = sum(row["rows"] for row in read)
     enforce_quarantine_limit(
         pl.concat([frame.select(*EVENTS.names, Col.reason, Col.source) for frame in quarantined]),
+        num_rows,
         recipe.data.max_quarantine_fraction,
         what="events",
         kept_at=_keep_quarantine(recipe, out),
