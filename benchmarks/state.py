@@ -89,6 +89,7 @@ def measure(backend: str, num_users: int, num_events: int) -> list[float]:
         batch_s = _seconds(lambda: [store.append(events) for events in rest])
         while batch := store.claim(50_000):
             store.settle(batch.id)
+        store.close()  # SQLite puts its log into the file
         return [
             (seeded - before) / num_users,
             (size() - seeded) / len(live),

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from recsys.bundle import Bundle
 from recsys.errors import DataError
+from recsys.feedback import Feedback
 from recsys.prepared import Prepared
 from recsys.privacy import key_check, load_key, pseudonym
 from recsys.state import STATE_FILE, StateEvent, clock_us, open_state
@@ -125,6 +126,7 @@ class Users:
                 logger.warning("%s is not what %s was made from", prepared.folder, bundle.version)
                 return f"not taken over: {prepared.folder.name} holds another log than the bundle's"
             started, num_users, item_ids = time.monotonic(), 0, None
+            erased = Feedback.of(self._settings.root).erased()
             for path in prepared.shards:
                 source = f"{fingerprint}/{path.stem}"
                 if self._state.is_seeded(source):
@@ -132,7 +134,7 @@ class Users:
                 if item_ids is None:
                     item_ids = prepared.item_ids()
                 table = pq.read_table(path)
-                if self._state.seed(table, item_ids, self._limit, source=source):
+                if self._state.seed(table, item_ids, self._limit, source=source, erased=erased):
                     num_users += len(table)
         except DataError as error:
             return f"not taken over: {error.problem}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -147,6 +147,7 @@ class UserState(Protocol):
         max_events_per_user: int,
         *,
         source: str,
+        erased: Mapping[str, int] | None = None,
     ) -> bool:
         """Take over the histories that a bundle was built with; all of them or none.
 
@@ -162,6 +163,7 @@ class UserState(Protocol):
                 besides).
             source: names the bundle. A source is seeded once; after that this returns False at
                 once.
+            erased: tombstones beside the store's own, which may have been lost with it.
 
         Returns:
             Whether this call seeded.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import starmap, takewhile
 
 import numpy as np
@@ -122,6 +122,7 @@ class MemoryState:
         max_events_per_user: int,
         *,
         source: str,
+        erased: Mapping[str, int] | None = None,
     ) -> bool:
         """See `UserState.seed`."""
         with self._lock:
@@ -134,7 +135,8 @@ class MemoryState:
                 for event in held.values()
                 if not event.event_id.startswith(SEED_PREFIX)
             ]
-            new = lasting(unheld(seeds, live), self._erased, oldest_us(self._max_age_us))
+            own = lasting(unheld(seeds, live), self._erased, oldest_us(self._max_age_us))
+            new = lasting(own, erased or {}, None)
             rows = new.select(EVENT_COLUMNS).iter_rows()
             self._add(starmap(StateEvent, rows), seeded=True)
             self._sources.add(source)

@@ -19,7 +19,7 @@ id of 32 characters; 86 and 126 with 600, where the server leaves its compact en
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby, islice
 from operator import itemgetter
@@ -186,6 +186,7 @@ class RedisState:
         max_events_per_user: int,
         *,
         source: str,
+        erased: Mapping[str, int] | None = None,
     ) -> bool:
         """See `UserState.seed`; but what is there already when a seed breaks off stays.
 
@@ -197,7 +198,8 @@ class RedisState:
         if self.is_seeded(source):
             return False
         seeds = seed_events(table, item_ids, max_events_per_user).select(*EVENT_COLUMNS, "nth")
-        seeds = lasting(seeds, {}, oldest_us(self._max_age_us))  # tombstones: the script's business
+        # The store's own tombstones are the script's business.
+        seeds = lasting(seeds, erased or {}, oldest_us(self._max_age_us))
         for chunk in seeds.iter_slices(CHUNK):
             self._seed_chunk(chunk)
         with self._named():

@@ -18,7 +18,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -226,11 +226,13 @@ class SqliteState:
         max_events_per_user: int,
         *,
         source: str,
+        erased: Mapping[str, int] | None = None,
     ) -> bool:
         """See `UserState.seed`; of several replicas at once, one seeds and the others wait."""
         if self.is_seeded(source):
             return False
         seeds = seed_events(table, item_ids, max_events_per_user)
+        seeds = lasting(seeds, erased or {}, oldest_us(self._max_age_us))
         users = seeds["user"].unique().to_list()
         with self._write() as db:
             if db.execute(_SEEDED, (source,)).fetchone()[0]:
@@ -238,8 +240,8 @@ class SqliteState:
             live = [
                 row for user in users for row in db.execute(_LIVE, {"user": user, **_SEEDED_IDS})
             ]
-            erased = dict(db.execute("SELECT user, us FROM erased"))
-            new = lasting(unheld(seeds, live), erased, oldest_us(self._max_age_us))
+            own = dict(db.execute("SELECT user, us FROM erased"))
+            new = lasting(unheld(seeds, live), own, None)
             db.executemany(_INSERT, new.select(EVENT_COLUMNS).iter_rows())
             for user in users:
                 self._trim(db, user)

@@ -147,6 +147,13 @@ class TestErasure:
         assert [each.timestamp for each in store.history("u", 10)] == [21]
         assert len(store.history("v", 10)) == 1
 
+    def test_tombstones_that_the_store_has_lost_hold_too(self, store):
+        store.delete("v", 30)
+        table = histories({name: [(1, 4, 10), (0, 2, 21), (0, 2, 31)] for name in "uvw"})
+        store.seed(table, ITEM_IDS, 10, source="s", erased={"u": 20, "v": 5})
+        times = [[each.timestamp for each in store.history(name, 10)] for name in "uvw"]
+        assert times == [[21, 31], [31], [10, 21, 31]]
+
     def test_the_time_is_the_latest_known(self, store):
         """Of two erasures; and of the user's events, if the sender's clock was ahead."""
         store.append([event("u", "1", timestamp=150)])
