@@ -75,7 +75,7 @@ def measure(backend: str, num_users: int, num_events: int) -> list[float]:
             state = state.model_copy(update={"url": server.url})
             size = _used(server.url)
         elif backend == "sqlite":
-            size = lambda: sum(path.stat().st_size for path in folder.iterdir())  # noqa: E731
+            size = lambda: (folder / "state.sqlite").stat().st_size  # noqa: E731
         store = open_state(state, folder / "state.sqlite")
         stack.callback(store.close)
         before, started = size(), time.monotonic()
