@@ -22,9 +22,19 @@ import pyarrow.parquet as pq
 
 from ray_jobs.cluster import connected
 from recsys.adapters import Part, open_adapter
+from recsys.adapters.base import split_into_parts
 from recsys.catalogue import ITEMS_FILE, TEXTS_FILE, Catalogue, build_catalogue, check_items
 from recsys.config import Recipe, target_codes
 from recsys.errors import DataError, RecipeError
+from recsys.feedback import (
+    Feedback,
+    count_rows,
+    finished,
+    group_rows,
+    read_events,
+    without_erased,
+    without_logged,
+)
 from recsys.files import whole_folder, write_json
 from recsys.histories import UserEvents, ask, build_histories
 from recsys.item_stats import ItemStats, count_days, count_items
@@ -53,14 +63,20 @@ from recsys.relations import count_relations, save_matrix
 from recsys.schema import EVENTS, HISTORIES, Col
 
 FORMAT = 4
+#: Column of the bucket files: whether the service took the event in, see `recsys.feedback`.
+LIVE = "live"
 
 
 def plan(recipe: Recipe) -> list[str]:
     """What a run would do; reads only the log's footers."""
     parts = open_adapter(recipe.data).parts()
     rows = sum(part.num_rows for part in parts)
+    feedback = Feedback.of(recipe.root)
+    live, erased = finished(feedback.events), feedback.erased()
     return [
         f"read {rows:,} rows in {len(parts)} parts ({recipe.data.adapter})",
+        *([f"read {count_rows(live):,} live events in {feedback.events}"] if live else []),
+        *([f"leave out {len(erased):,} erased users"] if erased else []),
         f"split them into {recipe.data.num_buckets} user buckets and build the histories",
         f"write {recipe.root / PREPARED}",
     ]
@@ -82,8 +98,7 @@ def run(recipe: Recipe) -> Path:
         for name in (HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR, "buckets", "counts", "days"):
             (out / name).mkdir()
         catalogue = _write_catalogue(recipe, adapter.read_items(), out)
-        split = _Split(recipe, key, out, int(time.time() * 1e6))
-        read = _each([{"number": n, **asdict(part)} for n, part in enumerate(parts)], split)
+        read = _split(recipe, key, out, parts)
         build = _Build(recipe, out, max(row["latest_us"] for row in read) + 1)
         # By name: a folder that other nodes have just written into may be listed without them.
         files: list[list[str]] = [[] for _ in range(recipe.data.num_buckets)]
@@ -95,6 +110,23 @@ def run(recipe: Recipe) -> Path:
         _each([{"as_of": name} for name in cut_us(recipe.data.cuts)], _Relate(recipe, out, shards))
         _finish(recipe, out, catalogue, read, built, key_check(key))
     return recipe.root / PREPARED
+
+
+def _split(recipe: Recipe, key: bytes, out: Path, parts: list[Part]) -> list[dict[str, Any]]:
+    """Bucket the log's parts and the live events, none of them an erased user's."""
+    feedback = Feedback.of(recipe.root)
+    with feedback.locked(exclusive=False):
+        live = [
+            part
+            for path in finished(feedback.events)
+            for part in split_into_parts(str(path), group_rows(path))
+        ]
+        sources = [(part, False) for part in parts] + [(part, True) for part in live]
+        rows = [
+            {"number": number, LIVE: is_live, **asdict(part)}
+            for number, (part, is_live) in enumerate(sources)
+        ]
+        return _each(rows, _Split(recipe, key, out, int(time.time() * 1e6), feedback.erased()))
 
 
 def _each(rows: list[dict[str, Any]], task: Any) -> list[dict[str, Any]]:
@@ -142,24 +174,38 @@ def _item_rows(path: Path, run_us: int) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class _Split:
-    """One part of the raw log -> bucket files and quarantine."""
+    """One part of the raw log, or of the live events -> bucket files and quarantine."""
 
     recipe: Recipe
     key: bytes
     out: Path
     now_us: int
+    erased: dict[str, int]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         data = self.recipe.data
         part = Part(row["path"], row["first_group"], row["last_group"], row["num_rows"])
-        raw = open_adapter(data).read_events(part)
-        mapped, left_out = map_event_types(raw, data.event_types)
+        if row[LIVE]:  # canonical already, names and users
+            raw = read_events(part.path, part.first_group, part.last_group)
+            mapped, left_out = raw, 0
+        else:
+            raw = open_adapter(data).read_events(part)
+            mapped, left_out = map_event_types(raw, data.event_types)
         items = _item_rows(self.out / CATALOGUE_DIR / ITEMS_FILE, self.now_us)
         latest = self.now_us + data.max_clock_skew_s * 1_000_000
         good, bad = check_events(mapped, latest_us=latest, known_items=items[Col.item])
-        users = pseudonymise(good[Col.user], self.key)
+        num_checked = good.height + bad.height
+        if not row[LIVE]:
+            good, bad = (
+                frame.with_columns(pseudonymise(frame[Col.user], self.key)) for frame in (good, bad)
+            )
+        good, bad = (without_erased(frame, self.erased) for frame in (good, bad))
+        num_erased = num_checked - good.height - bad.height
+        users = good[Col.user]
         bucket = users.str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64) % data.num_buckets
-        ready = good.with_columns(users, bucket.alias("bucket")).join(items, on=Col.item)
+        ready = good.with_columns(bucket.alias("bucket"), pl.lit(row[LIVE]).alias(LIVE)).join(
+            items, on=Col.item
+        )
         if data.cuts.end is not None:
             ready = ready.filter(pl.col(Col.timestamp) < data.cuts.end)
             left_out += good.height - ready.height
@@ -171,10 +217,7 @@ class _Split:
         quarantine = bad.with_columns(
             pl.lit(part.path).alias(Col.source),
             # Session and request ids are often made of the user's, and a context may hold anything.
-            *(
-                pseudonymise(bad[name], self.key).alias(name)
-                for name in (Col.user, Col.session, Col.request)
-            ),
+            *(pseudonymise(bad[name], self.key).alias(name) for name in (Col.session, Col.request)),
             pl.lit(None, pl.String).alias(Col.context),
         )
         quarantine.write_parquet(self.out / QUARANTINE_DIR / f"part-{row['number']:05d}.parquet")
@@ -185,6 +228,8 @@ class _Split:
             "order": row["order"],
             "rows": raw.height,
             "left_out": left_out,
+            "erased": num_erased,
+            "live": raw.height if row[LIVE] else 0,
             "buckets": sorted(int(number) for (number,) in buckets),
             "latest_us": latest,
         }
@@ -207,7 +252,9 @@ class _Build:
         if not files:
             return result
         events = pl.concat([pl.read_parquet(path, glob=False) for path in files])
-        kept, crowded = drop_crowded_users(events, self.recipe.data.max_events_per_user)
+        known = without_logged(events, LIVE)
+        result["duplicates"] = events.height - known.height
+        kept, crowded = drop_crowded_users(known, self.recipe.data.max_events_per_user)
         if crowded.height:
             crowded = crowded.select(*EVENTS.names, Col.reason)
             crowded = crowded.with_columns(pl.lit("the whole log").alias(Col.source))
@@ -234,7 +281,7 @@ class _Build:
         result |= {
             "users": len(users),
             "events": once.height,
-            "duplicates": kept.height - once.height,
+            "duplicates": result["duplicates"] + kept.height - once.height,
         }
         result |= {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "shard": path.name}
         return result
@@ -289,6 +336,8 @@ def _finish(
     counts = {
         "rows": num_rows,
         "left_out": sum(row["left_out"] for row in read),
+        "live": sum(row["live"] for row in read),
+        "erased": sum(row["erased"] for row in read),
         "items": catalogue.num_items,
         "texts": catalogue.num_texts,
         **{
@@ -301,7 +350,9 @@ def _finish(
             )
         },
     }
-    accounted = counts["left_out"] + counts["events"] + counts["duplicates"] + num_quarantined
+    accounted = num_quarantined + sum(
+        counts[name] for name in ("left_out", "erased", "events", "duplicates")
+    )
     assert accounted == num_rows, f"{num_rows} rows were read, {accounted} are accounted for"
     _refuse_unusable(recipe, counts, sum(row["learnable"] for row in built))
     partial = pl.concat(
@@ -377,6 +428,10 @@ def report(recipe: Recipe) -> list[str]:
         f"baskets: head {counts['head_baskets']:,}, valid {counts['valid_baskets']:,}, "
         f"test {counts['test_baskets']:,}",
     ]
+    if counts["live"]:
+        lines.append(f"{counts['live']:,} of the rows were taken in by the service")
+    if counts["erased"]:
+        lines.append(f"{counts['erased']:,} rows of erased users left out")
     if prepared.summary["quarantined"]:
         lines.append(f"quarantined: {prepared.summary['quarantined']} (in {QUARANTINE_DIR}/)")
     return lines

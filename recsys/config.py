@@ -322,6 +322,8 @@ class State(Section):
     max_events_per_user: Positive = 20_000
     """With fewer than `data.max_events_per_user` the service knows less of a user than training
     and evaluation did."""
+    max_age_days: Annotated[float, Field(gt=0)] | None = None
+    """Older events are not answered from, and are deleted in time; None: never."""
 
     @model_validator(mode="after")
     def _no_password(self) -> State:
@@ -375,6 +377,8 @@ class Serve(Section):
     log_requests: Fraction = 0.01
     """Share of requests that is logged; failures (5xx) and those above a second always are."""
     state: State = State()
+    impressions: bool = True
+    """Whether every answered list is logged, in `feedback/impressions` of the run's folder."""
     access: Access = Access()
 
     @model_validator(mode="after")

@@ -30,6 +30,32 @@ def whole_folder(target: Path) -> Iterator[Path]:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A path that takes `target`'s place, synced to disk, if the block ends well; else it vanishes.
+
+    Folders above are made.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        sync(aside)
+        aside.replace(target)
+        sync(target.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_json(path: Path, data: Any, *, mode: int = 0o666) -> None:
     """Write JSON aside, flush it to disk, then rename it into place.
 

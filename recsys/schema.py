@@ -23,6 +23,11 @@ class Col:
     price: Final = "price"
     context: Final = "context"
 
+    # Of what the service answered.
+    score: Final = "score"
+    model_version: Final = "model_version"
+    erased_at: Final = "erased_at"
+
     title: Final = "title"
     description: Final = "description"
     brand: Final = "brand"
@@ -76,6 +81,29 @@ EVENTS_OPTIONAL: Final = pa.schema(
     ]
 )
 EVENTS: Final = pa.schema([*EVENTS_REQUIRED, *EVENTS_OPTIONAL])
+
+#: An item of an answered list. `user_id` is the pseudonym, null for a session; `item_id` is null
+#: where a new item came without one; `position` counts from 1.
+IMPRESSIONS: Final = pa.schema(
+    [
+        pa.field(Col.request, pa.string(), nullable=False),
+        pa.field(Col.user, pa.string()),
+        pa.field(Col.item, pa.string()),
+        pa.field(Col.position, pa.int32(), nullable=False),
+        pa.field(Col.propensity, pa.float32(), nullable=False),
+        pa.field(Col.score, pa.float32(), nullable=False),
+        pa.field(Col.model_version, pa.string(), nullable=False),
+        pa.field(Col.timestamp, TIMESTAMP, nullable=False),
+    ]
+)
+
+#: Tombstones: nothing of the user up to that time is used.
+ERASED: Final = pa.schema(
+    [
+        pa.field(Col.user, pa.string(), nullable=False),
+        pa.field(Col.erased_at, TIMESTAMP, nullable=False),
+    ]
+)
 
 ITEMS_REQUIRED: Final = pa.schema(
     [

@@ -16,9 +16,8 @@ from recsys.bundle import Bundle
 from recsys.config import Recipe, load_recipe
 from recsys.errors import RaycommendError
 from recsys.registry import CHAMPION, Registry
-from recsys.state import URL_VARIABLE
+from recsys.state import STATE_FILE, URL_VARIABLE
 from serve.settings import Settings
-from serve.users import STATE_FILE
 
 
 def main(argv: list[str] | None = None) -> int:

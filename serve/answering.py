@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,26 @@ VERBS = {
 }
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A list as it is sent, and what it shows.
+
+    Attributes:
+        body: JSON.
+        request_id: in the body.
+        items: best first: `item_id`, `score` and more of each.
+        model_version: what ranked them.
+    """
+
+    body: bytes
+    request_id: str
+    items: list[dict[str, Any]]
+    model_version: str
+
+
 def recommend(
     model: Recommender, query: Query, request: RecommendRequest, defaults: Serve
-) -> bytes:
+) -> Answer:
     """The best items that the request allows.
 
     Args:
@@ -74,7 +92,7 @@ def recommend(
 
 def rank(
     model: Recommender, query: Query, request: RankRequest, text_vectors: NDArray[np.float32]
-) -> bytes:
+) -> Answer:
     """The request's candidates, best first, ties by position.
 
     Args:
@@ -181,7 +199,7 @@ def to_json(answer: dict[str, Any]) -> bytes:
 
 def _answer(
     model: Recommender, query: Query, items: list[dict[str, Any]], unknown: list[str]
-) -> bytes:
+) -> Answer:
     body = to_json(
         {
             "items": items,
@@ -194,4 +212,4 @@ def _answer(
     trace = current()
     trace.model_version, trace.basis, trace.num_items = model.version, query.basis, len(items)
     trace.lap("answer")
-    return body
+    return Answer(body, trace.id, items, model.version)

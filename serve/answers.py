@@ -99,6 +99,13 @@ class EventsAnswer(BaseModel):
     request_id: str = Field(description=_REQUEST_ID)
 
 
+class ErasedAnswer(BaseModel):
+    """What became of a user; the tombstone is on disk when this answer comes."""
+
+    erased: int = Field(description="Events that the history held; 0 for an unknown user.")
+    request_id: str = Field(description=_REQUEST_ID)
+
+
 class Alive(BaseModel):
     """The process lives."""
 

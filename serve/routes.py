@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Security
+from fastapi import FastAPI, Path, Security
 from fastapi.security import HTTPBearer
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -14,6 +17,7 @@ from serve import problems
 from serve.access import Access
 from serve.answers import (
     Alive,
+    ErasedAnswer,
     EventsAnswer,
     ModelAnswer,
     Problems,
@@ -21,7 +25,7 @@ from serve.answers import (
     Ready,
     RecommendAnswer,
 )
-from serve.api import Event, EventsRequest, RankRequest, RecommendRequest
+from serve.api import Event, EventsRequest, Id, RankRequest, RecommendRequest
 from serve.body_limit import BodyLimit
 from serve.headers import SecurityHeaders
 from serve.observing import Observed
@@ -42,6 +46,7 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
 }
 
 
+_ERASE_REFUSED = {status: _REFUSED[status] for status in (401, 403, 422, 429, 503)}
 _NO_BODY = {status: _REFUSED[status] for status in (401, 403, 429, 503)}
 #: For the documentation alone: `Access` has answered before a route is looked for.
 _KEYED = [Security(HTTPBearer(auto_error=False, description="An API key, see `recsys keys`."))]
@@ -54,8 +59,15 @@ def build_http(service: Service, *, answers_id: bool = True) -> FastAPI:
         service: answers.
         answers_id: see `Observed`.
     """
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.close)
+
     app = FastAPI(
         title="Raycommend",
+        lifespan=life,
         version=_release(),
         description="Recommendations and rankings for a shop, and its live events.",
     )
@@ -88,6 +100,14 @@ def build_http(service: Service, *, answers_id: bool = True) -> FastAPI:
         if isinstance(request, Event):
             return _json(await service.store([request], single=True))
         return _json(await service.store(request.events, single=False))
+
+    @app.delete(
+        "/users/{user_id:path}", response_model=ErasedAnswer, responses=_ERASE_REFUSED,
+        dependencies=_KEYED,
+    )  # fmt: skip
+    async def erase(user_id: Annotated[Id, Path()]) -> Response:
+        """Erase a user: nothing from before comes back; what happens later is a new history."""
+        return _json(await service.erase(user_id))
 
     @app.get("/healthz", response_model=Alive)
     async def healthz() -> Alive:

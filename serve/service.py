@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 
 from recsys.bundle import Bundle
 from recsys.errors import BundleError, DataError, RaycommendError
+from recsys.feedback import Feedback
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE
-from recsys.state import StateEvent
+from recsys.state import StateEvent, clock_us
 from serve import answering
 from serve.api import MAX_NEW_ITEMS, Event, RankRequest, RecommendRequest
+from serve.impressions import Impressions, Log, NoImpressions, Shown
 from serve.metrics import Metrics, Unkept
 from serve.problems import Refused, Unavailable
 from serve.queries import EventTypes, Query, from_session, from_user
 from serve.requests import current
 from serve.settings import Settings
-from serve.users import Users, clock_us
+from serve.users import Users
 
 logger = logging.getLogger("ray.serve")
 
@@ -71,6 +73,11 @@ class Service:
         self._settings, self._encode = settings, encode
         self._types = EventTypes(settings.event_types)
         self._users = Users(settings)
+        shown = Feedback.of(settings.root).impressions
+        is_logged = settings.serve.impressions
+        self._impressions: Log = (
+            Impressions(shown, self._users.pseudonym) if is_logged else NoImpressions()
+        )
         self.keys = self._users.api_keys()
         self.origins = settings.serve.access.origins
         self.log_requests = settings.serve.log_requests
@@ -128,7 +135,7 @@ class Service:
         def answer() -> bytes:
             query = self._query(model, request)
             current().lap("history")
-            return answering.recommend(model, query, request, limits)
+            return self._logged(answering.recommend(model, query, request, limits), request)
 
         return await self._in_thread(answer, self._threads)
 
@@ -144,7 +151,7 @@ class Service:
         def answer() -> bytes:
             query = self._query(served.model, request)
             current().lap("history")
-            return answering.rank(served.model, query, request, vectors)
+            return self._logged(answering.rank(served.model, query, request, vectors), request)
 
         return await self._in_thread(answer, self._threads)
 
@@ -169,6 +176,21 @@ class Service:
             )
 
         return await self._in_thread(answer, self._writer)
+
+    async def erase(self, user_id: str) -> bytes:
+        """The JSON answer to `DELETE /users/{user_id}`."""
+
+        def answer() -> bytes:
+            return answering.to_json({"erased": self._users.erase(user_id)})
+
+        return await self._in_thread(answer, self._writer)
+
+    def close(self) -> None:
+        """Write what waits to be written; nothing can be asked after."""
+        for threads in (self._threads, self._writer):
+            threads.shutdown()
+        self._impressions.close()
+        self._users.close()
 
     async def check(self) -> str:
         """The served version, if requests can be answered.
@@ -233,6 +255,15 @@ class Service:
             self._store_rests_until = time.monotonic() + STORE_RESTS_S
             logger.error("for %g s users are answered as strangers: %s", STORE_RESTS_S, error)
             return None
+
+    def _logged(self, answer: answering.Answer, request: RecommendRequest | RankRequest) -> bytes:
+        """Have an answered list logged; the body."""
+        self._impressions.offer(
+            Shown(
+                answer.request_id, request.user_id, answer.items, answer.model_version, clock_us()
+            )
+        )
+        return answer.body
 
     async def _text_vectors(self, served: Served, request: RankRequest) -> NDArray[np.float32]:
         new = answering.new_items(request)

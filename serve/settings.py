@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from recsys.config import Autoscaling, EventName, Privacy, Recipe, Section, Serve
+from recsys.state import state_of
 
 
 class Settings(Section):
@@ -23,9 +24,7 @@ class Settings(Section):
     @staticmethod
     def of(recipe: Recipe) -> Settings:
         """The settings of a recipe."""
-        state, access, privacy = recipe.serve.state, recipe.serve.access, recipe.privacy
-        prefix = state.prefix.replace("{name}", recipe.name)
-        state = state.model_copy(update={"path": _absolute(state.path), "prefix": prefix})
+        state, access, privacy = state_of(recipe), recipe.serve.access, recipe.privacy
         access = access.model_copy(update={"keys": _absolute(access.keys)})
         return Settings(
             run_dir=str(recipe.root),

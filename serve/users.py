@@ -12,22 +12,16 @@ import pyarrow.parquet as pq
 
 from recsys.bundle import Bundle
 from recsys.errors import DataError
+from recsys.feedback import Feedback
 from recsys.prepared import Prepared
 from recsys.privacy import key_check, load_key, pseudonym
-from recsys.state import StateEvent, open_state
+from recsys.state import STATE_FILE, StateEvent, clock_us, open_state
 from serve.access import Keys, own_key
 from serve.api import Event, microseconds
 from serve.queries import EventTypes, in_the_future
 from serve.settings import Settings
 
 logger = logging.getLogger("ray.serve")
-
-STATE_FILE = "state.sqlite"
-
-
-def clock_us() -> int:
-    """The server's time, microseconds since 1970, UTC."""
-    return time.time_ns() // 1000
 
 
 class Users:
@@ -78,6 +72,18 @@ class Users:
                 rows.append(StateEvent(user, name, event.item_id, code, moment))
         return self._state.append(rows), len(events) - len(rows)
 
+    def erase(self, user_id: str) -> int:
+        """Erase a user, see `UserState.delete`; how many events were held."""
+        return self._state.delete(pseudonym(user_id, self._key), clock_us())
+
+    def pseudonym(self, user_id: str) -> str:
+        """What a user is called in all that is written."""
+        return pseudonym(user_id, self._key)
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._state.close()
+
     def api_keys(self) -> Keys | None:
         """The keys of the recipe's file, and the one that whoever has our key can make.
 
@@ -120,6 +126,7 @@ class Users:
                 logger.warning("%s is not what %s was made from", prepared.folder, bundle.version)
                 return f"not taken over: {prepared.folder.name} holds another log than the bundle's"
             started, num_users, item_ids = time.monotonic(), 0, None
+            erased = Feedback.of(self._settings.root).erased()
             for path in prepared.shards:
                 source = f"{fingerprint}/{path.stem}"
                 if self._state.is_seeded(source):
@@ -127,7 +134,7 @@ class Users:
                 if item_ids is None:
                     item_ids = prepared.item_ids()
                 table = pq.read_table(path)
-                if self._state.seed(table, item_ids, self._limit, source=source):
+                if self._state.seed(table, item_ids, self._limit, source=source, erased=erased):
                     num_users += len(table)
         except DataError as error:
             return f"not taken over: {error.problem}"

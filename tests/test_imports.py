@@ -24,7 +24,7 @@ LAYERS = (
     "moments item_stats item_fields",
     "relations",
     "prepared text_store state",
-    "features batches metrics corpus adapted response",
+    "features batches feedback metrics corpus adapted response",
     "pairs objective optim exchange",
     "model",
     "scoring checkpoint",

@@ -5,38 +5,56 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from recsys.config import State
+from recsys.config import Recipe, State
 from recsys.errors import DataError
-from recsys.state.base import StateEvent, UserState
+from recsys.state.base import Batch, StateEvent, UserState, clock_us
 from recsys.state.memory import MemoryState
 from recsys.state.sqlite import SqliteState
 
-__all__ = ["MemoryState", "SqliteState", "StateEvent", "UserState", "open_state"]
+__all__ = [
+    "STATE_FILE", "Batch", "MemoryState", "SqliteState", "StateEvent", "UserState", "clock_us",
+    "open_state", "state_of",
+]  # fmt: skip
 
 #: Environment variable with the Redis server's URL, where the recipe names none.
 URL_VARIABLE = "RAYCOMMEND_REDIS_URL"
+
+#: The SQLite store's file in the run's folder, where the recipe names none.
+STATE_FILE = "state.sqlite"
+
+_US_PER_DAY = 86_400_000_000
+
+
+def state_of(recipe: Recipe) -> State:
+    """The recipe's `serve.state` with the name filled in, and its path, if it has one, absolute."""
+    state = recipe.serve.state
+    path = str(Path(state.path).expanduser().absolute()) if state.path else None
+    prefix = state.prefix.replace("{name}", recipe.name)
+    return state.model_copy(update={"path": path, "prefix": prefix})
 
 
 def open_state(state: State, default_path: Path) -> UserState:
     """Open the store that the recipe names.
 
     Args:
-        state: the recipe's `serve.state`.
+        state: of `state_of`.
         default_path: the SQLite file where the recipe names none.
 
     Raises:
         DataError: the SQLite file or the Redis server cannot be opened, is not named, or holds
             another release's store; the package `redis` is missing.
     """
+    days = state.max_age_days
+    max_age_us = None if days is None else int(days * _US_PER_DAY)
     if state.backend == "memory":
-        return MemoryState(state.max_events_per_user)
+        return MemoryState(state.max_events_per_user, max_age_us)
     if state.backend == "redis":
-        return _open_redis(state)
+        return _open_redis(state, max_age_us)
     path = Path(state.path).expanduser() if state.path else default_path
-    return SqliteState(path, state.max_events_per_user)
+    return SqliteState(path, state.max_events_per_user, max_age_us)
 
 
-def _open_redis(state: State) -> UserState:
+def _open_redis(state: State, max_age_us: int | None) -> UserState:
     try:
         from recsys.state.redis import RedisState
     except ModuleNotFoundError as error:
@@ -53,4 +71,4 @@ def _open_redis(state: State) -> UserState:
             mend=f"write redis://HOST:PORT/DB there, or into the environment variable "
             f"{URL_VARIABLE} of every node",
         )  # fmt: skip
-    return RedisState(url, state.prefix, state.max_events_per_user)
+    return RedisState(url, state.prefix, state.max_events_per_user, max_age_us)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime as dt
+import time
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,13 +33,44 @@ class StateEvent:
     timestamp: int
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Accepted events on their way out of the store, see `UserState.claim`.
+
+    Attributes:
+        id: `{date of the claim, UTC}-{32 random hex digits}`; no two batches of any store share it.
+        events: in the order in which they were accepted; erased users' left out, so maybe none.
+    """
+
+    id: str
+    events: list[StateEvent]
+
+
+def new_batch_id() -> str:
+    """An id for a `Batch`."""
+    return f"{dt.datetime.now(dt.UTC):%Y-%m-%d}-{uuid.uuid4().hex}"
+
+
+def clock_us() -> int:
+    """The time of this machine, microseconds since 1970, UTC."""
+    return time.time_ns() // 1000
+
+
+def oldest_us(max_age_us: int | None) -> int | None:
+    """The earliest time of an event that has not expired; None where none expires."""
+    return None if max_age_us is None else clock_us() - max_age_us
+
+
 def order(event: StateEvent) -> tuple[int, str, str]:
     """The key that a history is sorted by: time, then item, then event id."""
     return event.timestamp, event.item_id, event.event_id
 
 
 class UserState(Protocol):
-    """A store of user histories, each capped at the user's latest events.
+    """A store of user histories, each capped at the user's latest events, and their outbox.
+
+    With a maximal age, an event that is older is not answered from, and is deleted when the user
+    is written next or by `sweep`.
 
     Every method may be called from several threads at once. Where the store cannot be read or
     written, each raises `DataError`.
@@ -46,9 +80,13 @@ class UserState(Protocol):
         """Add events; they are durable when this returns (`MemoryState`: while its process lives).
 
         An event whose (user_id, event_id) is held already changes nothing: the first one stays;
-        nor does one that was seeded with the same time, item and type (see `seeding`). A
-        user over the cap loses the earliest events, in the order of `order`, be they old or just
-        come.
+        nor does one that was seeded with the same time, item and type (see `seeding`), nor one of
+        an erased user, at or before the time of the erasure. A user over the cap loses the earliest
+        events, in the order of `order`, be they old or just come.
+
+        In the same step each new event goes to the outbox, whatever the cap and the age then take
+        from the history, and waits there for `claim`. (Not one under a seeded event's id: that one
+        came from a log.)
 
         Returns:
             How many of the events were new, that is, not held and not repeated within `events`.
@@ -57,10 +95,49 @@ class UserState(Protocol):
     def history(self, user_id: str, limit: int) -> list[StateEvent]:
         """The user's latest `limit` events, in the order of `order`; empty for an unknown user."""
 
-    def delete(self, user_id: str) -> int:
-        """Erase a user; returns how many events were erased.
+    def delete(self, user_id: str, now_us: int) -> int:
+        """Erase a user from histories and outbox, and keep a tombstone: pseudonym and time.
 
-        A later `seed` from a source that still holds the user brings the events back.
+        Nothing that happened up to that time comes back, by `append` or by `seed`; what happens
+        later starts a new history.
+
+        Args:
+            user_id: the pseudonym.
+            now_us: the time of the erasure, microseconds; that of the user's latest event, if a
+                sender's clock was ahead.
+
+        Returns:
+            How many events the history had.
+        """
+
+    def erased(self) -> dict[str, int]:
+        """The tombstones: pseudonym -> time of the erasure, microseconds since 1970, UTC."""
+
+    def claim(self, limit: int) -> Batch | None:
+        """The first events of the outbox, as a batch that stays the same until it is settled.
+
+        Whoever takes the events elsewhere does so under the batch's id, durably, and settles then.
+        If that breaks off, the same batch is claimed again, and its id tells whether it had been
+        taken: exactly once, without trust in sequence numbers, which a store that is restored from
+        a backup gives a second time.
+
+        Args:
+            limit: the most events of a new batch.
+
+        Returns:
+            The batch that is claimed and not settled, else a new one; None if nothing waits.
+        """
+
+    def settle(self, batch_id: str) -> None:
+        """Drop a claimed batch from the outbox; does nothing if it is not the one claimed."""
+
+    def num_waiting(self) -> int:
+        """How many events the outbox holds."""
+
+    def sweep(self) -> None:
+        """Delete the expired events of all users, some users at a time; others are let in between.
+
+        `compact` calls it: it looks at every user.
         """
 
     def seed(
@@ -70,13 +147,14 @@ class UserState(Protocol):
         max_events_per_user: int,
         *,
         source: str,
+        erased: Mapping[str, int] | None = None,
     ) -> bool:
         """Take over the histories that a bundle was built with; all of them or none.
 
         (`RedisState` alone may leave a part there when it fails, which the next call completes.)
 
         Events that are held already, from another source or from `append`, are not doubled: see
-        `seeding`.
+        `seeding`. Expired events are left out, and those of erased users, up to the erasure.
 
         Args:
             table: rows of `schema.HISTORIES`.
@@ -85,6 +163,7 @@ class UserState(Protocol):
                 besides).
             source: names the bundle. A source is seeded once; after that this returns False at
                 once.
+            erased: tombstones beside the store's own, which may have been lost with it.
 
         Returns:
             Whether this call seeded.
@@ -94,7 +173,7 @@ class UserState(Protocol):
         """Whether `seed` has taken this source over."""
 
     def count_users(self) -> int:
-        """How many users have an event."""
+        """How many users have an event; may look at every user."""
 
     def ping(self) -> None:
         """Raise `DataError` if the store cannot be read."""

@@ -6,9 +6,10 @@ loses up to the last second or two; without that file, everything since the last
 (https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/). A replica of the
 server that takes over lacks what had not reached it.
 
-Keys, below the prefix: `u:{user}` is a hash of the user's events, `meta` holds the format and the
-number of users, `seeded` the sources. What a script writes spans several keys, so one primary
-holds them all: no Redis Cluster.
+Keys, below the prefix: `u:{user}` is a hash of the user's events, `outbox` a stream of those that
+wait for `claim`, `erased` a hash of tombstones, `meta` holds the format, the outbox's sequence
+number and the claimed batch, `seeded` the sources. What a script writes spans several keys, so one
+primary holds them all: no Redis Cluster.
 
 A hash, by memory: with 100 events a user one seeded event takes 27 bytes, and 63 under a sender's
 id of 32 characters; 86 and 126 with 600, where the server leaves its compact encoding
@@ -18,9 +19,9 @@ id of 32 characters; 86 and 126 with 600, where the server leaves its compact en
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from typing import cast
 
@@ -33,17 +34,22 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from recsys.errors import DataError
-from recsys.state.base import StateEvent, order
-from recsys.state.redis_scripts import APPEND, DELETE, SEED
-from recsys.state.seeding import EVENT_COLUMNS, SEED_PREFIX, seed_events, seed_id
+from recsys.state.base import Batch, StateEvent, new_batch_id, oldest_us, order
+from recsys.state.redis_scripts import APPEND, DELETE, SEED, SETTLE, SWEEP
+from recsys.state.seeding import EVENT_COLUMNS, SEED_PREFIX, lasting, seed_events, seed_id
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+#: 2: outbox and tombstones. A store of format 1 becomes one when it is opened.
+FORMAT_VERSION = 2
 #: How long a connection may take, and an answer. A chunk of a seed takes some 15 ms.
 CONNECT_S, ANSWER_S = 2.0, 5.0
 #: Seeded events sent at once: others wait while the server adds them.
 CHUNK = 5000
+#: Users in a step of `sweep`.
+SWEEP_USERS = 100
+#: A user's key outlives the last write by the maximal age and so much: clocks differ.
+_SLACK_S = 86_400
 #: Packed times are above zero.
 _TIME_SHIFT = 2**63
 
@@ -62,20 +68,28 @@ class RedisState:
             password stands in no message.
         prefix: begin of all keys; stores with different ones do not meet.
         max_events_per_user: the cap; see `UserState.append`.
+        max_age_us: an older event has expired; None: none does. With it, a user who is not written
+            to for so long goes by the server's own expiry.
 
     Raises:
         DataError: the URL is none, the server cannot be reached, or the store under this prefix is
             of another format version.
     """
 
-    def __init__(self, url: str, prefix: str, max_events_per_user: int) -> None:
+    def __init__(
+        self, url: str, prefix: str, max_events_per_user: int, max_age_us: int | None = None
+    ) -> None:
         self._prefix, self._cap, self._is_closed = prefix, max_events_per_user, False
+        self._max_age_us = max_age_us
         self._meta, self._sources = f"{prefix}:meta", f"{prefix}:seeded"
+        self._outbox, self._erased = f"{prefix}:outbox", f"{prefix}:erased"
         self._client = _client(url)
         self._name, self._password = _name_and_password(self._client)
         self._append = self._client.register_script(APPEND)
         self._seed = self._client.register_script(SEED)
         self._delete = self._client.register_script(DELETE)
+        self._settle = self._client.register_script(SETTLE)
+        self._sweep = self._client.register_script(SWEEP)
         try:
             self._check_format()
             self._warn_of_losses()
@@ -87,9 +101,9 @@ class RedisState:
         """See `UserState.append`; as durable as the server's `appendfsync` makes it."""
         if not events:
             return 0
-        # The place of a user in Lua's KEYS, counted from 1, where the first is the meta hash.
-        places = {user: at for at, user in enumerate({e.user_id: None for e in events}, start=2)}
-        arguments: list[int | bytes] = [self._cap]
+        # The place of a user in Lua's KEYS, counted from 1; three others come first.
+        places = {user: at for at, user in enumerate({e.user_id: None for e in events}, start=4)}
+        arguments = self._options()
         for each in events:
             arguments += (places[each.user_id], _field(each), _packed(each))
         with self._named():
@@ -100,12 +114,70 @@ class RedisState:
         with self._named():
             fields = cast(dict[bytes, bytes], self._client.hgetall(self._user(user_id)))
         events = sorted((_event(user_id, *pair) for pair in fields.items()), key=order)
+        if (oldest := oldest_us(self._max_age_us)) is not None:
+            events = [event for event in events if event.timestamp >= oldest]
         return events[max(len(events) - limit, 0) :]
 
-    def delete(self, user_id: str) -> int:
-        """See `UserState.delete`; the append-only file holds the events until it is rewritten."""
+    def delete(self, user_id: str, now_us: int) -> int:
+        """See `UserState.delete`; the append-only file holds the events until it is rewritten.
+
+        The outbox is gone through after the rest: if that breaks off, erase the user again.
+        """
         with self._named():
-            return int(self._delete(keys=self._keys([user_id])))
+            fields = cast(dict[bytes, bytes], self._client.hgetall(self._user(user_id)))
+            times = [_event(user_id, *pair).timestamp for pair in fields.items()]
+            at = _pack_time(max([now_us, *times]))
+            keys = [self._user(user_id), self._erased]
+            num_events = int(self._delete(keys=keys, args=[user_id, at]))
+            for entries in self._entries("+"):
+                mine = [entry for entry, event in entries if event.user_id == user_id]
+                if mine:
+                    self._client.xdel(self._outbox, *mine)
+        return num_events
+
+    def erased(self) -> dict[str, int]:
+        """See `UserState.erased`."""
+        with self._named():
+            found = cast(dict[bytes, bytes], self._client.hgetall(self._erased))
+        return {user.decode(): _unpack_time(packed) for user, packed in found.items()}
+
+    def claim(self, limit: int) -> Batch | None:
+        """See `UserState.claim`."""
+        with self._named():
+            claimed = cast(bytes | None, self._client.hget(self._meta, "batch"))
+            if claimed is None:
+                num, last = 0, b""
+                for entries in self._entries("+", limit):
+                    num, last = num + len(entries), entries[-1][0]
+                    if num >= limit:
+                        break
+                if not num:
+                    return None
+                batch = f"{new_batch_id()} {last.decode().removesuffix('-0')}"
+                self._client.hsetnx(self._meta, "batch", batch)  # another one's claim stays
+                claimed = cast(bytes, self._client.hget(self._meta, "batch"))
+            batch_id, _, end = claimed.decode().partition(" ")
+            found = [event for entries in self._entries(f"{end}-0") for _, event in entries]
+        return Batch(batch_id, found)
+
+    def settle(self, batch_id: str) -> None:
+        """See `UserState.settle`."""
+        with self._named():
+            self._settle(keys=[self._meta, self._outbox], args=[batch_id])
+
+    def num_waiting(self) -> int:
+        """See `UserState.num_waiting`."""
+        with self._named():
+            return int(self._client.xlen(self._outbox))
+
+    def sweep(self) -> None:
+        """See `UserState.sweep`."""
+        if (oldest := oldest_us(self._max_age_us)) is None:
+            return
+        with self._named():
+            users = self._client.scan_iter(self._user("*"), count=SWEEP_USERS)
+            while keys := list(islice(users, SWEEP_USERS)):
+                self._sweep(keys=keys, args=[_pack_time(oldest)])
 
     def seed(
         self,
@@ -114,6 +186,7 @@ class RedisState:
         max_events_per_user: int,
         *,
         source: str,
+        erased: Mapping[str, int] | None = None,
     ) -> bool:
         """See `UserState.seed`; but what is there already when a seed breaks off stays.
 
@@ -125,6 +198,8 @@ class RedisState:
         if self.is_seeded(source):
             return False
         seeds = seed_events(table, item_ids, max_events_per_user).select(*EVENT_COLUMNS, "nth")
+        # The store's own tombstones are the script's business.
+        seeds = lasting(seeds, erased or {}, oldest_us(self._max_age_us))
         for chunk in seeds.iter_slices(CHUNK):
             self._seed_chunk(chunk)
         with self._named():
@@ -138,7 +213,7 @@ class RedisState:
     def count_users(self) -> int:
         """See `UserState.count_users`."""
         with self._named():
-            return int(self._client.hget(self._meta, "num_users") or 0)
+            return sum(1 for _ in self._client.scan_iter(self._user("*"), count=1000))
 
     def ping(self) -> None:
         """See `UserState.ping`."""
@@ -153,7 +228,7 @@ class RedisState:
     def _seed_chunk(self, seeds: pl.DataFrame) -> None:
         """Add rows of `EVENT_COLUMNS` and `nth`; those of a user lie together."""
         users: list[str] = []
-        arguments: list[int | bytes] = [self._cap]
+        arguments = self._options()
         for user, rows in groupby(seeds.iter_rows(), key=itemgetter(0)):
             fields = [
                 _seeded_field(nth, _pack(us, code, item)) for _, _, item, code, us, nth in rows
@@ -164,7 +239,26 @@ class RedisState:
             self._seed(keys=self._keys(users), args=arguments)
 
     def _keys(self, users: Iterable[str]) -> list[str]:
-        return [self._meta, *map(self._user, users)]
+        return [self._meta, self._outbox, self._erased, *map(self._user, users)]
+
+    def _options(self) -> list[int | bytes]:
+        """The first arguments of `redis_scripts.APPEND` and `SEED`."""
+        oldest = oldest_us(self._max_age_us)
+        prefix = len(self._user("").encode())
+        if self._max_age_us is None or oldest is None:
+            return [self._cap, b"", 0, prefix]
+        return [self._cap, _pack_time(oldest), self._max_age_us // 1_000_000 + _SLACK_S, prefix]
+
+    def _entries(self, last: str, limit: int = CHUNK) -> Iterator[list[tuple[bytes, StateEvent]]]:
+        """The outbox up to an entry, some at a time: (id of the entry, event) of each."""
+        first = "-"
+        while True:
+            rows = self._client.xrange(self._outbox, first, last, count=min(limit, CHUNK))
+            if not rows:
+                return
+            entries = cast(list[tuple[bytes, dict[bytes, bytes]]], rows)
+            yield [(entry, _waiting_event(values)) for entry, values in entries]
+            first = f"({entries[-1][0].decode()}"
 
     def _user(self, user_id: str) -> str:
         return f"{self._prefix}:u:{user_id}"
@@ -175,6 +269,11 @@ class RedisState:
             both.hget(self._meta, "format")
             _, found = both.execute()
         version = found.decode()
+        if version == "1":  # it lacks only what is made at need, and counted users
+            with self._named():
+                self._client.hset(self._meta, "format", str(FORMAT_VERSION))
+                self._client.hdel(self._meta, "num_users")
+            return
         if version != str(FORMAT_VERSION):
             raise DataError(
                 f"user state of format {version}, this release reads {FORMAT_VERSION}",
@@ -265,9 +364,17 @@ def _risks(settings: dict[str, object]) -> list[str]:
     return risks
 
 
+def _pack_time(us: int) -> bytes:
+    return (us + _TIME_SHIFT).to_bytes(8, "big")
+
+
+def _unpack_time(packed: bytes) -> int:
+    return int.from_bytes(packed[:8], "big") - _TIME_SHIFT
+
+
 def _pack(us: int, code: int, item: str) -> bytes:
     """What makes seeded events alike, as bytes; see `redis_scripts`."""
-    return (us + _TIME_SHIFT).to_bytes(8, "big") + bytes([code]) + item.encode()
+    return _pack_time(us) + bytes([code]) + item.encode()
 
 
 def _packed(event: StateEvent) -> bytes:
@@ -291,8 +398,12 @@ def _event(user_id: str, field: bytes, value: bytes) -> StateEvent:
     event_id, packed = field[1:].decode() if value else "", value
     if not value:
         nth, _, packed = field[1:].partition(b":")
-    us, code = int.from_bytes(packed[:8], "big") - _TIME_SHIFT, packed[8]
-    item = packed[9:].decode()
+    us, code, item = _unpack_time(packed), packed[8], packed[9:].decode()
     if not value:
         event_id = f"{SEED_PREFIX}{us}:{item}:{code}:{nth.decode()}"
     return StateEvent(user_id, event_id, item, code, us)
+
+
+def _waiting_event(values: dict[bytes, bytes]) -> StateEvent:
+    """The event of an entry of the outbox."""
+    return _event(values[b"u"].decode(), b"e" + values[b"i"], values[b"p"])

@@ -7,11 +7,15 @@ A user is one hash; of its fields, `e{event_id}` is an event under its sender's 
 the packed event, and `s{n}:{packed event}` a seeded one (`seeding`), whose value is empty. An event
 is packed as its time (8 bytes, big-endian, plus 2^63: so that bytes sort as times do), the code
 (1 byte) and the item id (UTF-8).
+
+The outbox is a stream with an entry an event: `u` the user, `i` the event's id, `p` the packed
+event; its id is a sequence number, kept in the meta hash. Tombstones are a hash, user -> packed
+time.
 """
 
 # Strings are compared byte by byte, which is how `order` sorts them. Lua's own `<` would follow the
-# locale of the server's process. Times go first as rounded numbers, which decide nearly always.
-_TRIM = r"""
+# locale of the server's process.
+_IS_LESS = r"""
 local function is_less(a, b)
   for i = 1, math.min(#a, #b) do
     local x, y = string.byte(a, i), string.byte(b, i)
@@ -19,7 +23,43 @@ local function is_less(a, b)
   end
   return #a < #b
 end
+"""
 
+# Whether the packed event lies at or before the tombstone's time; there may be no tombstone.
+_IS_ERASED = (
+    _IS_LESS
+    + r"""
+local function is_erased(tombstone, packed)
+  return tombstone and not is_less(tombstone, string.sub(packed, 1, 8))
+end
+"""
+)
+
+# Times are rounded to about a millisecond.
+_EACH_TIME = r"""
+local function events_of(key)  -- {time, field, value} of each
+  local held, events = redis.call('HGETALL', key), {}
+  for i = 1, #held, 2 do
+    local field, value = held[i], held[i + 1]
+    local packed, at = value, 1
+    if value == '' then packed, at = field, string.find(field, ':', 1, true) + 1 end
+    local upper, lower = struct.unpack('>I4I4', packed, at)
+    events[#events + 1] = {upper * 4294967296 + lower, field, value}
+  end
+  return events
+end
+
+local function expire(key, oldest)  -- packed time; '' if nothing expires
+  if oldest == '' then return end
+  local upper, lower = struct.unpack('>I4I4', oldest)
+  for _, event in ipairs(events_of(key)) do
+    if event[1] < upper * 4294967296 + lower then redis.call('HDEL', key, event[2]) end
+  end
+end
+"""
+
+# Times go first as rounded numbers, which decide nearly always.
+_TRIM = r"""
 local function sort_key(field, value)  -- of `order`; \0 in an item must not end it
   local packed, id = value, string.sub(field, 2)
   if value == '' then
@@ -53,61 +93,78 @@ local function bring_forward(events, k)  -- the k earliest, by Hoare's FIND: lin
 end
 
 local function trim(key, cap)
-  local held, events = redis.call('HGETALL', key), {}
-  for i = 1, #held, 2 do
-    local field, value = held[i], held[i + 1]
-    local packed, at = value, 1
-    if value == '' then packed, at = field, string.find(field, ':', 1, true) + 1 end
-    local upper, lower = struct.unpack('>I4I4', packed, at)
-    events[#events + 1] = {upper * 4294967296 + lower, field, value}
-  end
+  local events = events_of(key)
   local num_over = #events - cap
   bring_forward(events, num_over)
   for i = 1, num_over do redis.call('HDEL', key, events[i][2]) end
 end
 """
 
-_COUNT = r"""
+# Users begin at KEYS[4], options are ARGV[1] to [4]: the cap; the packed time before which events
+# have expired, or ''; the seconds that a user outlives the last write, or 0; the length of what
+# comes before the user in a key.
+_WRITE = (
+    _IS_ERASED
+    + _EACH_TIME
+    + _TRIM
+    + r"""
+local FIRST_USER = 4
+local cap, oldest, ttl, prefix = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+
+local function user_of(key) return string.sub(key, prefix + 1) end
+
+local function tombstone_of(key) return redis.call('HGET', KEYS[3], user_of(key)) end
+
 local function count_events()  -- of each user
   local counts = {}
-  for k = 2, #KEYS do counts[k] = redis.call('HLEN', KEYS[k]) end
+  for k = FIRST_USER, #KEYS do counts[k] = redis.call('HLEN', KEYS[k]) end
   return counts
 end
 
-local function settle(num_before, cap)  -- count users that are new, trim those that grew
-  local num_new_users = 0
+local function settle(num_before)  -- hold cap and age for users that grew
   for k, num_now in pairs(count_events()) do
-    if num_before[k] == 0 and num_now > 0 then num_new_users = num_new_users + 1 end
-    if num_now > num_before[k] and num_now > cap then trim(KEYS[k], cap) end
+    if num_now > num_before[k] then
+      expire(KEYS[k], oldest)
+      if redis.call('HLEN', KEYS[k]) > cap then trim(KEYS[k], cap) end
+      if ttl > 0 then redis.call('EXPIRE', KEYS[k], ttl) else redis.call('PERSIST', KEYS[k]) end
+    end
   end
-  if num_new_users > 0 then redis.call('HINCRBY', KEYS[1], 'num_users', num_new_users) end
 end
 """
+)
 
-#: KEYS: the meta hash, then the users'. ARGV: the cap, then of each event the place of its user in
-#: KEYS, its field and the packed event. Returns how many were new.
+#: KEYS: meta, outbox, tombstones, the users'. ARGV: see `_WRITE`, then of each event the place of
+#: its user in KEYS, its field and the packed event. Returns how many were new.
 APPEND = (
-    _TRIM
-    + _COUNT
+    _WRITE
     + r"""
+local function send(key, field, packed)  -- to the outbox
+  local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
+  local entry = string.format('%.0f-0', seq)
+  redis.call('XADD', KEYS[2], entry, 'u', user_of(key), 'i', string.sub(field, 2), 'p', packed)
+end
+
 local num_before, num_new = count_events(), 0
-for i = 2, #ARGV, 3 do
+for i = 5, #ARGV, 3 do
   local key, field, packed = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2]
-  if redis.call('HEXISTS', key, 's0:' .. packed) == 0 then
-    local value = string.sub(field, 1, 1) == 's' and '' or packed
-    num_new = num_new + redis.call('HSETNX', key, field, value)
+  local is_known = redis.call('HEXISTS', key, 's0:' .. packed) == 1
+  if not is_known and not is_erased(tombstone_of(key), packed) then
+    local is_seeded = string.sub(field, 1, 1) == 's'
+    if redis.call('HSETNX', key, field, is_seeded and '' or packed) == 1 then
+      num_new = num_new + 1
+      if not is_seeded then send(key, field, packed) end
+    end
   end
 end
-settle(num_before, tonumber(ARGV[1]))
+settle(num_before)
 return num_new
 """
 )
 
-#: KEYS: the meta hash, then the users'. ARGV: the cap, then of each user the number of seeded
-#: events, and their fields. What is held already is not written again, to the file neither.
+#: KEYS: meta, outbox, tombstones, the users'. ARGV: see `_WRITE`, then of each user the number of
+#: seeded events, and their fields. What is held already is not written again, to the file neither.
 SEED = (
-    _TRIM
-    + _COUNT
+    _WRITE
     + r"""
 local STEP = 1000  -- fields in a command; Lua hands over no more than 8000 values
 
@@ -122,19 +179,21 @@ local function count_like(key)  -- the sender's own events, by what they are; ni
   return counts
 end
 
-local function is_sent(field, num_like)  -- whether the sender's own events stand for this one
-  if num_like == nil then return false end
+local function is_left_out(field, num_like, tombstone)
+  if num_like == nil and not tombstone then return false end
   local nth, packed = string.match(field, '^s(%d+):(.*)$')
-  return tonumber(nth) < (num_like[packed] or 0)
+  if is_erased(tombstone, packed) then return true end
+  -- The sender's own events may stand for this one.
+  return num_like ~= nil and tonumber(nth) < (num_like[packed] or 0)
 end
 
 local function add(key, from, to)
-  local num_like = count_like(key)
+  local num_like, tombstone = count_like(key), tombstone_of(key)
   for first = from, to, STEP do
     local last = math.min(first + STEP - 1, to)
     local held, new = redis.call('HMGET', key, unpack(ARGV, first, last)), {}
     for i = first, last do
-      if not held[i - first + 1] and not is_sent(ARGV[i], num_like) then
+      if not held[i - first + 1] and not is_left_out(ARGV[i], num_like, tombstone) then
         new[#new + 1] = ARGV[i]
         new[#new + 1] = ''
       end
@@ -143,19 +202,42 @@ local function add(key, from, to)
   end
 end
 
-local num_before, at = count_events(), 2
-for k = 2, #KEYS do
+local num_before, at = count_events(), 5
+for k = FIRST_USER, #KEYS do
   local num_fields = tonumber(ARGV[at])
   add(KEYS[k], at + 1, at + num_fields)
   at = at + 1 + num_fields
 end
-settle(num_before, tonumber(ARGV[1]))
+settle(num_before)
 """
 )
 
-#: KEYS: the meta hash, the user's. Returns how many events were erased.
-DELETE = r"""
-local num_events = redis.call('HLEN', KEYS[2])
-if redis.call('DEL', KEYS[2]) == 1 then redis.call('HINCRBY', KEYS[1], 'num_users', -1) end
+#: KEYS: the user's, tombstones. ARGV: the user, the packed time. Returns how many events were held.
+DELETE = (
+    _IS_LESS
+    + r"""
+local num_events = redis.call('HLEN', KEYS[1])
+redis.call('DEL', KEYS[1])
+local before = redis.call('HGET', KEYS[2], ARGV[1])
+if not before or is_less(before, ARGV[2]) then redis.call('HSET', KEYS[2], ARGV[1], ARGV[2]) end
 return num_events
 """
+)
+
+#: KEYS: meta, outbox. ARGV: the batch's id. What lies up to the claimed batch's end is dropped.
+SETTLE = r"""
+local claimed = redis.call('HGET', KEYS[1], 'batch')
+local id, last = string.match(claimed or '', '^(%S+) (%d+)$')
+if id == ARGV[1] then
+  redis.call('XTRIM', KEYS[2], 'MINID', string.format('%.0f-0', tonumber(last) + 1))
+  redis.call('HDEL', KEYS[1], 'batch')
+end
+"""
+
+#: KEYS: users. ARGV: the packed time before which events have expired.
+SWEEP = (
+    _EACH_TIME
+    + r"""
+for _, key in ipairs(KEYS) do expire(key, ARGV[1]) end
+"""
+)

@@ -12,6 +12,8 @@ known by `seed_id`. Both need the log and the sender to give an event the same t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -88,3 +90,22 @@ def unheld(seeds: pl.DataFrame, live: list[tuple[str, int, str, int]]) -> pl.Dat
     counts = pl.DataFrame(live, schema=_LIVE_SCHEMA, orient="row").group_by(_LIKE).len("num_live")
     joined = seeds.join(counts, on=_LIKE, how="left", maintain_order="left")
     return joined.filter(pl.col("nth") >= pl.col("num_live").fill_null(0)).drop("num_live")
+
+
+def lasting(seeds: pl.DataFrame, erased: Mapping[str, int], oldest_us: int | None) -> pl.DataFrame:
+    """The seeds less expired ones, and less those of erased users, up to their erasure.
+
+    Args:
+        seeds: of `seed_events`.
+        erased: of `UserState.erased`.
+        oldest_us: of the earliest event that has not expired; None: none expires.
+    """
+    if oldest_us is not None:
+        seeds = seeds.filter(pl.col("us") >= oldest_us)
+    if not erased:
+        return seeds
+    schema = {"user": pl.String, "erased": pl.Int64}
+    tombstones = pl.DataFrame(list(erased.items()), schema=schema, orient="row")
+    joined = seeds.join(tombstones, on="user", how="left", maintain_order="left")
+    stays = pl.col("erased").is_null() | (pl.col("us") > pl.col("erased"))
+    return joined.filter(stays).drop("erased")

@@ -8,9 +8,9 @@ Sharing: readers never wait for the writer, nor it for them; writers take turns,
 too. WAL needs shared memory, so the file must lie on a local disk, and all replicas on that
 machine.
 
-One table, clustered by (user, event id): an append finds a repeated event and a read finds all of
-its user's events in one place of one tree. They are sorted on the way out; the cap keeps that
-short.
+One table of histories, clustered by (user, event id): an append finds a repeated event and a read
+finds all of its user's events in one place of one tree. They are sorted on the way out; the cap
+keeps that short. Beside it: the outbox, the batch that is claimed of it, and the tombstones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,20 +27,36 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.errors import DataError
-from recsys.state.base import StateEvent
-from recsys.state.seeding import EVENT_COLUMNS, SEED_PREFIX, seed_events, seed_id, unheld
+from recsys.state.base import Batch, StateEvent, new_batch_id, oldest_us
+from recsys.state.seeding import (
+    EVENT_COLUMNS,
+    SEED_PREFIX,
+    lasting,
+    seed_events,
+    seed_id,
+    unheld,
+)
 
-FORMAT_VERSION = 1
+#: 2: outbox, batch and erased. A file of format 1 gets them when it is opened.
+FORMAT_VERSION = 2
 #: "Rayc", big-endian: tells this store's files from any other SQLite file.
 APPLICATION_ID = 0x52617963
 #: How long a writer waits for another one; a seed holds the file for seconds.
 BUSY_S = 60.0
+#: Users in a step of `sweep`: other writers wait while it lasts.
+SWEEP_USERS = 1000
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS events (user TEXT NOT NULL, id TEXT NOT NULL, item TEXT NOT NULL, "
     "code INTEGER NOT NULL, us INTEGER NOT NULL, PRIMARY KEY (user, id)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS meta (key TEXT NOT NULL, value TEXT NOT NULL, "
     "PRIMARY KEY (key, value)) WITHOUT ROWID",
+    # A sequence number is never given twice, not after its row is gone: an erased user's place in a
+    # claimed batch must not fall to an event that came later.
+    "CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, user TEXT NOT NULL, "
+    "id TEXT NOT NULL, item TEXT NOT NULL, code INTEGER NOT NULL, us INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS batch (id TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS erased (user TEXT PRIMARY KEY, us INTEGER NOT NULL) WITHOUT ROWID",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {FORMAT_VERSION}",
 )
@@ -57,7 +73,19 @@ _TRIM = (
 _INSERT_LIVE = (
     "INSERT INTO events (user, id, item, code, us) SELECT ?, ?, ?, ?, ? "
     "WHERE NOT EXISTS (SELECT 1 FROM events WHERE user = ? AND id = ?) "
+    "AND NOT EXISTS (SELECT 1 FROM erased WHERE user = ? AND us >= ?) "
     "ON CONFLICT (user, id) DO NOTHING"
+)
+_SEND = "INSERT INTO outbox (user, id, item, code, us) VALUES (?, ?, ?, ?, ?)"
+_WAITING = "SELECT user, id, item, code, us FROM outbox WHERE seq <= ? ORDER BY seq"
+_LAST = "SELECT max(seq) FROM (SELECT seq FROM outbox ORDER BY seq LIMIT ?)"
+_LATEST = (
+    "SELECT max(us) FROM (SELECT us FROM events WHERE user = :user "
+    "UNION ALL SELECT us FROM outbox WHERE user = :user)"
+)
+_ERASE = (
+    "INSERT INTO erased (user, us) VALUES (?, ?) "
+    "ON CONFLICT (user) DO UPDATE SET us = max(us, excluded.us)"
 )
 #: The events of a user that were not seeded: their ids lie before and after those with the prefix.
 _LIVE = (
@@ -71,6 +99,9 @@ _COUNT_USERS = (
     "SELECT (SELECT min(user) FROM events WHERE user > leap.user) FROM leap "
     "WHERE leap.user IS NOT NULL) SELECT count(user) FROM leap"
 )
+_NEXT_USERS = (
+    "SELECT max(user) FROM (SELECT DISTINCT user FROM events WHERE user > ? ORDER BY user LIMIT ?)"
+)
 _SEEDED = "SELECT count(*) FROM meta WHERE key = 'seeded_from' AND value = ?"
 
 
@@ -80,13 +111,14 @@ class SqliteState:
     Args:
         path: the file.
         max_events_per_user: the cap; see `UserState.append`.
+        max_age_us: an older event has expired; None: none does.
 
     Raises:
         DataError: the file cannot be opened, is no such store or is of another format version.
     """
 
-    def __init__(self, path: Path, max_events_per_user: int) -> None:
-        self._path, self._cap = path, max_events_per_user
+    def __init__(self, path: Path, max_events_per_user: int, max_age_us: int | None = None) -> None:
+        self._path, self._cap, self._max_age_us = path, max_events_per_user, max_age_us
         # Two connections, so that reads go on while a write waits for the disk or for its turn.
         self._read_lock, self._write_lock = threading.Lock(), threading.Lock()
         with self._named():
@@ -107,31 +139,85 @@ class SqliteState:
         """See `UserState.append`."""
         if not events:
             return 0
-        rows = [
-            (e.user_id, e.event_id, e.item_id, e.event_code, e.timestamp, e.user_id, seed_id(e))
-            for e in events
-        ]
+        new = []
         with self._write() as db:
-            num_new = db.executemany(_INSERT_LIVE, rows).rowcount
-            if num_new:
-                for user in {event.user_id for event in events}:
-                    self._trim(db, user)
-        return num_new
+            for e in events:
+                row = (e.user_id, e.event_id, e.item_id, e.event_code, e.timestamp)
+                held = (e.user_id, seed_id(e), e.user_id, e.timestamp)
+                if db.execute(_INSERT_LIVE, (*row, *held)).rowcount:
+                    new.append(row)
+            db.executemany(_SEND, (row for row in new if not row[1].startswith(SEED_PREFIX)))
+            for user in {row[0] for row in new}:
+                self._trim(db, user)
+        return len(new)
 
     def history(self, user_id: str, limit: int) -> list[StateEvent]:
         """See `UserState.history`."""
         with self._read() as db:
             rows = db.execute(_HISTORY, (user_id,)).fetchall()
+        if (oldest := oldest_us(self._max_age_us)) is not None:
+            rows = [row for row in rows if row[0] >= oldest]
         rows.sort()  # by (timestamp, item, id): the order of `order`; quicker here than in SQLite
         return [
             StateEvent(user_id, event_id, item, code, us)
             for us, item, event_id, code in rows[max(len(rows) - limit, 0) :]
         ]
 
-    def delete(self, user_id: str) -> int:
+    def delete(self, user_id: str, now_us: int) -> int:
         """See `UserState.delete`; the freed bytes are overwritten."""
         with self._write() as db:
-            return db.execute("DELETE FROM events WHERE user = ?", (user_id,)).rowcount
+            latest = db.execute(_LATEST, {"user": user_id}).fetchone()[0]
+            num_events = db.execute("DELETE FROM events WHERE user = ?", (user_id,)).rowcount
+            db.execute("DELETE FROM outbox WHERE user = ?", (user_id,))
+            db.execute(_ERASE, (user_id, now_us if latest is None else max(now_us, latest)))
+        return num_events
+
+    def erased(self) -> dict[str, int]:
+        """See `UserState.erased`."""
+        with self._read() as db:
+            return dict(db.execute("SELECT user, us FROM erased"))
+
+    def claim(self, limit: int) -> Batch | None:
+        """See `UserState.claim`."""
+        with self._write() as db:
+            found = db.execute("SELECT id, last FROM batch").fetchone()
+            if found is None:
+                last = db.execute(_LAST, (limit,)).fetchone()[0]
+                if last is None:
+                    return None
+                found = (new_batch_id(), last)
+                db.execute("INSERT INTO batch (id, last) VALUES (?, ?)", found)
+        with self._read() as db:
+            rows = db.execute(_WAITING, (found[1],)).fetchall()
+        return Batch(found[0], [StateEvent(*row) for row in rows])
+
+    def settle(self, batch_id: str) -> None:
+        """See `UserState.settle`."""
+        with self._write() as db:
+            found = db.execute("SELECT last FROM batch WHERE id = ?", (batch_id,)).fetchone()
+            if found is not None:
+                db.execute("DELETE FROM outbox WHERE seq <= ?", found)
+                db.execute("DELETE FROM batch")
+
+    def num_waiting(self) -> int:
+        """See `UserState.num_waiting`."""
+        with self._read() as db:
+            return int(db.execute("SELECT count(*) FROM outbox").fetchone()[0])
+
+    def sweep(self) -> None:
+        """See `UserState.sweep`."""
+        oldest, low = oldest_us(self._max_age_us), ""
+        while oldest is not None:
+            with self._read() as db:
+                high = db.execute(_NEXT_USERS, (low, SWEEP_USERS)).fetchone()[0]
+            if high is None:
+                return
+            with self._write() as db:
+                db.execute(
+                    "DELETE FROM events WHERE user > ? AND user <= ? AND us < ?",
+                    (low, high, oldest),
+                )
+            low = high
 
     def seed(
         self,
@@ -140,11 +226,13 @@ class SqliteState:
         max_events_per_user: int,
         *,
         source: str,
+        erased: Mapping[str, int] | None = None,
     ) -> bool:
         """See `UserState.seed`; of several replicas at once, one seeds and the others wait."""
         if self.is_seeded(source):
             return False
         seeds = seed_events(table, item_ids, max_events_per_user)
+        seeds = lasting(seeds, erased or {}, oldest_us(self._max_age_us))
         users = seeds["user"].unique().to_list()
         with self._write() as db:
             if db.execute(_SEEDED, (source,)).fetchone()[0]:
@@ -152,7 +240,9 @@ class SqliteState:
             live = [
                 row for user in users for row in db.execute(_LIVE, {"user": user, **_SEEDED_IDS})
             ]
-            db.executemany(_INSERT, unheld(seeds, live).select(EVENT_COLUMNS).iter_rows())
+            own = dict(db.execute("SELECT user, us FROM erased"))
+            new = lasting(unheld(seeds, live), own, None)
+            db.executemany(_INSERT, new.select(EVENT_COLUMNS).iter_rows())
             for user in users:
                 self._trim(db, user)
             db.execute("INSERT INTO meta (key, value) VALUES ('seeded_from', ?)", (source,))
@@ -182,6 +272,8 @@ class SqliteState:
             self._writer.close()
 
     def _trim(self, db: sqlite3.Connection, user: str) -> None:
+        if (oldest := oldest_us(self._max_age_us)) is not None:
+            db.execute("DELETE FROM events WHERE user = ? AND us < ?", (user, oldest))
         if db.execute(_COUNT, (user,)).fetchone()[0] > self._cap:
             db.execute(_TRIM, {"user": user, "cap": self._cap})
 
@@ -223,7 +315,7 @@ class SqliteState:
             version = db.execute("PRAGMA user_version").fetchone()[0]
         if num_tables and application != APPLICATION_ID:
             raise DataError("a SQLite file of another program", where=self._path, mend=_MEND_BROKEN)
-        if num_tables and version != FORMAT_VERSION:
+        if num_tables and version not in (1, FORMAT_VERSION):
             raise DataError(
                 f"user state of format {version}, this release reads {FORMAT_VERSION}",
                 where=self._path,
@@ -233,7 +325,7 @@ class SqliteState:
         _switch_to_wal(db)
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")
-        if not num_tables:
+        if version != FORMAT_VERSION:  # a new file, or one of format 1
             with db:
                 db.execute("BEGIN IMMEDIATE")
                 for statement in _TABLES:

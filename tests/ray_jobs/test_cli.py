@@ -102,6 +102,7 @@ FIRST = {
     "evaluate": ("no prepared data", "recsys prepare"),
     "promote": ("no bundle here", "recsys embed"),
     "rollback": ("no champion before this one", "promote the version"),
+    "compact": ("no store of users here", "recsys serve"),
 }
 
 

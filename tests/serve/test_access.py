@@ -110,11 +110,16 @@ class TestRights:
         assert ask(client, "/nowhere", texts["admin"]) == 404
 
     def test_every_route_is_named(self, client: TestClient) -> None:
-        assert set(client.get("/openapi.json").json()["paths"]) == {
-            *access.NEEDED,
-            "/healthz",
-            "/readyz",
-        }
+        paths = set(client.get("/openapi.json").json()["paths"])
+        assert paths == {*access.NEEDED, "/healthz", "/readyz", "/users/{user_id}"}
+
+    def test_to_erase_a_user_takes_admin(self, client: TestClient, texts: dict[str, str]) -> None:
+        for right, status in (("recommend", 403), ("events", 403), ("admin", 200)):
+            headers = {"Authorization": f"Bearer {texts[right]}"}
+            for user in ("u", "recommend", "healthz", "%2Fhealthz"):
+                answer = client.delete(f"/users/{user}", headers=headers)
+                assert answer.status_code == status, (right, user)
+        assert client.delete("/users/u").status_code == 401
 
     def test_the_other_header_will_do(self, client: TestClient, texts: dict[str, str]) -> None:
         headers = {"X-API-Key": texts["recommend"]}

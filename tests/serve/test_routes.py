@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from bundles import SOLD_OUT, THINGS, item_id, make_items
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from recsys.schema import Col
 from serve.api import MAX_NEW_ITEMS
+from serve.service import Service
 
 SESSION = [{"item_id": item_id(3)}, {"item_id": item_id(40), "event_type": "click"}]
 
@@ -399,3 +401,30 @@ def test_a_body_full_of_candidates_is_refused_at_once(client: TestClient, filler
     assert response.status_code == 422
     assert response.json()["detail"][0]["field"].startswith("candidates"), response.text
     assert time.monotonic() - started < 2
+
+
+class TestErasure:
+    def test_nothing_of_before_is_known_and_what_comes_after_is(
+        self, client: TestClient, service: Service
+    ) -> None:
+        event = {"event_id": "e1", "item_id": item_id(7), "event_type": "buy"}
+        odd = "a/b %ä"
+        sent = [event | {"user_id": user} for user in ("u", odd)]
+        for each in sent:
+            each["timestamp"] = "2026-05-01T00:00:00Z"
+        assert post(client, "/events", {"events": sent})["stored"] == 2
+        assert client.delete("/users/nobody").json()["erased"] == 0
+        for user in ("u", odd):
+            answer = client.delete(f"/users/{quote(user, safe='')}")
+            assert answer.status_code == 200 and answer.json()["erased"] == 1
+            assert post(client, "/recommend", {"user_id": user})["basis"] == "popularity"
+        # A sender that sends once more what it sent before does not bring the user back.
+        assert post(client, "/events", {"events": sent})["stored"] == 0
+        assert post(client, "/events", event | {"event_id": "e2", "user_id": "u"})["stored"] == 1
+        assert post(client, "/recommend", {"user_id": "u"})["basis"] == "personal"
+
+    @pytest.mark.parametrize("user", ["", "%00", "x" * 257])
+    def test_an_id_that_no_user_has_is_refused(self, client: TestClient, user: str) -> None:
+        answer = client.delete(f"/users/{user}")
+        assert answer.status_code == 422
+        assert refused_at(answer.json()) == ["user_id"]

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from bundles import SOLD_OUT, diverge, item_id, make_recipe, version_in
@@ -27,9 +29,10 @@ from monitoring import PROMETHEUS, alerts, all_names, panels
 from prometheus_client.parser import text_string_to_metric_families
 
 from recsys.bundle import Bundle
+from recsys.feedback import Feedback, finished
 from recsys.histories import US_PER_DAY, Histories
 from recsys.recommender import load_scorer
-from recsys.schema import EVENT_CODE
+from recsys.schema import EVENT_CODE, Col
 from serve.access import RIGHTS, KeyFile
 from serve.environment import MARK
 
@@ -69,6 +72,11 @@ class Running:
             lines = re.findall(r"^(service|dashboard|update) +(.*)$", text, re.MULTILINE)
             self.printed = dict(lines)
             time.sleep(0.2)
+
+    @property
+    def root(self) -> Path:
+        """The run's folder."""
+        return self.log.parent / "run"
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The same command once more, with further arguments."""
@@ -519,6 +527,16 @@ def test_a_folder_whose_content_was_replaced_is_taken_anew(
         assert answer["model_version"] == version_of(source)
 
 
+def test_a_user_is_erased_while_the_service_runs(running: Running) -> None:
+    event = {"user_id": "leaves/us", "item_id": item_id(77), "event_type": "purchase"}
+    running.post("/events", event)
+    path = f"{running.url}/users/leaves%2Fus"
+    assert httpx.delete(path).status_code == 401
+    answer = httpx.delete(path, headers=running.headers)
+    assert answer.status_code == 200 and answer.json()["erased"] == 1
+    assert running.post("/recommend", {"user_id": "leaves/us"})["basis"] == "popularity"
+
+
 @pytest.mark.chaos
 def test_more_and_fewer_replicas_cost_no_answer(running: Running, bundle: Path) -> None:
     running.configure(bundle)
@@ -545,12 +563,17 @@ def test_a_replica_that_is_killed_costs_no_answer(running: Running, bundle: Path
 
 
 def test_a_signal_ends_it_without_a_trace(running: Running) -> None:
+    last = running.post("/recommend", {"user_id": "u", "k": 3})
     children = running.marked()
     assert any("haproxy" in name for name in children.values())
     assert any("raylet" in name for name in children.values())
     os.killpg(running.process.pid, signal.SIGINT)  # as Ctrl-C does, to the whole group
     assert running.process.wait(120) == 0, running.log.read_text()
     assert running.log.read_text().rstrip().endswith("stopped")
+    shown = [pq.read_table(path) for path in finished(Feedback.of(running.root).impressions)]
+    logged = pa.concat_tables(shown).select([Col.request, Col.item]).to_pylist()
+    mine = [row[Col.item] for row in logged if row[Col.request] == last["request_id"]]
+    assert mine == [item["item_id"] for item in last["items"]], "written before it ended"
     assert running.marked() == {}
     deadline = time.monotonic() + 10  # an orphan that has ended waits for init to take note of it
     while any(Path(f"/proc/{pid}").exists() for pid in children):

@@ -258,7 +258,8 @@ def test_stores_with_other_prefixes_do_not_meet(make_store):
     assert other.count_users() == 0
     assert other.history("u", 10) == other.history("v", 10) == []
     assert not other.is_seeded("bundle")
-    assert other.delete("u") == 0
+    assert other.delete("u", 1) == 0
+    assert other.claim(10) is None and one.erased() == {}
     assert one.history("u", 10) == [event()]
 
 
@@ -272,6 +273,33 @@ def test_a_store_of_another_format_is_left_alone(shared_server, make_store, pref
         assert client.hgetall(f"{prefix}:u:u") == before
     assert "serve.state.prefix" in error.value.mend
     make_store(prefix=uuid.uuid4().hex)
+
+
+def test_a_store_of_format_1_goes_on(shared_server, make_store, prefix):
+    make_store().append([event(event_id="old")])
+    with redis.Redis(port=shared_server.port) as client:
+        client.hset(f"{prefix}:meta", mapping={"format": 1, "num_users": 1})
+        client.delete(f"{prefix}:outbox")
+        for _ in range(2):
+            store = make_store()
+            store.append([event(event_id="new")])
+            assert [e.event_id for e in store.history("u", 10)] == ["new", "old"]
+            assert [e.event_id for e in store.claim(10).events] == ["new"]
+            assert client.hget(f"{prefix}:meta", "format") == b"2"
+
+
+def test_users_whose_time_is_over_go_by_the_servers_own_expiry(shared_server, prefix):
+    table = pa.table([["v"], [[0]], [[1]], [[2**60]], [[0]]], schema=HISTORIES)
+    with redis.Redis(port=shared_server.port) as client:
+        for max_age_us, expected in ((3_600_000_000, 3600 + 86_400), (None, -1)):
+            store = RedisState(shared_server.url, prefix, 10, max_age_us)
+            store.append([event(event_id=str(max_age_us), timestamp=2**60)])
+            assert client.ttl(f"{prefix}:u:u") == pytest.approx(expected, abs=5)
+            store.close()
+        store = RedisState(shared_server.url, prefix, 10, 3_600_000_000)
+        store.seed(table, np.array(["a"]), 10, source="bundle")
+        assert client.ttl(f"{prefix}:u:v") == pytest.approx(3600 + 86_400, abs=5)
+        store.close()
 
 
 def test_a_key_of_another_program_is_an_error(shared_server, make_store, prefix):

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 
@@ -12,7 +13,7 @@ import pytest
 from recsys.errors import DataError
 from recsys.schema import HISTORIES
 from recsys.state import SqliteState, StateEvent
-from recsys.state.sqlite import FORMAT_VERSION
+from recsys.state.sqlite import APPLICATION_ID, FORMAT_VERSION
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -93,6 +94,7 @@ def test_what_was_accepted_outlives_a_killed_process(path):
     assert worker.exitcode == -signal.SIGKILL
     store = SqliteState(path, 10)
     assert [e.event_id for e in store.history("u", 10)] == ["accepted"]
+    assert [e.event_id for e in store.claim(10).events] == ["accepted"]
     store.close()
 
 
@@ -124,14 +126,49 @@ def test_reads_go_on_while_another_process_writes(path):
     store.close()
 
 
-def test_deleted_users_are_gone_from_the_file(path):
+def test_of_deleted_users_the_file_holds_the_tombstone_alone(path):
     store = SqliteState(path, 100)
-    store.append([event("deadbeef" * 4, f"e{n}", n) for n in range(50)] + [event("kept")])
-    store.delete("deadbeef" * 4)
+    store.append([event("u" * 32, f"deadbeef-{n}", n) for n in range(50)] + [event("v", "kept")])
+    store.delete("u" * 32, 100)
     store.close()
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     assert b"deadbeef" not in path.read_bytes()
     assert b"kept" in path.read_bytes()
+    assert path.read_bytes().count(b"u" * 32) == 1
+
+
+def test_a_file_of_format_1_goes_on(path):
+    """As the release before wrote it."""
+    with sqlite3.connect(path) as db:
+        db.executescript(
+            "CREATE TABLE events (user TEXT NOT NULL, id TEXT NOT NULL, item TEXT NOT NULL, "
+            "code INTEGER NOT NULL, us INTEGER NOT NULL, PRIMARY KEY (user, id)) WITHOUT ROWID;"
+            "CREATE TABLE meta (key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (key, value)) "
+            "WITHOUT ROWID; INSERT INTO events VALUES ('u', 'old', 'item', 2, 0);"
+            "INSERT INTO meta VALUES ('seeded_from', 'bundle');"
+            f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;"
+        )
+    db.close()
+    for _ in range(2):
+        store = SqliteState(path, 10)
+        assert event(event_id="old") in store.history("u", 10)
+        assert store.is_seeded("bundle")
+        store.append([event(event_id="new")])
+        assert [e.event_id for e in store.claim(10).events] == ["new"]
+        store.close()
+
+
+def test_a_batch_outlives_its_process_and_a_copy_of_the_file_makes_another(path, tmp_path):
+    store = SqliteState(path, 10)
+    store.append([event(event_id="1")])
+    store.close()
+    copy = shutil.copy(path, tmp_path / "copy.sqlite")
+    ids = []
+    for file in (path, path, copy):
+        store = SqliteState(file, 10)
+        ids.append(store.claim(10).id)
+        store.close()
+    assert ids[0] == ids[1] != ids[2]
 
 
 def test_a_closed_store_says_so(path):

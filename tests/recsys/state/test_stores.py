@@ -2,6 +2,8 @@
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +13,15 @@ from hypothesis import strategies as st
 
 from recsys.config import State
 from recsys.schema import HISTORIES
-from recsys.state import MemoryState, SqliteState, StateEvent, open_state
+from recsys.state import (
+    Batch,
+    MemoryState,
+    SqliteState,
+    StateEvent,
+    base,
+    clock_us,
+    open_state,
+)
 from recsys.state.base import order
 
 CAP = 5
@@ -24,11 +34,12 @@ def make_store(request, tmp_path):
     is_redis = request.param == "redis"
     url = request.getfixturevalue("shared_server").url if is_redis else None
 
-    def make(cap=CAP):
+    def make(cap=CAP, max_age_days=None):
         path = tmp_path / f"state-{len(made)}.sqlite"
         state = State(
-            backend=request.param, max_events_per_user=cap, url=url, prefix=uuid.uuid4().hex
-        )
+            backend=request.param, max_events_per_user=cap, url=url, prefix=uuid.uuid4().hex,
+            max_age_days=max_age_days,
+        )  # fmt: skip
         made.append(open_state(state, path))
         return made[-1]
 
@@ -60,8 +71,10 @@ def test_a_fresh_store_is_empty(store):
     store.ping()
     assert store.count_users() == 0
     assert store.history("u", 10) == []
-    assert store.delete("u") == 0
+    assert store.delete("u", 1) == 0
     assert store.append([]) == 0
+    assert store.claim(10) is None
+    assert store.num_waiting() == 0
 
 
 def test_what_is_appended_is_read_back_whole(store):
@@ -72,10 +85,10 @@ def test_what_is_appended_is_read_back_whole(store):
     assert store.count_users() == 2
 
 
-def test_history_is_ordered_by_time_item_and_event_id(store):
+def test_history_is_ordered_by_time_item_and_event_id(make_store):
     events = [event(timestamp=t, item=i, event_id=e) for t, i, e in ORDERED]
     for shuffled in (events[::-1], events[2:] + events[:2]):
-        store.delete("u")
+        store = make_store()
         store.append(shuffled)
         assert store.history("u", 10) == events
         assert store.history("u", 2) == events[-2:]
@@ -108,12 +121,167 @@ def test_a_user_over_the_cap_loses_the_earliest(store):
     assert len(store.history("v", 100)) == 1
 
 
-def test_delete_erases_one_user(store):
-    store.append([event("u", "1"), event("u", "2"), event("v", "1")])
-    assert store.delete("u") == 2
-    assert store.history("u", 10) == []
-    assert store.count_users() == 1
-    assert store.append([event("u", "1")]) == 1
+class TestErasure:
+    def test_erases_one_user_for_good(self, store):
+        store.append([event("u", "1"), event("u", "2"), event("v", "1")])
+        assert store.delete("u", 100) == 2
+        assert store.history("u", 10) == []
+        assert store.count_users() == 1
+        assert store.erased() == {"u": 100}
+        assert [each.user_id for each in store.claim(10).events] == ["v"]
+
+    def test_what_was_before_does_not_come_back_and_what_comes_later_does(self, store):
+        store.append([event("u", "1", timestamp=5)])
+        store.delete("u", 100)
+        again = [event("u", "1", timestamp=5), event("u", "2", timestamp=100)]
+        assert store.append(again) == 0
+        later = event("u", "3", timestamp=101)
+        assert store.append([*again, later]) == 1
+        assert store.history("u", 10) == [later]
+        assert store.claim(10).events == [later]
+
+    def test_a_seed_does_not_bring_the_user_back(self, store):
+        store.delete("u", 20)
+        table = histories({"u": [(1, 4, 10), (1, 4, 20), (0, 2, 21)], "v": [(2, 0, 5)]})
+        assert store.seed(table, ITEM_IDS, 10, source="bundle-1")
+        assert [each.timestamp for each in store.history("u", 10)] == [21]
+        assert len(store.history("v", 10)) == 1
+
+    def test_tombstones_that_the_store_has_lost_hold_too(self, store):
+        store.delete("v", 30)
+        table = histories({name: [(1, 4, 10), (0, 2, 21), (0, 2, 31)] for name in "uvw"})
+        store.seed(table, ITEM_IDS, 10, source="s", erased={"u": 20, "v": 5})
+        times = [[each.timestamp for each in store.history(name, 10)] for name in "uvw"]
+        assert times == [[21, 31], [31], [10, 21, 31]]
+
+    def test_the_time_is_the_latest_known(self, store):
+        """Of two erasures; and of the user's events, if the sender's clock was ahead."""
+        store.append([event("u", "1", timestamp=150)])
+        store.delete("u", 100)
+        assert store.erased() == {"u": 150}
+        store.delete("u", 120)
+        assert store.erased() == {"u": 150}
+        store.delete("u", 200)
+        assert store.erased() == {"u": 200}
+
+    def test_a_claimed_batch_loses_the_user_and_nobody_takes_the_place(self, store):
+        store.append([event("v", "1"), event("u", "1"), event("u", "2")])
+        batch = store.claim(10)
+        store.delete("u", 100)
+        store.append([event("w", "1"), event("w", "2")])
+        again = store.claim(10)
+        assert again.id == batch.id
+        assert [each.user_id for each in again.events] == ["v"]
+        store.settle(batch.id)
+        assert [each.user_id for each in store.claim(10).events] == ["w", "w"]
+
+    def test_a_batch_of_which_nothing_is_left_is_settled_all_the_same(self, store):
+        store.append([event("u", "1")])
+        batch = store.claim(10)
+        store.delete("u", 100)
+        assert store.claim(10).events == []
+        store.settle(batch.id)
+        assert store.claim(10) is None
+
+
+class TestOutbox:
+    def test_each_new_event_waits_once_in_the_order_of_acceptance(self, store):
+        first, second = event(event_id="1", timestamp=9), event(event_id="2", timestamp=3)
+        store.append([first, first])
+        store.append([second, first])
+        assert store.num_waiting() == 2
+        assert store.claim(10).events == [first, second]
+
+    def test_the_cap_takes_nothing_from_it(self, store):
+        events = [event(event_id=f"e{t}", timestamp=t) for t in range(CAP + 3)]
+        store.append(events)
+        assert store.claim(100).events == events
+
+    def test_a_batch_stays_the_same_until_it_is_settled(self, store):
+        events = [event(event_id=f"e{n}", timestamp=n) for n in range(7)]
+        store.append(events[:4])
+        batch = store.claim(3)
+        assert batch.events == events[:3]
+        store.append(events[4:])
+        assert store.claim(100) == batch
+        store.settle("another")
+        assert store.claim(100) == batch
+        store.settle(batch.id)
+        store.settle(batch.id)
+        assert store.num_waiting() == 4
+        following = store.claim(100)
+        assert following.events == events[3:] and following.id != batch.id
+        store.settle(following.id)
+        assert store.claim(100) is None
+        store.append([event(event_id="later", timestamp=99)])
+        assert len(store.claim(100).events) == 1
+
+    def test_seeded_events_do_not_wait(self, store):
+        store.seed(histories({"u": [(1, 4, 10)]}), ITEM_IDS, 10, source="bundle-1")
+        store.append([event("u", "from-the-shop", "b", 4, 10)])
+        assert store.num_waiting() == 0
+
+    def test_many_go_out_in_batches(self, make_store):
+        store = make_store(cap=3)
+        events = [event(f"u{n % 7}", f"e{n}", "ä", 4, n) for n in range(6000)]
+        for at in range(0, 6000, 1000):
+            store.append(events[at : at + 1000])
+        found = []
+        while batch := store.claim(2500):
+            found.append(batch)
+            store.settle(batch.id)
+        assert [len(batch.events) for batch in found] == [2500, 2500, 1000]
+        assert [each for batch in found for each in batch.events] == events
+
+
+class TestAge:
+    DAY = 86_400_000_000
+
+    def store(self, make_store):
+        return make_store(cap=10, max_age_days=30)
+
+    def events(self, *days_ago):
+        return [event(event_id=f"{d}", timestamp=clock_us() - d * self.DAY) for d in days_ago]
+
+    def test_expired_events_are_not_answered_from(self, make_store):
+        store = self.store(make_store)
+        young, old = self.events(29), self.events(31)
+        assert store.append([*old, *young]) == 2
+        assert store.history("u", 10) == young
+        assert store.num_waiting() == 2
+
+    def test_they_are_deleted_when_the_user_is_written_or_all_are_swept(self, make_store):
+        store = self.store(make_store)
+        store.append([event("v", "x", timestamp=clock_us() - 29 * self.DAY)])
+        store.append(self.events(29, 28))
+        assert store.count_users() == 2
+        with age_by(2):
+            assert store.history("u", 10) == store.history("v", 10) == []
+            now = event(event_id="now", timestamp=clock_us())
+            store.append([now])
+            assert store.history("u", 10) == [now]
+            store.sweep()
+            assert store.count_users() == 1
+
+    def test_they_are_not_seeded(self, make_store):
+        store = self.store(make_store)
+        now = clock_us()
+        table = histories({"u": [(1, 4, now - 31 * self.DAY), (1, 4, now - self.DAY)]})
+        store.seed(table, ITEM_IDS, 10, source="s")
+        assert [each.timestamp for each in store.history("u", 10)] == [now - self.DAY]
+
+    def test_without_a_maximal_age_nothing_expires(self, store):
+        old = self.events(10_000)
+        store.append(old)
+        store.sweep()
+        assert store.history("u", 10) == old
+
+
+@contextmanager
+def age_by(days):
+    """Let the clock of the stores go ahead."""
+    with patch.object(base, "clock_us", lambda: clock_us() + days * TestAge.DAY):
+        yield
 
 
 def test_seeded_histories_are_read_like_appended_ones(store):
@@ -131,7 +299,7 @@ def test_a_source_is_seeded_once(store):
     assert not store.is_seeded("bundle-1")
     assert store.seed(table, ITEM_IDS, 10, source="bundle-1") is True
     assert store.is_seeded("bundle-1") and not store.is_seeded("bundle-2")
-    store.delete("u")
+    store.delete("u", 100)
     assert store.seed(table, ITEM_IDS, 10, source="bundle-1") is False
     assert store.history("u", 10) == []
 
@@ -227,11 +395,13 @@ batches = st.lists(
 def test_every_store_follows_the_model(make_store, batches, cap, limit):
     """The model: first come stays, then the latest `cap` in the order of `order`, user by user."""
     store = make_store(cap)
-    model = {}
+    model, accepted = {}, []
     for batch in batches:
         num_before = len(model)
         for each in batch:
-            model.setdefault((each.user_id, each.event_id), each)
+            if (each.user_id, each.event_id) not in model:
+                model[each.user_id, each.event_id] = each
+                accepted.append(each)
         assert store.append(batch) == len(model) - num_before
         for user in ("u", "v"):
             mine = sorted((e for e in model.values() if e.user_id == user), key=order)
@@ -239,6 +409,7 @@ def test_every_store_follows_the_model(make_store, batches, cap, limit):
                 del model[user, dropped.event_id]
             assert store.history(user, limit) == mine[-cap:][max(len(mine[-cap:]) - limit, 0) :]
     assert store.count_users() == len({user for user, _ in model})
+    assert (store.claim(100) or Batch("", [])).events == accepted
 
 
 seeds = st.dictionaries(

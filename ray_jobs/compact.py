@@ -1,0 +1,135 @@
+"""What the service took in -> canonical events, for the next `prepare`; erasures carried out.
+
+    python -m ray_jobs.compact --config recipes/demo.yaml
+
+One process, no Ray: it is bound by one store and one disk. It may run beside the service, as often
+as wanted, and be killed anywhere: the next run goes on, nothing is lost and nothing doubled.
+
+Exactly once: the store names a batch of its outbox durably (`UserState.claim`), the batch is
+written under that name, aside and then renamed, and only then dropped from the store. A batch whose
+file is there already had been written by a run that did not live to drop it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from recsys.config import Recipe
+from recsys.errors import DataError
+from recsys.feedback import (
+    Feedback,
+    count_rows,
+    erase_rows,
+    events_table,
+    finished,
+    merge_days,
+    tidy,
+)
+from recsys.files import whole_file
+from recsys.state import STATE_FILE, UserState, open_state, state_of
+
+#: Events in a file at most.
+BATCH = 50_000
+
+
+def plan(recipe: Recipe) -> list[str]:
+    """What a run would do."""
+    feedback, state = Feedback.of(recipe.root), _open(recipe)
+    try:
+        return [
+            f"take {state.num_waiting():,} events to {feedback.events}",
+            f"carry out the erasure of {len(state.erased() | feedback.erased()):,} users there "
+            f"and in {feedback.impressions}",
+        ]
+    finally:
+        state.close()
+
+
+def run(recipe: Recipe) -> Path:
+    """Empty the store's outbox and carry out erasures.
+
+    Returns:
+        The feedback folder.
+
+    Raises:
+        DataError: there is no store that can be reached, or another `compact` runs.
+    """
+    feedback, state = Feedback.of(recipe.root), _open(recipe)
+    try:
+        with feedback.locked(exclusive=True):
+            drain(state, feedback)
+            erased = _later(state.erased(), feedback.erased())
+            if erased != feedback.erased():
+                feedback.write_erased(erased)
+            for folder in (feedback.events, feedback.impressions):
+                tidy(folder)
+            if erased:
+                files = _files(feedback)
+                erase_rows(feedback.unchecked(files, erased), erased)
+                feedback.mark_checked(files, erased)
+            for folder in (feedback.events, feedback.impressions):
+                merge_days(folder, dt.datetime.now(dt.UTC).date())
+        state.sweep()
+    finally:
+        state.close()
+    return feedback.folder
+
+
+def drain(state: UserState, feedback: Feedback) -> None:
+    """Move what waits in the outbox to files; of what comes meanwhile, maybe not all."""
+    left = state.num_waiting()
+    while left > 0 and (batch := state.claim(BATCH)):
+        left -= len(batch.events)
+        path = feedback.events / f"{batch.id}.parquet"
+        if batch.events and not path.exists():
+            with whole_file(path) as aside:
+                pq.write_table(events_table(batch.events), aside, compression="zstd")
+        state.settle(batch.id)
+
+
+def _files(feedback: Feedback) -> list[Path]:
+    return [*finished(feedback.events), *finished(feedback.impressions)]
+
+
+def report(recipe: Recipe) -> list[str]:
+    """What lies there now."""
+    feedback = Feedback.of(recipe.root)
+    events, impressions = finished(feedback.events), finished(feedback.impressions)
+    return [
+        f"{count_rows(events):,} live events in {len(events):,} files",
+        f"{count_rows(impressions):,} impressions in {len(impressions):,} files",
+        f"{len(feedback.erased()):,} users erased",
+    ]
+
+
+def _open(recipe: Recipe) -> UserState:
+    state, path = state_of(recipe), recipe.root / STATE_FILE
+    if state.backend == "memory":
+        raise DataError(
+            "keeps its users in the service's process, where no other can reach them",
+            where="recipe", field="serve.state.backend", value="memory",
+            mend="use sqlite or redis",
+        )  # fmt: skip
+    if state.backend == "sqlite" and not Path(state.path or path).is_file():
+        raise DataError(
+            "no store of users here", where=state.path or path, field="serve.state.path",
+            mend="run `recsys serve` first, on this machine",
+        )  # fmt: skip
+    return open_state(state, path)
+
+
+def _later(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """Tombstones of both; the later of two. A store that was lost must not lose them."""
+    return {
+        user: max(one.get(user, at), other.get(user, at)) for user, at in {**one, **other}.items()
+    }
+
+
+if __name__ == "__main__":
+    from ray_jobs.cli import job_main
+
+    job_main("compact")
