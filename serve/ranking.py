@@ -40,6 +40,7 @@ class Ranking:
         torch.set_num_threads(1)
         self._encoder = encoder
         self._service = Service(Settings.model_validate(settings), self._encode)
+        self._following: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - Ray's name for it
         """The HTTP application; Ray calls this once a replica."""
@@ -54,6 +55,8 @@ class Ranking:
                 Serve replace the replica with one that has no model at all.
         """
         await self._service.load(Path(user_config["bundle"]), user_config["version"])
+        if self._following is None:
+            self._following = asyncio.create_task(self._service.follow())
 
     async def _encode(
         self, folder: Path, version: str, items: list[dict[str, str | None]]

@@ -12,8 +12,25 @@ from starlette.responses import Response
 
 from serve import problems
 from serve.access import Access
-from serve.answers import EventsAnswer, Health, ModelAnswer, Problems, RankAnswer, RecommendAnswer
-from serve.api import Event, EventsRequest, RankRequest, RecommendRequest
+from serve.answers import (
+    EventsAnswer,
+    Health,
+    ItemsAnswer,
+    ModelAnswer,
+    Problems,
+    RankAnswer,
+    RecommendAnswer,
+    RemovedAnswer,
+)
+from serve.api import (
+    AddedItem,
+    Event,
+    EventsRequest,
+    Id,
+    ItemsRequest,
+    RankRequest,
+    RecommendRequest,
+)
 from serve.body_limit import BodyLimit
 from serve.headers import SecurityHeaders
 from serve.service import Service
@@ -72,6 +89,21 @@ def build_http(service: Service) -> FastAPI:
         if isinstance(request, Event):
             return _json(await service.store([request], single=True))
         return _json(await service.store(request.events, single=False))
+
+    @app.post("/items", response_model=ItemsAnswer, responses=_REFUSED, dependencies=_KEYED)
+    async def items(request: ItemsRequest) -> Response:
+        """Add items to the served catalogue, or replace them: one, or `{"items": [...]}`."""
+        if isinstance(request, AddedItem):
+            return _json(await service.add_items([request], single=True))
+        return _json(await service.add_items(request.items, single=False))
+
+    @app.delete(
+        "/items/{item_id:path}", response_model=RemovedAnswer, responses=_NO_BODY,
+        dependencies=_KEYED,
+    )  # fmt: skip
+    async def remove_item(item_id: Id) -> Response:
+        """Take an item away that was added."""
+        return _json(await service.remove_item(item_id))
 
     @app.get("/healthz", response_model=Health, responses={503: _REFUSED[503]})
     async def healthz() -> Health:

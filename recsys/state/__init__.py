@@ -8,10 +8,20 @@ from pathlib import Path
 from recsys.config import State
 from recsys.errors import DataError
 from recsys.state.base import StateEvent, UserState
+from recsys.state.items import ItemStore, MemoryItems
 from recsys.state.memory import MemoryState
 from recsys.state.sqlite import SqliteState
+from recsys.state.sqlite_items import SqliteItems
 
-__all__ = ["MemoryState", "SqliteState", "StateEvent", "UserState", "open_state"]
+__all__ = [
+    "ItemStore",
+    "MemoryState",
+    "SqliteState",
+    "StateEvent",
+    "UserState",
+    "open_items",
+    "open_state",
+]
 
 #: Environment variable with the Redis server's URL, where the recipe names none.
 URL_VARIABLE = "RAYCOMMEND_REDIS_URL"
@@ -34,6 +44,26 @@ def open_state(state: State, default_path: Path) -> UserState:
         return _open_redis(state)
     path = Path(state.path).expanduser() if state.path else default_path
     return SqliteState(path, state.max_events_per_user)
+
+
+def open_items(state: State, default_path: Path) -> ItemStore:
+    """Open the store of added items: where the users are, once their store could be opened.
+
+    Args:
+        state: the recipe's `serve.state`.
+        default_path: as for `open_state`; the items' file lies beside it.
+
+    Raises:
+        DataError: the SQLite file cannot be opened or holds something else.
+    """
+    if state.backend == "memory":
+        return MemoryItems()
+    if state.backend == "redis":
+        from recsys.state.redis_items import RedisItems
+
+        return RedisItems(state.url or os.environ[URL_VARIABLE], state.prefix)
+    path = Path(state.path).expanduser() if state.path else default_path
+    return SqliteItems(path.with_suffix(f".items{path.suffix}"))
 
 
 def _open_redis(state: State) -> UserState:
