@@ -28,6 +28,7 @@ BODIES = {
     "/recommend": {"user_id": "u"},
     "/rank": {"user_id": "u", "candidates": ["item-0001"]},
     "/events": {"user_id": "u", "item_id": "item-0001", "event_type": "view"},
+    "/items": {"item_id": "new", "title": "a lamp"},
 }
 
 
@@ -110,7 +111,16 @@ class TestRights:
         assert ask(client, "/nowhere", texts["admin"]) == 404
 
     def test_every_route_is_named(self, client: TestClient) -> None:
-        assert set(client.get("/openapi.json").json()["paths"]) == {*access.NEEDED, "/healthz"}
+        unnamed = {"/healthz", "/items/{item_id}"}
+        assert set(client.get("/openapi.json").json()["paths"]) == {*access.NEEDED, *unnamed}
+
+    def test_an_item_is_taken_away_by_an_admin_alone(
+        self, client: TestClient, texts: dict[str, str]
+    ) -> None:
+        assert client.delete("/items/x").status_code == 401
+        for right, text in texts.items():
+            answer = client.delete("/items/x", headers={"X-API-Key": text})
+            assert answer.status_code == (200 if right == "admin" else 403)
 
     def test_the_other_header_will_do(self, client: TestClient, texts: dict[str, str]) -> None:
         headers = {"X-API-Key": texts["recommend"]}
