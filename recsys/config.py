@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -293,6 +293,8 @@ class Promote(Section):
 class Autoscaling(Section):
     """Ray Serve's `autoscaling_config` for the ranking deployment."""
 
+    _key: ClassVar[str] = "serve.autoscaling"
+
     min_replicas: Positive = 1
     max_replicas: Positive = 2
     target_ongoing_requests: Annotated[float, Field(gt=0)] = 4
@@ -303,10 +305,19 @@ class Autoscaling(Section):
     def _ordered(self) -> Autoscaling:
         if self.max_replicas < self.min_replicas:
             raise ValueError(
-                f"serve.autoscaling.max_replicas ({self.max_replicas}) lies below "
-                f"serve.autoscaling.min_replicas ({self.min_replicas})"
+                f"{self._key}.max_replicas ({self.max_replicas}) lies below "
+                f"{self._key}.min_replicas ({self.min_replicas})"
             )
         return self
+
+
+class TextEncoderAutoscaling(Autoscaling):
+    """The same for the deployment of the language model, which reads items that come as text."""
+
+    _key: ClassVar[str] = "serve.text_encoder"
+
+    min_replicas: Annotated[int, Field(ge=0)] = 1
+    """With 0 none runs while no item comes as text, and the first one waits for its start."""
 
 
 class State(Section):
@@ -364,7 +375,7 @@ class Serve(Section):
     max_ongoing_requests: Positive = 16
     max_queued_requests: Positive = 256
     cpus_per_replica: Annotated[float, Field(ge=0)] = 0.5
-    text_encoder_replicas: Positive = 1
+    text_encoder: TextEncoderAutoscaling = TextEncoderAutoscaling()
     diversity: Fraction = 0.0
     """0 shows the best scores; towards 1 the items of a list differ more. See `recsys.rerank`."""
     max_per_category: Positive | None = None
@@ -376,6 +387,9 @@ class Serve(Section):
     max_candidates: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     log_requests: Fraction = 0.01
     """Share of requests that is logged; failures (5xx) and those above a second always are."""
+    max_added_items: Positive = 10_000
+    """Items that `POST /items` may add to the served bundle's catalogue: each is scored in each
+    request, and read by each replica when it starts."""
     state: State = State()
     impressions: bool = True
     """Whether every answered list is logged, in `feedback/impressions` of the run's folder."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from recsys.histories import Histories, Int64s
 from recsys.item_stats import DailyCounts, ItemStats, last_count
+from recsys.stacked import Stacked
 
 Floats = NDArray[np.float32]
 
@@ -218,7 +219,7 @@ class FeaturesOverTime:
         return vars(self) | {"_kept": {}}
 
 
-def usual_price(histories: Histories, standard_price: Floats) -> Floats:
+def usual_price(histories: Histories, standard_price: Floats | Stacked) -> Floats:
     """[Q] mean standard price of the items in each history, 0 if it is empty."""
     sums = np.bincount(
         histories.query_of_event, standard_price[histories.item_rows], minlength=len(histories)

@@ -20,6 +20,7 @@ from recsys.histories import Histories
 from recsys.moments import recent_items
 from recsys.neighbours import strongest
 from recsys.relations import Relations
+from recsys.stacked import Stacked
 
 Floats = NDArray[np.float32]
 Int64s = NDArray[np.int64]
@@ -61,7 +62,10 @@ class Pairs:
 
 
 def make_pairs(
-    histories: Histories, relations: Relations, vectors: Floats, target_codes: list[int]
+    histories: Histories,
+    relations: Relations,
+    vectors: Floats | Stacked,
+    target_codes: list[int],
 ) -> Pairs:
     """All candidates of Q histories, as of each one's moment.
 
@@ -178,7 +182,7 @@ def _entries(matrix: sparse.csr_array, rows: Int64s) -> tuple[Int64s, Int64s, Fl
 
 
 def _means(
-    query: Int64s, item: Int64s, weights: Floats, vectors: Floats, num_queries: int
+    query: Int64s, item: Int64s, weights: Floats, vectors: Floats | Stacked, num_queries: int
 ) -> Floats:
     """[Q, 2, D] directions of the mean vectors of each query's items, by either weight."""
     means = np.zeros((num_queries, 2, vectors.shape[1]), dtype=np.float32)
@@ -190,7 +194,7 @@ def _means(
     return means
 
 
-def cosines(directions: Floats, vectors: Floats, query: Int64s, rows: Int64s) -> Floats:
+def cosines(directions: Floats, vectors: Floats | Stacked, query: Int64s, rows: Int64s) -> Floats:
     """[K, C] inner products of each pair's item with its query's C directions [Q, C, D]."""
     if len(directions) == 1:
         return vectors[rows] @ directions[0].T

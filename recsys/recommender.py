@@ -1,10 +1,12 @@
 """A loaded bundle that recommends: what the service and the golden test call.
 
-Legend: I items, C candidates, M new items, D width of the vectors, H width of the language model.
+Legend: I items, C candidates, M new or added items, D width of the vectors, H width of the language
+model.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import repeat
@@ -36,12 +38,24 @@ from recsys.prepared import Prepared
 from recsys.rerank import LEAST_POOL, NO_CATEGORY, POOL_PER_PLACE, centred, diversify
 from recsys.schema import Col
 from recsys.scoring import Scorer
+from recsys.stacked import Stacked
 from recsys.text_store import pad_tokens
 from recsys.training import features_over_time
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
+#: Columns of an item that `Recommender.with_items` adds to a catalogue.
+ADDED = pl.Schema(
+    {
+        Col.item: pl.String,
+        Col.title: pl.String,
+        Col.brand: pl.String,
+        Col.category: pl.String,
+        Col.price: pl.Float64,
+        Col.available: pl.Boolean,
+    }
+)
 #: Column of `items.parquet` with the standardised price.
 STANDARD_PRICE = "standard_price"
 
@@ -108,6 +122,7 @@ def scorer_on(bundle: Bundle, prepared: Prepared, as_of: str, alike: sparse.csr_
         scorer.max_history,
         over_time,
     )
+    assert isinstance(matched.item_part, torch.Tensor)
     matched.item_part[torch.from_numpy(~known), -1] = -np.inf
     return matched
 
@@ -149,7 +164,7 @@ class Recommender:
         version: the bundle's version.
         recipe: the bundle's recipe.
         info: what `GET /model` tells.
-        num_items: I.
+        num_items: I, items that were added among them.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -164,14 +179,10 @@ class Recommender:
         self._ids = items[Col.item].to_list()
         self._titles = items[Col.title].to_list()
         self._row_of = {item_id: row for row, item_id in enumerate(self._ids)}
-        self._category = items[Col.category]
-        self._brand = items[Col.brand]
+        self._added_row_of: dict[str, int] = {}
+        self._filtered = items.select(Col.category, Col.brand, Col.price, Col.available)
         self._mean = np.asarray(bundle.vectors.mean(axis=0))
-        codes = self._category.cast(pl.Categorical).to_physical().cast(pl.Int64)
-        self._category_codes = codes.fill_null(NO_CATEGORY).to_numpy()
-        self._price = items[Col.price].to_numpy()
-        available = items[Col.available].fill_null(True).to_numpy()
-        self._available = None if available.all() else available
+        self._read_filtered()
         # New items: text and fields go through the same encoder; nobody has bought them yet.
         text_dim, dim = bundle.meta["text_dim"], self.recipe.model.dim
         ids = bundle.weights("items.")
@@ -195,10 +206,52 @@ class Recommender:
         """I."""
         return len(self._ids)
 
+    def with_items(self, added: NewItems) -> Recommender:
+        """The same model over a catalogue with M more items, in rows I, I + 1, ...
+
+        They are told by text, brand, category and price, as items of the catalogue that nobody has
+        met, and nothing is related to them. The model's large arrays are shared, not copied.
+
+        Args:
+            added: with the columns `ADDED`; ids that the catalogue does not hold, each once.
+        """
+        assert not self._added_row_of
+        grown, columns = copy.copy(self), added.fields.match_to_schema(ADDED)
+        ids = columns[Col.item].to_list()
+        with torch.no_grad():
+            grown.scorer = self.scorer.with_items(*self._item_side(added))
+        grown._added_row_of = {item_id: row for row, item_id in enumerate(ids, self.num_items)}
+        assert len(grown._added_row_of) == len(ids) and (self.rows_of(ids) < 0).all()
+        grown._ids = self._ids + ids
+        grown._titles = self._titles + columns[Col.title].to_list()
+        grown._filtered = pl.concat(
+            [self._filtered, columns.select(self._filtered.columns)], how="vertical_relaxed",
+            rechunk=True,
+        )  # fmt: skip
+        grown._read_filtered()
+        return grown
+
+    def _read_filtered(self) -> None:
+        """What filters, caps and availability read, as arrays."""
+        items = self._filtered
+        codes = items[Col.category].cast(pl.Categorical).to_physical().cast(pl.Int64)
+        self._category_codes = codes.fill_null(NO_CATEGORY).to_numpy()
+        self._price = items[Col.price].to_numpy()
+        available = items[Col.available].fill_null(True).to_numpy()
+        self._available = None if available.all() else available
+
     def rows_of(self, item_ids: Sequence[str]) -> NDArray[np.int32]:
         """Catalogue rows; -1 for an unknown id."""
         found = map(self._row_of.get, item_ids, repeat(-1))
-        return np.fromiter(found, dtype=np.int32, count=len(item_ids))
+        rows = np.fromiter(found, dtype=np.int32, count=len(item_ids))
+        if self._added_row_of:
+            for place in np.flatnonzero(rows < 0).tolist():
+                rows[place] = self._added_row_of.get(item_ids[place], -1)
+        return rows
+
+    def in_bundle(self, item_id: str) -> bool:
+        """Whether the bundle's own catalogue holds the item: it was not added."""
+        return item_id in self._row_of
 
     def item_id(self, row: int) -> str:
         """The item's id."""
@@ -220,9 +273,11 @@ class Recommender:
         mask = self._available
         masks = [] if mask is None else [mask]
         if category is not None:
-            masks.append(self._category.is_in(list(category)).fill_null(False).to_numpy())
+            masks.append(
+                self._filtered[Col.category].is_in(list(category)).fill_null(False).to_numpy()
+            )
         if brand is not None:
-            masks.append(self._brand.is_in(list(brand)).fill_null(False).to_numpy())
+            masks.append(self._filtered[Col.brand].is_in(list(brand)).fill_null(False).to_numpy())
         # An item without a price passes no price filter: the comparison with NaN is false.
         if min_price is not None:
             masks.append(self._price >= min_price)
@@ -301,6 +356,11 @@ class Recommender:
         # room for another: of the rest, as many as are wanted are looked at besides all candidates.
         least = size + len(pairs.item_rows) + len(barred)
         rows, scores = index.search(user[0].numpy(), size, least)
+        if isinstance(self.scorer.item_part, Stacked):  # added items are in no cell: all are read
+            added = self.scorer.item_part.lower
+            added_rows = np.arange(self.num_items - len(added), self.num_items)
+            rows = np.concatenate([rows, added_rows])
+            scores = np.concatenate([scores, (added @ user[0]).numpy()])
         keep = np.ones(self.num_items, dtype=bool) if allowed is None else allowed.copy()
         keep[barred] = False
         candidates = pairs.item_rows[keep[pairs.item_rows]]
@@ -367,15 +427,20 @@ class Recommender:
     @torch.no_grad()
     def _new_part(self, new: NewItems) -> torch.Tensor:
         """[M, D + 2] the item side of items that have no events."""
+        vectors, features, price = self._item_side(new)
+        return self.scorer.head.item_part(
+            vectors, torch.from_numpy(features), torch.from_numpy(price)
+        )
+
+    def _item_side(self, new: NewItems) -> tuple[torch.Tensor, Floats, Floats]:
+        """Vectors, item features and standardised price of items that have no events."""
         rows = torch.from_numpy(self._fields.rows(new.fields))
         vectors = self._items.without_ids(torch.from_numpy(new.text_vectors), rows)
         price = self._price_scale.standard(prices_of(new.fields))
         features = np.zeros((len(price), len(ITEM_FEATURES)), dtype=np.float32)
         features[:, ITEM_FEATURES.index("is_new")] = 1
         features[:, ITEM_FEATURES.index("price_squared")] = price**2
-        return self.scorer.head.item_part(
-            vectors, torch.from_numpy(features), torch.from_numpy(price)
-        )
+        return vectors, features, price
 
 
 def best(scores: Floats, k: int) -> tuple[Rows, Floats]:

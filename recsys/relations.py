@@ -55,6 +55,11 @@ class Relations:
         empty = sparse.csr_array((num_items, num_items), dtype=np.float32)
         return Relations(empty, empty, empty)
 
+    def with_items(self, num_added: int) -> Relations:
+        """The same relations in a catalogue with further items, to which nothing is related."""
+        grown = (_widened(getattr(self, field.name), num_added) for field in fields(self))
+        return Relations(*grown)
+
     def save(self, folder: Path) -> None:
         """Write plain NumPy arrays into a folder, which is made."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,6 +70,13 @@ class Relations:
     def open(folder: Path) -> Relations:
         """Read what `save` wrote, memory-mapped."""
         return Relations(*(open_matrix(folder, field.name) for field in fields(Relations)))
+
+
+def _widened(matrix: sparse.csr_array, num_added: int) -> sparse.csr_array:
+    """The matrix with empty rows and columns behind; its entries are shared."""
+    size = matrix.shape[0] + num_added
+    starts = np.concatenate([matrix.indptr, np.repeat(matrix.indptr[-1:], num_added)])
+    return sparse.csr_array((matrix.data, matrix.indices, starts), shape=(size, size), copy=False)
 
 
 def save_matrix(folder: Path, name: str, matrix: sparse.csr_array) -> None:

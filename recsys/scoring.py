@@ -5,7 +5,7 @@ Legend: Q queries, I items, D width of the vectors, C candidates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from recsys.model.heads import ScoringHead
 from recsys.model.user_encoder import UserEncoder
 from recsys.pairs import make_pairs
 from recsys.relations import Relations
+from recsys.stacked import Stacked
 
 Floats = NDArray[np.float32]
 
@@ -60,10 +61,10 @@ class Scorer:
 
     users: UserEncoder
     head: ScoringHead
-    vectors: Tensor
-    item_part: Tensor
-    item_features: Floats
-    standard_price: Floats
+    vectors: Tensor | Stacked
+    item_part: Tensor | Stacked
+    item_features: Floats | Stacked
+    standard_price: Floats | Stacked
     relations: Relations
     target_codes: list[int]
     max_history: int
@@ -100,6 +101,30 @@ class Scorer:
             over_time,
         )
 
+    def with_items(self, vectors: Tensor, item_features: Floats, standard_price: Floats) -> Scorer:
+        """The same scorer over a catalogue with M further items, to which nothing is related.
+
+        What it has of the others is shared, not copied.
+
+        Args:
+            vectors: [M, D] of length 1.
+            item_features: [M, G].
+            standard_price: [M].
+        """
+        assert self.over_time is None
+        with torch.no_grad():
+            part = self.head.item_part(
+                vectors, torch.from_numpy(item_features), torch.from_numpy(standard_price)
+            )
+        return replace(
+            self,
+            vectors=Stacked(self.vectors, vectors),
+            item_part=Stacked(self.item_part, part),
+            item_features=Stacked(self.item_features, item_features),
+            standard_price=Stacked(self.standard_price, standard_price),
+            relations=self.relations.with_items(len(vectors)),
+        )
+
     @property
     def num_items(self) -> int:
         """I."""
@@ -113,7 +138,7 @@ class Scorer:
             self._states(recent[low : low + STATES_AT_ONCE])
             for low in range(0, len(recent), STATES_AT_ONCE)
         ]
-        return torch.cat(parts) if parts else self.vectors[:0]
+        return torch.cat(parts) if parts else torch.zeros((0, self.vectors.shape[1]))
 
     def _states(self, histories: Histories) -> Tensor:
         windows = make_windows(histories)
@@ -152,13 +177,20 @@ class Scorer:
     def scores(self, histories: Histories) -> Floats:
         """[Q, I] the served score of every item; histories name only rows of this catalogue."""
         user_part, pairs = self.parts(histories)
-        scores = (user_part @ self.item_part.T).numpy()
+        scores = self._first_stage(user_part)
         scores[pairs.query, pairs.item_rows] += pairs.extra
         if self.over_time is not None:
             days, place = self.days_of(histories.now)
             for number, day in enumerate(days):
-                scores[place == number] += self._since(self.features_on(day))
+                scores[place == number] += self._since(self.over_time.of(day))
         return scores
+
+    def _first_stage(self, user_part: Tensor) -> Floats:
+        """[Q, I] what every item scores without the second stage."""
+        part = self.item_part
+        if isinstance(part, Stacked):
+            return torch.cat([user_part @ part.upper.T, user_part @ part.lower.T], dim=1).numpy()
+        return (user_part @ part.T).numpy()
 
     def days_of(self, now: NDArray[np.int64]) -> tuple[list[int], NDArray[np.int64]]:
         """The days as of which some questions see the items, and the place of each question's."""
@@ -167,7 +199,7 @@ class Scorer:
         days, place = np.unique(self.over_time.days(now), return_inverse=True)
         return days.tolist(), place
 
-    def features_on(self, day: int) -> Floats:
+    def features_on(self, day: int) -> Floats | Stacked:
         """[I, G] item features as of one of `days_of`."""
         return self.item_features if self.over_time is None else self.over_time.of(day)
 

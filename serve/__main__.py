@@ -63,13 +63,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def plan(recipe: Recipe, bundle: Path) -> list[str]:
     """What a start would do."""
-    settings, scale = recipe.serve, recipe.serve.autoscaling
+    settings, scale, encoders = recipe.serve, recipe.serve.autoscaling, recipe.serve.text_encoder
     address = recipe.ray.address or os.environ.get("RAY_ADDRESS")
     return [
         f"verify and serve {Bundle.open(bundle).version} from {bundle}",
         f"start Ray Serve on {address or 'a local Ray'}, at {settings.host}:{settings.port}",
         f"run {scale.min_replicas} to {scale.max_replicas} replicas of Ranking and "
-        f"{settings.text_encoder_replicas} of TextEncoder, {settings.cpus_per_replica:g} CPU each",
+        f"{encoders.min_replicas} to {encoders.max_replicas} of TextEncoder, "
+        f"{settings.cpus_per_replica:g} CPU each",
         f"keep users in {_store(recipe)}",
     ]
 

@@ -40,6 +40,7 @@ NEEDED: dict[str, Right] = {
     "/recommend": "recommend",
     "/rank": "recommend",
     "/events": "events",
+    "/items": "admin",
     "/model": "admin",
 }
 #: Begin of every key: a leaked one is recognised, by people and by scanners of repositories.

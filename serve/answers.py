@@ -99,6 +99,24 @@ class EventsAnswer(BaseModel):
     request_id: str = Field(description=_REQUEST_ID)
 
 
+class ItemsAnswer(BaseModel):
+    """What became of the items; they are stored, with their vectors, when this answer comes."""
+
+    received: int = Field(description="Items in the request.")
+    stored: int = Field(description="Items that were new or differ from what was sent before.")
+    known_items: list[str] = Field(
+        description="Ids that the bundle's own catalogue holds; they were ignored."
+    )
+    request_id: str = Field(description=_REQUEST_ID)
+
+
+class RemovedAnswer(BaseModel):
+    """What became of an item that was to be taken away."""
+
+    removed: bool = Field(description="False: no such item had been added.")
+    request_id: str = Field(description=_REQUEST_ID)
+
+
 class ErasedAnswer(BaseModel):
     """What became of a user; the tombstone is on disk when this answer comes."""
 
@@ -126,6 +144,7 @@ class ModelAnswer(BaseModel):
 
     version: str = Field(description="The bundle that answers.")
     num_items: int = Field(description="Items in its catalogue.")
+    num_added: int = Field(description="Items that `POST /items` has added to it, as seen here.")
     info: dict[str, Any] = Field(description="What the bundle says of itself.")
     log: str = Field(
         description="Whether the users of the log that the bundle was made from are known here."

@@ -171,6 +171,28 @@ class NewItem(_Strict):
     item_id: Id | None = Field(None, description="Your name for it; it comes back in the answer.")
 
 
+class AddedItem(NewItem):
+    """An item that joins the served catalogue."""
+
+    item_id: Id = Field(description="The id that it will have in your log and your catalogue.")
+    available: bool = Field(True, description="False keeps it out of `/recommend`.")
+
+
+class AddedItems(_Strict):
+    """Several items: stored all or none."""
+
+    items: Annotated[list[AddedItem], Field(min_length=1, max_length=MAX_NEW_ITEMS)] = Field(
+        description="The items, each id once."
+    )
+
+
+ItemsRequest = Annotated[
+    Annotated[AddedItem, Tag("<one>")] | Annotated[AddedItems, Tag("<many>")],
+    Discriminator(
+        lambda value: "<many>" if isinstance(value, dict) and "items" in value else "<one>"
+    ),
+]
+
 Candidate = Annotated[
     Annotated[Id, Tag("<id>")] | Annotated[NewItem, Tag("<item>")],
     Discriminator(lambda value: "<id>" if isinstance(value, str) else "<item>"),

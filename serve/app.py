@@ -67,7 +67,7 @@ def from_config(args: dict[str, Any]) -> serve.Application:
     limits = settings.serve
     actor = {"num_cpus": limits.cpus_per_replica}
     encoder = serve.deployment(
-        num_replicas=limits.text_encoder_replicas,
+        autoscaling_config=limits.text_encoder.model_dump(),
         max_ongoing_requests=limits.max_ongoing_requests,
         max_queued_requests=limits.max_queued_requests,
         max_surge_percent=SURGE_PERCENT,

@@ -45,6 +45,7 @@ class Ranking:
         torch.set_num_threads(1)
         self._encoder = encoder
         self._service = Service(Settings.model_validate(settings), self._encode, RayMetrics())
+        self._following: asyncio.Task[None] | None = None
         threading.Thread(target=self._report, name="report", daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - Ray's name for it
@@ -60,6 +61,8 @@ class Ranking:
                 Serve replace the replica with one that has no model at all.
         """
         await self._service.load(Path(user_config["bundle"]), user_config["version"])
+        if self._following is None:
+            self._following = asyncio.create_task(self._service.follow())
 
     def _report(self) -> None:
         while True:

@@ -19,13 +19,23 @@ from serve.answers import (
     Alive,
     ErasedAnswer,
     EventsAnswer,
+    ItemsAnswer,
     ModelAnswer,
     Problems,
     RankAnswer,
     Ready,
     RecommendAnswer,
+    RemovedAnswer,
 )
-from serve.api import Event, EventsRequest, Id, RankRequest, RecommendRequest
+from serve.api import (
+    AddedItem,
+    Event,
+    EventsRequest,
+    Id,
+    ItemsRequest,
+    RankRequest,
+    RecommendRequest,
+)
 from serve.body_limit import BodyLimit
 from serve.headers import SecurityHeaders
 from serve.observing import Observed
@@ -100,6 +110,21 @@ def build_http(service: Service, *, answers_id: bool = True) -> FastAPI:
         if isinstance(request, Event):
             return _json(await service.store([request], single=True))
         return _json(await service.store(request.events, single=False))
+
+    @app.post("/items", response_model=ItemsAnswer, responses=_REFUSED, dependencies=_KEYED)
+    async def items(request: ItemsRequest) -> Response:
+        """Add items to the served catalogue, or replace them: one, or `{"items": [...]}`."""
+        if isinstance(request, AddedItem):
+            return _json(await service.add_items([request], single=True))
+        return _json(await service.add_items(request.items, single=False))
+
+    @app.delete(
+        "/items/{item_id:path}", response_model=RemovedAnswer, responses=_NO_BODY,
+        dependencies=_KEYED,
+    )  # fmt: skip
+    async def remove_item(item_id: Id) -> Response:
+        """Take an item away that was added."""
+        return _json(await service.remove_item(item_id))
 
     @app.delete(
         "/users/{user_id:path}", response_model=ErasedAnswer, responses=_ERASE_REFUSED,

@@ -101,7 +101,7 @@ def _connected(recipe: Recipe, address: str) -> Iterator[Cluster]:
     if address == "local":
         # The service's shares of a CPU are small: let a rolling update, which runs old and new
         # replicas side by side, never wait for them.
-        replicas = recipe.serve.autoscaling.max_replicas + recipe.serve.text_encoder_replicas
+        replicas = recipe.serve.autoscaling.max_replicas + recipe.serve.text_encoder.max_replicas
         needed = math.ceil(2 * replicas * recipe.serve.cpus_per_replica)
         options["num_cpus"] = max(recipe.ray.num_cpus or os.cpu_count() or 1, needed)
         options["include_dashboard"] = True

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,8 @@ from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE
 from recsys.state import StateEvent, clock_us
 from serve import answering
-from serve.api import MAX_NEW_ITEMS, Event, RankRequest, RecommendRequest
+from serve.added_items import AddedItems, Encode, Seen, extended, texts_of
+from serve.api import MAX_NEW_ITEMS, AddedItem, Event, NewItem, RankRequest, RecommendRequest
 from serve.impressions import Impressions, Log, NoImpressions, Shown
 from serve.metrics import Metrics, Unkept
 from serve.problems import Refused, Unavailable
@@ -33,24 +34,32 @@ from serve.users import Users
 
 logger = logging.getLogger("ray.serve")
 
-#: Encodes new items with the language model of a bundle: (folder, version, fields of each) ->
-#: [M, H], rows of NaN where the fields make no text.
-Encode = Callable[[Path, str, list[dict[str, str | None]]], Awaitable[NDArray[np.float32]]]
-
 #: Threads for scoring and reading. Scoring holds Python's lock for much of its time: more threads
 #: would only add waiting. Writes wait for the disk and for each other, and have a thread apart.
 NUM_THREADS = 4
 #: Seconds for which a store that could not be read is not asked again.
 STORE_RESTS_S = 1.0
+#: Seconds between two looks at the store of added items; after a failure, longer.
+LOOK_S, LOOK_AGAIN_S = 0.5, 5.0
 
 
 @dataclass(frozen=True)
 class Served:
-    """A model, the folder it came from, and what became of the log's users."""
+    """What is served, taken once a request.
+
+    Attributes:
+        folder: where the bundle lies.
+        bundle: its model alone.
+        log: what became of the log's users.
+        model: over the bundle's items and the added ones.
+        seen: the added ones.
+    """
 
     folder: Path
-    model: Recommender
+    bundle: Recommender
     log: str
+    model: Recommender
+    seen: Seen = Seen()
 
 
 class Service:
@@ -78,6 +87,7 @@ class Service:
         self._impressions: Log = (
             Impressions(shown, self._users.pseudonym) if is_logged else NoImpressions()
         )
+        self._added = AddedItems(settings, encode)
         self.keys = self._users.api_keys()
         self.origins = settings.serve.access.origins
         self.log_requests = settings.serve.log_requests
@@ -86,6 +96,7 @@ class Service:
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="answer")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._swapping = asyncio.Lock()
+        self._extending = asyncio.Lock()
         self._served: Served | None = None
         self._failed_update: str | None = None
         self._store_rests_until = float("-inf")
@@ -110,7 +121,7 @@ class Service:
         """
         async with self._swapping:
             now = self._served
-            if now is not None and (now.folder, now.model.version) == (folder, version):
+            if now is not None and (now.folder, now.bundle.version) == (folder, version):
                 self._failed_update = None
                 return
             try:
@@ -121,10 +132,59 @@ class Service:
                 if self._served is None:
                     raise
                 self._failed_update = _reason(error)
-                logger.exception("keeping %s: %s", self._served.model.version, folder)
+                logger.exception("keeping %s: %s", self._served.bundle.version, folder)
                 return
-            self._served, self._failed_update = served, None
+            # Twice: many texts may have to be read anew, and meanwhile further items may come.
+            served = await self._with_added(served)
+            async with self._extending:
+                self._served = await self._with_added(served)
+            self._failed_update = None
             logger.info("serving %s", version)
+
+    async def follow(self) -> None:
+        """For ever: notice which items other replicas add or take away."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self._refresh()
+            except (DataError, Unavailable) as error:
+                logger.error("for %g s added items are not looked for: %s", LOOK_AGAIN_S, error)
+                await asyncio.sleep(LOOK_AGAIN_S)
+            except Exception:
+                logger.exception("added items cannot be taken up")
+                await asyncio.sleep(LOOK_AGAIN_S)
+
+    async def add_items(self, items: Sequence[AddedItem], *, single: bool) -> bytes:
+        """The JSON answer to `POST /items`; `single`: the request is one item, not a list."""
+        served = self.served
+        ids = [item.item_id for item in items]
+        new = {place: item for place, item in enumerate(items) if not _in_bundle(served, item)}
+        for place in new:
+            if ids.index(ids[place]) < place:
+                raise Refused(("items", place, "item_id"), "given twice", kind="repeated")
+        most = self._settings.serve.max_added_items
+        if len(served.seen.items.keys() | {items[place].item_id for place in new}) > most:
+            msg = f"at most {most} added items: take some away, or serve a bundle that holds them"
+            raise Refused((), msg, kind="too_many")
+        loc: tuple[str, ...] = () if single else ("items",)
+        vectors = await self._encoded(
+            served, {() if single else (*loc, place): item for place, item in new.items()}
+        )
+        version = served.bundle.version
+        stored = await self._in_thread(
+            lambda: self._added.put([*new.values()], version, vectors) if new else 0, self._writer
+        )
+        await self._refresh()
+        known = [name for place, name in enumerate(ids) if place not in new]
+        return answering.to_json(
+            {"received": len(items), "stored": stored, "known_items": list(dict.fromkeys(known))}
+        )
+
+    async def remove_item(self, item_id: str) -> bytes:
+        """The JSON answer to `DELETE /items/...`."""
+        removed = await self._in_thread(lambda: self._added.remove(item_id), self._writer)
+        await self._refresh()
+        return answering.to_json({"removed": removed})
 
     async def recommend(self, request: RecommendRequest) -> bytes:
         """The JSON answer to `POST /recommend`."""
@@ -216,7 +276,8 @@ class Service:
         served = self.served
         return {
             "version": served.model.version,
-            "num_items": served.model.num_items,
+            "num_items": served.bundle.num_items,
+            "num_added": served.model.num_items - served.bundle.num_items,
             "info": served.model.info,
             "log": served.log,
             "failed_update": self._failed_update,
@@ -230,7 +291,39 @@ class Service:
         for events in ([], [StateEvent("", "", model.item_id(0), EVENT_CODE["view"], 0)]):
             history = from_user(model, events, clock_us=clock_us()).history
             _check_finite(model.scorer.scores(history), folder)
-        return Served(folder, model, self._users.seed(bundle))
+        return Served(folder, model, self._users.seed(bundle), model)
+
+    async def _refresh(self) -> None:
+        """Take up what has changed in the store of added items.
+
+        Raises:
+            DataError: it cannot be read.
+            Unavailable: a text has to be encoded anew, and cannot be.
+        """
+        async with self._extending:
+            served = self.served
+            version = await asyncio.to_thread(self._added.version)
+            if version == served.seen.version:
+                return
+            # A store that was emptied, or came back from a copy, begins anew.
+            before = served.seen if version > served.seen.version else Seen()
+            seen = await self._added.read(served.folder, served.bundle.version, before)
+            model = await asyncio.to_thread(extended, served.bundle, seen)
+            self._served = replace(served, model=model, seen=seen)
+
+    async def _with_added(self, served: Served) -> Served:
+        """The same with the added items as they are now; without, if they cannot be had."""
+        also = None if self._served is None else self._served.bundle.version
+        version = served.bundle.version
+        try:
+            seen = await self._added.read(served.folder, version, served.seen, also)
+        except (DataError, Unavailable) as error:
+            logger.error("%s is served without added items for now: %s", version, error)
+            return served
+        if seen.version == served.seen.version:
+            return served
+        model = await asyncio.to_thread(extended, served.bundle, seen)
+        return replace(served, model=model, seen=seen)
 
     def _query(self, model: Recommender, request: RecommendRequest | RankRequest) -> Query:
         now = clock_us()
@@ -271,16 +364,25 @@ class Service:
             return np.zeros((0, 0), dtype=np.float32)
         if len(new) > MAX_NEW_ITEMS:
             raise Refused(("candidates",), f"at most {MAX_NEW_ITEMS} new items", kind="too_many")
-        fields = [item.model_dump(exclude={"price", "item_id"}) for item in new.values()]
+        return await self._encoded(
+            served, {("candidates", place): item for place, item in new.items()}
+        )
+
+    async def _encoded(
+        self, served: Served, items: Mapping[tuple[str | int, ...], NewItem]
+    ) -> NDArray[np.float32]:
+        """[M, H] text vectors of M items, each by its place in the request."""
+        if not items:
+            return np.zeros((0, 0), dtype=np.float32)
+        fields = [texts_of(item.model_dump()) for item in items.values()]
         self.metrics.observe("text_batch_items", len(fields))
         trace = current()
         trace.lap("receive")
-        vectors = await self._encode(served.folder, served.model.version, fields)
+        vectors = await self._encode(served.folder, served.bundle.version, fields)
         trace.lap("text")
-        for place, vector in zip(new, vectors, strict=True):
+        for loc, vector in zip(items, vectors, strict=True):
             if np.isnan(vector).any():
-                msg = "no field that the model reads is filled"
-                raise Refused(("candidates", place), msg, kind="text")
+                raise Refused(loc, "no field that the model reads is filled", kind="text")
         return vectors
 
     async def _in_thread(self, function: Callable[[], Any], threads: ThreadPoolExecutor) -> Any:
@@ -292,6 +394,10 @@ class Service:
             return function()
 
         return await asyncio.get_running_loop().run_in_executor(threads, context.run, started)
+
+
+def _in_bundle(served: Served, item: AddedItem) -> bool:
+    return served.bundle.in_bundle(item.item_id)
 
 
 def _check_finite(values: NDArray[np.float32], folder: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,19 @@ from serve.metrics import Metrics, Unkept
 
 #: The model that is served and, during a swap, the next one.
 _MAX_LOADED = 2
+#: Calls that are encoded together; no call waits for others to come. On one core of a CPU one text
+#: at a time makes 61 texts a second, 8 make 171, 16 make 196 (MiniLM, 16 tokens).
+_MAX_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a caller waits for: the bundle, the fields of each item, and the answer to come."""
+
+    folder: str
+    version: str
+    items: list[dict[str, str | None]]
+    answer: Future[NDArray[np.float32]] = field(default_factory=Future)
 
 
 class TextEncoder:
@@ -34,6 +48,7 @@ class TextEncoder:
         torch.set_num_threads(1)
         self._metrics = metrics()
         self._loaded: OrderedDict[tuple[str, str], LanguageModel] = OrderedDict()
+        self._waiting: deque[Call] = deque()
         # One thread: it keeps the event loop free, and two texts at once would not be faster.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
 
@@ -50,11 +65,31 @@ class TextEncoder:
         Raises:
             BundleError: the bundle cannot be loaded.
         """
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._encode, folder, version, items
-        )
+        call = Call(folder, version, items)
+        self._waiting.append(call)
+        self._thread.submit(self._encode_waiting)
+        return await asyncio.wrap_future(call.answer)
 
-    def _encode(
+    def _encode_waiting(self) -> None:
+        """Encode what has come while the last batch was encoded; nothing if that took it along."""
+        of_bundle: dict[tuple[str, str], list[Call]] = {}
+        for _ in range(min(_MAX_BATCH, len(self._waiting))):
+            call = self._waiting.popleft()
+            if call.answer.set_running_or_notify_cancel():  # else its caller waits no longer
+                of_bundle.setdefault((call.folder, call.version), []).append(call)
+        for bundle, together in of_bundle.items():
+            try:
+                vectors = self._vectors(*bundle, [item for call in together for item in call.items])
+                ends = np.cumsum([len(call.items) for call in together])[:-1]
+                parts = np.split(vectors, ends)
+            except Exception as error:
+                for call in together:
+                    call.answer.set_exception(error)
+            else:
+                for call, part in zip(together, parts, strict=True):
+                    call.answer.set_result(part)
+
+    def _vectors(
         self, folder: str, version: str, items: list[dict[str, str | None]]
     ) -> NDArray[np.float32]:
         model = self._model(folder, version)

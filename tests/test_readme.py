@@ -15,11 +15,16 @@ from pydantic import TypeAdapter
 from ray_jobs import cli
 from recsys.config import Data, Recipe, known_keys, load_recipe, recipe_from_dict
 from serve import keys
-from serve.api import EventsRequest, RankRequest, RecommendRequest
+from serve.api import EventsRequest, ItemsRequest, RankRequest, RecommendRequest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-REQUESTS = {"/recommend": RecommendRequest, "/rank": RankRequest, "/events": EventsRequest}
+REQUESTS = {
+    "/recommend": RecommendRequest,
+    "/rank": RankRequest,
+    "/events": EventsRequest,
+    "/items": ItemsRequest,
+}
 
 
 def blocks(language: str) -> list[str]:

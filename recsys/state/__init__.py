@@ -8,12 +8,14 @@ from pathlib import Path
 from recsys.config import Recipe, State
 from recsys.errors import DataError
 from recsys.state.base import Batch, StateEvent, UserState, clock_us
+from recsys.state.items import ItemStore, MemoryItems
 from recsys.state.memory import MemoryState
 from recsys.state.sqlite import SqliteState
+from recsys.state.sqlite_items import SqliteItems
 
 __all__ = [
-    "STATE_FILE", "Batch", "MemoryState", "SqliteState", "StateEvent", "UserState", "clock_us",
-    "open_state", "state_of",
+    "STATE_FILE", "Batch", "ItemStore", "MemoryState", "SqliteState", "StateEvent", "UserState",
+    "clock_us", "open_items", "open_state", "state_of",
 ]  # fmt: skip
 
 #: Environment variable with the Redis server's URL, where the recipe names none.
@@ -52,6 +54,26 @@ def open_state(state: State, default_path: Path) -> UserState:
         return _open_redis(state, max_age_us)
     path = Path(state.path).expanduser() if state.path else default_path
     return SqliteState(path, state.max_events_per_user, max_age_us)
+
+
+def open_items(state: State, default_path: Path) -> ItemStore:
+    """Open the store of added items: where the users are, once their store could be opened.
+
+    Args:
+        state: the recipe's `serve.state`.
+        default_path: as for `open_state`; the items' file lies beside it.
+
+    Raises:
+        DataError: the SQLite file cannot be opened or holds something else.
+    """
+    if state.backend == "memory":
+        return MemoryItems()
+    if state.backend == "redis":
+        from recsys.state.redis_items import RedisItems
+
+        return RedisItems(state.url or os.environ[URL_VARIABLE], state.prefix)
+    path = Path(state.path).expanduser() if state.path else default_path
+    return SqliteItems(path.with_suffix(f".items{path.suffix}"))
 
 
 def _open_redis(state: State, max_age_us: int | None) -> UserState:

@@ -139,11 +139,17 @@ def random_relations(seed: int) -> Relations:
 
 
 def make_bundle(
-    target: Path, recipe: Recipe, *, seed: int, data_fingerprint: str = "none", **facts: object
+    target: Path,
+    recipe: Recipe,
+    *,
+    seed: int,
+    data_fingerprint: str = "none",
+    items: pl.DataFrame | None = None,
+    **facts: object,
 ) -> Bundle:
     """A bundle whose weights depend on the seed."""
     torch.manual_seed(seed)
-    model, table = recipe.model, make_items()
+    model, table = recipe.model, make_items() if items is None else items
     language = LanguageModel(Path(model.language_model), model.tuning, model.last_n)
     of_items = ItemFields.of(table, model.item_fields)
     items = ItemEncoder(language.dim, model.dim, 1, of_items.num_rows, 0.0)

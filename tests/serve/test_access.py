@@ -28,6 +28,7 @@ BODIES = {
     "/recommend": {"user_id": "u"},
     "/rank": {"user_id": "u", "candidates": ["item-0001"]},
     "/events": {"user_id": "u", "item_id": "item-0001", "event_type": "view"},
+    "/items": {"item_id": "new", "title": "a lamp"},
 }
 
 
@@ -111,7 +112,8 @@ class TestRights:
 
     def test_every_route_is_named(self, client: TestClient) -> None:
         paths = set(client.get("/openapi.json").json()["paths"])
-        assert paths == {*access.NEEDED, "/healthz", "/readyz", "/users/{user_id}"}
+        unnamed = {"/healthz", "/readyz", "/users/{user_id}", "/items/{item_id}"}
+        assert paths == {*access.NEEDED, *unnamed}
 
     def test_to_erase_a_user_takes_admin(self, client: TestClient, texts: dict[str, str]) -> None:
         for right, status in (("recommend", 403), ("events", 403), ("admin", 200)):
@@ -120,6 +122,14 @@ class TestRights:
                 answer = client.delete(f"/users/{user}", headers=headers)
                 assert answer.status_code == status, (right, user)
         assert client.delete("/users/u").status_code == 401
+
+    def test_an_item_is_taken_away_by_an_admin_alone(
+        self, client: TestClient, texts: dict[str, str]
+    ) -> None:
+        assert client.delete("/items/x").status_code == 401
+        for right, text in texts.items():
+            answer = client.delete("/items/x", headers={"X-API-Key": text})
+            assert answer.status_code == (200 if right == "admin" else 403)
 
     def test_the_other_header_will_do(self, client: TestClient, texts: dict[str, str]) -> None:
         headers = {"X-API-Key": texts["recommend"]}

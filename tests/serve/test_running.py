@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 import math
@@ -29,12 +30,16 @@ from monitoring import PROMETHEUS, alerts, all_names, panels
 from prometheus_client.parser import text_string_to_metric_families
 
 from recsys.bundle import Bundle
+from recsys.config import load_recipe
 from recsys.feedback import Feedback, finished
 from recsys.histories import US_PER_DAY, Histories
 from recsys.recommender import load_scorer
 from recsys.schema import EVENT_CODE, Col
 from serve.access import RIGHTS, KeyFile
 from serve.environment import MARK
+from serve.service import Service
+from serve.settings import Settings
+from serve.text_encoder import TextEncoder
 
 pytestmark = [pytest.mark.serve, pytest.mark.ray]
 
@@ -174,7 +179,7 @@ class Running:
         self.marked()
         (config,) = [path for folder in self.folders for path in folder.rglob("haproxy.cfg")]
         servers = r"^ *server \S+ ([\d.]+:\d+) check"
-        return re.findall(servers, config.read_text(), re.MULTILINE)
+        return sorted(set(re.findall(servers, config.read_text(), re.MULTILINE)))
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +190,13 @@ def running(
     config, log = folder / "recipe.yaml", folder / "log"
     keys, key = KeyFile().with_key("tests", RIGHTS)
     keys.write(folder / "keys.json")
-    settings = {"access": {"keys": str(folder / "keys.json")}, "log_requests": 1.0}
+    settings = {
+        "access": {"keys": str(folder / "keys.json")},
+        "log_requests": 1.0,
+        "autoscaling": {"min_replicas": 2},
+        # The first text starts it; it does not end again while the tests run.
+        "text_encoder": {"min_replicas": 0, "downscale_delay_s": 3600},
+    }
     recipe = make_recipe(folder / "run", language_model, serve=settings)
     config.write_text(yaml.safe_dump(recipe.resolved()))
     ports = free_ports(3)
@@ -314,6 +325,61 @@ def test_a_new_item_is_ranked_by_its_text(running: Running) -> None:
     answer = running.post("/rank", {"user_id": "nobody", "candidates": candidates})
     scores = {item["candidate"]: item["score"] for item in answer["items"]}
     assert len(set(scores.values())) == 3
+
+
+def test_the_next_answer_knows_of_an_event_soon(running: Running) -> None:
+    """From sending an event to having the answer that knows of it, of 100 new users."""
+    seconds = []
+    with httpx.Client(base_url=running.url, headers=running.headers, timeout=30) as client:
+        for number in range(100):
+            user, began = f"newcomer-{number}", time.monotonic()
+            event = {"user_id": user, "item_id": item_id(number), "event_type": "view"}
+            assert client.post("/events", json=event).json()["stored"] == 1
+            answer = client.post("/recommend", json={"user_id": user, "k": 3}).json()
+            seconds.append(time.monotonic() - began)
+            assert answer["basis"] == "personal"
+    print("seconds from POST to visible: p50, p99:", sorted(seconds)[49], sorted(seconds)[98])
+    assert sorted(seconds)[98] < 1
+
+
+def test_an_added_item_is_soon_in_the_answers_of_every_replica(
+    running: Running, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"user_id": "nobody", "filters": {"category": ["tent"]}}
+
+    def everywhere(expected: list[str], patience_s: float) -> bool:
+        """Whether all replicas answer so, asked past the proxy."""
+        deadline, urls = time.monotonic() + patience_s, running.addresses()
+        assert len(urls) == 2
+        while time.monotonic() < deadline:
+            answers = [
+                httpx.post(f"http://{url}/recommend", json=body, headers=running.headers).json()
+                for url in urls
+            ]
+            if all([item["item_id"] for item in a["items"]] == expected for a in answers):
+                return True
+            time.sleep(0.05)
+        return False
+
+    item = {"item_id": "new-lamp", "title": "green lamp", "category": "tent", "price": 9}
+    assert running.post("/items", item)["stored"] == 1
+    began = time.monotonic()
+    assert everywhere(["new-lamp"], 20)  # 2 s where nothing else runs
+    print("seconds until both replicas rank an item:", time.monotonic() - began)
+
+    # A service that starts on the same folder has it too.
+    monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", running.environment["RAYCOMMEND_PSEUDONYM_KEY"])
+    encoder = TextEncoder()
+    again = Service(
+        Settings.of(load_recipe(Path(running.command[running.command.index("--config") + 1]), [])),
+        lambda folder, version, items: encoder.encode(str(folder), version, items),
+    )
+    asyncio.run(again.load(bundle, version_in(bundle)))
+    assert again.describe()["num_added"] == 1
+
+    gone = httpx.delete(f"{running.url}/items/new-lamp", headers=running.headers)
+    assert gone.json()["removed"] is True
+    assert everywhere([], 20)
 
 
 @pytest.mark.parametrize(
@@ -466,7 +532,7 @@ def test_a_new_bundle_is_taken_while_requests_are_answered(
     assert (set(load.statuses), load.broken) == ({200}, [])
     assert load.versions[0] == version_of(bundle)
     assert load.versions[-1] == version_of(other_bundle)
-    assert len(before) == 2
+    assert len(before) == 3  # two that rank, and the language model
     assert before <= running.replicas()
 
 

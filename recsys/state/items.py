@@ -1,0 +1,139 @@
+"""Items that were added to a catalogue while it is served, whatever they are kept in.
+
+Legend: N items, H width of the language model.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class ItemChange:
+    """What the store holds of one item.
+
+    Attributes:
+        item_id: the shop's id.
+        version: the store's version as of the item's last change.
+        fields: the item as JSON text; None: it was taken away.
+        vector: [H] of this text by the language model that was asked for; None: not known.
+    """
+
+    item_id: str
+    version: int
+    fields: str | None
+    vector: Vector | None
+
+
+class ItemStore(Protocol):
+    """Added items under a version that rises with every change.
+
+    Every method may be called from several threads at once. Where the store cannot be read or
+    written, each raises `DataError`.
+    """
+
+    def put(self, items: Sequence[tuple[str, str]], model: str, vectors: Sequence[Vector]) -> int:
+        """Add or replace items, all or none; durable when this returns, as far as the store is.
+
+        Args:
+            items: N ids, each once, with the item as JSON text.
+            model: the bundle whose language model made the vectors.
+            vectors: N of [H].
+
+        Returns:
+            How many were new or differ from what was held.
+        """
+
+    def remove(self, item_id: str) -> bool:
+        """Take an item away; whether there was one."""
+
+    def version(self) -> int:
+        """Of the last change; 0 before the first."""
+
+    def changes(self, since: int, model: str) -> tuple[int, list[ItemChange]]:
+        """The items that were changed after a version, with their vectors by a model.
+
+        Returns:
+            A version up to which nothing is missing, to ask from the next time, and the items.
+        """
+
+    def add_vectors(self, items: Sequence[ItemChange], model: str, keep: Sequence[str]) -> None:
+        """Store the vectors of some items by another model.
+
+        Args:
+            items: as `changes` gave them, with a vector each; of an item that was changed since,
+                the vector is not used.
+            model: made the vectors.
+            keep: further models whose vectors are still needed; those of all others are dropped.
+        """
+
+    def close(self) -> None:
+        """Let go of the store; it cannot be used after."""
+
+
+class MemoryItems:
+    """An `ItemStore` that ends with its process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._version = 0
+        self._items: dict[str, tuple[int, str | None]] = {}
+        self._vectors: dict[str, dict[str, tuple[int, Vector]]] = {}
+
+    def put(self, items: Sequence[tuple[str, str]], model: str, vectors: Sequence[Vector]) -> int:
+        """See `ItemStore.put`."""
+        with self._lock:
+            next_version, num_changed = self._version + 1, 0
+            of_model = self._vectors.setdefault(model, {})
+            for (item_id, fields), vector in zip(items, vectors, strict=True):
+                if self._items.get(item_id, (0, None))[1] != fields:
+                    self._items[item_id] = next_version, fields
+                    self._version = next_version
+                    num_changed += 1
+                of_model[item_id] = self._items[item_id][0], vector
+            return num_changed
+
+    def remove(self, item_id: str) -> bool:
+        """See `ItemStore.remove`."""
+        with self._lock:
+            if self._items.get(item_id, (0, None))[1] is None:
+                return False
+            self._version += 1
+            self._items[item_id] = self._version, None
+            return True
+
+    def version(self) -> int:
+        """See `ItemStore.version`."""
+        return self._version
+
+    def changes(self, since: int, model: str) -> tuple[int, list[ItemChange]]:
+        """See `ItemStore.changes`."""
+        with self._lock:
+            of_model, changes = self._vectors.get(model, {}), []
+            for item_id, (version, fields) in self._items.items():
+                if version > since:
+                    made_at, vector = of_model.get(item_id, (0, None))
+                    fits = fields is not None and made_at == version
+                    changes.append(ItemChange(item_id, version, fields, vector if fits else None))
+            return self._version, changes
+
+    def add_vectors(self, items: Sequence[ItemChange], model: str, keep: Sequence[str]) -> None:
+        """See `ItemStore.add_vectors`."""
+        with self._lock:
+            of_model = self._vectors.setdefault(model, {})
+            for item in items:
+                assert item.vector is not None
+                of_model[item.item_id] = item.version, item.vector
+            for other in self._vectors.keys() - {model, *keep}:
+                del self._vectors[other]
+
+    def close(self) -> None:
+        """See `ItemStore.close`."""

@@ -1,0 +1,313 @@
+"""Items that join the catalogue while it is served."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bundles import THINGS, item_id, make_bundle, make_items, make_recipe, version_in
+from fastapi.testclient import TestClient
+
+from recsys.config import Recipe
+from recsys.errors import BundleError
+from recsys.schema import Col
+from serve.api import MAX_NEW_ITEMS, AddedItem, RecommendRequest
+from serve.problems import Refused
+from serve.service import Service
+from serve.settings import Settings
+from serve.text_encoder import TextEncoder
+
+#: More than the catalogue holds: the whole of it comes back.
+ALL = {"user_id": "nobody", "k": 50}
+LAMP = {
+    "item_id": "new-lamp", "title": "green lamp", "brand": "acme", "category": "tent", "price": 9.0,
+}  # fmt: skip
+
+
+def post(client: TestClient, path: str, body: Any, status: int = 200) -> dict[str, Any]:
+    response = client.post(path, json=body)
+    assert response.status_code == status, response.text
+    return dict(response.json())
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    return [item["item_id"] for item in answer["items"]]
+
+
+def tents(client: TestClient, **request: Any) -> list[str]:
+    """What is recommended of a category that no item of the bundle has."""
+    body = {"user_id": "nobody", "filters": {"category": ["tent"]}, **request}
+    return ids(post(client, "/recommend", body))
+
+
+class TestAdding:
+    def test_an_added_item_is_recommended_and_ranked_at_once(self, client: TestClient) -> None:
+        assert tents(client) == []
+        answer = post(client, "/items", LAMP)
+        assert (answer["received"], answer["stored"], answer["known_items"]) == (1, 1, [])
+        assert tents(client) == ["new-lamp"]
+        ranked = post(client, "/rank", {"user_id": "x", "candidates": [item_id(2), "new-lamp"]})
+        assert {item["title"] for item in ranked["items"]} >= {"green lamp"}
+        scores = {item["item_id"]: item["score"] for item in ranked["items"]}
+        as_text = {name: LAMP[name] for name in ("title", "brand", "category", "price")}
+        text = post(client, "/rank", {"user_id": "x", "candidates": [as_text]})["items"][0]
+        assert scores["new-lamp"] == pytest.approx(text["score"], abs=1e-5)
+        assert client.get("/model").json()["num_added"] == 1
+        assert client.get("/model").json()["num_items"] == 300
+
+    def test_filters_and_availability_hold(self, client: TestClient) -> None:
+        gone = {**LAMP, "item_id": "gone", "available": False}
+        free = {"item_id": "free", "title": "a tent", "category": "tent"}
+        post(client, "/items", {"items": [LAMP, gone, free]})
+        assert sorted(tents(client)) == ["free", "new-lamp"]
+        assert tents(client, filters={"category": ["tent"], "brand": ["acme"]}) == ["new-lamp"]
+        assert tents(client, filters={"category": ["tent"], "max_price": 8.0}) == []
+        assert tents(client, exclude=["new-lamp"]) == ["free"]
+        assert tents(client, max_per_category=1) in (["free"], ["new-lamp"])
+
+    def test_sent_again_it_is_replaced(self, client: TestClient) -> None:
+        assert post(client, "/items", LAMP)["stored"] == 1
+        assert post(client, "/items", LAMP)["stored"] == 0
+        assert post(client, "/items", {**LAMP, "title": "a blue lamp"})["stored"] == 1
+        (found,) = post(client, "/recommend", {"user_id": "x", "filters": {"category": ["tent"]}})[
+            "items"
+        ]
+        assert found["title"] == "a blue lamp"
+        assert client.get("/model").json()["num_added"] == 1
+
+    def test_taken_away_it_is_gone(self, client: TestClient) -> None:
+        strange = "a/b c?"
+        post(client, "/items", {"items": [LAMP, {**LAMP, "item_id": strange}]})
+        answer = client.delete("/items/a/b%20c%3F")
+        assert answer.json()["removed"] is True
+        assert tents(client) == ["new-lamp"]
+        assert client.delete("/items/a/b%20c%3F").json()["removed"] is False
+        assert client.delete(f"/items/{item_id(3)}").json()["removed"] is False
+        post(client, "/rank", {"user_id": "x", "candidates": [strange]}, 422)
+
+    def test_items_of_the_bundle_stay_as_they_are(self, client: TestClient) -> None:
+        mine = {**LAMP, "item_id": item_id(3)}
+        answer = post(client, "/items", {"items": [mine, LAMP]})
+        assert (answer["stored"], answer["known_items"]) == (1, [item_id(3)])
+        assert tents(client) == ["new-lamp"]
+        assert post(client, "/items", mine)["stored"] == 0
+
+    @pytest.mark.parametrize(
+        ("body", "at"),
+        [
+            ({"title": "no id"}, "item_id"),
+            ({"item_id": "x", "title": " "}, "title"),
+            ({"item_id": "x", "title": "a", "price": -1}, "price"),
+            ({"item_id": "x", "title": "a", "colour": "red"}, "colour"),
+            ({"item_id": "x\n", "title": "a"}, "item_id"),
+            ({"items": []}, "items"),
+            ({"items": [LAMP, {"item_id": "y"}]}, "items[1].title"),
+            ({"items": [LAMP, LAMP]}, "items[1].item_id"),
+            ({"items": [{**LAMP, "item_id": str(n)} for n in range(MAX_NEW_ITEMS + 1)]}, "items"),
+        ],
+    )
+    def test_refusals_name_the_field_and_add_nothing(
+        self, client: TestClient, body: Any, at: str
+    ) -> None:
+        answer = post(client, "/items", body, 422)
+        assert [problem["field"] for problem in answer["detail"]] == [at]
+        assert client.get("/model").json()["num_added"] == 0
+
+
+class TestInterest:
+    """What a visitor does with an added item counts like anything else."""
+
+    def test_a_session_that_views_one_is_read(self, client: TestClient) -> None:
+        post(client, "/items", LAMP)
+        seen = [{"item_id": "new-lamp"}]
+        answer = post(client, "/recommend", {"history": seen, "k": 50, "explain": True})
+        assert (answer["basis"], answer["unknown_items"]) == ("session", [])
+        assert ids(answer) != ids(post(client, "/recommend", {"history": [], "k": 50}))
+        # What speaks for an item of the user's own: the second stage knows it as that.
+        (mine,) = post(client, "/rank", {"history": seen, "candidates": ["new-lamp"],
+                                         "explain": True})["items"]  # fmt: skip
+        assert mine["explanation"]["parts"]["history"] != 0
+
+    def test_a_users_event_is_known_and_explained(self, client: TestClient) -> None:
+        event = {"user_id": "u", "item_id": "new-lamp", "event_type": "purchase"}
+        assert post(client, "/events", event)["unknown_items"] == ["new-lamp"]
+        assert post(client, "/recommend", {"user_id": "u"})["basis"] == "popularity"
+        post(client, "/items", LAMP)
+        answer = post(client, "/recommend", {"user_id": "u", "k": 50, "explain": True})
+        assert answer["basis"] == "personal"
+        named = [r["item_id"] for item in answer["items"] for r in item["explanation"]["reasons"]]
+        assert set(named) == {"new-lamp"}
+        assert post(client, "/events", {**event, "event_type": "view"})["unknown_items"] == []
+        assert tents(client, user_id="u", exclude_owned=True) == []
+
+
+def make_service(recipe: Recipe, calls: list[str] | None = None) -> Service:
+    encoder = TextEncoder()
+
+    async def encode(folder: Path, version: str, items: list[Any]) -> np.ndarray:
+        if calls is not None:
+            calls.extend(item["title"] for item in items)
+        return await encoder.encode(str(folder), version, items)
+
+    return Service(Settings.of(recipe), encode)
+
+
+async def tents_of(service: Service) -> list[tuple[str, float]]:
+    request = RecommendRequest(user_id="x", k=50, filters={"category": ["tent"]})  # type: ignore[arg-type]
+    answer = json.loads(await service.recommend(request))
+    return [(item["item_id"], item["score"]) for item in answer["items"]]
+
+
+async def add(service: Service, **fields: Any) -> int:
+    item = AddedItem(**{**LAMP, **fields})
+    return int(json.loads(await service.add_items([item], single=True))["stored"])
+
+
+def test_they_outlive_a_restart_and_are_not_encoded_again(recipe: Recipe, bundle: Path) -> None:
+    async def run() -> None:
+        first = make_service(recipe)
+        await first.load(bundle, version_in(bundle))
+        await add(first)
+        calls: list[str] = []
+        second = make_service(recipe, calls)
+        await second.load(bundle, version_in(bundle))
+        assert await tents_of(second) == await tents_of(first) != []
+        assert calls == ["a new item"]  # the trial of a bundle that is loaded
+
+    asyncio.run(run())
+
+
+def test_another_replica_takes_them_up_by_itself(recipe: Recipe, bundle: Path) -> None:
+    async def run() -> None:
+        one, other = make_service(recipe), make_service(recipe)
+        for service in (one, other):
+            await service.load(bundle, version_in(bundle))
+        following = asyncio.create_task(other.follow())
+        await add(one)
+        await add(one, item_id="second")
+        await one.remove_item("new-lamp")
+        async with asyncio.timeout(20):
+            while await tents_of(other) != await tents_of(one):
+                await asyncio.sleep(0.05)
+        following.cancel()
+        assert [name for name, _ in await tents_of(other)] == ["second"]
+
+    asyncio.run(run())
+
+
+def test_a_new_bundle_reads_their_texts_with_its_own_language_model(
+    recipe: Recipe, bundle: Path, other_bundle: Path
+) -> None:
+    async def run() -> None:
+        calls: list[str] = []
+        one, other = make_service(recipe, calls), make_service(recipe)
+        for service in (one, other):
+            await service.load(bundle, version_in(bundle))
+        await add(one)
+        calls.clear()
+        await one.load(other_bundle, version_in(other_bundle))
+        assert calls == ["a new item", "green lamp"]
+        # The other replica, on the old bundle still, is added to meanwhile.
+        await other._refresh()
+        await add(other, item_id="late")
+        await one._refresh()
+        assert calls == ["a new item", "green lamp", "green lamp"]
+        fresh = make_service(recipe)
+        await fresh.load(other_bundle, version_in(other_bundle))
+        assert await tents_of(fresh) == await tents_of(one)
+        assert {name for name, _ in await tents_of(one)} == {"new-lamp", "late"}
+        assert await tents_of(one) != await tents_of(other)
+
+    asyncio.run(run())
+
+
+def test_a_bundle_that_holds_them_wins(
+    recipe: Recipe, bundle: Path, tmp_path: Path, language_model: Path
+) -> None:
+    async def run() -> None:
+        service = make_service(recipe)
+        await service.load(bundle, version_in(bundle))
+        await add(service, item_id="item-1000")
+        items = make_items()
+        held = items.with_columns(items[Col.item].replace(item_id(299), "item-1000"))
+        whole = make_bundle(
+            tmp_path / "whole", make_recipe(tmp_path, language_model), seed=4, items=held
+        )
+        await service.load(whole.folder, whole.version)
+        assert service.describe()["num_added"] == 0
+        assert await tents_of(service) == []
+        assert await add(service, item_id="item-1000") == 0
+        await service.load(bundle, version_in(bundle))
+        assert [name for name, _ in await tents_of(service)] == ["item-1000"]
+
+    asyncio.run(run())
+
+
+def test_there_is_room_for_so_many(recipe: Recipe, bundle: Path) -> None:
+    small = recipe.serve.model_copy(update={"max_added_items": 2})
+
+    async def run() -> None:
+        service = make_service(recipe.model_copy(update={"serve": small}))
+        await service.load(bundle, version_in(bundle))
+        await add(service, item_id="a")
+        await add(service, item_id="b")
+        with pytest.raises(Refused, match="at most 2"):
+            await add(service, item_id="c")
+        assert await add(service, item_id="a", title="another") == 1
+        await service.remove_item("b")
+        assert await add(service, item_id="c") == 1
+
+    asyncio.run(run())
+
+
+def test_a_lost_store_costs_the_added_items_alone(recipe: Recipe, bundle: Path) -> None:
+    """Its file emptied under a running service: what it held is gone, what comes is taken up."""
+
+    async def run() -> None:
+        service = make_service(recipe)
+        await service.load(bundle, version_in(bundle))
+        await add(service, item_id="a")
+        await add(service, item_id="b")
+        (path,) = Path(recipe.root).glob("*.items.sqlite")
+        with sqlite3.connect(path) as db:
+            db.execute("DELETE FROM items")
+        db.close()
+        await add(service, item_id="c")
+        assert [name for name, _ in await tents_of(service)] == ["c"]
+
+    asyncio.run(run())
+
+
+class TestBatches:
+    def test_calls_at_once_are_answered_each_with_its_own(
+        self, bundle: Path, other_bundle: Path, tmp_path: Path
+    ) -> None:
+        async def run() -> None:
+            encoder = TextEncoder()
+            wanted = [[f"red {thing}"] * (n + 1) for n, thing in enumerate(THINGS)]
+            folders = [bundle, other_bundle, bundle, tmp_path / "gone", bundle]
+
+            def call(folder: Path, titles: list[str]) -> Any:
+                items = [{"title": title} for title in titles]
+                return encoder.encode(str(folder), version_in(folder), items)
+
+            alone = []
+            for folder, titles in zip(folders, wanted, strict=True):
+                alone.append(None if folder.name == "gone" else await call(folder, titles))
+            together = await asyncio.gather(*map(call, folders, wanted), return_exceptions=True)
+            left = asyncio.create_task(call(bundle, ["red cup"]))
+            await asyncio.sleep(0)
+            left.cancel()  # a caller that waits no longer takes nobody's answer along
+            assert (await call(bundle, ["red pen"])).shape == (1, 32)
+            for found, expected in zip(together, alone, strict=True):
+                if expected is None:
+                    assert isinstance(found, BundleError)
+                else:
+                    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+        asyncio.run(run())
