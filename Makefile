@@ -1,4 +1,4 @@
-# make install | demo | test | lint | serve | bench-check | constraints | clean
+# make install | demo | test | fuzz | lint | serve | bench-check | constraints | clean
 #
 #   PYTHON       the interpreter the environment is made with (3.11 or 3.12)
 #   DATA         folder with one folder a data set, for bench-check
@@ -18,7 +18,7 @@ PIP := -m pip --disable-pip-version-check --quiet
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install demo test lint serve bench-check constraints clean
+.PHONY: install demo test fuzz lint serve bench-check constraints clean
 
 export RAY_USAGE_STATS_ENABLED := 0
 
@@ -42,6 +42,10 @@ demo: install
 
 test: install lint
 	$(BIN)/pytest
+
+# More than 10,000 requests made from the OpenAPI document; the tests take about 800 of them.
+fuzz: install
+	RAYCOMMEND_FUZZ_CASES=1500 $(BIN)/pytest tests/serve/test_fuzz.py -s --timeout 3600
 
 lint: install
 	$(BIN)/ruff check .
