@@ -49,6 +49,7 @@ _INSERT = (
     "ON CONFLICT (user, id) DO NOTHING"
 )
 _HISTORY = "SELECT us, item, id, code FROM events WHERE user = ?"
+_TYPES = (int, str, str, int)
 _COUNT = "SELECT count(*) FROM events WHERE user = ?"
 _TRIM = (
     "DELETE FROM events WHERE user = :user AND id IN (SELECT id FROM events WHERE user = :user "
@@ -122,6 +123,12 @@ class SqliteState:
         """See `UserState.history`."""
         with self._read() as db:
             rows = db.execute(_HISTORY, (user_id,)).fetchall()
+        # A column of SQLite holds any type, on a damaged page too.
+        if not all(tuple(map(type, row)) == _TYPES for row in rows):
+            raise DataError(
+                "events of other types than were stored", where=self._path,
+                field="serve.state.path", mend=_MEND_BROKEN,
+            )  # fmt: skip
         rows.sort()  # by (timestamp, item, id): the order of `order`; quicker here than in SQLite
         return [
             StateEvent(user_id, event_id, item, code, us)
