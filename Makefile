@@ -1,4 +1,4 @@
-# make install | demo | test | lint | serve | bench-check | constraints | clean
+# make install | demo | test | fuzz | lint | serve | bench-check | constraints | clean
 #
 #   PYTHON       the interpreter the environment is made with (3.11 or 3.12)
 #   DATA         folder with one folder a data set, for bench-check
@@ -18,7 +18,7 @@ PIP := -m pip --disable-pip-version-check --quiet
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install demo test lint serve bench-check constraints clean
+.PHONY: install demo test fuzz lint serve bench-check constraints clean
 
 export RAY_USAGE_STATS_ENABLED := 0
 
@@ -43,6 +43,11 @@ demo: install
 # In two processes: one runs what starts Ray, mostly waiting; the other everything else.
 test: install lint
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+# More than 10,000 requests made from the OpenAPI document, and eight times the damage to files that the
+# tests do.
+fuzz: install
+	RAYCOMMEND_FUZZ_CASES=1500 $(BIN)/pytest tests/serve/test_fuzz.py tests/recsys/test_corrupted_files.py -s --timeout 3600
 
 lint: install
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ import polars as pl
 import torch
 from scipy import sparse
 
-from recsys.bundle import Bundle, write_bundle
+from recsys.bundle import STANDARD_PRICE, Bundle, write_bundle
 from recsys.catalogue import prices_of
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.features import PriceScale, item_features
@@ -31,7 +31,6 @@ from recsys.model.heads import ScoringHead
 from recsys.model.item_encoder import ItemEncoder
 from recsys.model.language import LanguageModel
 from recsys.model.user_encoder import UserEncoder
-from recsys.recommender import STANDARD_PRICE
 from recsys.relations import Relations
 from recsys.schema import ITEMS, Col
 from recsys.scoring import Scorer

@@ -13,7 +13,7 @@ import torch
 from ray_jobs.cluster import connected
 from ray_jobs.texts import ensure_store, text_vectors
 from ray_jobs.train import winner
-from recsys.bundle import Bundle, write_bundle
+from recsys.bundle import STANDARD_PRICE, Bundle, write_bundle
 from recsys.checkpoint import load_model, load_progress
 from recsys.config import Recipe, target_codes
 from recsys.features import PriceScale, item_features
@@ -21,7 +21,6 @@ from recsys.histories import Histories
 from recsys.index import LENGTHS, Index
 from recsys.model.heads import ScoringHead
 from recsys.prepared import Prepared
-from recsys.recommender import STANDARD_PRICE
 from recsys.scoring import Scorer
 from recsys.text_store import TextStore
 from recsys.training import build_ranker

@@ -264,7 +264,7 @@ class _Build:
             return result
         table = build_histories(once)
         path = self.out / HISTORIES_DIR / f"bucket-{number:05d}.parquet"
-        pq.write_table(table, path, compression="zstd")
+        pq.write_table(table, path, compression="zstd", write_page_checksum=True)
         users = UserEvents.from_arrow(table)
         codes = target_codes(self.recipe)
         cuts = cut_us(self.recipe.data.cuts)

@@ -5,7 +5,6 @@ python -m ray_jobs.promote --config recipes/demo.yaml
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from recsys.errors import DataError, GateRefused
 from recsys.evaluation import COLUMNS
 from recsys.gate import Verdict, beats
 from recsys.prepared import Prepared
+from recsys.reading import read_json, read_parquet, reading
 from recsys.recommender import scorer_on
 from recsys.registry import Registry
 from recsys.schema import Col
@@ -73,12 +73,17 @@ def run(recipe: Recipe) -> Path:
 def _evaluated(recipe: Recipe, bundle: Bundle) -> pl.DataFrame:
     """The bundle's rows of the evaluation."""
     path = recipe.root / REPORT_FILE
-    if not path.is_file() or json.loads(path.read_text())["bundle"] != bundle.version:
+    again = "run `recsys evaluate` again"
+    if not path.is_file() or read_json(path, again, {"bundle": str})["bundle"] != bundle.version:
         raise DataError(
             "this bundle has not been evaluated", where=path, value=bundle.version,
             mend="run `recsys evaluate` first",
         )  # fmt: skip
-    rows = pl.read_parquet(recipe.root / ROWS_FILE, glob=False)
+    path, ours = recipe.root / ROWS_FILE, f"{OURS}:{METRIC}"
+    rows = read_parquet(path, again, {"bundle": pl.String, Col.user: pl.String})
+    with reading(path, again):
+        if not rows[ours].is_finite().all() or not rows[ours].is_between(0, 1).all():
+            raise ValueError(f"`{ours}` is no {METRIC} everywhere")
     if rows["bundle"].unique().to_list() != [bundle.version]:
         raise DataError(
             "the rows are another bundle's", where=recipe.root / ROWS_FILE, value=bundle.version,

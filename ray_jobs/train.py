@@ -25,6 +25,7 @@ from recsys.errors import DataError, RecipeError
 from recsys.files import write_json
 from recsys.language_model import fingerprint, locate
 from recsys.prepared import PREPARED, Prepared
+from recsys.reading import read_json
 
 WINNER_FILE = "winner.json"
 RAY_DIR = "ray"
@@ -176,7 +177,8 @@ def winner(recipe: Recipe, prepared: Prepared) -> tuple[Recipe, Path]:
         raise DataError(
             "no trained model", where=path, mend="run `recsys tune` or `recsys train` first"
         )
-    data = json.loads(path.read_text())
+    texts = dict.fromkeys(("checkpoint", "data_fingerprint", "language_model"), str)
+    data = read_json(path, "run `recsys tune` or `recsys train` again", {**texts, "recipe": dict})
     checkpoint = Path(data["checkpoint"])
     if not (checkpoint / PROGRESS).is_file():
         raise DataError(

@@ -33,6 +33,7 @@ from ray_jobs.train import (
     trials_at_once,
 )
 from recsys.adapted import adapted
+from recsys.checkpoint import load_progress
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import DataError
 from recsys.prepared import PREPARED, Prepared
@@ -243,7 +244,7 @@ def best_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
     for path in sorted(run.glob("checkpoint_*")):
         progress = path / "progress.json"
         if progress.is_file():
-            found.append((path, json.loads(progress.read_text())["curve"][-1]))
+            found.append((path, load_progress(path).curve[-1]))
     if not found:
         raise DataError(
             "the winning trial left no checkpoint", where=run, mend="run `recsys tune` again"

@@ -5,12 +5,11 @@ Imports neither torch nor transformers.
 
 from __future__ import annotations
 
-import json
-
 from recsys.config import Recipe
 from recsys.errors import DataError
 from recsys.language_model import fingerprint, locate
 from recsys.prepared import Prepared
+from recsys.reading import read_json
 
 LANGUAGE_DIR, PRETRAIN_FILE = "language_model", "pretrain.json"
 
@@ -39,13 +38,15 @@ def adapted(recipe: Recipe, prepared: Prepared) -> Recipe:
             value=recipe.pretrain.epochs,
             mend="run `recsys pretrain` first, or set pretrain.epochs=0",
         )  # fmt: skip
-    then = json.loads(path.read_text())
+    mend = "run `recsys pretrain` again"
+    names = [*made_of(recipe, prepared), "adapted"]
+    then = read_json(path, mend, dict.fromkeys(names, str))
     now = {**made_of(recipe, prepared), "adapted": fingerprint(locate(str(folder)))}
     for name, value in now.items():
         if then[name] != value:
             raise DataError(
                 f"the language model was adapted under another recipe or on other data ({name})",
-                where=path, field=name, value=then[name], mend="run `recsys pretrain` again",
+                where=path, field=name, value=then[name], mend=mend,
             )  # fmt: skip
     model = recipe.model.model_copy(update={"language_model": str(folder)})
     return recipe.model_copy(update={"model": model})

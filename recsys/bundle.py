@@ -14,25 +14,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys.config import Recipe, recipe_from_dict
-from recsys.errors import BundleError
+from recsys.errors import BundleError, RecipeError
 from recsys.files import whole_folder, write_json
 from recsys.index import Index
+from recsys.item_stats import ItemStats
 from recsys.language_model import CONFIG, TOKENIZER, file_sha256, locate
-from recsys.relations import Relations
+from recsys.reading import map_array, read_parquet, reading
+from recsys.relations import Relations, relation_files
+from recsys.schema import ITEMS as SCHEMA
+from recsys.schema import Col
 
 FORMAT = 4
 BUNDLE, MODEL, ITEMS, VECTORS = "bundle.json", "model.safetensors", "items.parquet", "vectors.npy"
@@ -40,6 +46,14 @@ ENCODER_DIR, TOKENIZER_DIR, INDEX_DIR = "encoder", "tokenizer", "index"
 RELATIONS_DIR = "relations"
 ITEM_PART, INDEX_META = "item_part.npy", "index.json"
 SEAL = "seal"
+#: Column of `items.parquet` with the standardised price.
+STANDARD_PRICE = "standard_price"
+_MEND = "restore it from a copy, or write the bundle again"
+_NEEDED = {
+    MODEL, ITEMS, VECTORS, f"{INDEX_DIR}/{ITEM_PART}", f"{ENCODER_DIR}/{CONFIG}",
+    f"{TOKENIZER_DIR}/{TOKENIZER}",
+    *(f"{RELATIONS_DIR}/{name}" for name in relation_files()),
+}  # fmt: skip
 
 
 def write_bundle(
@@ -125,7 +139,7 @@ class Bundle:
             meta = json.loads(path.read_text())
         except FileNotFoundError:
             raise BundleError("no bundle here", where=folder, mend="run `recsys embed`") from None
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise BundleError(
                 f"unreadable: {error}", where=path, mend="write the bundle again"
             ) from None
@@ -140,6 +154,7 @@ class Bundle:
                 "the content is not what was written (the seal does not fit)", where=path,
                 mend="restore it from a copy, or write the bundle again",
             )  # fmt: skip
+        _check_meta(path, meta)
         for name, expected in meta["files"].items():
             file = folder / name
             if not file.is_file():
@@ -171,47 +186,143 @@ class Bundle:
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe that made the model."""
-        return recipe_from_dict(self.meta["recipe"], where=self.folder / BUNDLE)
+        try:
+            return recipe_from_dict(self.meta["recipe"], where=self.folder / BUNDLE)
+        except RecipeError as error:
+            raise BundleError(
+                f"its recipe is none of this release: {error.problem}", where=error.where,
+                field=error.field, mend=_MEND,
+            ) from None  # fmt: skip
 
     @cached_property
     def items(self) -> pl.DataFrame:
-        """The items, in the order of the vectors."""
-        return pl.read_parquet(self.folder / ITEMS, glob=False)
+        """The items, in the order of the vectors.
+
+        Raises:
+            BundleError: the file is not what it should be; so below.
+        """
+        path = self.folder / ITEMS
+        columns = pl.DataFrame(SCHEMA.empty_table()).schema
+        nullable = tuple(name for name in SCHEMA.names if name != Col.item)
+        counts = {field.name: pl.Int64 for field in fields(ItemStats)}
+        wanted = {**columns, **counts, STANDARD_PRICE: pl.Float32}
+        items = read_parquet(path, _MEND, wanted, nullable=nullable, error=BundleError)
+        with reading(path, _MEND, BundleError):
+            if items.height != self.num_items or items[Col.item].n_unique() != items.height:
+                raise ValueError(f"not {self.num_items} different items")
+            if not all((items[name] >= 0).all() for name in counts):
+                raise ValueError("counts below 0")
+            if not items[STANDARD_PRICE].is_finite().all():
+                raise ValueError("prices that are not finite")
+        return items
 
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
         """[I, D], memory-mapped."""
-        return np.load(self.folder / VECTORS, mmap_mode="r")
+        return self._matrix(VECTORS, self.recipe.model.dim)
 
     @cached_property
     def item_part(self) -> NDArray[np.float32]:
         """[I, D + 2], memory-mapped."""
-        return np.load(self.folder / INDEX_DIR / ITEM_PART, mmap_mode="r")
+        return self._matrix(f"{INDEX_DIR}/{ITEM_PART}", self.recipe.model.dim + 2)
+
+    def _matrix(self, name: str, width: int) -> NDArray[np.float32]:
+        path = self.folder / name
+        matrix = map_array(path, _MEND, np.float32, 2, BundleError)
+        with reading(path, _MEND, BundleError):
+            if matrix.shape != (self.num_items, width):
+                raise ValueError(f"of shape {matrix.shape}, not {(self.num_items, width)}")
+            if not np.isfinite(matrix).all():
+                raise ValueError("not finite: the model has diverged, or the file is damaged")
+        return matrix
+
+    @property
+    def num_items(self) -> int:
+        """I."""
+        return int(self.meta["num_items"])
 
     @cached_property
     def index(self) -> Index | None:
         """What finds the first stage's best without reading all items; None where all are read."""
-        meta = json.loads((self.folder / INDEX_DIR / INDEX_META).read_text())
-        return None if meta["kind"] == "exact" else Index.open(self.folder / INDEX_DIR, meta)
+        path = self.folder / INDEX_DIR / INDEX_META
+        with reading(path, _MEND, BundleError):
+            meta = json.loads(path.read_text())
+            return None if meta["kind"] == "exact" else Index.open(path.parent, meta)
 
     @cached_property
     def relations(self) -> Relations:
         """Item-to-item weights, memory-mapped."""
-        return Relations.open(self.folder / RELATIONS_DIR)
+        folder = self.folder / RELATIONS_DIR
+        relations = Relations.open(folder, _MEND, BundleError)
+        sizes = {getattr(relations, field.name).shape[0] for field in fields(Relations)}
+        if sizes != {self.num_items}:
+            raise BundleError(f"not of {self.num_items} items", where=folder, mend=_MEND)
+        return relations
 
     def weights(self, prefix: str) -> dict[str, Tensor]:
         """The weights whose names start with `prefix`, without it."""
-        with safe_open(self.folder / MODEL, framework="pt") as file:  # type: ignore[no-untyped-call]
-            return {
+        path = self.folder / MODEL
+        with (
+            reading(path, _MEND, BundleError),
+            safe_open(path, framework="pt") as file,  # type: ignore[no-untyped-call]
+        ):
+            weights = {
                 name.removeprefix(prefix): file.get_tensor(name)
                 for name in file.keys()  # noqa: SIM118 - a safetensors file is no mapping
                 if name.startswith(prefix)
             }
+            for name, value in weights.items():
+                if not torch.isfinite(value).all():
+                    raise ValueError(f"`{prefix}{name}` is not finite")
+            return weights
+
+    def load_into(self, module: nn.Module, prefix: str) -> None:
+        """Give a module its weights, those whose names start with `prefix`.
+
+        Raises:
+            BundleError: they are broken, or do not fit it.
+        """
+        weights = self.weights(prefix)
+        for name, value in module.state_dict().items():
+            if name in weights and weights[name].dtype != value.dtype:
+                raise BundleError(
+                    "the weights are of another type", where=self.folder / MODEL,
+                    field=prefix + name, value=weights[name].dtype, mend=_MEND,
+                )  # fmt: skip
+        try:
+            module.load_state_dict(weights)
+        except RuntimeError as error:
+            raise BundleError(
+                f"the weights do not fit the recipe: {error}", where=self.folder / MODEL, mend=_MEND
+            ) from None
 
     def note_metrics(self, metrics: dict[str, float]) -> None:
         """Add evaluation results to `bundle.json`; the model itself stays as it is."""
         self.meta["metrics"] = metrics
         write_json(self.folder / BUNDLE, self.meta | {SEAL: seal(self.meta)})
+
+
+def _check_meta(path: Path, meta: dict[str, Any]) -> None:
+    """What the rest relies on, whoever wrote it: the seal tells of accidents alone."""
+    kinds = {
+        "version": str, "recipe": dict, "num_items": int, "files": dict, "metrics": dict,
+        "text_dim": int, "price_scale": list,
+    }  # fmt: skip
+    with reading(path, _MEND, BundleError):
+        for key, kind in kinds.items():
+            if not isinstance(meta.get(key), kind):
+                raise ValueError(f"`{key}` is missing or of the wrong type")
+        if meta["num_items"] < 1 or meta["text_dim"] < 1 or not meta["version"]:
+            raise ValueError("a bundle of nothing")
+        mean, deviation = (float(value) for value in meta["price_scale"])
+        if not math.isfinite(mean) or not 0 < deviation < math.inf:
+            raise ValueError("`price_scale` is no mean and deviation")
+        for name, digest in meta["files"].items():
+            if not isinstance(digest, str) or ".." in name.split("/") or name.startswith("/"):
+                raise ValueError(f"`files` holds {name!r}, which is no file of a bundle")
+        missing = _NEEDED - meta["files"].keys()
+        if missing:
+            raise ValueError(f"`files` lacks {min(missing)}")
 
 
 def seal(meta: dict[str, Any]) -> str:

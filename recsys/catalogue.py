@@ -18,9 +18,19 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from recsys.language_model import tokenize
+from recsys.reading import read_parquet, reading
 from recsys.schema import CONTROL_CHARS, ITEMS, MAX_ID_CHARS, Col
 
 ITEMS_FILE, TEXTS_FILE = "items.parquet", "texts.parquet"
+_MEND = "run `recsys prepare` again"
+_TEXTS = {
+    Col.text_row: pl.Int32, Col.text: pl.String, Col.content_hash: pl.String,
+    Col.tokens: pl.List(pl.Int32),
+}  # fmt: skip
+_ITEMS = {
+    **pl.DataFrame(ITEMS.empty_table()).schema,
+    Col.item_row: pl.Int32, Col.text_row: pl.Int32, Col.content_hash: pl.String,
+}  # fmt: skip
 
 
 def item_text(fields: Mapping[str, str | None], order: Sequence[str]) -> str:
@@ -108,11 +118,23 @@ class Catalogue:
 
     @staticmethod
     def load(folder: Path) -> Catalogue:
-        """Read what `prepare` wrote."""
-        return Catalogue(
-            pl.read_parquet(folder / ITEMS_FILE, glob=False),
-            pl.read_parquet(folder / TEXTS_FILE, glob=False),
-        )
+        """Read what `prepare` wrote.
+
+        Raises:
+            DataError: a file is missing or broken.
+        """
+        texts = read_parquet(folder / TEXTS_FILE, _MEND, _TEXTS)
+        with reading(folder / TEXTS_FILE, _MEND):
+            if texts[Col.text_row].to_list() != list(range(texts.height)):
+                raise ValueError("texts that are not numbered from 0")
+        nullable = tuple(name for name in ITEMS.names if name != Col.item)
+        items = read_parquet(folder / ITEMS_FILE, _MEND, _ITEMS, nullable=nullable)
+        with reading(folder / ITEMS_FILE, _MEND):
+            if items[Col.item_row].to_list() != list(range(items.height)):
+                raise ValueError("items that are not numbered from 0")
+            if not items[Col.text_row].is_between(0, texts.height - 1).all():
+                raise ValueError(f"a text outside rows 0..{texts.height - 1}")
+        return Catalogue(items, texts)
 
     @property
     def num_items(self) -> int:

@@ -5,7 +5,9 @@ Only what training changes is stored: the frozen part of the language model come
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from recsys.errors import DataError
+from recsys.language_model import file_sha256
 from recsys.model.heads import ScoringHead
+from recsys.reading import read_json, reading
 
 MODEL, HEAD, OPTIMIZER, PROGRESS = (
     "model.safetensors", "head.safetensors", "optimizer.safetensors", "progress.json",
 )  # fmt: skip
 
+_MEND = "remove the checkpoint: the training goes on from the one before, or train again"
 #: Parameters that no training changes.
 FROZEN = ("language.embeddings.", "language.frozen_layers.")
 
@@ -60,46 +65,88 @@ def save(
             {name: value.contiguous() for name, value in head.state_dict().items()}, folder / HEAD
         )
     save_file(_flatten(optimizer), folder / OPTIMIZER)
-    (folder / PROGRESS).write_text(json.dumps(asdict(progress), indent=2) + "\n")
+    seal(folder, progress)
+
+
+def seal(folder: Path, progress: Progress) -> None:
+    """Write the progress, and in it the hashes of the files that lie there: the last of a save."""
+    hashes = {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+    told = {**asdict(progress), "files": hashes}
+    (folder / PROGRESS).write_text(json.dumps({**told, "seal": _seal(told)}, indent=2) + "\n")
 
 
 def load_model(folder: Path, model: nn.Module, head: ScoringHead | None) -> Progress:
     """Restore model and head, if there is one, in place; returns the progress.
 
     Raises:
-        DataError: the checkpoint is of another recipe.
+        DataError: the checkpoint is of another recipe or broken; then nothing is restored.
     """
-    state = load_file(folder / MODEL)
-    wanted = trained_state(model)
-    wrong = sorted(
-        name for name in wanted.keys() | state.keys()
-        if name not in state or name not in wanted or state[name].shape != wanted[name].shape
-    )  # fmt: skip
-    if wrong:
-        raise DataError(
-            "the checkpoint does not fit the recipe", where=folder / MODEL, field=wrong[0],
-            mend="train again, or use the recipe that made it",
-        )  # fmt: skip
+    state = _tensors(folder / MODEL, trained_state(model))
+    of_head = None if head is None else _tensors(folder / HEAD, head.state_dict())
+    progress = load_progress(folder)
     model.load_state_dict(state, strict=False)
-    if head is not None:
-        head.load_state_dict(load_file(folder / HEAD))
-    return load_progress(folder)
+    if head is not None and of_head is not None:
+        head.load_state_dict(of_head)
+    return progress
 
 
 def load_progress(folder: Path) -> Progress:
-    """The progress alone."""
-    return Progress(**json.loads((folder / PROGRESS).read_text()))
+    """The progress alone.
+
+    Raises:
+        DataError: it is missing or broken.
+    """
+    read = _sealed(folder)
+    return Progress(read["epoch"], read["step"], read["curve"], read["until"])
+
+
+def _sealed(folder: Path) -> dict[str, Any]:
+    path = folder / PROGRESS
+    kinds = {"epoch": int, "step": int, "curve": list, "until": str, "files": dict, "seal": str}
+    told = read_json(path, _MEND, kinds)
+    with reading(path, _MEND):
+        if told.pop("seal") != _seal(told):
+            raise ValueError("the content is not what was written (the seal does not fit)")
+    return told
+
+
+def _seal(told: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Restore the optimiser in place."""
-    flat = load_file(folder / OPTIMIZER)
+    """Restore the optimiser in place.
+
+    Raises:
+        DataError: its file is missing or broken.
+    """
+    groups = optimizer.state_dict()["param_groups"]
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in flat.items():
+    for name, value in _tensors(folder / OPTIMIZER).items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    with reading(folder / OPTIMIZER, _MEND):
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _tensors(path: Path, wanted: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The tensors of a file; of the names, shapes and types that are wanted."""
+    hashes = _sealed(path.parent)["files"]
+    with reading(path, _MEND):
+        if hashes.get(path.name) != file_sha256(path):
+            raise ValueError("the file is not the one that was written (SHA-256)")
+        state = load_file(path)
+    wrong = [] if wanted is None else sorted(
+        name for name in wanted.keys() | state.keys()
+        if name not in state or name not in wanted or state[name].shape != wanted[name].shape
+        or state[name].dtype != wanted[name].dtype
+    )  # fmt: skip
+    if wrong:
+        raise DataError(
+            "the checkpoint does not fit the recipe", where=path, field=wrong[0],
+            mend="train again, or use the recipe that made it",
+        )  # fmt: skip
+    return state
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:

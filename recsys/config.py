@@ -481,7 +481,8 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         raise RecipeError(
             f"cannot be read: {error.strerror}", where=path, mend="name a readable file"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # A day that no month has, a number of thousands of digits; thousands of brackets.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(
             f"not valid YAML: {error}", where=path, mend="correct the syntax"
         ) from None
@@ -540,7 +541,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         node = child
     try:
         node[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise RecipeError(
             "not a YAML value", where="--set", field=dotted, value=text, mend="quote it"
         ) from None

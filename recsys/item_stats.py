@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.histories import US_PER_DAY, UserEvents
+from recsys.reading import read_parquet, reading
 from recsys.schema import Col
 
 Int64s = NDArray[np.int64]
@@ -135,8 +136,18 @@ class DailyCounts:
 
     @staticmethod
     def load(path: Path, num_items: int) -> DailyCounts:
-        """Read a table of `count_days`, sorted by day."""
-        frame = pl.read_parquet(path, glob=False)
+        """Read a table of `count_days`, sorted by day.
+
+        Raises:
+            DataError: it is missing or broken.
+        """
+        kinds = {name: pl.Int64 for name in _COUNTS} | {"day": pl.Int32, Col.item_row: pl.Int32}
+        frame = read_parquet(path, "run `recsys prepare` again", kinds)
+        with reading(path, "run `recsys prepare` again"):
+            if not frame[Col.item_row].is_between(0, num_items - 1).all():
+                raise ValueError(f"an item outside rows 0..{num_items - 1}")
+            if not frame["day"].is_sorted() or not all((frame[n] >= 0).all() for n in _COUNTS):
+                raise ValueError("days that are not in order, or counts below 0")
         return DailyCounts(
             num_items, *(frame[name].to_numpy() for name in ("day", Col.item_row, *_COUNTS))
         )

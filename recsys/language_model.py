@@ -6,15 +6,16 @@ Imports neither torch nor transformers.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
-from recsys.errors import RecipeError
+from recsys.errors import DataError, RecipeError
+from recsys.reading import read_json
 
 EMBEDDED = "minilm"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -100,12 +101,12 @@ def file_sha256(path: Path) -> str:
 
 def hidden_size(folder: Path) -> int:
     """Width of the model's output vectors."""
-    return int(json.loads((folder / CONFIG).read_text())["hidden_size"])
+    return int(_config(folder)["hidden_size"])
 
 
 def max_positions(folder: Path) -> int:
     """Tokens of a text that the model can read, special ones included."""
-    config = json.loads((folder / CONFIG).read_text())
+    config = _config(folder)
     # RoBERTa counts its positions from behind the padding token's.
     offset = int(config["pad_token_id"]) + 1 if config.get("model_type") == "roberta" else 0
     return int(config.get("max_position_embeddings", 512)) - offset
@@ -114,10 +115,21 @@ def max_positions(folder: Path) -> int:
 @lru_cache(maxsize=8)
 def load_tokenizer(folder: Path, max_tokens: int) -> Tokenizer:
     """The fast tokenizer, cutting at `max_tokens` (special tokens included) and never padding."""
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_tokens)
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_tokens)
+    except Exception as error:  # the library raises nothing narrower
+        raise DataError(
+            f"not a tokenizer: {error}", where=folder / TOKENIZER,
+            mend="restore the file from a copy, or save the fast tokenizer again",
+        ) from None  # fmt: skip
     return tokenizer
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    mend = "restore the file from a copy, or save the model again"
+    return read_json(folder / CONFIG, mend, {"hidden_size": int})
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

@@ -15,6 +15,7 @@ MENDS = {
     "null_item_id": (Col.item, "fill the column or drop the rows at the source"),
     "null_timestamp": (Col.timestamp, "fill the column or drop the rows at the source"),
     "null_event_type": (Col.event_type, "fill the column or drop the rows at the source"),
+    "ancient_timestamp": (Col.timestamp, "correct the unit or the default value at the source"),
     "future_timestamp": (Col.timestamp, "correct the clock or the time zone of the source"),
     "unknown_event_type": (
         Col.event_type,
@@ -72,6 +73,8 @@ def check_events(
         .then(pl.lit("null_timestamp"))
         .when(pl.col(Col.event_type).is_null())
         .then(pl.lit("null_event_type"))
+        .when(pl.col(Col.timestamp).dt.epoch("us") < 0)
+        .then(pl.lit("ancient_timestamp"))
         .when(pl.col(Col.timestamp).dt.epoch("us") > latest_us)
         .then(pl.lit("future_timestamp"))
         .when(~pl.col(Col.event_type).is_in(list(EVENT_TYPES)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import sparse
@@ -22,13 +22,45 @@ from recsys.errors import DataError
 from recsys.histories import Questions, UserEvents, ask
 from recsys.item_stats import DailyCounts, ItemStats
 from recsys.language_model import fingerprint, locate
+from recsys.reading import read_json, read_parquet, reading
 from recsys.relations import Relations, open_matrix
-from recsys.schema import HISTORIES, Col
+from recsys.schema import EVENT_TYPES, HISTORIES, Col
 
 PREPARED = "prepared"
 HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR = "histories", "catalogue", "quarantine"
 RELATIONS_DIR = "relations"
 STATS_FILE, DAYS_FILE, SUMMARY_FILE = "item_stats.parquet", "item_days.parquet", "prepare.json"
+
+
+_MEND = "run `recsys prepare` again"
+_FINGERPRINTS = ("data_fingerprint", "catalogue_fingerprint", "key_check", "language_model")
+
+
+def read_shard(path: Path, num_items: int) -> pa.Table:
+    """The rows of one history shard: of the schema, its lists in parallel, its numbers in range.
+
+    Raises:
+        DataError: it is missing or broken.
+    """
+    with reading(path, _MEND):
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+        table.validate(full=True)
+        if not table.schema.equals(HISTORIES) or any(c.null_count for c in table.columns):
+            raise ValueError("no table of histories")
+        lists = [column.combine_chunks() for column in table.columns[1:]]
+        if any(not each.offsets.equals(lists[0].offsets) for each in lists):
+            lengths = [pc.list_value_length(each) for each in lists]
+            if any(not each.equals(lengths[0]) for each in lengths):
+                raise ValueError("lists of unequal lengths")
+        rows, codes, _, _ = (pc.list_flatten(each) for each in lists)
+        for name, values, high in (("item", rows, num_items), ("event", codes, len(EVENT_TYPES))):
+            low_high = pc.min_max(values).as_py()
+            if values.null_count or (
+                len(values) and not 0 <= low_high["min"] <= low_high["max"] < high
+            ):
+                raise ValueError(f"an {name} outside 0..{high - 1}")
+        return table
 
 
 def cut_us(cuts: Cuts) -> dict[str, int | None]:
@@ -91,36 +123,94 @@ class Prepared:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """`prepare.json`: recipe, fingerprint, counts, cuts."""
-        return dict(json.loads((self.folder / SUMMARY_FILE).read_text()))
+        """`prepare.json`: recipe, fingerprint, counts, cuts.
+
+        Raises:
+            DataError: it is broken.
+        """
+        path = self.folder / SUMMARY_FILE
+        kinds = {"recipe": dict, "cuts_us": dict, "counts": dict, "quarantined": dict}
+        summary = read_json(path, _MEND, kinds | dict.fromkeys(_FINGERPRINTS, str))
+        with reading(path, _MEND):
+            cuts, counts = summary["cuts_us"], summary["counts"]
+            moments = [cuts[name] for name in ("head", "valid", "test")]
+            if not isinstance(summary["recipe"]["data"], dict):
+                raise ValueError("no recipe")
+            numbers = [*moments, *([] if cuts["end"] is None else [cuts["end"]])]
+            numbers += [
+                counts[name] for name in ("items", "users", *(f"{w}_baskets" for w in WINDOWS))
+            ]
+            if any(type(number) is not int or number < 0 for number in numbers):
+                raise ValueError("cuts or counts that are no whole numbers")
+            if numbers[: len(moments)] != sorted(moments):
+                raise ValueError("cuts that are not in order")
+        return summary
 
     @cached_property
     def catalogue(self) -> Catalogue:
         """The items and their distinct texts."""
-        return Catalogue.load(self.folder / CATALOGUE_DIR)
+        catalogue = Catalogue.load(self.folder / CATALOGUE_DIR)
+        if catalogue.num_items != self.summary["counts"]["items"]:
+            raise DataError(
+                f"{catalogue.num_items} items, of {self.summary['counts']['items']} prepared",
+                where=self.folder / CATALOGUE_DIR / ITEMS_FILE, mend=_MEND,
+            )  # fmt: skip
+        return catalogue
 
     def item_ids(self) -> NDArray[np.str_]:
         """[I] ids by row, without reading the texts."""
         path = self.folder / CATALOGUE_DIR / ITEMS_FILE
-        return pl.read_parquet(path, columns=[Col.item], glob=False)[Col.item].to_numpy()
+        return read_parquet(path, _MEND, {Col.item: pl.String}, only=True)[Col.item].to_numpy()
 
-    @property
+    @cached_property
     def shards(self) -> list[Path]:
-        """The history shards, in a fixed order."""
-        return sorted((self.folder / HISTORIES_DIR).glob("*.parquet"))
+        """The history shards, in a fixed order.
+
+        Raises:
+            DataError: one is missing, broken or another's: they do not hold as many users as were
+                prepared.
+        """
+        folder, users = self.folder / HISTORIES_DIR, 0
+        found = sorted(folder.glob("*.parquet"))
+        for path in found:
+            with reading(path, _MEND):
+                users += pq.read_metadata(path).num_rows
+        if users != self.summary["counts"]["users"]:
+            raise DataError(
+                f"{users} users, of {self.summary['counts']['users']} prepared", where=folder,
+                mend=_MEND,
+            )  # fmt: skip
+        return found
 
     def users(self, shards: Sequence[Path] | None = None) -> UserEvents:
-        """The users of some shards (all by default), in memory."""
+        """The users of some shards (all by default), in memory.
+
+        Raises:
+            DataError: a shard is missing or broken.
+        """
         picked = self.shards if shards is None else shards
-        tables = [HISTORIES.empty_table(), *(pq.read_table(path) for path in picked)]
+        tables = [HISTORIES.empty_table(), *(self.shard(path) for path in picked)]
         return UserEvents.from_arrow(pa.concat_tables(tables))
+
+    def shard(self, path: Path) -> pa.Table:
+        """The rows of one history shard.
+
+        Raises:
+            DataError: it is missing or broken.
+        """
+        return read_shard(path, self.summary["counts"]["items"])
 
     def stats(self, as_of: str) -> ItemStats:
         """Item statistics as of a cut: `head`, `valid`, `test` or `end`."""
-        frame = pl.read_parquet(self.folder / STATS_FILE, glob=False).filter(
-            pl.col("as_of") == as_of
-        )
-        num_items = self.summary["counts"]["items"]
+        path, num_items = self.folder / STATS_FILE, self.summary["counts"]["items"]
+        kinds = {field.name: pl.Int64 for field in fields(ItemStats)}
+        whole = read_parquet(path, _MEND, {**kinds, Col.item_row: pl.Int32, "as_of": pl.String})
+        with reading(path, _MEND):
+            if not whole[Col.item_row].is_between(0, num_items - 1).all():
+                raise ValueError(f"an item outside rows 0..{num_items - 1}")
+            if not all((whole[name] >= 0).all() for name in kinds):
+                raise ValueError("counts below 0")
+        frame = whole.filter(pl.col("as_of") == as_of)
         rows = frame[Col.item_row].to_numpy()
 
         def spread(name: str) -> NDArray[np.int64]:
@@ -142,7 +232,15 @@ class Prepared:
             alike: of the text store.
         """
         folder = self.folder / RELATIONS_DIR / as_of
-        return Relations(open_matrix(folder, "following"), open_matrix(folder, "together"), alike)
+        found = {name: open_matrix(folder, name, _MEND) for name in ("following", "together")}
+        num_items = self.summary["counts"]["items"]
+        for name, matrix in {**found, "alike": alike}.items():
+            if matrix.shape[0] != num_items:
+                raise DataError(
+                    f"{matrix.shape[0]} rows of `{name}` for {num_items} items", where=folder,
+                    mend=_MEND,
+                )  # fmt: skip
+        return Relations(**found, alike=alike)
 
     def window(self, name: str) -> tuple[int, int | None]:
         """Start and end of the window `head`, `valid` or `test`, in microseconds."""

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.bundle import ENCODER_DIR, TOKENIZER_DIR, Bundle
+from recsys.bundle import ENCODER_DIR, STANDARD_PRICE, TOKENIZER_DIR, Bundle
 from recsys.catalogue import item_text, prices_of
 from recsys.config import Recipe, target_codes
 from recsys.errors import BundleError
@@ -29,12 +29,13 @@ from recsys.histories import Histories
 from recsys.index import LENGTHS, Index
 from recsys.item_fields import ItemFields
 from recsys.item_stats import ItemStats
-from recsys.language_model import load_tokenizer, tokenize
+from recsys.language_model import CONFIG, load_tokenizer, tokenize
 from recsys.model.heads import ScoringHead
 from recsys.model.item_encoder import ItemEncoder
 from recsys.model.language import LanguageModel
 from recsys.model.user_encoder import UserEncoder
 from recsys.prepared import Prepared
+from recsys.reading import reading
 from recsys.rerank import LEAST_POOL, NO_CATEGORY, POOL_PER_PLACE, centred, diversify
 from recsys.schema import Col
 from recsys.scoring import Scorer
@@ -56,8 +57,6 @@ ADDED = pl.Schema(
         Col.available: pl.Boolean,
     }
 )
-#: Column of `items.parquet` with the standardised price.
-STANDARD_PRICE = "standard_price"
 
 
 def load_scorer(bundle: Bundle) -> Scorer:
@@ -66,14 +65,8 @@ def load_scorer(bundle: Bundle) -> Scorer:
     model = recipe.model
     users = UserEncoder(model.dim, model.num_layers, model.num_heads, 0.0)
     head = ScoringHead(model.temperature)
-    try:
-        users.load_state_dict(bundle.weights("users."))
-        head.load_state_dict(bundle.weights("head."))
-    except RuntimeError as error:
-        raise BundleError(
-            f"the weights do not fit the recipe: {error}", where=bundle.folder,
-            mend="write the bundle again",
-        ) from None  # fmt: skip
+    bundle.load_into(users, "users.")
+    bundle.load_into(head, "head.")
     items = bundle.items
     standard = items[STANDARD_PRICE].to_numpy()
     stats = ItemStats(*(items[field.name].to_numpy() for field in fields(ItemStats)))
@@ -185,11 +178,10 @@ class Recommender:
         self._read_filtered()
         # New items: text and fields go through the same encoder; nobody has bought them yet.
         text_dim, dim = bundle.meta["text_dim"], self.recipe.model.dim
-        ids = bundle.weights("items.")
-        num_ids, num_fields = len(ids["ids.weight"]), len(ids["fields.weight"])
-        self._items = ItemEncoder(text_dim, dim, num_ids, num_fields, 0.0).eval()
-        self._items.load_state_dict(ids)
+        num_ids = len(bundle.weights("items.ids.").get("weight", ()))
         self._fields = ItemFields.of(items, self.recipe.model.item_fields)
+        self._items = ItemEncoder(text_dim, dim, num_ids, self._fields.num_rows, 0.0).eval()
+        bundle.load_into(self._items, "items.")
         self._price_scale = PriceScale(*bundle.meta["price_scale"])
 
     @classmethod
@@ -467,10 +459,15 @@ class TextEncoder:
         self.dim = int(bundle.meta["text_dim"])
         self._fields = recipe.data.text_fields
         self._tokenizer = load_tokenizer(bundle.folder / TOKENIZER_DIR, recipe.data.max_tokens)
-        self._language = LanguageModel(
-            bundle.folder / ENCODER_DIR, recipe.model.tuning, recipe.model.last_n, pretrained=False
-        )
-        self._language.load_state_dict(bundle.weights("language."))
+        config = bundle.folder / ENCODER_DIR / CONFIG
+        with reading(config, "restore it from a copy, or write the bundle again", BundleError):
+            model = recipe.model
+            self._language = LanguageModel(
+                config.parent, model.tuning, model.last_n, pretrained=False
+            )
+            if self._language.dim != self.dim:
+                raise ValueError(f"{self._language.dim} wide, of {self.dim}")
+        bundle.load_into(self._language, "language.")
         self._language.eval()
 
     def text_of(self, fields: Mapping[str, str | None]) -> str:

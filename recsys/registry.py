@@ -24,6 +24,7 @@ from typing import Any
 
 from recsys.errors import BundleError
 from recsys.files import write_json
+from recsys.reading import read_json
 
 FORMAT_VERSION = 1
 CHAMPION = "champion"
@@ -170,12 +171,17 @@ class Registry:
             state = json.loads(self._file.read_text())
         except FileNotFoundError:
             return {"format": FORMAT_VERSION, CHAMPION: None, "history": []}
-        except ValueError as error:
+        except OSError as error:
+            raise self._broken(f"cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
             raise self._broken(f"not valid JSON: {error}") from None
         if not isinstance(state, dict) or state.get("format") != FORMAT_VERSION:
             raise self._broken(f"not a registry of format {FORMAT_VERSION}")
         try:
             standing = _standing(state["history"])
+            for move in state["history"]:
+                if not isinstance(move["promoted_at"], str):
+                    raise TypeError("no moment")
             consistent = state[CHAMPION] == (standing[-1] if standing else None)
         except (KeyError, TypeError, IndexError):
             raise self._broken("the history cannot be read") from None
@@ -204,16 +210,21 @@ def _standing(history: list[dict[str, Any]]) -> list[str]:
     """The champions that lead to today's, without the promotions that were rolled back."""
     standing: list[str] = []
     for move in history:
+        before = standing[-1] if standing else None
         if move["action"] == "rollback":
             standing.pop()
-        else:
+        elif move["action"] == "promote":
             standing.append(move["version"])
+        else:
+            raise TypeError("an unknown action")
+        if move["previous"] != before or move["version"] != standing[-1]:
+            raise TypeError("moves that do not follow each other")
     return standing
 
 
 def _content(bundle: Path) -> dict[str, Any]:
     """What makes a bundle this one. Not its metrics: it may be evaluated again."""
-    meta: dict[str, Any] = json.loads((bundle / _MANIFEST).read_text())
+    meta = read_json(bundle / _MANIFEST, "write the bundle again", {}, BundleError)
     return {key: value for key, value in meta.items() if key not in ("metrics", "seal")}
 
 

@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys.errors import DataError, RaycommendError
 from recsys.histories import UserEvents
 from recsys.moments import Moments, moments_of
 from recsys.neighbours import strongest_pairs
+from recsys.reading import map_array, reading
 
 Float32s = NDArray[np.float32]
 
@@ -67,9 +69,16 @@ class Relations:
             save_matrix(folder, field.name, getattr(self, field.name))
 
     @staticmethod
-    def open(folder: Path) -> Relations:
-        """Read what `save` wrote, memory-mapped."""
-        return Relations(*(open_matrix(folder, field.name) for field in fields(Relations)))
+    def open(folder: Path, mend: str, error: type[RaycommendError] = DataError) -> Relations:
+        """Read what `save` wrote, memory-mapped; see `open_matrix`."""
+        return Relations(
+            *(open_matrix(folder, field.name, mend, error) for field in fields(Relations))
+        )
+
+
+def relation_files() -> list[str]:
+    """Names of the files that `Relations.save` writes."""
+    return [f"{field.name}.{part}.npy" for field in fields(Relations) for part in _PARTS]
 
 
 def _widened(matrix: sparse.csr_array, num_added: int) -> sparse.csr_array:
@@ -88,13 +97,39 @@ def save_matrix(folder: Path, name: str, matrix: sparse.csr_array) -> None:
         np.save(folder / f"{name}.{part}.npy", getattr(matrix, part).astype(kind))
 
 
-def open_matrix(folder: Path, name: str) -> sparse.csr_array:
-    """Read what `save_matrix` wrote, memory-mapped."""
-    data, indices, indptr = (
-        np.load(folder / f"{name}.{part}.npy", mmap_mode="r") for part in _PARTS
-    )
-    size = len(indptr) - 1
-    return sparse.csr_array((data, indices, indptr), shape=(size, size), copy=False)
+def open_matrix(
+    folder: Path, name: str, mend: str, error: type[RaycommendError] = DataError
+) -> sparse.csr_array:
+    """Read what `save_matrix` wrote, memory-mapped.
+
+    Args:
+        folder: of the files.
+        name: of the matrix.
+        mend: what to do if it is broken.
+        error: class of the errors.
+
+    Raises:
+        error: a file is missing or broken. All of it is checked: SciPy takes places for granted
+            and reads past the arrays where they are wrong.
+    """
+    paths = [folder / f"{name}.{part}.npy" for part in _PARTS]
+    data = map_array(paths[0], mend, np.float32, 1, error)
+    indices, indptr = (map_array(path, mend, (np.int32, np.int64), 1, error) for path in paths[1:])
+    with reading(paths[2], mend, error):
+        size = len(indptr) - 1
+        if size < 0 or indptr[0] or indptr[-1] != len(data):
+            raise ValueError(f"no row bounds of {len(data)} values")
+        if (np.diff(indptr) < 0).any():
+            raise ValueError("row bounds that fall")
+    with reading(paths[1], mend, error):
+        if len(indices) != len(data) or indices.dtype != indptr.dtype:
+            raise ValueError(f"{len(indices)} places of {len(data)} values")
+        if len(indices) and (indices.min() < 0 or indices.max() >= size):
+            raise ValueError(f"a column outside 0..{size - 1}")
+    with reading(paths[0], mend, error):
+        if not np.isfinite(data).all():
+            raise ValueError("weights that are not finite")
+        return sparse.csr_array((data, indices, indptr), shape=(size, size), copy=False)
 
 
 def count_relations(

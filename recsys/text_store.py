@@ -21,10 +21,12 @@ from scipy import sparse
 from torch import Tensor
 
 from recsys.errors import DataError
+from recsys.reading import map_array, read_json, reading
 from recsys.relations import open_matrix
 
 HIDDEN, OFFSETS, VECTORS, META = "hidden.npy", "offsets.npy", "vectors.npy", "text_store.json"
 ALIKE = "alike"
+_MEND = "remove the store's folder: the next training makes it anew"
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,27 @@ class TextStore:
         """Map a store.
 
         Raises:
-            DataError: there is none.
+            DataError: there is none, or a file of it is broken.
         """
         if not (folder / META).is_file():
             raise DataError(
                 "no text store", where=folder, mend="run `recsys train` or `recsys tune`"
             )
-        return TextStore(
-            np.load(folder / HIDDEN, mmap_mode="r"),
-            np.load(folder / OFFSETS),
-            np.load(folder / VECTORS, mmap_mode="r"),
-            open_matrix(folder, ALIKE),
-        )
+        num_texts = read_json(folder / META, _MEND, {"num_texts": int})["num_texts"]
+        hidden = map_array(folder / HIDDEN, _MEND, np.float16, 2)
+        with reading(folder / OFFSETS, _MEND):
+            offsets = np.array(map_array(folder / OFFSETS, _MEND, np.int64, 1))
+            if len(offsets) != num_texts + 1 or offsets[0] or offsets[-1] != len(hidden):
+                raise ValueError(f"no bounds of {num_texts} texts in {len(hidden)} tokens")
+            if (np.diff(offsets) < 0).any():
+                raise ValueError("bounds that fall")
+        vectors = map_array(folder / VECTORS, _MEND, np.float32, 2)
+        with reading(folder / VECTORS, _MEND):
+            if vectors.shape != (num_texts, hidden.shape[1]):
+                raise ValueError(f"the shape is {vectors.shape}, not that of the other files")
+            if not np.isfinite(vectors).all():
+                raise ValueError("vectors that are not finite")
+        return TextStore(hidden, offsets, vectors, open_matrix(folder, ALIKE, _MEND))
 
     @property
     def num_texts(self) -> int:

@@ -14,6 +14,8 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    StrictBool,
+    StrictFloat,
     StrictInt,
     StringConstraints,
     Tag,
@@ -29,6 +31,8 @@ from recsys.state.seeding import SEED_PREFIX
 MAX_HISTORY, MAX_EXCLUDED, MAX_EVENTS, MAX_NEW_ITEMS, MAX_CHOICES = 2000, 10_000, 1000, 256, 1000
 #: More ids do not fit into a body of the size allowed; checked before each of them is looked at.
 MAX_LISTED = 100_000
+#: Nor is each of very many unknown fields refused one by one: that took a second of the loop.
+MAX_NAMES = 100
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _ISO_BEGIN = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
@@ -41,6 +45,11 @@ def _iso_text(value: Any) -> Any:
             "timestamp", "write ISO 8601 with a time zone, e.g. 2026-01-31T12:00:00Z"
         )
     return value
+
+
+def _whole(value: Any) -> Any:
+    # JSON knows numbers alone: to its schemas 2.0 is an integer.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _after_epoch(value: dt.datetime) -> dt.datetime:
@@ -61,13 +70,20 @@ Id = Annotated[
 EventId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_NO_CONTROL_CHARS)]
 Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
 Title = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
-Price = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Price = Annotated[StrictFloat, Field(ge=0, le=1e12, allow_inf_nan=False)]
 Timestamp = Annotated[AwareDatetime, BeforeValidator(_iso_text), AfterValidator(_after_epoch)]
-K = Annotated[StrictInt, Field(ge=1)]
+K = Annotated[StrictInt, Field(ge=1), BeforeValidator(_whole)]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > MAX_NAMES:
+            raise PydanticCustomError("too_many_fields", "far more fields than are known here")
+        return value
 
 
 class SessionEvent(_Strict):
@@ -80,12 +96,27 @@ class SessionEvent(_Strict):
         "maps to one of them.",
     )
     timestamp: Timestamp | None = Field(
-        None, description="When it happened, ISO 8601 with a time zone; for all events or for none."
+        None,
+        description="When it happened, ISO 8601 with a time zone, not before 1970 nor in the "
+        "future; for all events or for none.",
     )
 
 
 class _Asker(_Strict):
-    explain: bool = Field(
+    # What `_one_of_both` checks, as the document tells it.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {
+                    "required": [given],
+                    "properties": {given: {"not": {"type": "null"}}, other: {"type": "null"}},
+                }
+                for given, other in (("user_id", "history"), ("history", "user_id"))
+            ]
+        }
+    )
+
+    explain: StrictBool = Field(
         False, description="Say of each item of the answer why it is there; takes longer."
     )
     user_id: Id | None = Field(
@@ -143,7 +174,7 @@ class RecommendRequest(_Asker):
         default=[], description="Catalogue ids that must not be in the answer."
     )
     filters: Filters | None = Field(None, description="Keep to items of this kind.")
-    diversity: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+    diversity: Annotated[StrictFloat, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
         None,
         description="0 shows the best scores; towards 1 the items of the list differ more. By "
         "default the recipe's `serve.diversity`.",
@@ -153,7 +184,7 @@ class RecommendRequest(_Asker):
         description="Items of one category, at most. By default the recipe's "
         "`serve.max_per_category`.",
     )
-    exclude_owned: bool | None = Field(
+    exclude_owned: StrictBool | None = Field(
         None,
         description="Leave out what the asker has. By default the recipe's `serve.exclude_owned`.",
     )
@@ -217,7 +248,7 @@ class Event(_Strict):
     event_id: EventId | None = Field(
         None,
         description="Your name for the event: sent again under it, it counts once. Without it "
-        "every sending is a new event.",
+        "every sending is a new event. It must not begin with `seed:`.",
     )
     user_id: Id = Field(description="Raw user id; stored as a keyed pseudonym.")
     item_id: Id = Field(description="Catalogue id.")
@@ -226,7 +257,9 @@ class Event(_Strict):
         "maps to one of them."
     )
     timestamp: Timestamp | None = Field(
-        None, description="When it happened, ISO 8601 with a time zone; by default now."
+        None,
+        description="When it happened, ISO 8601 with a time zone, not before 1970 nor in the "
+        "future; by default now.",
     )
 
     @field_validator("event_id")

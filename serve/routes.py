@@ -93,18 +93,19 @@ def build_http(service: Service, *, answers_id: bool = True) -> FastAPI:
         )  # fmt: skip
     app.add_middleware(Observed, service=service, answers_id=answers_id)
     problems.install(app)
+    keyed = _KEYED if service.keys is not None else []
 
-    @app.post("/recommend", response_model=RecommendAnswer, responses=_REFUSED, dependencies=_KEYED)
+    @app.post("/recommend", response_model=RecommendAnswer, responses=_REFUSED, dependencies=keyed)
     async def recommend(request: RecommendRequest) -> Response:
         """The best items of the whole catalogue, for a user or for a session."""
         return _json(await service.recommend(request))
 
-    @app.post("/rank", response_model=RankAnswer, responses=_REFUSED, dependencies=_KEYED)
+    @app.post("/rank", response_model=RankAnswer, responses=_REFUSED, dependencies=keyed)
     async def rank(request: RankRequest) -> Response:
         """An order of the given items, known or new, for a user or for a session."""
         return _json(await service.rank(request))
 
-    @app.post("/events", response_model=EventsAnswer, responses=_REFUSED, dependencies=_KEYED)
+    @app.post("/events", response_model=EventsAnswer, responses=_REFUSED, dependencies=keyed)
     async def events(request: EventsRequest) -> Response:
         """Store what users did: one event, or `{"events": [...]}`. The next answer knows of it."""
         if isinstance(request, Event):
@@ -144,7 +145,7 @@ def build_http(service: Service, *, answers_id: bool = True) -> FastAPI:
         """Whether requests can be answered: a model is loaded and the store can be read."""
         return Ready(status="ok", model_version=await service.check())
 
-    @app.get("/model", response_model=ModelAnswer, responses=_NO_BODY, dependencies=_KEYED)
+    @app.get("/model", response_model=ModelAnswer, responses=_NO_BODY, dependencies=keyed)
     async def model() -> ModelAnswer:
         """What is served."""
         return ModelAnswer(**service.describe())

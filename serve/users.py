@@ -8,8 +8,6 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from recsys.bundle import Bundle
 from recsys.errors import DataError
 from recsys.feedback import Feedback
@@ -133,7 +131,7 @@ class Users:
                     continue
                 if item_ids is None:
                     item_ids = prepared.item_ids()
-                table = pq.read_table(path)
+                table = prepared.shard(path)
                 if self._state.seed(table, item_ids, self._limit, source=source, erased=erased):
                     num_users += len(table)
         except DataError as error:

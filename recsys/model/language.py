@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recsys.config import Model
-from recsys.errors import RecipeError
+from recsys.errors import DataError, RecipeError
 from recsys.language_model import CONFIG, TOKENIZER, WEIGHTS, locate
 
 
@@ -49,7 +49,13 @@ class LanguageModel(nn.Module):
         transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         # Without the pooler: DDP stops at parameters that never get a gradient.
         options = {"add_pooling_layer": False, "attn_implementation": "sdpa"}
-        config = AutoConfig.from_pretrained(folder)
+        try:
+            config = AutoConfig.from_pretrained(folder)
+        except Exception as error:  # a dozen types; each means: this is no such file
+            raise DataError(
+                f"not the config of a language model: {str(error)[:300]}", where=folder / CONFIG,
+                mend="restore the file from a copy, or save the model again",
+            ) from error  # fmt: skip
         try:
             if pretrained:
                 model = AutoModel.from_pretrained(folder, **options)

@@ -65,6 +65,7 @@ _INSERT = (
     "ON CONFLICT (user, id) DO NOTHING"
 )
 _HISTORY = "SELECT us, item, id, code FROM events WHERE user = ?"
+_TYPES = (int, str, str, int)
 _COUNT = "SELECT count(*) FROM events WHERE user = ?"
 _TRIM = (
     "DELETE FROM events WHERE user = :user AND id IN (SELECT id FROM events WHERE user = :user "
@@ -155,6 +156,12 @@ class SqliteState:
         """See `UserState.history`."""
         with self._read() as db:
             rows = db.execute(_HISTORY, (user_id,)).fetchall()
+        # A column of SQLite holds any type, on a damaged page too.
+        if not all(tuple(map(type, row)) == _TYPES for row in rows):
+            raise DataError(
+                "events of other types than were stored", where=self._path,
+                field="serve.state.path", mend=_MEND_BROKEN,
+            )  # fmt: skip
         if (oldest := oldest_us(self._max_age_us)) is not None:
             rows = [row for row in rows if row[0] >= oldest]
         rows.sort()  # by (timestamp, item, id): the order of `order`; quicker here than in SQLite

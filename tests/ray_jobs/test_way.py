@@ -18,6 +18,7 @@ from ray_jobs.cluster import connected
 from ray_jobs.texts import store_folder
 from recsys.adapted import LANGUAGE_DIR, adapted
 from recsys.bundle import Bundle
+from recsys.checkpoint import load_progress, seal
 from recsys.config import Recipe, target_codes
 from recsys.errors import BundleError, DataError, GateRefused
 from recsys.language_model import WEIGHTS
@@ -167,6 +168,7 @@ def _spoil(recipe: Recipe) -> None:
     shutil.copytree(checkpoint, spoilt)
     head = load_file(spoilt / "head.safetensors")
     save_file({name: -value for name, value in head.items()}, spoilt / "head.safetensors")
+    seal(spoilt, load_progress(spoilt))
     width = Bundle.open(recipe.root / embed.BUNDLE_DIR).meta["text_dim"]
     vectors = torch.nn.functional.normalize(torch.ones(prepared.catalogue.num_texts, width))
     embed.assemble(

@@ -46,7 +46,7 @@ def test_they_are_what_the_baselines_rank_by() -> None:
 def test_they_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
     mine = Relations(**count_relations(LOG, 4, [BUY]), alike=sparse.eye_array(4, format="csr"))
     mine.save(tmp_path / "relations")
-    found = Relations.open(tmp_path / "relations")
+    found = Relations.open(tmp_path / "relations", "write it again")
     for name in ("following", "together", "alike"):
         np.testing.assert_array_equal(getattr(found, name).toarray(), getattr(mine, name).toarray())
         for part in ("data", "indices", "indptr"):

@@ -13,7 +13,16 @@ from scipy import sparse
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
-from recsys.bundle import BUNDLE, INDEX_DIR, ITEM_PART, SEAL, Bundle, seal, write_bundle
+from recsys.bundle import (
+    BUNDLE,
+    INDEX_DIR,
+    ITEM_PART,
+    SEAL,
+    STANDARD_PRICE,
+    Bundle,
+    seal,
+    write_bundle,
+)
 from recsys.catalogue import prices_of
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.features import PriceScale, item_features
@@ -25,7 +34,6 @@ from recsys.model.heads import ScoringHead
 from recsys.model.item_encoder import ItemEncoder
 from recsys.model.language import LanguageModel
 from recsys.model.user_encoder import UserEncoder
-from recsys.recommender import STANDARD_PRICE
 from recsys.relations import Relations
 from recsys.schema import ITEMS, Col
 from recsys.scoring import Scorer

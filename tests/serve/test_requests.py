@@ -45,10 +45,14 @@ def refused_at(model: Any, value: Any) -> set[str]:
         ({"user_id": "\ud800"}, "user_id"),
         ({"user_id": "u" * 257}, "user_id"),
         ({"user_id": "u", "k": 0}, "k"),
-        ({"user_id": "u", "k": 2.0}, "k"),
+        ({"user_id": "u", "k": 2.5}, "k"),
         ({"user_id": "u", "k": True}, "k"),
         ({"user_id": "u", "k": "3"}, "k"),
         ({"user_id": "u", "kk": 3}, "kk"),
+        ({"user_id": "u", "explain": 1}, "explain"),
+        ({"user_id": "u", "exclude_owned": "yes"}, "exclude_owned"),
+        ({"user_id": "u", "diversity": False}, "diversity"),
+        ({"user_id": "u", "filters": {"min_price": False}}, "filters.min_price"),
         ({"user_id": "u", "exclude": [1]}, "exclude[0]"),
         ({"user_id": "u", "filters": {"brand": []}}, "filters.brand"),
         ({"user_id": "u", "filters": {"min_price": float("nan")}}, "filters.min_price"),
@@ -81,7 +85,9 @@ def test_a_wrong_recommend_request_names_the_field(value: dict[str, Any], field:
         ({"title": "  \n"}, "candidates[1].title"),
         ({"title": "x\0"}, "candidates[1].title"),
         ({"title": "x", "price": float("inf")}, "candidates[1].price"),
-        ({"title": "x", "price": "3"}, None),
+        ({"title": "x", "price": "3"}, "candidates[1].price"),
+        ({"title": "x", "price": False}, "candidates[1].price"),
+        ({"title": "x", "price": 3}, None),
         ({"title": "x", "colour": "red"}, "candidates[1].colour"),
     ],
 )
@@ -91,6 +97,10 @@ def test_a_wrong_candidate_is_named(candidate: Any, field: str | None) -> None:
         TypeAdapter(RankRequest).validate_python(request)
     else:
         assert refused_at(RankRequest, request) == {field}
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    assert RecommendRequest.model_validate({"user_id": "u", "k": 2.0}).k == 2
 
 
 def test_candidates_are_ids_or_new_items() -> None:

@@ -165,6 +165,9 @@ def test_the_key_is_never_made_here(recipe: Recipe, monkeypatch: pytest.MonkeyPa
     assert not list(recipe.root.glob("*.key"))
 
 
+WINDOW_BASKETS = ("head_baskets", "valid_baskets", "test_baskets")
+
+
 def prepare(root: Path, fingerprint: str) -> None:
     """What `prepare` leaves behind, for one user with two events."""
     folder = root / PREPARED
@@ -186,7 +189,13 @@ def prepare(root: Path, fingerprint: str) -> None:
     items.write_parquet(folder / CATALOGUE_DIR / "items.parquet")
     pl.DataFrame({Col.text: ["x"]}).write_parquet(folder / CATALOGUE_DIR / "texts.parquet")
     pl.DataFrame({"as_of": ["end"]}).write_parquet(folder / STATS_FILE)
-    (folder / SUMMARY_FILE).write_text(json.dumps({"data_fingerprint": fingerprint}))
+    counts = {"items": items.height, "users": 1, **dict.fromkeys(WINDOW_BASKETS, 0)}
+    summary = {
+        "recipe": {"data": {}}, "data_fingerprint": fingerprint, "catalogue_fingerprint": "",
+        "key_check": "", "language_model": "", "quarantined": {}, "counts": counts,
+        "cuts_us": {"head": 0, "valid": 1, "test": 2, "end": None},
+    }  # fmt: skip
+    (folder / SUMMARY_FILE).write_text(json.dumps(summary))
 
 
 @pytest.mark.parametrize(("fingerprint", "basis"), [("same", "personal"), ("other", "popularity")])
