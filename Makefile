@@ -40,14 +40,15 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	@$(BIN)/recsys demo
 
-# In two processes: one runs what starts Ray, mostly waiting; the other everything else.
+# Two at a time: what starts Ray mostly waits, so everything else runs beside it and is shown after it.
+WITH_RAY := ray or serve or chaos
 test: install lint
-	$(BIN)/pytest -n 2 --dist loadgroup
-
-# More than 10,000 requests made from the OpenAPI document, and eight times the damage to files that the
-# tests do.
-fuzz: install
-	RAYCOMMEND_FUZZ_CASES=1500 $(BIN)/pytest tests/serve/test_fuzz.py tests/recsys/test_corrupted_files.py -s --timeout 3600
+	@mkdir -p build; \
+	  $(BIN)/pytest -m "not ($(WITH_RAY))" >build/tests.log 2>&1 & others=$$!; \
+	  trap 'kill $$others 2>/dev/null || true' EXIT; \
+	  status=0; $(BIN)/pytest -m "$(WITH_RAY)" || status=$$?; \
+	  wait $$others || status=$$?; \
+	  cat build/tests.log; exit $$status
 
 lint: install
 	$(BIN)/ruff check .

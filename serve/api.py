@@ -206,7 +206,7 @@ class AddedItem(NewItem):
     """An item that joins the served catalogue."""
 
     item_id: Id = Field(description="The id that it will have in your log and your catalogue.")
-    available: bool = Field(True, description="False keeps it out of `/recommend`.")
+    available: StrictBool = Field(True, description="False keeps it out of `/recommend`.")
 
 
 class AddedItems(_Strict):

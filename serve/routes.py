@@ -56,7 +56,7 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
 }
 
 
-_ERASE_REFUSED = {status: _REFUSED[status] for status in (401, 403, 422, 429, 503)}
+_BY_ID = {status: _REFUSED[status] for status in (401, 403, 422, 429, 503)}
 _NO_BODY = {status: _REFUSED[status] for status in (401, 403, 429, 503)}
 #: For the documentation alone: `Access` has answered before a route is looked for.
 _KEYED = [Security(HTTPBearer(auto_error=False, description="An API key, see `recsys keys`."))]
@@ -112,7 +112,7 @@ def build_http(service: Service, *, answers_id: bool = True) -> FastAPI:
             return _json(await service.store([request], single=True))
         return _json(await service.store(request.events, single=False))
 
-    @app.post("/items", response_model=ItemsAnswer, responses=_REFUSED, dependencies=_KEYED)
+    @app.post("/items", response_model=ItemsAnswer, responses=_REFUSED, dependencies=keyed)
     async def items(request: ItemsRequest) -> Response:
         """Add items to the served catalogue, or replace them: one, or `{"items": [...]}`."""
         if isinstance(request, AddedItem):
@@ -120,16 +120,16 @@ def build_http(service: Service, *, answers_id: bool = True) -> FastAPI:
         return _json(await service.add_items(request.items, single=False))
 
     @app.delete(
-        "/items/{item_id:path}", response_model=RemovedAnswer, responses=_NO_BODY,
-        dependencies=_KEYED,
+        "/items/{item_id:path}", response_model=RemovedAnswer, responses=_BY_ID,
+        dependencies=keyed,
     )  # fmt: skip
     async def remove_item(item_id: Id) -> Response:
         """Take an item away that was added."""
         return _json(await service.remove_item(item_id))
 
     @app.delete(
-        "/users/{user_id:path}", response_model=ErasedAnswer, responses=_ERASE_REFUSED,
-        dependencies=_KEYED,
+        "/users/{user_id:path}", response_model=ErasedAnswer, responses=_BY_ID,
+        dependencies=keyed,
     )  # fmt: skip
     async def erase(user_id: Annotated[Id, Path()]) -> Response:
         """Erase a user: nothing from before comes back; what happens later is a new history."""
