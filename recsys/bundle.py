@@ -293,8 +293,9 @@ class Bundle:
             module.load_state_dict(weights)
         except RuntimeError as error:
             raise BundleError(
-                f"the weights do not fit the recipe: {error}", where=self.folder / MODEL, mend=_MEND
-            ) from None
+                f"the weights do not fit the recipe and {ENCODER_DIR}/{CONFIG}: {str(error)[:300]}",
+                where=self.folder / MODEL, mend=_MEND,
+            ) from None  # fmt: skip
 
     def note_metrics(self, metrics: dict[str, float]) -> None:
         """Add evaluation results to `bundle.json`; the model itself stays as it is."""

@@ -49,9 +49,8 @@ class Block(nn.Module):
             x_BLD = _take(x_BLD, at_BN)
             places = at_BN[:, None, :, None].expand(-1, bias_BALL.shape[1], -1, k.shape[1])
             bias_BALL = bias_BALL.gather(2, places)
-        q, k, v = (
-            part.view(*part.shape[:2], self.num_heads, -1).transpose(1, 2) for part in (q, k, v)
-        )
+        A = self.num_heads
+        q, k, v = (part.view(*part.shape[:2], A, D // A).transpose(1, 2) for part in (q, k, v))
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias_BALL)
         x = x_BLD + self.drop(self.out(mixed.transpose(1, 2).flatten(2)))
         return x + self.drop(self.feed(self.norm_feed(x)))

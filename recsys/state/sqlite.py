@@ -306,6 +306,10 @@ class SqliteState:
             raise DataError(
                 str(error), where=self._path, field="serve.state.path", mend=mend
             ) from error
+        except UnicodeDecodeError as error:  # a message of SQLite's that quotes a damaged page
+            raise DataError(
+                "the file is damaged", where=self._path, field="serve.state.path", mend=_MEND_BROKEN
+            ) from error
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(
