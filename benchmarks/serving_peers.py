@@ -33,16 +33,16 @@ class Ranker:
 
     def answer(self, body: Any) -> bytes:
         """The JSON answer to a body that is parsed already."""
+        from recsys.state import clock_us
         from serve import answering
         from serve.api import RankRequest
         from serve.queries import from_session
-        from serve.users import clock_us
 
         request = RankRequest.model_validate(body)
         assert request.history is not None
         now = clock_us()
         query = from_session(self._model, request.history, self._types, clock_us=now, latest_us=now)
-        return answering.rank(self._model, query, request, np.zeros((0, 0), dtype=np.float32))
+        return answering.rank(self._model, query, request, np.zeros((0, 0), dtype=np.float32)).body
 
 
 def fastapi(bundle: Path, port: int) -> None:
