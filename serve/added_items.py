@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 
 from recsys.recommender import ADDED, NewItems, Recommender
 from recsys.schema import TEXT_FIELDS
-from recsys.state import open_items
+from recsys.state import STATE_FILE, open_items
 from recsys.state.items import ItemChange
 from serve.api import MAX_NEW_ITEMS, AddedItem
 from serve.settings import Settings
-from serve.users import STATE_FILE
 
 #: Encodes new items with the language model of a bundle: (folder, version, fields of each) ->
 #: [M, H], rows of NaN where the fields make no text.
@@ -87,6 +86,10 @@ class AddedItems:
             DataError: the store cannot be read.
         """
         return self._store.version()
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._store.close()
 
     async def read(self, folder: Path, model: str, seen: Seen, also: str | None = None) -> Seen:
         """What there is now: the changes are read, and texts encoded that the model has not read.

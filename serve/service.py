@@ -250,6 +250,7 @@ class Service:
         for threads in (self._threads, self._writer):
             threads.shutdown()
         self._impressions.close()
+        self._added.close()
         self._users.close()
 
     async def check(self) -> str:
