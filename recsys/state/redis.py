@@ -28,13 +28,11 @@ from typing import cast
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import redis
 from numpy.typing import NDArray
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from recsys.errors import DataError
 from recsys.state.base import Batch, StateEvent, new_batch_id, oldest_us, order
+from recsys.state.redis_connection import Connection
 from recsys.state.redis_scripts import APPEND, DELETE, SEED, SETTLE, SWEEP
 from recsys.state.seeding import EVENT_COLUMNS, SEED_PREFIX, lasting, seed_events, seed_id
 
@@ -42,8 +40,6 @@ logger = logging.getLogger(__name__)
 
 #: 2: outbox and tombstones. A store of format 1 becomes one when it is opened.
 FORMAT_VERSION = 2
-#: How long a connection may take, and an answer. A chunk of a seed takes some 15 ms.
-CONNECT_S, ANSWER_S = 2.0, 5.0
 #: Seeded events sent at once: others wait while the server adds them.
 CHUNK = 5000
 #: Users in a step of `sweep`.
@@ -52,12 +48,6 @@ SWEEP_USERS = 100
 _SLACK_S = 86_400
 #: Packed times are above zero.
 _TIME_SHIFT = 2**63
-
-_FIELD = "serve.state.url"
-_MEND = (
-    "see that the server runs, accepts this user and writes, and that serve.state.url, or "
-    "RAYCOMMEND_REDIS_URL, names it"
-)
 
 
 class RedisState:
@@ -83,8 +73,8 @@ class RedisState:
         self._max_age_us = max_age_us
         self._meta, self._sources = f"{prefix}:meta", f"{prefix}:seeded"
         self._outbox, self._erased = f"{prefix}:outbox", f"{prefix}:erased"
-        self._client = _client(url)
-        self._name, self._password = _name_and_password(self._client)
+        self._server = Connection(url)
+        self._client, self._name = self._server.client, self._server.name
         self._append = self._client.register_script(APPEND)
         self._seed = self._client.register_script(SEED)
         self._delete = self._client.register_script(DELETE)
@@ -295,62 +285,11 @@ class RedisState:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Turn the client's errors into ones that name the server and the mend, not the password.
-
-        Their cause is left out: a server may repeat in its message what it was sent.
-        """
+        """See `Connection.named`; a closed store is named too."""
         if self._is_closed:
             raise DataError("the store is closed", where=self._name, mend="open it again")
-        try:
+        with self._server.named():
             yield
-        except (redis.RedisError, OSError) as error:
-            text = str(error).rstrip(".")
-            if self._password:
-                text = text.replace(self._password, "***")
-            raise DataError(
-                _problem(error),  # without the address: the service's askers are told this much
-                where=f"{self._name} ({text})", field=_FIELD, mend=_MEND,
-            ) from None  # fmt: skip
-
-
-def _problem(error: Exception) -> str:
-    if isinstance(error, redis.TimeoutError):
-        return "the store of users does not answer in time"
-    if isinstance(error, redis.AuthenticationError):
-        return "the store of users does not accept this user or password"
-    if isinstance(error, redis.ConnectionError | OSError):
-        return "the store of users cannot be reached"
-    return "the store of users refuses a command"
-
-
-def _client(url: str) -> redis.Redis:
-    try:
-        # One new try, at once: a firewall or a restarted server may have dropped the connection. An
-        # append whose answer was lost on the way is found held then, and counted as not new.
-        client = redis.Redis.from_url(
-            url,
-            socket_connect_timeout=CONNECT_S,
-            socket_timeout=ANSWER_S,
-            health_check_interval=30,
-            retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
-        )
-        # Now, not at the first use: options that do not exist, a host that cannot be one.
-        client.connection_pool.make_connection()
-        client.connection_pool.connection_kwargs.get("host", "").encode("idna")
-    except (TypeError, ValueError):  # the text may hold a part of the password
-        raise DataError(
-            "is not the URL of a Redis server", field=_FIELD,
-            mend="write redis://HOST:PORT/DB, rediss://... or unix://PATH; in user and password "
-            "write all but letters and digits as %XX",
-        ) from None  # fmt: skip
-    return client
-
-
-def _name_and_password(client: redis.Redis) -> tuple[str, str | None]:
-    """The server's address for messages, and what must not stand in them."""
-    given = client.connection_pool.connection_kwargs
-    place = given.get("path") or f"{given.get('host', 'localhost')}:{given.get('port', 6379)}"
-    return f"redis {place}/{given.get('db', 0)}", given.get("password")
 
 
 def _risks(settings: dict[str, object]) -> list[str]:

@@ -8,16 +8,13 @@ the models that have one. Durability is the server's, see `recsys.state.redis`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-import redis
 
-from recsys.errors import DataError
 from recsys.state.items import ItemChange, Vector
-from recsys.state.redis import _FIELD, _MEND, _client, _name_and_password, _problem
+from recsys.state.redis_connection import Connection
 
 #: Items put or taken away in one step; without JSON: taken away, if it is there. Arguments: three
 #: an item, its id, JSON and vector. A script runs alone, so a version is whole when it is seen.
@@ -47,8 +44,8 @@ class RedisItems:
     """
 
     def __init__(self, url: str, prefix: str) -> None:
-        self._client = _client(url)
-        self._name, self._password = _name_and_password(self._client)
+        self._server = Connection(url)
+        self._client = self._server.client
         self._items = f"{prefix}:items"
         self._order, self._latest = f"{self._items}:order", f"{self._items}:version"
         self._models = f"{self._items}:models"
@@ -59,24 +56,24 @@ class RedisItems:
         arguments: list[str | bytes] = []
         for (item_id, fields), vector in zip(items, vectors, strict=True):
             arguments += (item_id, fields, vector.tobytes())
-        with self._named():
+        with self._server.named():
             self._client.sadd(self._models, model)
             return int(self._change(keys=self._keys(model), args=arguments))
 
     def remove(self, item_id: str) -> bool:
         """See `ItemStore.remove`."""
-        with self._named():
+        with self._server.named():
             return bool(self._change(keys=self._keys(""), args=[item_id, "", ""]))
 
     def version(self) -> int:
         """See `ItemStore.version`."""
-        with self._named():
+        with self._server.named():
             return int(cast(bytes, self._client.get(self._latest)) or 0)
 
     def changes(self, since: int, model: str) -> tuple[int, list[ItemChange]]:
         """See `ItemStore.changes`."""
         version = self.version()
-        with self._named():
+        with self._server.named():
             ids = cast(list[bytes], self._client.zrangebyscore(self._order, f"({since}", "+inf"))
             if not ids:
                 return version, []
@@ -105,7 +102,7 @@ class RedisItems:
         for item in items:
             assert item.vector is not None
             fields[item.item_id] = b"%d:" % item.version + item.vector.tobytes()
-        with self._named():
+        with self._server.named():
             self._client.sadd(self._models, model)
             if fields:
                 self._client.hset(self._vectors(model), mapping=cast(Any, fields))
@@ -123,16 +120,3 @@ class RedisItems:
 
     def _vectors(self, model: str) -> str:
         return f"{self._items}:v:{model}"
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Turn the client's errors into ones that name the server and the mend."""
-        try:
-            yield
-        except (redis.RedisError, OSError) as error:
-            text = str(error).rstrip(".")
-            if self._password:
-                text = text.replace(self._password, "***")
-            raise DataError(
-                _problem(error), where=f"{self._name} ({text})", field=_FIELD, mend=_MEND
-            ) from None

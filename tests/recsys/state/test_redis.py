@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import redis
 
-import recsys.state.redis as redis_state
+import recsys.state.redis_connection as redis_connection
 from recsys.config import State
 from recsys.errors import DataError
 from recsys.schema import HISTORIES
@@ -162,7 +162,7 @@ def test_a_server_that_is_gone_is_told_at_once_and_may_come_back(make_server, ma
 
 
 def test_a_server_that_hangs_is_not_waited_for_long(make_server, make_store, monkeypatch):
-    monkeypatch.setattr(redis_state, "ANSWER_S", 0.3)
+    monkeypatch.setattr(redis_connection, "ANSWER_S", 0.3)
     server = make_server()
     store = make_store(url=server.url)
     os.kill(server.pid, signal.SIGSTOP)
@@ -194,7 +194,7 @@ def test_a_server_is_reached_through_a_file_too(make_server, make_store, tmp_pat
 
 def test_what_may_lose_events_is_warned_of_once(make_server, make_store, caplog):
     make_store()
-    assert [(r.levelname, r.name) for r in caplog.records] == [("WARNING", redis_state.__name__)]
+    assert [(r.levelname, r.name) for r in caplog.records] == [("WARNING", RedisState.__module__)]
     assert "append-only file is off" in caplog.text
     caplog.clear()
     server = make_server(
@@ -335,7 +335,8 @@ def test_the_server_is_named_by_the_recipe_or_the_environment(
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "recsys.state.redis")
+    for module in ("recsys.state.redis", "recsys.state.redis_connection"):
+        monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(DataError, match="redis") as error:
         open_state(State(backend="redis", url="redis://127.0.0.1:1"), tmp_path / "unused")
