@@ -184,6 +184,8 @@ class Train(Section):
     num_workers: Positive = 2
     use_gpu: bool = False
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the language model's trained layers: `bfloat16` is mixed precision, for recent GPUs."""
     epochs: Positive = 3
     batch_size: Positive = 32
     """Users in a step of one worker."""

@@ -112,6 +112,7 @@ class Adapter:
         factor = settings.learning_rate / HEAD_RATE
         train = Train(learning_rate=HEAD_RATE, language_model_lr_factor=factor)
         self.train = train
+        self.model.language.in_bfloat16 = self.recipe.train.precision == "bfloat16"
         self.optimizer = build_optimizer(self.model, train, self.model.language.parameters())
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         texts_alone = settings.model_copy(update={"behaviour_share": 0.0})

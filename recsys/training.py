@@ -108,6 +108,7 @@ class Worker:
     def __post_init__(self) -> None:
         train, catalogue = self.recipe.train, self.prepared.catalogue
         self.text_rows = catalogue.text_rows.astype(np.int64)
+        self.ranker.language.in_bfloat16 = train.precision == "bfloat16"
         self.cache = VectorCache(self.store.vectors, train.max_vector_age)
         self.codes = target_codes(self.recipe)
         self.weights = event_weights(self.codes, EVENT_CODE, train.event_weights)

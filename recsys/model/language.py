@@ -79,6 +79,8 @@ class LanguageModel(nn.Module):
             )  # fmt: skip
         num_trained = {"frozen": 0, "lora": last_n, "last_n": last_n, "full": len(layers)}[tuning]
         self.split = len(layers) - num_trained
+        #: Whether the trained layers multiply in bfloat16; their weights are float32 always.
+        self.in_bfloat16 = False
         self.dim = int(model.config.hidden_size)
         self.embeddings = model.embeddings.requires_grad_(False)
         self.frozen_layers = nn.ModuleList(layers[: self.split]).requires_grad_(False)
@@ -91,8 +93,9 @@ class LanguageModel(nn.Module):
         return _run(self.frozen_layers, hidden, mask_TL)
 
     def states(self, hidden_TLH: Tensor, mask_TL: Tensor) -> Tensor:
-        """Hidden states at the split -> those of the last layer [T, L, H]."""
-        return _run(self.trained_layers, hidden_TLH, mask_TL)
+        """Hidden states at the split -> those of the last layer [T, L, H], in float32."""
+        with torch.autocast(hidden_TLH.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+            return _run(self.trained_layers, hidden_TLH, mask_TL).float()
 
     def upper(self, hidden_TLH: Tensor, mask_TL: Tensor) -> Tensor:
         """Hidden states at the split -> text vectors [T, H]: mean over tokens, of length 1."""

@@ -62,6 +62,20 @@ def test_padding_has_no_influence(
         torch.testing.assert_close(found, expected[row], atol=1e-5, rtol=1e-4)
 
 
+def test_mixed_precision_is_near_and_its_vectors_are_float32(
+    language_folder: Path, batch: tuple[torch.Tensor, torch.Tensor], expected: torch.Tensor
+) -> None:
+    language = LanguageModel(language_folder, "full", 1).eval()
+    language.in_bfloat16 = True
+    tokens, mask = batch
+    found = language(language.lower(tokens, mask), mask)
+    torch.testing.assert_close(found, expected, atol=2e-2, rtol=0)
+    assert not torch.equal(found, expected)
+    found.sum().backward()
+    assert {value.dtype for value in language.trained_layers.parameters()} == {torch.float32}
+    assert all(value.grad is not None for value in language.trained_layers.parameters())
+
+
 @pytest.mark.parametrize(("tuning", "num_trained"), [("frozen", 0), ("last_n", 1), ("full", 2)])
 def test_only_the_upper_layers_get_a_gradient(
     language_folder: Path, batch: tuple[torch.Tensor, torch.Tensor], tuning: str, num_trained: int
