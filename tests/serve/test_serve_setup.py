@@ -87,6 +87,25 @@ def test_haproxy_gets_a_private_folder_with_room_for_its_socket() -> None:
     assert "RAY_SERVE_HAPROXY_SOCKET_PATH" not in os.environ
 
 
+def test_haproxy_waits_for_the_whole_request(tmp_path: Path) -> None:
+    """Or what a replica takes along when it dies could not be put to another one."""
+    config = tmp_path / "haproxy.cfg"
+    config.write_text("defaults\n    mode http\n    option httplog\n    timeout connect 1s\n")
+    surroundings = Surroundings.make()
+    try:
+        for _ in range(2):  # Serve starts it again for every change
+            command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-c", "-f", str(config)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode in (0, 2), done.stderr  # 2: nothing to listen on
+            assert "http-buffer-request" not in done.stderr
+    finally:
+        surroundings.clear()
+    assert config.read_text().splitlines()[2:4] == [
+        "    option httplog", "    option http-buffer-request",
+    ]  # fmt: skip
+    assert config.read_text().count("http-buffer-request") == 1
+
+
 def test_what_is_left_is_ended_and_nothing_else() -> None:
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     surroundings = Surroundings.make()
