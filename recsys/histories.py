@@ -118,6 +118,20 @@ class Histories:
         )
 
     @staticmethod
+    def joined(parts: Sequence[Histories]) -> Histories:
+        """The queries of all parts, one or more, in their order."""
+        if len(parts) == 1:
+            return parts[0]
+        lengths = np.concatenate([part.lengths for part in parts])
+        return Histories(
+            np.concatenate([part.item_rows for part in parts]),
+            np.concatenate([part.event_codes for part in parts]),
+            np.concatenate([part.timestamps for part in parts]),
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            np.concatenate([part.now for part in parts]),
+        )
+
+    @staticmethod
     def gather(
         item_rows: Int32s,
         event_codes: NDArray[np.int8],

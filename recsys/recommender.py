@@ -41,6 +41,7 @@ from recsys.schema import Col
 from recsys.scoring import Scorer
 from recsys.stacked import Stacked
 from recsys.text_store import pad_tokens
+from recsys.together import Together
 from recsys.training import features_over_time
 
 Rows = NDArray[np.int64]
@@ -167,6 +168,7 @@ class Recommender:
         self.info: dict[str, Any] = {k: v for k, v in bundle.meta.items() if k not in hidden}
         self.info["name"] = self.recipe.name
         self.scorer = load_scorer(bundle)
+        self._together = Together(self.scorer)
         self._index = bundle.index
         items = bundle.items
         self._ids = items[Col.item].to_list()
@@ -212,6 +214,7 @@ class Recommender:
         ids = columns[Col.item].to_list()
         with torch.no_grad():
             grown.scorer = self.scorer.with_items(*self._item_side(added))
+        grown._together = Together(grown.scorer)
         grown._added_row_of = {item_id: row for row, item_id in enumerate(ids, self.num_items)}
         assert len(grown._added_row_of) == len(ids) and (self.rows_of(ids) < 0).all()
         grown._ids = self._ids + ids
@@ -328,7 +331,7 @@ class Recommender:
             found = self._best_found(self._index, known, size, barred, allowed)
             if found is not None:
                 return found
-        scores = self.scorer.scores(known)[0]
+        scores = self._together.scores(known)
         if allowed is not None:
             scores[~allowed] = -np.inf
         scores[barred] = -np.inf
@@ -343,7 +346,7 @@ class Recommender:
         allowed: NDArray[np.bool_] | None,
     ) -> tuple[Rows, Floats] | None:
         """The same by the index; None if it shows too few items that may come back."""
-        user, pairs = self.scorer.parts(known)
+        user, pairs = self._together.parts(known)
         # A candidate of the second stage may score less than the first stage says, and so may make
         # room for another: of the rest, as many as are wanted are looked at besides all candidates.
         least = size + len(pairs.item_rows) + len(barred)
@@ -386,7 +389,7 @@ class Recommender:
             [C + M] scores, comparable with those of `recommend`.
         """
         known = history.known(self.num_items)
-        user, pairs = self.scorer.parts(known)
+        user, pairs = self._together.parts(known)
         part = self.scorer.item_part[torch.from_numpy(rows.astype(np.int64))]
         scores = (user @ part.T)[0].numpy()
         if len(pairs.item_rows):

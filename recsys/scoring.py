@@ -177,7 +177,7 @@ class Scorer:
     def scores(self, histories: Histories) -> Floats:
         """[Q, I] the served score of every item; histories name only rows of this catalogue."""
         user_part, pairs = self.parts(histories)
-        scores = self._first_stage(user_part)
+        scores = self.first_stage(user_part)
         scores[pairs.query, pairs.item_rows] += pairs.extra
         if self.over_time is not None:
             days, place = self.days_of(histories.now)
@@ -185,7 +185,8 @@ class Scorer:
                 scores[place == number] += self._since(self.over_time.of(day))
         return scores
 
-    def _first_stage(self, user_part: Tensor) -> Floats:
+    @torch.no_grad()
+    def first_stage(self, user_part: Tensor) -> Floats:
         """[Q, I] what every item scores without the second stage."""
         part = self.item_part
         if isinstance(part, Stacked):

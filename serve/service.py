@@ -34,9 +34,6 @@ from serve.users import Users
 
 logger = logging.getLogger("ray.serve")
 
-#: Threads for scoring and reading. Scoring holds Python's lock for much of its time: more threads
-#: would only add waiting. Writes wait for the disk and for each other, and have a thread apart.
-NUM_THREADS = 4
 #: Seconds for which a store that could not be read is not asked again.
 STORE_RESTS_S = 1.0
 #: Seconds between two looks at the store of added items; after a failure, longer.
@@ -93,7 +90,10 @@ class Service:
         self.log_requests = settings.serve.log_requests
         self.metrics = metrics or Unkept()
         self.ongoing = 0
-        self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="answer")
+        # One for every request that may be in work: those who wait for the model go together.
+        most = settings.serve.max_ongoing_requests
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix="answer")
+        # Writes wait for the disk and for each other.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._swapping = asyncio.Lock()
         self._extending = asyncio.Lock()

@@ -216,8 +216,8 @@ def fit_head(
 ) -> float:
     """Fit the head in place by L-BFGS, from where it stands.
 
-    The L2 penalty was chosen on validation: with less, more steps go on learning by heart; with more,
-    what is new finds no way up the list.
+    The L2 penalty was chosen on validation: with less, more steps go on learning by heart; with
+    more, what is new finds no way up the list.
 
     With several workers each reads its own questions; loss and gradient are summed in every step,
     so that all take the same steps.
