@@ -618,17 +618,15 @@ def test_more_and_fewer_replicas_cost_no_answer(running: Running, bundle: Path) 
 
 
 @pytest.mark.chaos
-def test_a_replica_that_is_killed_costs_what_it_was_answering(
-    running: Running, bundle: Path
-) -> None:
-    """Of two; the proxy sends most of that to the other. No answer is wrong, none says 5xx."""
+def test_a_replica_that_is_killed_takes_no_answer_along(running: Running, bundle: Path) -> None:
+    """Of two; the proxy asks the other again, unless half an answer was sent already."""
     running.scale(2, bundle)
     with Load(running, num_clients=4) as load:
         time.sleep(1)
         os.kill(min(running.answering()), signal.SIGKILL)
         time.sleep(6)
     assert load.refused == []
-    assert len(load.broken) <= 4, load.broken
+    assert len(load.broken) <= 1, load.broken
     assert len(load.versions) > 100
 
 
