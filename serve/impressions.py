@@ -54,7 +54,13 @@ class Shown:
 
 
 class Log(Protocol):
-    """Takes answered lists."""
+    """Takes answered lists.
+
+    Attributes:
+        num_dropped: items that were shown and not logged.
+    """
+
+    num_dropped: int
 
     def offer(self, shown: Shown) -> None:
         """Log a list, some time; returns at once."""
@@ -64,7 +70,9 @@ class Log(Protocol):
 
 
 class NoImpressions:
-    """Logs nothing."""
+    """Logs nothing, and misses nothing."""
+
+    num_dropped = 0
 
     def offer(self, shown: Shown) -> None:
         """See `Log`."""

@@ -63,6 +63,10 @@ METRICS = {
     "failed_update": Metric(
         "gauge", "1 if the bundle that was sent last could not be loaded; see GET /model."
     ),
+    "dropped_impressions": Metric(
+        "gauge",
+        "Items that this replica showed and did not log: the disk is full, or does not keep up.",
+    ),
     "last_write_timestamp_seconds": Metric(
         "gauge",
         "Unix time when this replica last stored an event that was new; when it started, until "

@@ -267,6 +267,7 @@ class Service:
     def report(self) -> None:
         """Set the gauges; again and again, as Ray drops what it has not heard of for a while."""
         self.metrics.set("ongoing_requests", self.ongoing)
+        self.metrics.set("dropped_impressions", self._impressions.num_dropped)
         self.metrics.set("failed_update", self._failed_update is not None)
         self.metrics.set("last_write_timestamp_seconds", self._last_write)
         if self._served is not None:
