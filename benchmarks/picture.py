@@ -51,8 +51,10 @@ def document(panels: Sequence[str]) -> str:
     )
 
 
-def panel(lines: Sequence[Line], *, across: str, up: str, from_zero: bool = False) -> str:
-    """The inside of a chart; see `chart`."""
+def panel(
+    lines: Sequence[Line], *, across: str, up: str, from_zero: bool = False, dots: bool = True
+) -> str:
+    """The inside of a chart; see `chart`. Without `dots` for lines of many points."""
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]
     left, right = min(xs), max(xs)
@@ -79,15 +81,18 @@ def panel(lines: Sequence[Line], *, across: str, up: str, from_zero: bool = Fals
     ]
     for number, line in enumerate(lines):
         colour = COLOURS[number % len(COLOURS)]
-        dots = [place(x, y) for x, y in line.points]
-        joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in dots)
+        places = [place(x, y) for x, y in line.points]
+        joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         parts.append(
             f'<polyline points="{joined}" fill="none" stroke="{colour}" stroke-width="2"/>'
         )
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in dots]
+        if dots:
+            parts += [
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in places
+            ]
         parts += [
             f'<text x="{x + 7:.1f}" y="{y - 7:.1f}">{escape(label)}</text>'
-            for (x, y), label in zip(dots, line.labels, strict=False)
+            for (x, y), label in zip(places, line.labels, strict=False)
         ]
         if line.name:
             parts.append(

@@ -54,11 +54,13 @@ class Server:
         start_s: from its start to its first answer.
         megabytes: of all its processes after the load; shared pages count in part (PSS).
         measured: by connections, one entry a round.
+        stats: of our service, the port of HAProxy's statistics.
     """
 
     name: str
     process: subprocess.Popen[bytes]
     url: str
+    stats: int = 0
     start_s: float = 0.0
     megabytes: float = 0.0
     measured: dict[int, list[Load]] = field(default_factory=dict)
@@ -117,13 +119,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         recipe = make_recipe(folder / "run", serve=_serve(options.replicas))
         bundle = make_bundle(folder / "bundle", recipe, options.items).folder
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.resolved()))
-        bodies = _bodies(options.route, options.items)
+        bodies = bodies_of(options.route, options.items)
         script = _script(folder, bodies)
         servers = []
         for name in ways:
-            server = _start(name, folder, bundle, options)
+            server = start_server(name, folder, bundle, options.route, options.peers)
             stack.callback(server.stop)
-            _wait(server, bodies[0], folder)
+            wait_for(server, bodies[0], folder)
             servers.append(server)
         for number in range(options.rounds):
             for connections in levels:
@@ -186,7 +188,8 @@ def _serve(replicas: int) -> dict[str, Any]:
     }
 
 
-def _bodies(route: str, num_items: int) -> list[str]:
+def bodies_of(route: str, num_items: int) -> list[str]:
+    """What is asked for, as JSON; the same in every call."""
     rng = random.Random(0)
     bodies = []
     for _ in range(NUM_BODIES):
@@ -220,11 +223,13 @@ end
     return path
 
 
-def _start(name: str, folder: Path, bundle: Path, options: argparse.Namespace) -> Server:
-    (port,) = _free_ports(1)
+def start_server(
+    name: str, folder: Path, bundle: Path, route: str, peers: str = sys.executable
+) -> Server:
+    """Start one of `WAYS`; `folder` holds the recipe of ours, and takes the logs."""
+    port, metrics, stats = free_ports(3)
     environment = dict(os.environ) | {"OMP_NUM_THREADS": "1"}
     if name == OURS:
-        metrics, stats = _free_ports(2)
         command = [
             sys.executable, "-m", "serve", "--config", str(folder / "recipe.yaml"),
             "--bundle", str(bundle), "--set", f"serve.port={port}",
@@ -235,16 +240,16 @@ def _start(name: str, folder: Path, bundle: Path, options: argparse.Namespace) -
             "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         }
     else:
-        python = options.peers if name in ("litserve", "bentoml") else sys.executable
+        python = peers if name in ("litserve", "bentoml") else sys.executable
         command = [python, "-m", "benchmarks.serving_peers", name, str(bundle), "--port", str(port)]
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
-    return Server(name, process, f"http://127.0.0.1:{port}/{options.route}")
+    return Server(name, process, f"http://127.0.0.1:{port}/{route}", stats)
 
 
-def _wait(server: Server, body: str, folder: Path) -> None:
+def wait_for(server: Server, body: str, folder: Path) -> None:
     """Until it answers."""
     began = time.monotonic()
     request = urllib.request.Request(
@@ -309,7 +314,8 @@ def _megabytes(pid: int) -> float:
     return total / 1e6
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [int(each.getsockname()[1]) for each in sockets]
     for each in sockets:

@@ -21,6 +21,10 @@ NAME = "raycommend"
 #: seconds where there is one replica.
 SURGE_PERCENT = 100
 
+#: How often a replica tells its load, and over how long that is averaged, seconds. Ray's 10 and 30
+#: would make `upscale_delay_s` a small part of the delay, and a fall would wait 30 s more.
+LOAD = {"metrics_interval_s": 2.0, "look_back_period_s": 6.0}
+
 #: One JSON object a line; requests are logged by `Observed`, not by Serve as well.
 LOGGING = {"encoding": "JSON", "enable_access_log": False}
 
@@ -48,7 +52,7 @@ def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
                     {
                         "name": Ranking.__name__,
                         "user_config": wanted,
-                        "autoscaling_config": recipe.serve.autoscaling.model_dump(),
+                        "autoscaling_config": recipe.serve.autoscaling.model_dump() | LOAD,
                     }
                 ],
             }
@@ -67,14 +71,14 @@ def from_config(args: dict[str, Any]) -> serve.Application:
     limits = settings.serve
     actor = {"num_cpus": limits.cpus_per_replica}
     encoder = serve.deployment(
-        autoscaling_config=limits.text_encoder.model_dump(),
+        autoscaling_config=limits.text_encoder.model_dump() | LOAD,
         max_ongoing_requests=limits.max_ongoing_requests,
         max_queued_requests=limits.max_queued_requests,
         max_surge_percent=SURGE_PERCENT,
         ray_actor_options=actor,
     )(TextEncoder)
     ranking = serve.deployment(
-        autoscaling_config=limits.autoscaling.model_dump(),
+        autoscaling_config=limits.autoscaling.model_dump() | LOAD,
         max_ongoing_requests=limits.max_ongoing_requests,
         max_queued_requests=limits.max_queued_requests,
         max_surge_percent=SURGE_PERCENT,

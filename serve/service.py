@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.bundle import Bundle
+from recsys.config import Serve
 from recsys.errors import BundleError, DataError, RaycommendError
 from recsys.feedback import Feedback
 from recsys.recommender import Recommender
@@ -291,8 +292,9 @@ class Service:
         self._users.check_key(bundle)
         model = Recommender(bundle)
         for events in ([], [StateEvent("", "", model.item_id(0), EVENT_CODE["view"], 0)]):
-            history = from_user(model, events, clock_us=clock_us()).history
-            _check_finite(model.scorer.scores(history), folder)
+            query = from_user(model, events, clock_us=clock_us())
+            _check_finite(model.scorer.scores(query.history), folder)
+            _try_out(model, query, self._settings.serve)
         return Served(folder, model, self._users.seed(bundle), model)
 
     async def _refresh(self) -> None:
@@ -400,6 +402,14 @@ class Service:
 
 def _in_bundle(served: Served, item: AddedItem) -> bool:
     return served.bundle.in_bundle(item.item_id)
+
+
+def _try_out(model: Recommender, query: Query, limits: Serve) -> None:
+    """Answer as the hot routes do: who cannot is not served, and what is slow once is done."""
+    everything = RecommendRequest(user_id="nobody", explain=True)
+    answering.recommend(model, query, everything, limits)
+    candidates = RankRequest(user_id="nobody", candidates=[model.item_id(0)], explain=True)
+    answering.rank(model, query, candidates, np.zeros((0, 0), dtype=np.float32))
 
 
 def _check_finite(values: NDArray[np.float32], folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.serving import Load, _bodies, read_wrk
+from benchmarks.serving import Load, bodies_of, read_wrk
 from benchmarks.serving_bundle import make_bundle, make_recipe
 from benchmarks.serving_peers import Ranker
 
@@ -25,7 +25,7 @@ Requests/sec:     80.84
 
 def test_the_peers_answer_what_the_bodies_ask(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", make_recipe(tmp_path / "run"), 600)
-    asked = json.loads(_bodies("rank", 600)[0])
+    asked = json.loads(bodies_of("rank", 600)[0])
     items = json.loads(Ranker(bundle.folder).answer(asked))["items"]
     scores = [item["score"] for item in items]
     assert len(items) == 100

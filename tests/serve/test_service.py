@@ -27,6 +27,7 @@ from recsys.prepared import CATALOGUE_DIR, HISTORIES_DIR, PREPARED, STATS_FILE, 
 from recsys.privacy import key_check, pseudonym
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE, Col
+from serve import answering
 from serve.api import Event, RecommendRequest, SessionEvent
 from serve.problems import Unavailable
 from serve.service import Service
@@ -114,6 +115,22 @@ def test_a_bundle_whose_language_model_fails_is_not_served(
     asyncio.run(service.load(other_bundle, version_in(other_bundle)))
     assert ask(service)["model_version"] == version_of(bundle)
     assert service.describe()["failed_update"] == "no language model"
+
+
+@pytest.mark.parametrize("route", ["recommend", "rank"])
+def test_a_bundle_answers_once_before_it_is_served(
+    service: Service, bundle: Path, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    """So a new replica is warm before the proxy hears of it: Serve waits for `load`."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("cannot answer")
+
+    monkeypatch.setattr(answering, route, fails)
+    with pytest.raises(RuntimeError, match="cannot answer"):
+        asyncio.run(service.load(bundle, version_in(bundle)))
+    with pytest.raises(Unavailable):
+        asyncio.run(service.check())
 
 
 def test_the_first_bundle_must_load(service: Service, tmp_path: Path) -> None:
