@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -44,6 +44,7 @@ class Clients:
     Args:
         url: what is asked, by POST.
         bodies: JSON, one after the other.
+        headers: sent with each.
         pause_s: from one request of a connection to its next; 0: as soon as it is answered.
 
     Attributes:
@@ -56,11 +57,13 @@ class Clients:
     pause_s: float = 0.0
     connections: int = 0
     answers: list[Answer] = field(default_factory=list)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         self._at = (str(parts.hostname), int(parts.port or 80))
         head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         head += "Content-Type: application/json\r\nContent-Length: "
         self._requests = [f"{head}{len(body)}\r\n\r\n{body}".encode() for body in self.bodies]
         self._next = count()

@@ -227,7 +227,7 @@ def start_server(
     name: str, folder: Path, bundle: Path, route: str, peers: str = sys.executable
 ) -> Server:
     """Start one of `WAYS`; `folder` holds the recipe of ours, and takes the logs."""
-    port, metrics, stats = free_ports(3)
+    port, metrics, stats, fallback = free_ports(4)
     environment = dict(os.environ) | {"OMP_NUM_THREADS": "1"}
     if name == OURS:
         command = [
@@ -238,6 +238,12 @@ def start_server(
             "RAYCOMMEND_PSEUDONYM_KEY": "a key that everybody knows",
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+            # Ports that all services of a machine share, so that one would ask another's replicas.
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(
+                first := random.randrange(20_000, 30_000)
+            ),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 100),
         }
     else:
         python = peers if name in ("litserve", "bentoml") else sys.executable

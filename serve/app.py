@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ray import serve
 from ray.serve.config import BackpressureConfig
 
+import recsys
+import serve as serve_package
 from recsys.config import Recipe
 from serve.ranking import Ranking
 from serve.ray_metrics import RayMetrics
@@ -34,7 +39,8 @@ def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
 
     The bundle stands in `user_config` and nowhere else. So a configuration that differs in the
     bundle alone makes the replicas load it while they go on serving, one that differs in
-    `serve.autoscaling` starts or ends replicas, and other settings restart them all.
+    `serve.autoscaling` starts or ends replicas, and other settings restart them all, one by one, as
+    does other code than they run.
     """
     # By the attempt a configuration differs from one that was sent before, and failed.
     wanted = {"bundle": str(bundle.absolute()), "version": version, "attempt": uuid.uuid4().hex}
@@ -47,7 +53,10 @@ def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
                 "route_prefix": "/",
                 "import_path": "serve.app:from_config",
                 "logging_config": LOGGING,
-                "args": {"settings": Settings.of(recipe).model_dump(mode="json")},
+                "args": {
+                    "settings": Settings.of(recipe).model_dump(mode="json"),
+                    "code": code_version(),
+                },
                 "deployments": [
                     {
                         "name": Ranking.__name__,
@@ -58,6 +67,19 @@ def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
             }
         ],
     }
+
+
+def code_version(packages: Sequence[ModuleType] = (recsys, serve_package)) -> str:
+    """A hash of what these packages' modules say.
+
+    It stands in the configuration: Serve would keep replicas of old code, were it not told.
+    """
+    digest = hashlib.sha256()
+    for package in packages:
+        (folder,) = package.__path__
+        for path in sorted(Path(folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def http_options(recipe: Recipe) -> dict[str, Any]:

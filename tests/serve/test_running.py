@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -29,6 +30,7 @@ from bundles import SOLD_OUT, diverge, item_id, make_recipe, version_in
 from monitoring import PROMETHEUS, alerts, all_names, panels
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.clients import Clients, percentile_ms
 from recsys.bundle import Bundle
 from recsys.config import load_recipe
 from recsys.feedback import Feedback, finished
@@ -44,6 +46,10 @@ from serve.text_encoder import TextEncoder
 pytestmark = [pytest.mark.serve, pytest.mark.ray]
 
 ROOT = Path(__file__).parents[2]
+#: Seconds that a change of the load may take to be followed, on a machine that is busy otherwise.
+FOLLOWS_S = 90
+#: Seconds until a proxy that was killed answers again, at most.
+PROXY_BACK_S = 60
 DISCOVERY = "prom_metrics_service_discovery.json"
 
 
@@ -173,10 +179,7 @@ class Running:
         """Have exactly so many replicas that answer, and wait until it is so."""
         bounds = (f"serve.autoscaling.{bound}_replicas={replicas}" for bound in ("min", "max"))
         self.configure(bundle, *bounds)
-        deadline = time.monotonic() + 120
-        while len(self.addresses()) != replicas:
-            assert time.monotonic() < deadline, self.marked()
-            time.sleep(0.2)
+        self.wait_for_replicas(replicas, 120)
 
     def answering(self) -> set[int]:
         """Process ids of the replicas of `Ranking`."""
@@ -185,6 +188,13 @@ class Running:
             for pid, name in self.marked().items()
             if "ServeReplica" in name and ":Ranking" in name
         }
+
+    def wait_for_replicas(self, count: int, patience_s: float) -> None:
+        """Until the proxy sends requests to so many."""
+        deadline = time.monotonic() + patience_s
+        while len(self.addresses()) != count:
+            assert time.monotonic() < deadline, self.marked()
+            time.sleep(0.2)
 
     def addresses(self) -> list[str]:
         """The replicas' own ports, past the proxy; those that the proxy sends requests to."""
@@ -219,6 +229,12 @@ def running(
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports[2]),
         "RAY_AUTH_MODE": "token",
         "RAY_metrics_report_interval_ms": "1000",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        # Ports that all services of a machine would share: of the replicas, and of the proxy that
+        # HAProxy turns to while it takes no replica for healthy. It would ask another service.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_ports(1)[0]),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first := random.randrange(20_000, 30_000)),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 100),
     }
     command = [sys.executable, "-m", "serve", "--config", str(config), "--bundle", str(bundle)]
     command += ["--set", f"serve.port={ports[0]}"]
@@ -628,6 +644,84 @@ def test_a_replica_that_is_killed_takes_no_answer_along(running: Running, bundle
     assert load.refused == []
     assert len(load.broken) <= 1, load.broken
     assert len(load.versions) > 100
+
+
+def test_replicas_follow_the_load_and_no_request_fails(running: Running, bundle: Path) -> None:
+    bounds = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 2}
+    delays = {"upscale_delay_s": 0, "downscale_delay_s": 2}
+    settings = [f"serve.autoscaling.{key}={value}" for key, value in (bounds | delays).items()]
+    running.scale(2, bundle)
+    with Load(running, num_clients=1) as little:
+        running.configure(bundle, *settings)
+        running.wait_for_replicas(1, FOLLOWS_S)
+        with Load(running, num_clients=8) as much:
+            running.wait_for_replicas(2, FOLLOWS_S)
+    assert (little.refused, little.broken, much.refused, much.broken) == ([], [], [], [])
+    assert min(len(little.versions), len(much.versions)) > 20
+
+
+def test_other_code_replaces_every_replica_and_no_request_fails(
+    running: Running, bundle: Path
+) -> None:
+    """New settings restart replicas as new code does: both are arguments of the application."""
+    running.scale(2, bundle)
+    before = running.answering()
+    address = running.printed["update"].rsplit("=", 1)[1]
+    sets = [f"ray.address={address}", "serve.default_k=7", "serve.autoscaling.min_replicas=2"]
+    with Load(running) as load:
+        update = running.run(*(each for one in sets for each in ("--set", one)))
+        assert update.returncode == 0, update.stderr
+        deadline = time.monotonic() + 60
+        while before & running.answering():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    assert (load.refused[:3], load.broken[:3]) == ([], [])
+    assert len(running.post("/recommend", {"user_id": "u"})["items"]) == 7
+
+
+def test_what_is_too_much_is_refused_and_the_rest_answered(running: Running, bundle: Path) -> None:
+    """Twice what the default bounds admit: of each replica 16 in work, 256 waiting."""
+    running.scale(2, bundle)
+    body, many = json.dumps({"user_id": "u"}), 2 * 2 * (16 + 256)
+    crowd = Clients(f"{running.url}/recommend", [body], 0.2, many, headers=running.headers)
+    asyncio.run(crowd.run(4))
+    good = [answer for answer in crowd.answers if answer.status == 200]
+    refused = [answer for answer in crowd.answers if answer.status == 503]
+    assert len(good) + len(refused) == len(crowd.answers), {each.status for each in crowd.answers}
+    assert all(answer.retry_after for answer in refused)
+    assert len(good) > 100 and len(refused) > 100
+    assert percentile_ms(refused, 50) < percentile_ms(good, 50) / 2
+    assert running.post("/recommend", {"user_id": "u"})["items"], "it goes on"
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("process", ["haproxy.cfg", "HAProxyManager"])
+def test_a_proxy_that_is_killed_comes_again(running: Running, bundle: Path, process: str) -> None:
+    """HAProxy, and the actor that watches it; the replicas go on."""
+
+    def found() -> set[int]:
+        return {pid for pid, name in running.marked().items() if process in name}
+
+    replicas, killed = running.answering(), found()
+    assert killed
+    with Load(running, num_clients=1) as load:
+        time.sleep(1)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        began = answered = back = time.monotonic()
+        num, gap = len(load.versions), 0.0
+        while answered < back + 3:  # it is there, and has been answering for a while
+            time.sleep(0.1)
+            now = time.monotonic()
+            assert now < began + PROXY_BACK_S, running.marked()
+            if not found() - killed:
+                back = now
+            if len(load.versions) > num:
+                num, gap, answered = len(load.versions), max(gap, now - answered), now
+    print(f"{process}: {gap:.1f} s without an answer, {len(load.broken)} requests broken")
+    # HAProxy starts before it is told of the application.
+    assert all(each.startswith("404: Path") for each in load.refused), load.refused
+    assert running.answering() == replicas
 
 
 def test_a_signal_ends_it_without_a_trace(running: Running) -> None:

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -180,6 +181,22 @@ def test_the_application_takes_its_settings_from_the_recipe(
         tmp_path, language_model, serve={"max_ongoing_requests": 7, "max_queued_requests": 9}
     )
     assert config_of(unscaled, tmp_path, "a-1")["applications"][0]["args"] == application["args"]
+
+
+def test_other_code_is_another_configuration(tmp_path: Path) -> None:
+    from serve.app import code_version
+
+    package = ModuleType("package")
+    package.__path__ = [str(tmp_path)]
+    versions = [code_version([package])]
+    for path, text in (("a.py", "1"), ("a.py", "2"), ("below/b.py", "2")):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+        versions.append(code_version([package]))
+    (tmp_path / "a.txt").write_text("no code")
+    assert code_version([package]) == versions[-1]
+    assert len(set(versions)) == 4
+    assert code_version() == code_version() not in versions
 
 
 @pytest.fixture
