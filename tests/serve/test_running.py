@@ -229,7 +229,6 @@ def running(
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports[2]),
         "RAY_AUTH_MODE": "token",
         "RAY_metrics_report_interval_ms": "1000",
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # Ports that all services of a machine would share: of the replicas, and of the proxy that
         # HAProxy turns to while it takes no replica for healthy. It would ask another service.
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_ports(1)[0]),
@@ -720,7 +719,7 @@ def test_a_proxy_that_is_killed_comes_again(running: Running, bundle: Path, proc
                 num, gap, answered = len(load.versions), max(gap, now - answered), now
     print(f"{process}: {gap:.1f} s without an answer, {len(load.broken)} requests broken")
     # HAProxy starts before it is told of the application.
-    assert all(each.startswith("404: Path") for each in load.refused), load.refused
+    assert all(each.startswith("503: no application") for each in load.refused), load.refused
     assert running.answering() == replicas
 
 

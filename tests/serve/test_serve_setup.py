@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import httpx
 import pytest
 import yaml
 from bundles import make_recipe
@@ -88,23 +89,44 @@ def test_haproxy_gets_a_private_folder_with_room_for_its_socket() -> None:
     assert "RAY_SERVE_HAPROXY_SOCKET_PATH" not in os.environ
 
 
-def test_haproxy_waits_for_the_whole_request(tmp_path: Path) -> None:
-    """Or what a replica takes along when it dies could not be put to another one."""
-    config = tmp_path / "haproxy.cfg"
-    config.write_text("defaults\n    mode http\n    option httplog\n    timeout connect 1s\n")
+def test_haproxy_is_told_what_serve_has_no_variable_for(
+    tmp_path: Path, free_ports: dict[str, int]
+) -> None:
+    """A whole request can be put to another replica, and no application yet is no 404."""
+    config, port = tmp_path / "haproxy.cfg", free_ports["http"]
+    config.write_text(
+        f"""defaults
+    mode http
+    option httplog
+    timeout connect 1s
+    timeout client 1s
+    timeout server 1s
+frontend http_frontend
+    bind 127.0.0.1:{port}
+    default_backend default_backend
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "not found"
+"""
+    )
     surroundings = Surroundings.make()
     try:
-        for _ in range(2):  # Serve starts it again for every change
-            command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-c", "-f", str(config)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            assert done.returncode in (0, 2), done.stderr  # 2: nothing to listen on
-            assert "http-buffer-request" not in done.stderr
+        command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
+        # Serve starts it again for every change.
+        subprocess.run([*command, "-c"], check=True)
+        running = subprocess.Popen(command)
+        try:
+            answer = httpx.Client(transport=httpx.HTTPTransport(retries=10)).get(
+                f"http://127.0.0.1:{port}/recommend"
+            )
+        finally:
+            running.terminate()
+            running.wait(10)
     finally:
         surroundings.clear()
-    assert config.read_text().splitlines()[2:4] == [
-        "    option httplog", "    option http-buffer-request",
-    ]  # fmt: skip
-    assert config.read_text().count("http-buffer-request") == 1
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    lines = config.read_text().splitlines()
+    assert lines[2:4] == ["    option httplog", "    option http-buffer-request"]
+    assert sum("http-buffer-request" in line for line in lines) == 1
 
 
 def test_what_is_left_is_ended_and_nothing_else() -> None:
