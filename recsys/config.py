@@ -368,6 +368,45 @@ class Access(Section):
         return self
 
 
+class Arm(Section):
+    """One of several bundles, or ways to answer with a bundle, behind one service."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    """Told by answers, metrics and impressions."""
+    bundle: str | None = None
+    """Folder; by default the bundle that the service is started with: the champion."""
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Share of the users, as a part of the sum over all arms that answer."""
+    shadow: bool = False
+    """Ranks what an other arm has answered and is compared with it; never answers."""
+    exploration: Literal["none", "epsilon", "plackett_luce"] = "none"
+    """How lists are drawn, and not only sorted; see `recsys.exploration`."""
+    epsilon: Annotated[float, Field(gt=0, le=1)] | None = None
+    """With `epsilon`: chance that a place goes to an item drawn evenly from those that are left."""
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """With `plackett_luce`: scores are divided by it; towards 0 lists are those of the scores."""
+
+    @model_validator(mode="after")
+    def _of_its_exploration(self) -> Arm:
+        for name, way in (("epsilon", "epsilon"), ("temperature", "plackett_luce")):
+            if (getattr(self, name) is not None) != (self.exploration == way):
+                raise ValueError(
+                    f"serve.arms, {self.name}: `{name}` is needed with exploration: {way}, and "
+                    f"with it alone (exploration is {self.exploration})"
+                )
+        if self.shadow and self.explores:
+            raise ValueError(
+                f"serve.arms, {self.name}: a shadow arm never answers, so it cannot explore; "
+                "leave out `shadow` or `exploration`"
+            )
+        return self
+
+    @property
+    def explores(self) -> bool:
+        """Whether lists are drawn."""
+        return self.exploration != "none"
+
+
 class Serve(Section):
     """The service."""
 
@@ -396,6 +435,29 @@ class Serve(Section):
     impressions: bool = True
     """Whether every answered list is logged, in `feedback/impressions` of the run's folder."""
     access: Access = Access()
+    arms: tuple[Arm, ...] = ()
+    """Several bundles behind one service, by the share of users that each answers; none: one."""
+    arms_salt: str = "raycommend"
+    """With another one, users are assigned to arms anew."""
+
+    @model_validator(mode="after")
+    def _arms_fit(self) -> Serve:
+        names = [arm.name for arm in self.arms]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"serve.arms: name given twice: {', '.join(sorted(twice))}")
+        answering = [arm for arm in self.arms if not arm.shadow]
+        if self.arms and not any(arm.weight for arm in answering):
+            raise ValueError(
+                "serve.arms: no arm would answer; give one that is no shadow a weight above 0"
+            )
+        drawn = [arm.name for arm in answering if arm.explores]
+        if drawn and (self.diversity or self.max_per_category is not None):
+            raise ValueError(
+                f"serve.arms: {', '.join(drawn)} explores, and the propensities of a list that "
+                "serve.diversity or serve.max_per_category has rearranged are not known; set "
+                "diversity to 0 and max_per_category to null, or exploration to none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _shared_state(self) -> Serve:

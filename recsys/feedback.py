@@ -262,9 +262,14 @@ def _write(
     stands_for: Sequence[str],
     keep: Callable[[pa.Table], pa.ChunkedArray] | None = None,
 ) -> None:
-    """Write the rows of some files into one, a row group in memory at a time."""
-    with _reading(files[0]):
-        schema = pq.read_schema(files[0]).remove_metadata()
+    """Write the rows of some files into one, a row group in memory at a time.
+
+    A column that an earlier release did not write is null in the rows of its files.
+    """
+    schema = pa.schema([])
+    for path in files:
+        with _reading(path):
+            schema = pa.unify_schemas([schema, pq.read_schema(path).remove_metadata()])
     schema = schema.with_metadata({_STANDS_FOR: json.dumps(list(stands_for)).encode()})
     with (
         whole_file(target) as aside,
@@ -275,7 +280,10 @@ def _write(
                 for group in range(file.num_row_groups):
                     rows = file.read_row_group(group)
                     rows = rows if keep is None else rows.filter(keep(rows))
-                    out.write_table(rows.cast(schema))
+                    for name in schema.names[rows.num_columns :]:
+                        nulls = pa.nulls(len(rows), schema.field(name).type)
+                        rows = rows.append_column(name, nulls)
+                    out.write_table(rows.select(schema.names).cast(schema))
 
 
 def _digest(erased: Mapping[str, int]) -> str:

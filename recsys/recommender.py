@@ -24,6 +24,7 @@ from recsys.catalogue import item_text, prices_of
 from recsys.config import Recipe, target_codes
 from recsys.errors import BundleError
 from recsys.explain import Explanation, explain
+from recsys.exploration import Exploration
 from recsys.features import ITEM_FEATURES, PriceScale, item_features
 from recsys.histories import Histories
 from recsys.index import LENGTHS, Index
@@ -46,6 +47,7 @@ from recsys.training import features_over_time
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 #: Columns of an item that `Recommender.with_items` adds to a catalogue.
 ADDED = pl.Schema(
@@ -301,12 +303,12 @@ class Recommender:
             diversity: see `rerank.diversify`.
             max_per_category: items of one category, at most.
             exclude_owned: leave out items with a target event in the history.
+
+        Raises:
+            FloatingPointError: a score is not finite.
         """
         known = history.known(self.num_items)
-        barred = exclude[exclude >= 0].astype(np.int64)
-        if exclude_owned:
-            owned = np.isin(known.event_codes, self.scorer.target_codes)
-            barred = np.concatenate([barred, known.item_rows[owned]])
+        barred = self._barred(known, exclude, exclude_owned)
         diverse = bool(diversity) or max_per_category is not None
         size = max(POOL_PER_PLACE * k, LEAST_POOL) if diverse else k
         while True:
@@ -323,6 +325,51 @@ class Recommender:
                 return rows[picked], pool[picked]
             size *= 10
 
+    def draw(
+        self,
+        history: Histories,
+        k: int,
+        exploration: Exploration,
+        *,
+        exclude: NDArray[np.int32],
+        allowed: NDArray[np.bool_] | None,
+        exclude_owned: bool = False,
+    ) -> tuple[Rows, Floats, Doubles]:
+        """Draw k items from all that may come back; the index is not asked.
+
+        Args:
+            history: as of `recommend`, like the others.
+            k: how many.
+            exploration: draws.
+            exclude: rows that must not come back.
+            allowed: [I] mask.
+            exclude_owned: leave out items with a target event in the history.
+
+        Returns:
+            [k] rows in the order to show, scores, and propensities.
+
+        Raises:
+            FloatingPointError: a score is not finite.
+        """
+        known = history.known(self.num_items)
+        keep = np.ones(self.num_items, dtype=bool) if allowed is None else allowed.copy()
+        keep[self._barred(known, exclude, exclude_owned)] = False
+        rows = np.flatnonzero(keep)
+        scores = self._together.scores(known)[rows]
+        _check_finite(scores)
+        drawn = exploration.draw(scores, k)
+        return rows[drawn.places], scores[drawn.places], drawn.propensities
+
+    def _barred(
+        self, known: Histories, exclude: NDArray[np.int32], exclude_owned: bool
+    ) -> NDArray[np.int64]:
+        """Rows that must not come back."""
+        barred = exclude[exclude >= 0].astype(np.int64)
+        if exclude_owned:
+            owned = np.isin(known.event_codes, self.scorer.target_codes)
+            barred = np.concatenate([barred, known.item_rows[owned]])
+        return barred
+
     def _best(
         self, known: Histories, size: int, barred: Rows, allowed: NDArray[np.bool_] | None
     ) -> tuple[Rows, Floats]:
@@ -335,7 +382,11 @@ class Recommender:
         if allowed is not None:
             scores[~allowed] = -np.inf
         scores[barred] = -np.inf
-        return best(scores, size)
+        found = best(scores, size)
+        # What is not finite is not among the best, so too few come back; else nobody looks.
+        if len(found[0]) < size:
+            _check_finite(scores[scores != -np.inf])
+        return found
 
     def _best_found(
         self,
@@ -387,6 +438,9 @@ class Recommender:
 
         Returns:
             [C + M] scores, comparable with those of `recommend`.
+
+        Raises:
+            FloatingPointError: a score is not finite.
         """
         known = history.known(self.num_items)
         user, pairs = self._together.parts(known)
@@ -396,9 +450,10 @@ class Recommender:
             place = np.minimum(np.searchsorted(pairs.item_rows, rows), len(pairs.item_rows) - 1)
             hit = pairs.item_rows[place] == rows
             scores += np.where(hit, pairs.extra[place], 0).astype(np.float32)
-        if new is None or not len(new):
-            return scores
-        return np.concatenate([scores, (user @ self._new_part(new).T)[0].numpy()])
+        if new is not None and len(new):
+            scores = np.concatenate([scores, (user @ self._new_part(new).T)[0].numpy()])
+        _check_finite(scores)
+        return scores
 
     @torch.no_grad()
     def explain(
@@ -436,6 +491,11 @@ class Recommender:
         features[:, ITEM_FEATURES.index("is_new")] = 1
         features[:, ITEM_FEATURES.index("price_squared")] = price**2
         return vectors, features, price
+
+
+def _check_finite(scores: Floats) -> None:
+    if not np.isfinite(scores).all():
+        raise FloatingPointError("scores are not finite: the model has diverged")
 
 
 def best(scores: Floats, k: int) -> tuple[Rows, Floats]:

@@ -26,6 +26,7 @@ class Col:
     # Of what the service answered.
     score: Final = "score"
     model_version: Final = "model_version"
+    arm: Final = "arm"
     erased_at: Final = "erased_at"
 
     title: Final = "title"
@@ -83,7 +84,8 @@ EVENTS_OPTIONAL: Final = pa.schema(
 EVENTS: Final = pa.schema([*EVENTS_REQUIRED, *EVENTS_OPTIONAL])
 
 #: An item of an answered list. `user_id` is the pseudonym, null for a session; `item_id` is null
-#: where a new item came without one; `position` counts from 1.
+#: where a new item came without one; `position` counts from 1. `propensity` is the chance that the
+#: arm shows the item there, given the items above it. `arm` is null where there were none yet.
 IMPRESSIONS: Final = pa.schema(
     [
         pa.field(Col.request, pa.string(), nullable=False),
@@ -94,6 +96,7 @@ IMPRESSIONS: Final = pa.schema(
         pa.field(Col.score, pa.float32(), nullable=False),
         pa.field(Col.model_version, pa.string(), nullable=False),
         pa.field(Col.timestamp, TIMESTAMP, nullable=False),
+        pa.field(Col.arm, pa.string()),
     ]
 )
 

@@ -17,6 +17,7 @@ from recsys.config import Recipe, load_recipe
 from recsys.errors import RaycommendError
 from recsys.registry import CHAMPION, Registry
 from recsys.state import STATE_FILE, URL_VARIABLE
+from serve.router import PlacedArm, placed
 from serve.settings import Settings
 
 
@@ -67,12 +68,20 @@ def plan(recipe: Recipe, bundle: Path) -> list[str]:
     address = recipe.ray.address or os.environ.get("RAY_ADDRESS")
     return [
         f"verify and serve {Bundle.open(bundle).version} from {bundle}",
+        *(_arm(arm) for arm in placed(settings.arms, verify=True)),
         f"start Ray Serve on {address or 'a local Ray'}, at {settings.host}:{settings.port}",
         f"run {scale.min_replicas} to {scale.max_replicas} replicas of Ranking and "
         f"{encoders.min_replicas} to {encoders.max_replicas} of TextEncoder, "
         f"{settings.cpus_per_replica:g} CPU each",
         f"keep users in {_store(recipe)}",
     ]
+
+
+def _arm(arm: PlacedArm) -> str:
+    """One arm, in words."""
+    what = "shadow, never answers" if arm.shadow else f"weight {arm.weight:g}"
+    drawn = f", lists drawn by {arm.exploration}" if arm.explores else ""
+    return f"have arm {arm.name}: {arm.version or 'the same bundle'}, {what}{drawn}"
 
 
 def _store(recipe: Recipe) -> str:

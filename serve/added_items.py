@@ -91,14 +91,14 @@ class AddedItems:
         """Let go of the store."""
         self._store.close()
 
-    async def read(self, folder: Path, model: str, seen: Seen, also: str | None = None) -> Seen:
+    async def read(self, folder: Path, model: str, seen: Seen, keep: Sequence[str]) -> Seen:
         """What there is now: the changes are read, and texts encoded that the model has not read.
 
         Args:
             folder: of the bundle.
             model: its version.
             seen: what was read for it before.
-            also: another model whose vectors are still needed.
+            keep: models whose vectors are still needed.
 
         Raises:
             DataError: the store cannot be read or written.
@@ -115,7 +115,6 @@ class AddedItems:
                 for item, vector in zip(part, vectors, strict=True)
             }
         if made:
-            keep = [] if also is None else [also]
             await asyncio.to_thread(self._store.add_vectors, [*made.values()], model, keep)
         items = dict(seen.items)
         for item in changes:

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from recsys.config import Serve
 from recsys.explain import Explanation
+from recsys.exploration import Exploration
 from recsys.recommender import NewItems, Recommender
 from recsys.schema import EVENT_TYPES, Col
 from serve.api import EPOCH, NewItem, RankRequest, RecommendRequest
 from serve.problems import Refused
 from serve.queries import Query
 from serve.requests import current, current_id
+from serve.router import ONLY
 
 #: What an asker did, by event type.
 VERBS = {
@@ -38,26 +40,38 @@ class Answer:
     Attributes:
         body: JSON.
         request_id: in the body.
-        items: best first: `item_id`, `score` and more of each.
+        items: in the order to show: `item_id`, `score` and more of each.
         model_version: what ranked them.
+        arm: the name of the arm that did.
+        propensities: of each item; None: nothing was drawn.
     """
 
     body: bytes
     request_id: str
     items: list[dict[str, Any]]
     model_version: str
+    arm: str
+    propensities: list[float] | None
 
 
 def recommend(
-    model: Recommender, query: Query, request: RecommendRequest, defaults: Serve
+    model: Recommender,
+    query: Query,
+    request: RecommendRequest,
+    defaults: Serve,
+    arm: str = ONLY.name,
+    exploration: Exploration | None = None,
 ) -> Answer:
-    """The best items that the request allows.
+    """The best items that the request allows; where the arm explores, they are drawn.
 
     Args:
         model: scores.
         query: the asker.
         request: what is asked for.
-        defaults: stand in for what the request leaves open.
+        defaults: stand in for what the request leaves open; neither asks for diversity or a cap
+            where something is drawn.
+        arm: whose model it is.
+        exploration: draws; None: the best are shown.
     """
 
     def asked_for(name: str, default: Any) -> Any:
@@ -66,15 +80,25 @@ def recommend(
 
     excluded = model.rows_of(request.exclude)
     filters = request.filters.model_dump() if request.filters else {}
-    rows, scores = model.recommend(
-        query.history,
-        asked_for("k", defaults.default_k),
-        exclude=excluded,
-        allowed=model.allowed(**filters),
-        diversity=asked_for("diversity", defaults.diversity),
-        max_per_category=asked_for("max_per_category", defaults.max_per_category),
-        exclude_owned=asked_for("exclude_owned", defaults.exclude_owned),
-    )
+    k, allowed = asked_for("k", defaults.default_k), model.allowed(**filters)
+    exclude_owned = asked_for("exclude_owned", defaults.exclude_owned)
+    propensities = None
+    if exploration is None:
+        rows, scores = model.recommend(
+            query.history,
+            k,
+            exclude=excluded,
+            allowed=allowed,
+            diversity=asked_for("diversity", defaults.diversity),
+            max_per_category=asked_for("max_per_category", defaults.max_per_category),
+            exclude_owned=exclude_owned,
+        )
+    else:
+        rows, scores, chances = model.draw(
+            query.history, k, exploration,
+            exclude=excluded, allowed=allowed, exclude_owned=exclude_owned,
+        )  # fmt: skip
+        propensities = chances.tolist()
     trace = current()
     trace.lap("score")
     unknown = [item for item, row in zip(request.exclude, excluded, strict=True) if row < 0]
@@ -87,19 +111,26 @@ def recommend(
         for item, row, why in zip(items, rows.tolist(), found, strict=True):
             item["explanation"] = in_words(model, row, why)
         trace.lap("explain")
-    return _answer(model, query, items, unknown)
+    return _answer(model, arm, query, items, unknown, propensities)
 
 
 def rank(
-    model: Recommender, query: Query, request: RankRequest, text_vectors: NDArray[np.float32]
+    model: Recommender,
+    query: Query,
+    request: RankRequest,
+    text_vectors: NDArray[np.float32],
+    arm: str = ONLY.name,
+    exploration: Exploration | None = None,
 ) -> Answer:
-    """The request's candidates, best first, ties by position.
+    """The request's candidates, best first, ties by position; drawn, where the arm explores.
 
     Args:
         model: scores.
         query: the asker.
         request: M of its candidates are new items.
         text_vectors: [M, H] language-model vectors of the new items, in their order.
+        arm: whose model it is.
+        exploration: draws; None: they are sorted.
 
     Raises:
         Refused: a candidate's id is not in the catalogue.
@@ -118,7 +149,12 @@ def rank(
     trace = current()
     trace.lap("score")
     place_of = np.concatenate([known, np.array(list(new), dtype=np.int64)])
-    best = np.lexsort((place_of, -scores))[: request.k]
+    propensities = None
+    if exploration is None:
+        best = np.lexsort((place_of, -scores))[: request.k]
+    else:
+        drawn = exploration.draw(scores, len(scores) if request.k is None else request.k)
+        best, propensities = drawn.places, drawn.propensities.tolist()
     row_of = dict(zip(known.tolist(), rows.tolist(), strict=True))
     items = []
     for place, score in zip(place_of[best].tolist(), scores[best].tolist(), strict=True):
@@ -142,7 +178,7 @@ def rank(
         for item, why in zip([*old, *fresh], explained, strict=True):
             item["explanation"] = in_words(model, row_of.get(item["candidate"], -1), why)
         trace.lap("explain")
-    return _answer(model, query, items, [])
+    return _answer(model, arm, query, items, [], propensities)
 
 
 def in_words(model: Recommender, row: int, why: Explanation) -> dict[str, Any]:
@@ -198,18 +234,26 @@ def to_json(answer: dict[str, Any]) -> bytes:
 
 
 def _answer(
-    model: Recommender, query: Query, items: list[dict[str, Any]], unknown: list[str]
+    model: Recommender,
+    arm: str,
+    query: Query,
+    items: list[dict[str, Any]],
+    unknown: list[str],
+    propensities: list[float] | None,
 ) -> Answer:
+    trace, version = current(), model.version
     body = to_json(
         {
             "items": items,
-            "model_version": model.version,
+            "model_version": version,
+            "arm": arm,
+            "fallback": trace.failed_arm is not None,
             "basis": query.basis,
             "degraded": query.degraded,
             "unknown_items": list(dict.fromkeys([*query.unknown_items, *unknown])),
         }
     )
-    trace = current()
-    trace.model_version, trace.basis, trace.num_items = model.version, query.basis, len(items)
+    trace.arm, trace.model_version = arm, version
+    trace.basis, trace.num_items = query.basis, len(items)
     trace.lap("answer")
-    return Answer(body, trace.id, items, model.version)
+    return Answer(body, trace.id, items, version, arm, propensities)

@@ -61,6 +61,8 @@ class _Answer(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     model_version: str = Field(description="The bundle that answered.")
+    arm: str = Field(description="The arm of the recipe that answered; `default` if it has none.")
+    fallback: bool = Field(description="True: the asker's own arm failed, and this one stood in.")
     basis: Basis = Field(
         description="personal: the user's stored events; session: the given history; popularity: "
         "nothing is known of the asker."
@@ -75,7 +77,7 @@ class _Answer(BaseModel):
 
 
 class RecommendAnswer(_Answer):
-    """The best items, in the order to show."""
+    """The best items, in the order to show; where the arm explores, that is drawn."""
 
     items: list[ScoredItem]
 
@@ -139,8 +141,20 @@ class Ready(BaseModel):
     model_version: str = Field(description="The bundle that answers.")
 
 
+class ArmAnswer(BaseModel):
+    """One arm."""
+
+    name: str = Field(description="Its name.")
+    version: str = Field(description="Its bundle.")
+    weight: float = Field(description="Its part of the sum of all that answer.")
+    shadow: bool = Field(description="True: it never answers, and is compared with those that do.")
+    exploration: str = Field(description="none, epsilon or plackett_luce.")
+    epsilon: float | None = Field(description="Of `epsilon`.")
+    temperature: float | None = Field(description="Of `plackett_luce`.")
+
+
 class ModelAnswer(BaseModel):
-    """What is served."""
+    """What is served; of several arms, `version` to `log` speak of the first that answers."""
 
     version: str = Field(description="The bundle that answers.")
     num_items: int = Field(description="Items in its catalogue.")
@@ -152,6 +166,7 @@ class ModelAnswer(BaseModel):
     failed_update: str | None = Field(
         description="Why the bundle that was sent last is not the one that answers; null if it is."
     )
+    arms: list[ArmAnswer] = Field(description="All arms, in the recipe's order.")
 
 
 class Problem(BaseModel):

@@ -177,12 +177,12 @@ class RecommendRequest(_Asker):
     diversity: Annotated[StrictFloat, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
         None,
         description="0 shows the best scores; towards 1 the items of the list differ more. By "
-        "default the recipe's `serve.diversity`.",
+        "default the recipe's `serve.diversity`. Not where an arm explores.",
     )
     max_per_category: K | None = Field(
         None,
         description="Items of one category, at most. By default the recipe's "
-        "`serve.max_per_category`.",
+        "`serve.max_per_category`. Not where an arm explores.",
     )
     exclude_owned: StrictBool | None = Field(
         None,

@@ -17,6 +17,7 @@ import serve as serve_package
 from recsys.config import Recipe
 from serve.ranking import Ranking
 from serve.ray_metrics import RayMetrics
+from serve.router import placed
 from serve.settings import Settings
 from serve.text_encoder import TextEncoder
 
@@ -37,13 +38,21 @@ LOGGING = {"encoding": "JSON", "enable_access_log": False}
 def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
     """The Serve configuration of the service, for `serve deploy` or the REST API.
 
-    The bundle stands in `user_config` and nowhere else. So a configuration that differs in the
-    bundle alone makes the replicas load it while they go on serving, one that differs in
+    The bundle and `serve.arms` stand in `user_config` and nowhere else. So a configuration that
+    differs in them alone makes the replicas load it while they go on serving, one that differs in
     `serve.autoscaling` starts or ends replicas, and other settings restart them all, one by one, as
     does other code than they run.
+
+    Raises:
+        BundleError: an arm's folder holds no bundle; what it holds is verified by the replicas.
     """
     # By the attempt a configuration differs from one that was sent before, and failed.
-    wanted = {"bundle": str(bundle.absolute()), "version": version, "attempt": uuid.uuid4().hex}
+    wanted = {
+        "bundle": str(bundle.absolute()),
+        "version": version,
+        "arms": [arm.model_dump(mode="json") for arm in placed(recipe.serve.arms)],
+        "attempt": uuid.uuid4().hex,
+    }
     return {
         "proxy_location": "EveryNode",
         "http_options": http_options(recipe),

@@ -41,9 +41,12 @@ class Shown:
     Attributes:
         request_id: of the answer.
         user_id: raw; None for a session.
-        items: as answered, best first: `item_id` and `score` of each.
+        items: as answered: `item_id` and `score` of each.
         model_version: what ranked them.
         timestamp: when, microseconds since 1970, UTC.
+        arm: the name of the arm that did.
+        propensities: the chance of each item at its place, given those above it; None: 1 for all,
+            the list follows from the scores.
     """
 
     request_id: str
@@ -51,6 +54,8 @@ class Shown:
     items: Sequence[dict[str, Any]]
     model_version: str
     timestamp: int
+    arm: str
+    propensities: Sequence[float] | None = None
 
 
 class Log(Protocol):
@@ -169,12 +174,19 @@ class Impressions:
             Col.position: pa.array(
                 [place for length in lengths for place in range(1, length + 1)], pa.int32()
             ),
-            # The list follows from the scores alone: nothing is drawn.
-            Col.propensity: pa.array([1.0] * len(items), pa.float32()),
+            Col.propensity: pa.array(
+                [
+                    chance
+                    for shown in waiting
+                    for chance in shown.propensities or [1.0] * len(shown.items)
+                ],
+                pa.float32(),
+            ),
             Col.score: pa.array([item["score"] for item in items], pa.float32()),
             Col.model_version: spread([shown.model_version for shown in waiting], pa.string()),
             Col.timestamp: spread([shown.timestamp for shown in waiting], pa.int64()).cast(
                 TIMESTAMP
             ),
+            Col.arm: spread([shown.arm for shown in waiting], pa.string()),
         }
         return pa.table([columns[name] for name in IMPRESSIONS.names], schema=IMPRESSIONS)

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 PREFIX = "raycommend_"
 #: Upper bounds of the buckets of times, seconds.
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 COUNTS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 
 
@@ -47,9 +48,22 @@ METRICS = {
     ),
     "answers_total": Metric(
         "counter",
-        "Answers of /recommend and /rank by what they rest on: personal, session or popularity.",
-        ("basis",),
+        "Answers of /recommend and /rank by what they rest on (personal, session or popularity), "
+        "by the arm that gave them, and by the arm that failed and was stood in for (-: none did).",
+        ("basis", "arm", "failed_arm"),
     ),
+    "shadow_lists_total": Metric(
+        "counter",
+        "Lists that a shadow arm was to rank: compared, dropped (too many waited), or failed.",
+        ("arm", "result"),
+    ),
+    "shadow_overlap": Metric(
+        "histogram", "Share of an answer's items that the shadow arm would show.", ("arm",), SHARES
+    ),
+    "shadow_rank_biased_overlap": Metric(
+        "histogram", "Likeness of the two lists, the first places weighing most.", ("arm",), SHARES
+    ),
+    "shadow_seconds": Metric("histogram", "What the shadow arm's list takes.", ("arm",), SECONDS),
     "ongoing_requests": Metric("gauge", "Requests in this replica now."),
     "text_batch_items": Metric(
         "histogram", "New items that one request sends to the text encoder.", (), COUNTS

@@ -21,6 +21,8 @@ HEADER = "X-Request-Id"
 _PATHS = OPEN | NEEDED.keys()
 #: A request that takes longer is always logged.
 SLOW_S = 1.0
+#: In place of an arm's name; none has this one.
+NONE = "-"
 #: What servers commonly note where the client left before it had an answer.
 CLIENT_LEFT = 499
 
@@ -71,7 +73,12 @@ class Observed:
         for stage, seconds in stages.items():
             metrics.observe("stage_seconds", seconds, stage=stage)
         if trace.basis is not None:
-            metrics.count("answers_total", basis=trace.basis)
+            metrics.count(
+                "answers_total",
+                basis=trace.basis,
+                arm=trace.arm or NONE,
+                failed_arm=trace.failed_arm or NONE,
+            )
         level = logging.INFO
         if status >= 500:
             level = logging.ERROR
@@ -90,6 +97,8 @@ class Observed:
                 "stages": {name: round(1000 * s, 1) for name, s in stages.items()},
                 "model_version": trace.model_version,
                 "basis": trace.basis,
+                "arm": trace.arm,
+                "failed_arm": trace.failed_arm,
                 "num_items": trace.num_items,
             },
         )

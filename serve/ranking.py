@@ -20,6 +20,7 @@ from ray.serve.handle import DeploymentHandle
 from recsys.errors import RaycommendError
 from serve.problems import Unavailable
 from serve.ray_metrics import RayMetrics
+from serve.router import PlacedArm
 from serve.routes import build_http
 from serve.service import Service
 from serve.settings import Settings
@@ -52,15 +53,18 @@ class Ranking:
         """The HTTP application; Ray calls this once a replica."""
         return build_http(self._service, answers_id=False)
 
-    async def reconfigure(self, user_config: dict[str, str]) -> None:
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve the bundle in the folder `user_config["bundle"]`, of `user_config["version"]`.
+
+        Or the arms of `user_config["arms"]`, where there are some.
 
         Raises:
             BundleError: it cannot be loaded, and there is none to go on with. Later a broken
                 bundle is logged, told by `GET /model`, and not served: an error here would make
                 Serve replace the replica with one that has no model at all.
         """
-        await self._service.load(Path(user_config["bundle"]), user_config["version"])
+        arms = [PlacedArm.model_validate(arm) for arm in user_config["arms"]]
+        await self._service.load(Path(user_config["bundle"]), user_config["version"], arms)
         if self._following is None:
             self._following = asyncio.create_task(self._service.follow())
 

@@ -22,12 +22,24 @@ class Trace:
     Attributes:
         id: of the request.
         seconds: what each stage took, see `metrics.METRICS`.
-        model_version: the bundle that answered; None until it is known, as are the next two.
+        model_version: the bundle that answered; None until it is known, as are the next three.
         basis: what the answer rests on.
         num_items: items in the answer.
+        arm: the arm that answered.
+        failed_arm: the arm that should have, and could not; None: none failed.
     """
 
-    __slots__ = ("_at", "_began", "basis", "id", "model_version", "num_items", "seconds")
+    __slots__ = (
+        "_at",
+        "_began",
+        "arm",
+        "basis",
+        "failed_arm",
+        "id",
+        "model_version",
+        "num_items",
+        "seconds",
+    )
 
     def __init__(self, sent_id: str | None = None) -> None:
         sane = sent_id is not None and _SANE_ID.fullmatch(sent_id)
@@ -36,6 +48,8 @@ class Trace:
         self.model_version: str | None = None
         self.basis: Basis | None = None
         self.num_items: int | None = None
+        self.arm: str | None = None
+        self.failed_arm: str | None = None
         self._began = self._at = time.perf_counter()
 
     def lap(self, stage: str) -> None:

@@ -25,6 +25,7 @@ from recsys.privacy import load_key
 from serve.access import KeyFile, own_key
 from serve.environment import Surroundings, set_defaults
 from serve.ports import check_ports
+from serve.router import ONLY, placed, told
 
 MAX_START_S = 300.0
 ANSWERS_A_REPLICA = 4
@@ -51,6 +52,7 @@ def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], N
             application is on the cluster, or the service does not come up.
     """
     version = Bundle.open(bundle).version
+    placed(recipe.serve.arms, verify=True)
     key = load_key(recipe.privacy, recipe.root, create=False)
     if recipe.serve.access.keys is not None:
         KeyFile.read(Path(recipe.serve.access.keys).expanduser())
@@ -168,6 +170,10 @@ def _deploy(recipe: Recipe, bundle: Path, version: str, dashboard: str, key: str
             mend="take a cluster of its own for the service",
         )  # fmt: skip
     config = config_of(recipe, bundle, version)
+    wanted = [
+        told(arm) | {"version": arm.version or version}
+        for arm in placed(recipe.serve.arms) or [ONLY]
+    ]
     client.deploy_applications(config)
     deadline, agreeing = time.monotonic() + MAX_START_S, 0
     while True:
@@ -181,7 +187,7 @@ def _deploy(recipe: Recipe, bundle: Path, version: str, dashboard: str, key: str
                 client.deploy_applications(config | {"applications": [before]})
             raise _does_not_come_up(bundle, model["failed_update"])
         # Any replica may answer: as good as all must have been asked.
-        agreeing = agreeing + 1 if model.get("version") == version else 0
+        agreeing = agreeing + 1 if model.get("arms") == wanted else 0
         replicas = application.get("deployments", {}).get("Ranking", {}).get("replicas", [])
         if agreeing > ANSWERS_A_REPLICA * len(replicas):
             if model["log"] != "taken over":

@@ -6,9 +6,9 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from recsys.bundle import Bundle
 from recsys.config import Serve
 from recsys.errors import BundleError, DataError, RaycommendError
+from recsys.exploration import Exploration
 from recsys.feedback import Feedback
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE
@@ -29,8 +30,10 @@ from serve.impressions import Impressions, Log, NoImpressions, Shown
 from serve.metrics import Metrics, Unkept
 from serve.problems import Refused, Unavailable
 from serve.queries import EventTypes, Query, from_session, from_user
-from serve.requests import current
+from serve.requests import current, current_id
+from serve.router import ONLY, Arms, PlacedArm, Served, ServedArm, told
 from serve.settings import Settings
+from serve.shadow import Asked, Shadows
 from serve.users import Users
 
 logger = logging.getLogger("ray.serve")
@@ -39,25 +42,6 @@ logger = logging.getLogger("ray.serve")
 STORE_RESTS_S = 1.0
 #: Seconds between two looks at the store of added items; after a failure, longer.
 LOOK_S, LOOK_AGAIN_S = 0.5, 5.0
-
-
-@dataclass(frozen=True)
-class Served:
-    """What is served, taken once a request.
-
-    Attributes:
-        folder: where the bundle lies.
-        bundle: its model alone.
-        log: what became of the log's users.
-        model: over the bundle's items and the added ones.
-        seen: the added ones.
-    """
-
-    folder: Path
-    bundle: Recommender
-    log: str
-    model: Recommender
-    seen: Seen = Seen()
 
 
 class Service:
@@ -98,49 +82,64 @@ class Service:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._swapping = asyncio.Lock()
         self._extending = asyncio.Lock()
-        self._served: Served | None = None
+        self._arms: Arms | None = None
+        self._shadows = Shadows(self.metrics, settings.serve.log_requests)
         self._failed_update: str | None = None
         self._store_rests_until = float("-inf")
         self._last_write = time.time()
 
     @property
-    def served(self) -> Served:
+    def arms(self) -> Arms:
         """What is served now; a request takes it once, so that a swap cannot part its steps."""
-        if self._served is None:
+        if self._arms is None:
             raise Unavailable("no model is loaded yet")
-        return self._served
+        return self._arms
 
-    async def load(self, folder: Path, version: str) -> None:
-        """Serve another bundle: load and try it aside, then swap; else the last good one stays.
+    async def load(self, folder: Path, version: str, arms: Sequence[PlacedArm] = ()) -> None:
+        """Serve other bundles or arms: load and try them aside, then swap.
+
+        An arm whose new bundle is broken keeps its last good one. Where it has none, nothing is
+        changed.
 
         Args:
-            folder: where it lies.
+            folder: where the bundle lies that the service is started with.
             version: which one is meant: a folder's content may be replaced.
+            arms: of the recipe; none: that bundle answers everybody.
 
         Raises:
             Exception: whatever loading raises, but only if there is no last good one.
         """
         async with self._swapping:
-            now = self._served
-            if now is not None and (now.folder, now.bundle.version) == (folder, version):
-                self._failed_update = None
-                return
-            try:
-                served = await asyncio.to_thread(self._loaded, folder, version)
-                vectors = await self._encode(folder, version, [{"title": "a new item"}])
-                _check_finite(vectors, folder)
-            except Exception as error:
-                if self._served is None:
-                    raise
-                self._failed_update = _reason(error)
-                logger.exception("keeping %s: %s", self._served.bundle.version, folder)
-                return
+            wanted = [
+                (arm, (Path(arm.bundle), str(arm.version)) if arm.bundle else (folder, version))
+                for arm in arms or [ONLY]
+            ]
+            now = self._arms
+            loaded = {} if now is None else {(s.folder, s.bundle.version): s for s in now.bundles}
+            last_good = {} if now is None else {each.name: each.served for each in now.every}
+            failed, every = None, []
+            for arm, place in wanted:
+                try:
+                    if place not in loaded:
+                        loaded[place] = await self._tried(*place)
+                    served = loaded[place]
+                except Exception as error:
+                    if now is None:
+                        raise
+                    failed = f"arm {arm.name}: {_reason(error)}" if arms else _reason(error)
+                    kept = last_good.get(arm.name)
+                    logger.exception("%s: %s", kept and kept.bundle.version, place[0])
+                    if kept is None:
+                        self._failed_update = failed
+                        return
+                    served = kept
+                every.append(ServedArm(arm, served))
             # Twice: many texts may have to be read anew, and meanwhile further items may come.
-            served = await self._with_added(served)
+            found = await self._with_added(Arms(every, self._settings.serve.arms_salt))
             async with self._extending:
-                self._served = await self._with_added(served)
-            self._failed_update = None
-            logger.info("serving %s", version)
+                self._arms = await self._with_added(found)
+            self._failed_update = failed
+            logger.info("serving %s", ", ".join(f"{e.name}: {e.model.version}" for e in every))
 
     async def follow(self) -> None:
         """For ever: notice which items other replicas add or take away."""
@@ -157,9 +156,9 @@ class Service:
 
     async def add_items(self, items: Sequence[AddedItem], *, single: bool) -> bytes:
         """The JSON answer to `POST /items`; `single`: the request is one item, not a list."""
-        served = self.served
+        arms, served = self.arms, self.arms.first.served
         ids = [item.item_id for item in items]
-        new = {place: item for place, item in enumerate(items) if not _in_bundle(served, item)}
+        new = {place: item for place, item in enumerate(items) if not _in_all(arms, item)}
         for place in new:
             if ids.index(ids[place]) < place:
                 raise Refused(("items", place, "item_id"), "given twice", kind="repeated")
@@ -189,41 +188,67 @@ class Service:
 
     async def recommend(self, request: RecommendRequest) -> bytes:
         """The JSON answer to `POST /recommend`."""
-        limits, model = self._settings.serve, self.served.model
+        limits, arms = self._settings.serve, self.arms
         if request.k is not None and request.k > limits.max_k:
             raise Refused(("k",), f"at most {limits.max_k}", kind="too_large")
+        if arms.explores:
+            _check_no_rules(request)
 
-        def answer() -> bytes:
-            query = self._query(model, request)
-            current().lap("history")
-            return self._logged(answering.recommend(model, query, request, limits), request)
+        async def by(arm: ServedArm) -> bytes:
+            def answer() -> bytes:
+                asker = self._asker(request)
+                query, exploration = asker(arm.model), self._exploration(arm)
+                current().lap("history")
+                made = answering.recommend(arm.model, query, request, limits, arm.name, exploration)
+                if arms.shadows:
+                    plain = request.model_copy(update={"explain": False})
+                    self._shadow(
+                        made, arms,
+                        lambda model: answering.recommend(model, asker(model), plain, limits),
+                    )  # fmt: skip
+                return self._logged(made, request)
 
-        return await self._in_thread(answer, self._threads)
+            return await self._in_thread(answer, self._threads)
+
+        return await self._answered(arms, request, by)
 
     async def rank(self, request: RankRequest) -> bytes:
         """The JSON answer to `POST /rank`."""
-        most, served = self._settings.serve.max_candidates, self.served
+        most, arms = self._settings.serve.max_candidates, self.arms
         if len(request.candidates) > most:
             raise Refused(("candidates",), f"at most {most} candidates", kind="too_many")
         if request.k is not None and request.k > most:
             raise Refused(("k",), f"at most {most}", kind="too_large")
-        vectors = await self._text_vectors(served, request)
 
-        def answer() -> bytes:
-            query = self._query(served.model, request)
-            current().lap("history")
-            return self._logged(answering.rank(served.model, query, request, vectors), request)
+        async def by(arm: ServedArm) -> bytes:
+            vectors = await self._text_vectors(arm.served, request)
 
-        return await self._in_thread(answer, self._threads)
+            def answer() -> bytes:
+                asker = self._asker(request)
+                query, exploration = asker(arm.model), self._exploration(arm)
+                current().lap("history")
+                made = answering.rank(arm.model, query, request, vectors, arm.name, exploration)
+                # A shadow's own language model would have to read the new items.
+                if arms.shadows and not len(vectors):
+                    plain = request.model_copy(update={"explain": False})
+                    self._shadow(
+                        made, arms,
+                        lambda model: answering.rank(model, asker(model), plain, vectors),
+                    )  # fmt: skip
+                return self._logged(made, request)
+
+            return await self._in_thread(answer, self._threads)
+
+        return await self._answered(arms, request, by)
 
     async def store(self, events: Sequence[Event], *, single: bool) -> bytes:
         """The JSON answer to `POST /events`; `single`: the request is one event, not a list."""
-        model = self.served.model
+        models = [served.model for served in self.arms.bundles]
 
         def answer() -> bytes:
             stored, ignored = self._users.store(events, self._types, single=single)
             ids = list(dict.fromkeys(event.item_id for event in events))
-            rows = model.rows_of(ids)
+            rows = np.maximum.reduce([model.rows_of(ids) for model in models])
             if stored:
                 self._last_write = time.time()
             current().lap("store")
@@ -250,18 +275,19 @@ class Service:
         """Write what waits to be written; nothing can be asked after."""
         for threads in (self._threads, self._writer):
             threads.shutdown()
+        self._shadows.close()
         self._impressions.close()
         self._added.close()
         self._users.close()
 
     async def check(self) -> str:
-        """The served version, if requests can be answered.
+        """The version of the first arm that answers, if requests can be answered.
 
         Raises:
             Unavailable: there is no model yet.
             DataError: the store cannot be read.
         """
-        model = self.served.model
+        model = self.arms.first.model
         await self._in_thread(self._users.ping, self._threads)
         return model.version
 
@@ -271,12 +297,13 @@ class Service:
         self.metrics.set("dropped_impressions", self._impressions.num_dropped)
         self.metrics.set("failed_update", self._failed_update is not None)
         self.metrics.set("last_write_timestamp_seconds", self._last_write)
-        if self._served is not None:
-            self.metrics.set("model_info", 1, version=self._served.model.version)
+        if self._arms is not None:
+            for version in {arm.model.version for arm in self._arms.answering}:
+                self.metrics.set("model_info", 1, version=version)
 
     def describe(self) -> dict[str, Any]:
         """The answer to `GET /model`."""
-        served = self.served
+        arms, served = self.arms, self.arms.first.served
         return {
             "version": served.model.version,
             "num_items": served.bundle.num_items,
@@ -284,7 +311,15 @@ class Service:
             "info": served.model.info,
             "log": served.log,
             "failed_update": self._failed_update,
+            "arms": [{**told(each.arm), "version": each.model.version} for each in arms.every],
         }
+
+    async def _tried(self, folder: Path, version: str) -> Served:
+        """A bundle that is whole, gives finite scores, and whose language model reads."""
+        served = await asyncio.to_thread(self._loaded, folder, version)
+        vectors = await self._encode(folder, version, [{"title": "a new item"}])
+        _check_finite(vectors, folder)
+        return served
 
     def _loaded(self, folder: Path, version: str) -> Served:
         bundle = Bundle.open(folder)
@@ -305,39 +340,102 @@ class Service:
             Unavailable: a text has to be encoded anew, and cannot be.
         """
         async with self._extending:
-            served = self.served
+            arms = self.arms
             version = await asyncio.to_thread(self._added.version)
-            if version == served.seen.version:
+            if all(served.seen.version == version for served in arms.bundles):
                 return
-            # A store that was emptied, or came back from a copy, begins anew.
-            before = served.seen if version > served.seen.version else Seen()
-            seen = await self._added.read(served.folder, served.bundle.version, before)
-            model = await asyncio.to_thread(extended, served.bundle, seen)
-            self._served = replace(served, model=model, seen=seen)
+            versions, new = [each.bundle.version for each in arms.bundles], {}
+            for served in arms.bundles:
+                # A store that was emptied, or came back from a copy, begins anew.
+                before = served.seen if version > served.seen.version else Seen()
+                new[id(served)] = await self._grown(served, before, versions)
+            self._arms = arms.with_served(new)
 
-    async def _with_added(self, served: Served) -> Served:
+    async def _with_added(self, arms: Arms) -> Arms:
         """The same with the added items as they are now; without, if they cannot be had."""
-        also = None if self._served is None else self._served.bundle.version
-        version = served.bundle.version
-        try:
-            seen = await self._added.read(served.folder, version, served.seen, also)
-        except (DataError, Unavailable) as error:
-            logger.error("%s is served without added items for now: %s", version, error)
-            return served
+        bundles = [*arms.bundles, *([] if self._arms is None else self._arms.bundles)]
+        versions, new = [each.bundle.version for each in bundles], {}
+        for served in arms.bundles:
+            new[id(served)] = served
+            try:
+                new[id(served)] = await self._grown(served, served.seen, versions)
+            except (DataError, Unavailable) as error:
+                version = served.bundle.version
+                logger.error("%s is served without added items for now: %s", version, error)
+        return arms.with_served(new)
+
+    async def _grown(self, served: Served, before: Seen, versions: Sequence[str]) -> Served:
+        """A bundle with the added items as they are now.
+
+        Args:
+            served: the bundle.
+            before: what of the store is known.
+            versions: bundles whose vectors are still needed.
+        """
+        seen = await self._added.read(served.folder, served.bundle.version, before, versions)
         if seen.version == served.seen.version:
             return served
         model = await asyncio.to_thread(extended, served.bundle, seen)
         return replace(served, model=model, seen=seen)
 
-    def _query(self, model: Recommender, request: RecommendRequest | RankRequest) -> Query:
+    async def _answered(
+        self,
+        arms: Arms,
+        request: RecommendRequest | RankRequest,
+        by: Callable[[ServedArm], Awaitable[bytes]],
+    ) -> bytes:
+        """The answer of the asker's arm; if that one fails, of the first other that answers."""
+        own = self._arm_of(arms, request.user_id)
+        try:
+            return await by(own)
+        except (Refused, Unavailable):  # of the request, or of what all arms need
+            raise
+        except Exception:
+            other = arms.instead_of(own)
+            if other is None:
+                raise
+            logger.exception("arm %s fails, %s answers", own.name, other.name)
+            current().failed_arm = own.name
+            return await by(other)
+
+    def _arm_of(self, arms: Arms, user_id: str | None) -> ServedArm:
+        if len(arms.answering) == 1:
+            return arms.first
+        return arms.of(current_id() if user_id is None else self._users.pseudonym(user_id))
+
+    def _exploration(self, arm: ServedArm) -> Exploration | None:
+        return arm.exploration(current_id(), self._settings.serve.arms_salt)
+
+    def _shadow(
+        self,
+        answer: answering.Answer,
+        arms: Arms,
+        rank: Callable[[Recommender], answering.Answer],
+    ) -> None:
+        """Have the shadow arms compared with an answer."""
+        ids = [item["item_id"] for item in answer.items]
+        if ids:
+            self._shadows.offer(Asked(answer.request_id, answer.arm, ids, arms.shadows, rank))
+
+    def _asker(self, request: RecommendRequest | RankRequest) -> Callable[[Recommender], Query]:
+        """What is known of the asker, read once: the query that it makes to any arm's model."""
         now = clock_us()
         if request.user_id is not None:
             events = self._history(request.user_id)
-            query = from_user(model, events or [], clock_us=now)
-            return query if events is not None else replace(query, degraded=True)
-        assert request.history is not None  # the request's own check
-        latest = now + self._settings.max_skew_us
-        return from_session(model, request.history, self._types, clock_us=now, latest_us=latest)
+            is_degraded = events is None
+
+            def of_user(model: Recommender) -> Query:
+                query = from_user(model, events or [], clock_us=now)
+                return replace(query, degraded=True) if is_degraded else query
+
+            return of_user
+        session, latest = request.history, now + self._settings.max_skew_us
+        assert session is not None  # the request's own check
+
+        def of_session(model: Recommender) -> Query:
+            return from_session(model, session, self._types, clock_us=now, latest_us=latest)
+
+        return of_session
 
     def _history(self, user_id: str) -> list[StateEvent] | None:
         """A user's events; None if the store cannot be read: a worse answer beats none.
@@ -357,8 +455,14 @@ class Service:
         """Have an answered list logged; the body."""
         self._impressions.offer(
             Shown(
-                answer.request_id, request.user_id, answer.items, answer.model_version, clock_us()
-            )
+                answer.request_id,
+                request.user_id,
+                answer.items,
+                answer.model_version,
+                clock_us(),
+                answer.arm,
+                answer.propensities,
+            )  # fmt: skip
         )
         return answer.body
 
@@ -400,8 +504,24 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(threads, context.run, started)
 
 
-def _in_bundle(served: Served, item: AddedItem) -> bool:
-    return served.bundle.in_bundle(item.item_id)
+def _in_all(arms: Arms, item: AddedItem) -> bool:
+    """Whether every arm's own catalogue holds the item, so that nobody has to be told of it."""
+    return all(served.bundle.in_bundle(item.item_id) for served in arms.bundles)
+
+
+def _check_no_rules(request: RecommendRequest) -> None:
+    """Whoever the asker's arm is: a request must not be refused to some users alone.
+
+    Raises:
+        Refused: the propensities of a rearranged list are not known.
+    """
+    for name, asked in (
+        ("diversity", bool(request.diversity)),
+        ("max_per_category", request.max_per_category is not None),
+    ):
+        if asked:
+            msg = "lists are drawn here (`serve.arms`, exploration), and are not rearranged"
+            raise Refused((name,), f"{msg}; leave it out", kind="explores")
 
 
 def _try_out(model: Recommender, query: Query, limits: Serve) -> None:

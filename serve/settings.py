@@ -32,7 +32,12 @@ class Settings(Section):
             max_clock_skew_s=recipe.data.max_clock_skew_s,
             privacy=privacy.model_copy(update={"key_file": _absolute(privacy.key_file)}),
             serve=recipe.serve.model_copy(
-                update={"state": state, "access": access, "autoscaling": _unscaled(recipe.serve)}
+                update={
+                    "state": state,
+                    "access": access,
+                    "autoscaling": _unscaled(recipe.serve),
+                    "arms": (),  # they come with the bundle: a change restarts nobody
+                }
             ),
         )
 

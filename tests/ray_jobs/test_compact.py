@@ -259,7 +259,7 @@ def _segment(folder: Path, users: list[str | None], times: list[int], date: str 
         Col.request: ["r"] * len(users), Col.user: users, Col.item: ["i"] * len(users),
         Col.position: range(1, len(users) + 1), Col.propensity: [1.0] * len(users),
         Col.score: [0.5] * len(users), Col.model_version: ["m"] * len(users),
-        Col.timestamp: pa.array(times, pa.int64()).cast(TIMESTAMP),
+        Col.timestamp: pa.array(times, pa.int64()).cast(TIMESTAMP), Col.arm: ["a"] * len(users),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     name = new_file_name()
@@ -270,6 +270,21 @@ def _segment(folder: Path, users: list[str | None], times: list[int], date: str 
 
 
 class TestMerging:
+    @pytest.mark.parametrize("is_old", [(True, False), (False, True)])
+    def test_files_of_before_there_were_arms(
+        self, tmp_path: Path, is_old: tuple[bool, bool]
+    ) -> None:
+        for number, old in enumerate(is_old):
+            path = _segment(tmp_path / str(number), ["u"], [number], "2026-03-03")
+            if old:
+                pq.write_table(pq.read_table(path).drop_columns([Col.arm]), path)
+        merge_days(tmp_path, dt.date(2026, 3, 4))
+        (merged,) = finished(tmp_path)
+        table = pq.read_table(merged)
+        assert table.schema.remove_metadata() == IMPRESSIONS
+        arms = {row[Col.timestamp]: row[Col.arm] for row in table.to_pylist()}
+        assert [arm is None for _, arm in sorted(arms.items())] == list(is_old)
+
     def test_a_day_becomes_one_file(self, tmp_path: Path) -> None:
         for replica, number in (("a", 1), ("a", 2), ("b", 3)):
             _segment(tmp_path / replica, ["u"], [number], "2026-03-03")

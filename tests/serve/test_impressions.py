@@ -26,7 +26,7 @@ from serve.text_encoder import TextEncoder
 
 def shown(number: int, num_items: int = 2, user: str | None = "u") -> Shown:
     items = [{"item_id": f"i{place}", "score": -float(place)} for place in range(num_items)]
-    return Shown(f"r{number}", user, items, "model", number)
+    return Shown(f"r{number}", user, items, "model", number, "default")
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -61,6 +61,7 @@ def test_every_answered_list_is_logged(
     assert [tuple(row[name] for name in names) for row in found] == expected
     assert None in {row[Col.item] for row in found}, "the new item has no id"
     assert {row[Col.propensity] for row in found} == {1.0}
+    assert {row[Col.arm] for row in found} == {"default"}
     assert {row[Col.model_version] for row in found} == {version_in(bundle)}
     ages = {before - int(row[Col.timestamp].timestamp() * 1e6) for row in found}
     assert all(0 <= age < 60e6 for age in ages)

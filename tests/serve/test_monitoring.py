@@ -28,6 +28,14 @@ def test_every_expression_reads_metrics_that_there_are() -> None:
     assert all(names(each) for some in panels().values() for each in some)
 
 
+def test_ray_takes_every_histogram_s_buckets() -> None:
+    """It refuses a bound of 0, and with it the replica."""
+    for name, metric in METRICS.items():
+        assert (metric.kind == "histogram") == bool(metric.buckets), name
+        assert list(metric.buckets) == sorted(metric.buckets)
+        assert all(bound > 0 for bound in metric.buckets), name
+
+
 def test_every_metric_is_looked_at() -> None:
     read = all_names()
     unread = [name for name in METRICS if not any(PREFIX + name in each for each in read)]

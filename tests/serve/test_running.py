@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,6 +154,13 @@ class Running:
         """Until every replica says so of its model."""
         deadline = time.monotonic() + patience_s
         while {model[key] for model in self.models()} != {value}:
+            assert time.monotonic() < deadline, self.models()
+            time.sleep(0.2)
+
+    def wait_for_arms(self, *names: str, patience_s: float = 60) -> None:
+        """Until every replica has these arms."""
+        deadline = time.monotonic() + patience_s
+        while any([arm["name"] for arm in each["arms"]] != [*names] for each in self.models()):
             assert time.monotonic() < deadline, self.models()
             time.sleep(0.2)
 
@@ -454,6 +462,67 @@ def test_a_request_is_followed_by_its_id(running: Running) -> None:
     assert "alice" not in str(running.log_lines())
 
 
+def test_two_arms_share_the_users(running: Running, bundle: Path, other_bundle: Path) -> None:
+    arms = [
+        {"name": "control"},
+        {
+            "name": "drawn", "bundle": str(other_bundle),
+            "exploration": "plackett_luce", "temperature": 1.0,
+        },
+    ]  # fmt: skip
+    before = running.replicas()
+    running.configure(bundle, f"serve.arms={json.dumps(arms)}")
+    running.wait_for_arms("control", "drawn")
+    assert running.replicas() == before, "arms restart nobody"
+    urls = [f"http://{address}" for address in running.addresses()]
+    assert len(urls) == 2
+    versions = {"control": version_of(bundle), "drawn": version_of(other_bundle)}
+    answers: dict[str, dict[str, Any]] = {}
+    for number in range(20):
+        body = {"user_id": f"sticky-{number}", "k": 5}
+        told = set()
+        for url in (*urls, running.url):  # each replica, and whichever the proxy takes
+            answer = httpx.post(f"{url}/recommend", json=body, headers=running.headers).json()
+            assert answer["model_version"] == versions[answer["arm"]] and not answer["fallback"]
+            told.add(answer["arm"])
+            answers[answer["request_id"]] = answer
+        assert len(told) == 1, "on every replica the same"
+    by_arm = Counter(answer["arm"] for answer in answers.values())
+    assert min(by_arm["control"], by_arm["drawn"]) >= 6
+
+    logged: dict[str, list[dict[str, Any]]] = {}
+    deadline = time.monotonic() + 30
+    while not logged.keys() >= answers.keys():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+        files = finished(Feedback.of(running.root).impressions)
+        logged = {}
+        for row in pa.concat_tables([pq.read_table(path) for path in files]).to_pylist():
+            logged.setdefault(row[Col.request], []).append(row)
+    for request, answer in answers.items():
+        rows = logged[request]
+        assert [row[Col.item] for row in rows] == [item["item_id"] for item in answer["items"]]
+        assert {row[Col.arm] for row in rows} == {answer["arm"]}
+        chances = [row[Col.propensity] for row in rows]
+        if answer["arm"] == "control":
+            assert chances == [1.0] * 5
+        else:
+            assert all(0 < chance < 1 for chance in chances)
+    running.configure(bundle)
+    running.wait_for_arms("default")
+
+
+@pytest.fixture
+def shadowed(running: Running, bundle: Path) -> Iterator[None]:
+    """A shadow arm beside the only one, for the metrics that tell of it."""
+    arms = [{"name": "default"}, {"name": "next", "shadow": True}]
+    running.configure(bundle, f"serve.arms={json.dumps(arms)}")
+    running.wait_for_arms("default", "next")
+    yield
+    running.configure(bundle)
+    running.wait_for_arms("default")
+
+
 def use_all_of_it(running: Running) -> None:
     """Requests that leave a figure in every metric."""
     known = {"user_id": "u1", "k": 3, "explain": True}
@@ -463,6 +532,7 @@ def use_all_of_it(running: Running) -> None:
     running.post("/events", {"user_id": "u1", "item_id": item_id(5), "event_type": "view"})
 
 
+@pytest.mark.usefixtures("shadowed")
 def test_ray_exports_what_dashboard_and_alerts_read(running: Running) -> None:
     use_all_of_it(running)
     deadline, missing = time.monotonic() + 60, all_names()
@@ -478,6 +548,7 @@ def test_ray_exports_what_dashboard_and_alerts_read(running: Running) -> None:
     assert not missing
 
 
+@pytest.mark.usefixtures("shadowed")
 def test_prometheus_answers_what_dashboard_and_alerts_ask(running: Running, tmp_path: Path) -> None:
     prometheus = shutil.which("prometheus")
     if prometheus is None:

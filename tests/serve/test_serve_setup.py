@@ -16,6 +16,7 @@ import pytest
 import yaml
 from bundles import make_recipe
 
+from recsys.bundle import Bundle
 from recsys.config import Recipe, load_recipe
 from recsys.errors import DataError
 from recsys.registry import Registry
@@ -221,6 +222,28 @@ def test_other_code_is_another_configuration(tmp_path: Path) -> None:
     assert code_version() == code_version() not in versions
 
 
+def test_arms_travel_with_the_bundle_and_restart_nobody(
+    tmp_path: Path, language_model: Path, bundle: Path
+) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from serve.app import config_of
+
+    arms = [{"name": "a"}, {"name": "b", "bundle": str(bundle), "weight": 2}]
+    several = config_of(
+        make_recipe(tmp_path, language_model, serve={"arms": arms}), tmp_path / "one", "v"
+    )
+    ServeDeploySchema.model_validate(several)
+    one = config_of(make_recipe(tmp_path, language_model), tmp_path / "one", "v")
+    told = several["applications"][0]["deployments"][0].pop("user_config")["arms"]
+    assert one["applications"][0]["deployments"][0].pop("user_config")["arms"] == []
+    assert several == one
+    assert [(arm["name"], arm["bundle"], arm["version"], arm["weight"]) for arm in told] == [
+        ("a", None, None, 1.0),
+        ("b", str(bundle), Bundle.open(bundle).version, 2.0),
+    ]
+
+
 @pytest.fixture
 def config(tmp_path: Path, language_model: Path) -> Path:
     registry = {"registry": str(tmp_path / "registry")}
@@ -238,6 +261,20 @@ def test_dry_run_tells_the_plan(
     printed = capsys.readouterr().out
     assert "127.0.0.1:8001" in printed
     assert all(line.startswith("would ") for line in printed.splitlines())
+
+
+def test_the_plan_names_the_arms(
+    config: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms = [{"name": "a"}, {"name": "b", "bundle": str(bundle), "shadow": True}]
+    given = ["--config", str(config), "--dry-run", "--bundle", str(bundle), "--set"]
+    assert main([*given, f"serve.arms={json.dumps(arms)}"]) == 0
+    printed = capsys.readouterr().out
+    assert "would have arm a: the same bundle, weight 1\n" in printed
+    assert f"would have arm b: {Bundle.open(bundle).version}, shadow" in printed
+    arms[1]["bundle"] = str(tmp_path / "nowhere")
+    assert main([*given, f"serve.arms={json.dumps(arms)}"]) == 2
+    assert "nowhere" in capsys.readouterr().err
 
 
 def test_the_plan_names_the_store_and_no_password(

@@ -1,0 +1,148 @@
+"""Lists that are drawn, each place with the chance it had: what off-policy estimators need.
+
+Whoever always shows the best scores never learns of other items: nobody could have liked them. A
+drawn list is logged with, for each place, the *propensity*: the chance that this item is shown
+there, given the items above it. Their product is the chance of the list.
+
+- `plackett_luce`: an item is shown with chance exp(score / temperature), over the sum of these of
+  all that are not shown yet. One draw for all places by the Gumbel-top-k trick: the k largest of
+  score / temperature + Gumbel noise (Kool et al. 2019, arXiv 1903.06059).
+- `epsilon`: a place goes to the best item that is left, or, with chance epsilon, to one that is
+  drawn evenly from all that are left.
+
+Legend: C candidates, k places.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A drawn list.
+
+    Attributes:
+        places: [k] positions among the candidates, in the order to show.
+        propensities: [k] the chance of each, given those above it; in (0, 1].
+    """
+
+    places: Rows
+    propensities: Doubles
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """One way to draw, for one request.
+
+    Attributes:
+        seed: of the request: the same one draws the same list.
+        epsilon: of the way `epsilon`; None: the other way.
+        temperature: of the way `plackett_luce`; None: the other way.
+    """
+
+    seed: int
+    epsilon: float | None = None
+    temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.epsilon is None) != (self.temperature is None)
+
+    def draw(self, scores: Floats, k: int) -> Drawn:
+        """Draw a list.
+
+        Args:
+            scores: [C] finite.
+            k: places; with fewer candidates, so many.
+        """
+        rng = np.random.default_rng(self.seed)
+        if self.temperature is not None:
+            return plackett_luce(scores, k, self.temperature, rng)
+        assert self.epsilon is not None
+        return epsilon_greedy(scores, k, self.epsilon, rng)
+
+
+def seed_of(request_id: str, salt: str) -> int:
+    """The seed of a request: nobody who does not know the salt can choose what is drawn."""
+    return int.from_bytes(hashlib.sha256(f"draw\0{salt}\0{request_id}".encode()).digest()[:16])
+
+
+def plackett_luce(scores: Floats, k: int, temperature: float, rng: np.random.Generator) -> Drawn:
+    """Draw k places by Plackett and Luce's model; see the module.
+
+    Args:
+        scores: [C] finite.
+        k: places.
+        temperature: above 0.
+        rng: draws.
+    """
+    k = min(k, len(scores))
+    if k == 0:
+        return Drawn(np.zeros(0, dtype=np.int64), np.zeros(0))
+    logits = scores.astype(np.float64) / temperature
+    keys = logits + rng.gumbel(size=len(logits))
+    places = _top(keys, k)
+    # log of the sum over what is left at each place: what is never shown, then the places from the
+    # last to the first. Sums alone, no difference: that would lose all digits where one item rules.
+    shown = logits[places]
+    never = np.delete(logits, places)
+    rest = _log_sum(never) if len(never) else -np.inf
+    left = np.logaddexp.accumulate(np.concatenate([[rest], shown[::-1]]))[1:][::-1]
+    return Drawn(places, np.minimum(np.exp(shown - left), 1.0))
+
+
+def epsilon_greedy(scores: Floats, k: int, epsilon: float, rng: np.random.Generator) -> Drawn:
+    """Draw k places, each the best that is left or, with chance epsilon, any; see the module.
+
+    The loop goes over places, not over candidates.
+
+    Args:
+        scores: [C] finite.
+        k: places.
+        epsilon: in (0, 1].
+        rng: draws.
+    """
+    num = len(scores)
+    k = min(k, num)
+    # Of the best k and of 2k drawn evenly, at most k are taken: there is always one left of each.
+    ranked = iter(_top(scores.astype(np.float64), k).tolist())
+    evenly = iter(rng.choice(num, size=min(num, 2 * k), replace=False).tolist())
+    explores = (rng.random(k) < epsilon).tolist()
+    taken: set[int] = set()
+    places: list[int] = []
+    propensities: list[float] = []
+    best = next(ranked, -1)
+    for place, explore in enumerate(explores):
+        while best in taken:
+            best = next(ranked)
+        picked = next(row for row in evenly if row not in taken) if explore else best
+        chance = epsilon / (num - place)
+        propensities.append(chance + (1 - epsilon if picked == best else 0.0))
+        taken.add(picked)
+        places.append(picked)
+    return Drawn(np.array(places, dtype=np.int64), np.array(propensities))
+
+
+def _top(keys: Doubles, k: int) -> Rows:
+    """Positions of the k largest, largest first, ties by position."""
+    if k < len(keys):
+        last = np.partition(keys, len(keys) - k)[len(keys) - k]
+        above = np.flatnonzero(keys > last)
+        top = np.concatenate([above, np.flatnonzero(keys == last)[: k - len(above)]])
+    else:
+        top = np.arange(len(keys))
+    return top[np.lexsort((top, -keys[top]))].astype(np.int64)
+
+
+def _log_sum(logits: Doubles) -> float:
+    """The logarithm of the sum of exp."""
+    largest = logits.max()
+    return float(largest + np.log(np.exp(logits - largest).sum()))
