@@ -26,6 +26,7 @@ from recsys.feedback import Feedback, finished
 from recsys.privacy import pseudonym
 from recsys.recommender import Recommender
 from recsys.schema import Col
+from recsys.together import Together
 from serve import shadow
 from serve.api import RecommendRequest
 from serve.observing import NONE
@@ -372,6 +373,7 @@ class TestFallback:
     def test_scores_that_are_not_finite_are_no_answer(
         self, client: TestClient, load: Callable[..., None], service: Service,
         other_bundle: Path, user_of: Callable[[str], dict[str, Any]],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         load(arm("a"), arm("b", other_bundle))
         drawn = arm("c", other_bundle, exploration="epsilon", epsilon=0.5)
@@ -379,17 +381,18 @@ class TestFallback:
             load(*every)
             name = every[1].name
             model = next(e for e in service.arms.every if e.name == name).model
-            before = model.scorer
-            part = before.item_part.clone()
+            part = model.scorer.item_part.clone()
             part[5] = float("nan")
-            model.scorer = replace(before, item_part=part)
-            for path, more in (
-                ("/recommend", {"k": 50}),
-                ("/rank", {"candidates": [item_id(1), item_id(5)]}),
-            ):
-                answer = post(client, path, user_of(name) | more)
-                assert (answer["arm"], answer["fallback"]) == ("a", True)
-            model.scorer = before
+            diverged = replace(model.scorer, item_part=part)
+            with monkeypatch.context() as patched:
+                patched.setattr(model, "scorer", diverged)
+                patched.setattr(model, "_together", Together(diverged))
+                for path, more in (
+                    ("/recommend", {"k": 50}),
+                    ("/rank", {"candidates": [item_id(1), item_id(5)]}),
+                ):
+                    answer = post(client, path, user_of(name) | more)
+                    assert (answer["arm"], answer["fallback"]) == ("a", True)
 
     def test_nobody_else_is_an_error_as_before(
         self, client: TestClient, load: Callable[..., None], service: Service, metrics: Tally
