@@ -48,7 +48,7 @@ from benchmarks.encoding_ways import (
     num_layers,
     say,
 )
-from benchmarks.protocols import PROTOCOLS, open_benchmark
+from benchmarks.protocols import PROTOCOLS, Benchmark, open_benchmark
 from benchmarks.quality import write_log
 from ray_jobs import prepare
 from ray_jobs.cluster import connected
@@ -84,8 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.encoding",
         description="Examples trained a second: ours, every occurrence encoded, the textbook.",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument("--protocol", choices=PROTOCOLS, help="default: what the folder allows")
+    add_data_options(parser, "encoding")
     parser.add_argument(
         "--epochs", type=int, default=3, metavar="N", help="of each way, at most (default 3)"
     )
@@ -102,38 +101,52 @@ def _parser() -> argparse.ArgumentParser:
         help="that the textbook answers, if it can in the time of its training (100)",
     )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch (1)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
-    parser.add_argument(
-        "--work", type=Path, metavar="DIR", help="where data are kept (runs/encoding/<name>)"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="A.B=C", dest="overrides",
-        help="override one key of the recipe; may be given again",
-    )  # fmt: skip
     return parser
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Prepare the folder, then compare."""
     torch.set_num_threads(options.threads)
+    benchmark, recipe, prepared, store = data_of(options, "encoding")
     name = options.folder.resolve().name
-    benchmark = open_benchmark(options.folder, protocol=options.protocol)
-    work = (options.work or Path("runs/encoding") / name).absolute()
-    raw: dict[str, Any] = {
-        "name": "encoding",
-        "run_dir": str(work / "run"),
-        **write_log(benchmark, work),
-    }
-    for override in options.overrides:
-        apply_override(raw, override)
-    recipe = recipe_from_dict(raw)
-    say(f"{name}: preparing {benchmark.events.height:,} events")
-    prepared, store = prepared_data(recipe)
     return {"dataset": name, "protocol": benchmark.protocol} | compare(
         recipe, prepared, store,
         epochs=options.epochs, seconds=options.seconds, num_users=options.users,
         num_questions=options.questions,
     )  # fmt: skip
+
+
+def add_data_options(parser: argparse.ArgumentParser, benchmark: str) -> None:
+    """The options that `data_of` reads."""
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--protocol", choices=PROTOCOLS, help="default: what the folder allows")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
+    parser.add_argument(
+        "--work", type=Path, metavar="DIR", help=f"where data are kept (runs/{benchmark}/<name>)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="A.B=C", dest="overrides",
+        help="override one key of the recipe; may be given again",
+    )  # fmt: skip
+
+
+def data_of(
+    options: argparse.Namespace, benchmark: str
+) -> tuple[Benchmark, Recipe, Prepared, TextStore]:
+    """The folder that a benchmark is given, prepared; see `add_data_options`."""
+    name = options.folder.resolve().name
+    given = open_benchmark(options.folder, protocol=options.protocol)
+    work = (options.work or Path("runs") / benchmark / name).absolute()
+    raw: dict[str, Any] = {
+        "name": benchmark,
+        "run_dir": str(work / "run"),
+        **write_log(given, work),
+    }
+    for override in options.overrides:
+        apply_override(raw, override)
+    recipe = recipe_from_dict(raw)
+    say(f"{name}: preparing {given.events.height:,} events")
+    return given, recipe, *prepared_data(recipe)
 
 
 def prepared_data(recipe: Recipe) -> tuple[Prepared, TextStore]:

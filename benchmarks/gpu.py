@@ -12,18 +12,15 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.encoding import prepared_data
+from benchmarks.encoding import add_data_options, data_of
 from benchmarks.encoding_rates import Rate, batches_of, measure, sample
 from benchmarks.encoding_ways import Once, Way
-from benchmarks.protocols import open_benchmark
-from benchmarks.quality import write_log
 from recsys.batches import TrainingBatch
-from recsys.config import Recipe, apply_override, recipe_from_dict
+from recsys.config import Recipe
 from recsys.errors import RaycommendError
 from recsys.files import write_json
 from recsys.prepared import Prepared
@@ -81,45 +78,35 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.gpu",
         description="Examples trained a second on a GPU, by precision, and beside the CPU.",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR")
+    add_data_options(parser, "gpu")
     parser.add_argument("--seconds", type=float, default=10, metavar="S", help="of a round (10)")
     parser.add_argument("--users", type=int, default=20_000, metavar="N", help="at most (20,000)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
-    parser.add_argument(
-        "--work", type=Path, metavar="DIR", help="where data are kept (runs/gpu/<name>)"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="A.B=C", dest="overrides",
-        help="override one key of the recipe; may be given again",
-    )  # fmt: skip
     return parser
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Prepare the folder, compare the first losses, then take turns."""
+    """Prepare the folder, then compare."""
+    _, recipe, prepared, store = data_of(options, "gpu")
     name = options.folder.resolve().name
-    benchmark = open_benchmark(options.folder)
-    work = (options.work or Path("runs/gpu") / name).absolute()
-    raw: dict[str, Any] = {
-        "name": "gpu",
-        "run_dir": str(work / "run"),
-        **write_log(benchmark, work),
-    }
-    for override in options.overrides:
-        apply_override(raw, override)
-    recipe = recipe_from_dict(raw)
-    prepared, store = prepared_data(recipe)
+    return {"dataset": name} | compare(
+        recipe, prepared, store, num_users=options.users, seconds=options.seconds
+    )
+
+
+def compare(
+    recipe: Recipe, prepared: Prepared, store: TextStore, *, num_users: int, seconds: float
+) -> dict[str, Any]:
+    """The first losses of each way, then what they do by turns, so many seconds a round."""
     names = [CPU, HIGHEST, TF32, BFLOAT16, COMPILED] if torch.cuda.is_available() else [CPU]
     learners = make(CPU, recipe, prepared, store)
-    users = sample(prepared.users().before(learners.cut_us), options.users, recipe.seed)
+    users = sample(prepared.users().before(learners.cut_us), num_users, recipe.seed)
     batches = batches_of(learners, users)
     losses = {
         name: list(first_losses(make(name, recipe, prepared, store), batches)) for name in names
     }
     ways: dict[str, Way] = {name: make(name, recipe, prepared, store) for name in names}
-    rates = measure(ways, batches, options.seconds)
+    rates = measure(ways, batches, seconds)
     return {
-        "dataset": name,
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "threads": torch.get_num_threads(),

@@ -169,8 +169,7 @@ class Recommender:
         hidden = ("files", "recipe")
         self.info: dict[str, Any] = {k: v for k, v in bundle.meta.items() if k not in hidden}
         self.info["name"] = self.recipe.name
-        self.scorer = load_scorer(bundle)
-        self._together = Together(self.scorer)
+        self._together = Together(load_scorer(bundle))
         self._index = bundle.index
         items = bundle.items
         self._ids = items[Col.item].to_list()
@@ -198,6 +197,11 @@ class Recommender:
         return cls(Bundle.open(folder))
 
     @property
+    def scorer(self) -> Scorer:
+        """What scores."""
+        return self._together.scorer
+
+    @property
     def num_items(self) -> int:
         """I."""
         return len(self._ids)
@@ -215,8 +219,7 @@ class Recommender:
         grown, columns = copy.copy(self), added.fields.match_to_schema(ADDED)
         ids = columns[Col.item].to_list()
         with torch.no_grad():
-            grown.scorer = self.scorer.with_items(*self._item_side(added))
-        grown._together = Together(grown.scorer)
+            grown._together = Together(self.scorer.with_items(*self._item_side(added)))
         grown._added_row_of = {item_id: row for row, item_id in enumerate(ids, self.num_items)}
         assert len(grown._added_row_of) == len(ids) and (self.rows_of(ids) < 0).all()
         grown._ids = self._ids + ids

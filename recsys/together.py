@@ -45,13 +45,13 @@ class Together:
     The thread that finds nobody at work does a pass for all who wait, itself among them, then hands
     on to the first of those who have come since.
 
-    Args:
-        scorer: answers.
+    Attributes:
+        scorer: what answers.
     """
 
     def __init__(self, scorer: Scorer) -> None:
         assert scorer.over_time is None
-        self._scorer = scorer
+        self.scorer = scorer
         self._most = max(1, min(MOST_QUESTIONS, MOST_SCORES // max(1, scorer.num_items)))
         self._lock = threading.Lock()
         self._waiting: deque[_Question] = deque()
@@ -96,7 +96,7 @@ class Together:
         """Answer, or say why not; a question that cannot be answered does not take others along."""
         try:
             self._answer(together)
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, nobody may wait for ever
             if len(together) == 1:
                 together[0].error = error
             else:
@@ -105,9 +105,9 @@ class Together:
 
     def _answer(self, together: list[_Question]) -> None:
         histories = Histories.joined([question.history for question in together])
-        user_parts, pairs = self._scorer.parts(histories)
+        user_parts, pairs = self.scorer.parts(histories)
         whole = [number for number, question in enumerate(together) if question.whole]
-        scores = iter(self._scorer.first_stage(user_parts[whole]) if whole else ())
+        scores = iter(self.scorer.first_stage(user_parts[whole]) if whole else ())
         bounds = np.searchsorted(pairs.query, np.arange(len(together) + 1))
         for number, question in enumerate(together):
             mine = slice(bounds[number], bounds[number + 1])

@@ -25,6 +25,7 @@ from recsys.schema import EVENT_CODE
 from recsys.state import StateEvent, clock_us
 from serve import answering
 from serve.added_items import AddedItems, Encode, Seen, extended, texts_of
+from serve.answering import Answer
 from serve.api import MAX_NEW_ITEMS, AddedItem, Event, NewItem, RankRequest, RecommendRequest
 from serve.impressions import Impressions, Log, NoImpressions, Shown
 from serve.metrics import Metrics, Unkept
@@ -194,21 +195,11 @@ class Service:
         if arms.explores:
             _check_no_rules(request)
 
-        async def by(arm: ServedArm) -> bytes:
-            def answer() -> bytes:
-                asker = self._asker(request)
-                query, exploration = asker(arm.model), self._exploration(arm)
-                current().lap("history")
-                made = answering.recommend(arm.model, query, request, limits, arm.name, exploration)
-                if arms.shadows:
-                    plain = request.model_copy(update={"explain": False})
-                    self._shadow(
-                        made, arms,
-                        lambda model: answering.recommend(model, asker(model), plain, limits),
-                    )  # fmt: skip
-                return self._logged(made, request)
+        def ranked(model: Recommender, query: Query, asked: Any, *of_arm: Any) -> Answer:
+            return answering.recommend(model, query, asked, limits, *of_arm)
 
-            return await self._in_thread(answer, self._threads)
+        async def by(arm: ServedArm) -> bytes:
+            return await self._made(arm, arms.shadows, request, ranked)
 
         return await self._answered(arms, request, by)
 
@@ -223,21 +214,12 @@ class Service:
         async def by(arm: ServedArm) -> bytes:
             vectors = await self._text_vectors(arm.served, request)
 
-            def answer() -> bytes:
-                asker = self._asker(request)
-                query, exploration = asker(arm.model), self._exploration(arm)
-                current().lap("history")
-                made = answering.rank(arm.model, query, request, vectors, arm.name, exploration)
-                # A shadow's own language model would have to read the new items.
-                if arms.shadows and not len(vectors):
-                    plain = request.model_copy(update={"explain": False})
-                    self._shadow(
-                        made, arms,
-                        lambda model: answering.rank(model, asker(model), plain, vectors),
-                    )  # fmt: skip
-                return self._logged(made, request)
+            def ranked(model: Recommender, query: Query, asked: Any, *of_arm: Any) -> Answer:
+                return answering.rank(model, query, asked, vectors, *of_arm)
 
-            return await self._in_thread(answer, self._threads)
+            # A shadow's own language model would have to read the new items.
+            shadows = () if len(vectors) else arms.shadows
+            return await self._made(arm, shadows, request, ranked)
 
         return await self._answered(arms, request, by)
 
@@ -398,6 +380,40 @@ class Service:
             current().failed_arm = own.name
             return await by(other)
 
+    async def _made(
+        self,
+        arm: ServedArm,
+        shadows: Sequence[ServedArm],
+        request: RecommendRequest | RankRequest,
+        ranked: Callable[..., Answer],
+    ) -> bytes:
+        """An arm's answer, logged; shadows are to rank the same.
+
+        Args:
+            arm: answers.
+            shadows: are compared with it.
+            request: what is asked.
+            ranked: model, query, request, and of the arm its name and how it draws -> the answer.
+        """
+
+        def answer() -> bytes:
+            asker = self._asker(request)
+            query = asker(arm.model)
+            current().lap("history")
+            made = ranked(arm.model, query, request, arm.name, self._exploration(arm))
+            ids = [item["item_id"] for item in made.items] if shadows else []
+            if ids:
+                plain = request.model_copy(update={"explain": False})
+                self._shadows.offer(
+                    Asked(
+                        made.request_id, made.arm, ids, shadows,
+                        lambda model: ranked(model, asker(model), plain),
+                    )
+                )  # fmt: skip
+            return self._logged(made, request)
+
+        return await self._in_thread(answer, self._threads)
+
     def _arm_of(self, arms: Arms, user_id: str | None) -> ServedArm:
         if len(arms.answering) == 1:
             return arms.first
@@ -405,17 +421,6 @@ class Service:
 
     def _exploration(self, arm: ServedArm) -> Exploration | None:
         return arm.exploration(current_id(), self._settings.serve.arms_salt)
-
-    def _shadow(
-        self,
-        answer: answering.Answer,
-        arms: Arms,
-        rank: Callable[[Recommender], answering.Answer],
-    ) -> None:
-        """Have the shadow arms compared with an answer."""
-        ids = [item["item_id"] for item in answer.items]
-        if ids:
-            self._shadows.offer(Asked(answer.request_id, answer.arm, ids, arms.shadows, rank))
 
     def _asker(self, request: RecommendRequest | RankRequest) -> Callable[[Recommender], Query]:
         """What is known of the asker, read once: the query that it makes to any arm's model."""
@@ -451,7 +456,7 @@ class Service:
             logger.error("for %g s users are answered as strangers: %s", STORE_RESTS_S, error)
             return None
 
-    def _logged(self, answer: answering.Answer, request: RecommendRequest | RankRequest) -> bytes:
+    def _logged(self, answer: Answer, request: RecommendRequest | RankRequest) -> bytes:
         """Have an answered list logged; the body."""
         self._impressions.offer(
             Shown(
@@ -462,7 +467,7 @@ class Service:
                 clock_us(),
                 answer.arm,
                 answer.propensities,
-            )  # fmt: skip
+            )
         )
         return answer.body
 

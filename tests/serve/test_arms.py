@@ -385,7 +385,6 @@ class TestFallback:
             part[5] = float("nan")
             diverged = replace(model.scorer, item_part=part)
             with monkeypatch.context() as patched:
-                patched.setattr(model, "scorer", diverged)
                 patched.setattr(model, "_together", Together(diverged))
                 for path, more in (
                     ("/recommend", {"k": 50}),

@@ -51,6 +51,8 @@ ROOT = Path(__file__).parents[2]
 FOLLOWS_S = 90
 #: Seconds until a proxy that was killed answers again, at most.
 PROXY_BACK_S = 60
+#: Requests that wait in a replica, at most; fewer than by default, so that a test can exceed them.
+NUM_QUEUED = 64
 DISCOVERY = "prom_metrics_service_discovery.json"
 
 
@@ -223,6 +225,7 @@ def running(
     settings = {
         "access": {"keys": str(folder / "keys.json")},
         "log_requests": 1.0,
+        "max_queued_requests": NUM_QUEUED,
         "autoscaling": {"min_replicas": 2},
         # The first text starts it; it does not end again while the tests run.
         "text_encoder": {"min_replicas": 0, "downscale_delay_s": 3600},
@@ -474,8 +477,8 @@ def test_two_arms_share_the_users(running: Running, bundle: Path, other_bundle: 
     running.configure(bundle, f"serve.arms={json.dumps(arms)}")
     running.wait_for_arms("control", "drawn")
     assert running.replicas() == before, "arms restart nobody"
+    running.wait_for_replicas(2, 60)  # Serve takes one out while it tells it what is new
     urls = [f"http://{address}" for address in running.addresses()]
-    assert len(urls) == 2
     versions = {"control": version_of(bundle), "drawn": version_of(other_bundle)}
     answers: dict[str, dict[str, Any]] = {}
     for number in range(20):
@@ -750,13 +753,13 @@ def test_other_code_replaces_every_replica_and_no_request_fails(
 
 
 def test_what_is_too_much_is_refused_and_the_rest_answered(running: Running, bundle: Path) -> None:
-    """Four times what the default bounds admit: of each replica 16 in work, 256 waiting."""
+    """Four times what the bounds admit: of each replica so many in work, and as many waiting."""
     running.scale(2, bundle)
     deadline = time.monotonic() + 60
     while len(running.answering()) > 2:  # those that end still answer
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    body, many = json.dumps({"user_id": "u"}), 4 * 2 * (16 + 256)
+    body, many = json.dumps({"user_id": "u"}), 4 * 2 * (16 + NUM_QUEUED)
     crowd = Clients(f"{running.url}/recommend", [body], 0.2, many, headers=running.headers)
     asyncio.run(crowd.run(4))
     good = [answer for answer in crowd.answers if answer.status == 200]
