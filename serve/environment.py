@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
+from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,9 +96,11 @@ class Surroundings:
     def clear(self, patience_s: float = 10.0) -> None:
         """Wait for the service's processes to end, end those that do not, remove the folder."""
         deadline = time.monotonic() + patience_s
-        while (left := self.processes()) and time.monotonic() < deadline:
+        ours = self.processes()
+        while (left := ours & _all().keys()) and time.monotonic() < deadline:
             time.sleep(0.1)
-        for pid in left:
+            ours |= self.processes()
+        for pid, _ in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -105,16 +108,36 @@ class Surroundings:
             if os.environ.get(name, "").startswith((str(self.folder), self.folder.name)):
                 del os.environ[name]
 
-    def processes(self) -> list[int]:
-        """The processes that were started for this service, without this one."""
+    def processes(self) -> set[tuple[int, int]]:
+        """The processes that were started for this service, without this one; see `_all`.
+
+        Some of Ray's write their name over their environment: their parents tell whose they are.
+        """
         mark = f"{MARK}={self.folder.name}".encode()
-        found = []
-        for path in Path("/proc").glob("[0-9]*/environ"):
-            pid = int(path.parent.name)
+        found, children = set(), defaultdict(list)
+        for (pid, began), parent in _all().items():
+            children[parent].append((pid, began))
             with suppress(OSError):  # ended meanwhile, or another user's
-                if pid != os.getpid() and mark in path.read_bytes().split(b"\0"):
-                    found.append(pid)
+                environment = Path(f"/proc/{pid}/environ").read_bytes()
+                if pid != os.getpid() and mark in environment.split(b"\0"):
+                    found.add((pid, began))
+        below = list(found)
+        while below:
+            below = [child for pid, _ in below for child in children[pid] if child not in found]
+            found.update(below)
         return found
+
+
+def _all() -> dict[tuple[int, int], int]:
+    """All processes, by id and start, since ids are used again -> their parents; see proc(5)."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            # The name before the fields, in brackets, may hold anything.
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+            if fields[0] != "Z":
+                found[int(path.name), int(fields[19])] = int(fields[1])
+    return found
 
 
 def set_defaults() -> None:

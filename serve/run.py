@@ -30,6 +30,8 @@ from serve.router import ONLY, placed, told
 MAX_START_S = 300.0
 ANSWERS_A_REPLICA = 4
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 #: Past a proxy that the environment may name: the service is on this machine or its cluster.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -51,6 +53,11 @@ def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], N
         RaycommendError: the bundle is broken, the key is missing, a port is taken, another
             application is on the cluster, or the service does not come up.
     """
+    if block:
+        # Even where whoever started us ignores them, and before we wait for them: what was started
+        # until then must be ended.
+        for number in _SIGNALS:
+            signal.signal(number, signal.default_int_handler)
     version = Bundle.open(bundle).version
     placed(recipe.serve.arms, verify=True)
     key = load_key(recipe.privacy, recipe.root, create=False)
@@ -225,6 +232,6 @@ def _model(url: str, key: str) -> dict[str, Any]:
 def _wait_for_signal() -> None:
     came = threading.Event()
     # The handlers stay until all is ended: an impatient second Ctrl-C must not leave processes.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _SIGNALS:
         signal.signal(number, lambda *_: came.set())
     came.wait()

@@ -820,3 +820,24 @@ def test_a_signal_ends_it_without_a_trace(running: Running) -> None:
         time.sleep(0.1)
     for port in running.ports:
         socket.create_server(("127.0.0.1", port)).close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_starts_ends_it_without_a_trace(running: Running, number: int) -> None:
+    """A shell's background job is started with SIGINT ignored, and heeds it all the same."""
+    assert running.process.poll() is not None, "the test before has ended it"
+    with running.log.open("wb") as out:
+        process = subprocess.Popen(
+            ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *running.command],
+            stdout=out, stderr=out, env=running.environment, cwd=ROOT,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while not any("raylet" in name for name in running.marked().values()):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(60) != 0, "it was not up yet"
+        assert running.marked() == {}, running.log.read_text()
+    finally:
+        process.kill()

@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -135,7 +136,7 @@ def test_what_is_left_is_ended_and_nothing_else() -> None:
     surroundings = Surroundings.make()
     left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        assert surroundings.processes() == [left.pid]
+        assert {pid for pid, _ in surroundings.processes()} == {left.pid}
         surroundings.clear(patience_s=0.2)
         assert left.wait(5) == -9
         assert stranger.poll() is None
@@ -143,6 +144,25 @@ def test_what_is_left_is_ended_and_nothing_else() -> None:
         for process in (stranger, left):
             process.kill()
             process.wait()
+
+
+def test_a_child_that_wrote_over_its_environment_is_found_by_its_parent() -> None:
+    surroundings = Surroundings.make()
+    parent = subprocess.Popen(["sh", "-c", "env -i sleep 60 & wait"])
+    try:
+        deadline = time.monotonic() + 10
+        while len(found := surroundings.processes()) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        surroundings.clear(patience_s=0.2)
+        assert parent.wait(5) == -9
+        (child,) = {pid for pid, _ in found} - {parent.pid}
+        while Path(f"/proc/{child}").exists():  # until init has taken note of its end
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        parent.kill()
+        parent.wait()
 
 
 def test_paths_are_absolute_for_the_replicas(
