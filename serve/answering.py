@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -136,11 +136,14 @@ def rank(
         Refused: a candidate's id is not in the catalogue.
     """
     new = new_items(request)
-    known = np.array([n for n in range(len(request.candidates)) if n not in new], dtype=np.int64)
-    rows = model.rows_of([str(request.candidates[place]) for place in known.tolist()])
+    candidates = request.candidates
+    known = [place for place in range(len(candidates)) if place not in new] if new else None
+    ids = candidates if known is None else [candidates[place] for place in known]
+    rows = model.rows_of(cast(list[str], ids))
     if (rows < 0).any():
+        place = int(np.argmax(rows < 0))
         raise Refused(
-            ("candidates", int(known[np.argmax(rows < 0)])),
+            ("candidates", place if known is None else known[place]),
             "not in the catalogue: correct the id, or give the item's text",
             kind="unknown_item",
         )
@@ -148,35 +151,38 @@ def rank(
     scores = model.rank(query.history, rows, unknown)
     trace = current()
     trace.lap("score")
-    place_of = np.concatenate([known, np.array(list(new), dtype=np.int64)])
+    place_of = np.arange(len(rows)) if known is None else np.array([*known, *new], dtype=np.int64)
     propensities = None
     if exploration is None:
         best = np.lexsort((place_of, -scores))[: request.k]
     else:
         drawn = exploration.draw(scores, len(scores) if request.k is None else request.k)
         best, propensities = drawn.places, drawn.propensities.tolist()
-    row_of = dict(zip(known.tolist(), rows.tolist(), strict=True))
-    items = []
-    for place, score in zip(place_of[best].tolist(), scores[best].tolist(), strict=True):
-        if place in new:
-            name = {"item_id": new[place].item_id, "title": new[place].title}
+    # -1: a new item; they come last among the scores.
+    row_of = np.append(rows, np.full(len(new), -1, dtype=rows.dtype))[best].tolist()
+    items: list[dict[str, Any]] = []
+    for place, row, score in zip(
+        place_of[best].tolist(), row_of, scores[best].tolist(), strict=True
+    ):
+        if row < 0:
+            item_id, title = new[place].item_id, new[place].title
         else:
-            row = row_of[place]
-            name = {"item_id": model.item_id(row), "title": model.title(row)}
-        items.append({**name, "score": score, "candidate": place})
+            item_id, title = model.item_id(row), model.title(row)
+        items.append({"item_id": item_id, "title": title, "score": score, "candidate": place})
     if request.explain:
         # Of the answered items alone; the new ones come last, as in `Recommender.explain`.
         number_of = {place: number for number, place in enumerate(new)}
-        old = [item for item in items if item["candidate"] not in new]
-        fresh = [item for item in items if item["candidate"] in new]
-        numbers = [number_of[item["candidate"]] for item in fresh]
+        of_row = list(zip(items, row_of, strict=True))
+        old = [(item, row) for item, row in of_row if row >= 0]
+        fresh = [(item, row) for item, row in of_row if row < 0]
+        numbers = [number_of[item["candidate"]] for item, _ in fresh]
         explained = model.explain(
             query.history,
-            np.array([row_of[item["candidate"]] for item in old], dtype=np.int32),
+            np.array([row for _, row in old], dtype=np.int32),
             unknown.take(numbers) if unknown is not None else None,
         )
-        for item, why in zip([*old, *fresh], explained, strict=True):
-            item["explanation"] = in_words(model, row_of.get(item["candidate"], -1), why)
+        for (item, row), why in zip([*old, *fresh], explained, strict=True):
+            item["explanation"] = in_words(model, row, why)
         trace.lap("explain")
     return _answer(model, arm, query, items, [], propensities)
 
@@ -218,7 +224,7 @@ def _moment(us: int) -> dt.datetime:
 
 def new_items(request: RankRequest) -> dict[int, NewItem]:
     """The candidates that come as text, by position."""
-    return {i: item for i, item in enumerate(request.candidates) if isinstance(item, NewItem)}
+    return {i: item for i, item in enumerate(request.candidates) if not isinstance(item, str)}
 
 
 def fields_of(items: Iterable[NewItem]) -> pl.DataFrame:

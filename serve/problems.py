@@ -67,13 +67,22 @@ def unavailable(msg: str) -> Response:
     )
 
 
+def answer_to(error: Refused | Unavailable | RaycommendError) -> Response:
+    """The answer where a request cannot be answered, whoever is to blame."""
+    if isinstance(error, Refused):
+        return refusal(422, [(error.loc, error.msg, error.kind)])
+    if isinstance(error, Unavailable):
+        return unavailable(str(error))
+    logger.error("%s", error)  # with paths and mend: for the operator, not for the asker
+    return unavailable(error.problem)
+
+
 def install(app: FastAPI) -> None:
     """Make `app` answer all mistakes in one form."""
     app.add_exception_handler(HTTPException, _refused_by_framework)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Refused, _refused)
-    app.add_exception_handler(Unavailable, _unavailable)
-    app.add_exception_handler(RaycommendError, _broken)
+    for kind in (Refused, Unavailable, RaycommendError):
+        app.add_exception_handler(kind, _answer_to)
 
 
 def _path(loc: Sequence[str | int], kind: str) -> list[str | int]:
@@ -99,16 +108,6 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return refusal(422, [(_path(e["loc"], e["type"]), e["msg"], e["type"]) for e in error.errors()])
 
 
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return refusal(422, [(error.loc, error.msg, error.kind)])
-
-
-async def _unavailable(_: Request, error: Exception) -> Response:
-    return unavailable(str(error))
-
-
-async def _broken(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RaycommendError)
-    logger.error("%s", error)  # with paths and mend: for the operator, not for the asker
-    return unavailable(error.problem)
+async def _answer_to(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused | Unavailable | RaycommendError)
+    return answer_to(error)
