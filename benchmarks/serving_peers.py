@@ -42,7 +42,9 @@ class Ranker:
         assert request.history is not None
         now = clock_us()
         query = from_session(self._model, request.history, self._types, clock_us=now, latest_us=now)
-        return answering.rank(self._model, query, request, np.zeros((0, 0), dtype=np.float32)).body
+        (encoded,) = self._model.encode([query.history], whole=False)
+        no_texts = np.zeros((0, 0), dtype=np.float32)
+        return answering.rank(self._model, query, encoded, request, no_texts).body
 
 
 def fastapi(bundle: Path, port: int) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import polars as pl
+import pydantic_core
 from numpy.typing import NDArray
 
 from recsys.config import Serve
+from recsys.encoded import EncodedHistory
 from recsys.explain import Explanation
 from recsys.exploration import Exploration
 from recsys.recommender import NewItems, Recommender
@@ -57,6 +58,7 @@ class Answer:
 def recommend(
     model: Recommender,
     query: Query,
+    encoded: EncodedHistory,
     request: RecommendRequest,
     defaults: Serve,
     arm: str = ONLY.name,
@@ -67,6 +69,7 @@ def recommend(
     Args:
         model: scores.
         query: the asker.
+        encoded: its history, read by the model.
         request: what is asked for.
         defaults: stand in for what the request leaves open; neither asks for diversity or a cap
             where something is drawn.
@@ -85,7 +88,7 @@ def recommend(
     propensities = None
     if exploration is None:
         rows, scores = model.recommend(
-            query.history,
+            encoded,
             k,
             exclude=excluded,
             allowed=allowed,
@@ -95,7 +98,7 @@ def recommend(
         )
     else:
         rows, scores, chances = model.draw(
-            query.history, k, exploration,
+            encoded, k, exploration,
             exclude=excluded, allowed=allowed, exclude_owned=exclude_owned,
         )  # fmt: skip
         propensities = chances.tolist()
@@ -117,6 +120,7 @@ def recommend(
 def rank(
     model: Recommender,
     query: Query,
+    encoded: EncodedHistory,
     request: RankRequest,
     text_vectors: NDArray[np.float32],
     arm: str = ONLY.name,
@@ -127,6 +131,7 @@ def rank(
     Args:
         model: scores.
         query: the asker.
+        encoded: its history, read by the model.
         request: M of its candidates are new items.
         text_vectors: [M, H] language-model vectors of the new items, in their order.
         arm: whose model it is.
@@ -148,7 +153,7 @@ def rank(
             kind="unknown_item",
         )
     unknown = NewItems(text_vectors, fields_of(new.values())) if new else None
-    scores = model.rank(query.history, rows, unknown)
+    scores = model.rank(encoded, rows, unknown)
     trace = current()
     trace.lap("score")
     place_of = np.arange(len(rows)) if known is None else np.array([*known, *new], dtype=np.int64)
@@ -224,6 +229,8 @@ def _moment(us: int) -> dt.datetime:
 
 def new_items(request: RankRequest) -> dict[int, NewItem]:
     """The candidates that come as text, by position."""
+    if list(map(type, request.candidates)).count(str) == len(request.candidates):
+        return {}  # most often; there may be thousands
     return {i: item for i, item in enumerate(request.candidates) if not isinstance(item, str)}
 
 
@@ -236,7 +243,7 @@ def fields_of(items: Iterable[NewItem]) -> pl.DataFrame:
 def to_json(answer: dict[str, Any]) -> bytes:
     """The answer, with the id of its request."""
     whole = {**answer, "request_id": current_id()}
-    return json.dumps(whole, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return pydantic_core.to_json(whole, inf_nan_mode="null")
 
 
 def _answer(
