@@ -7,7 +7,6 @@ import datetime as dt
 import json
 import math
 import os
-import random
 import re
 import shutil
 import signal
@@ -32,6 +31,7 @@ from monitoring import PROMETHEUS, alerts, all_names, panels
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.clients import Clients, percentile_ms
+from benchmarks.ports import free_ports
 from recsys.bundle import Bundle
 from recsys.config import load_recipe
 from recsys.feedback import Feedback, finished
@@ -40,6 +40,7 @@ from recsys.recommender import load_scorer
 from recsys.schema import EVENT_CODE, Col
 from serve.access import RIGHTS, KeyFile
 from serve.environment import MARK
+from serve.ports import END, FIRST
 from serve.service import Service
 from serve.settings import Settings
 from serve.text_encoder import TextEncoder
@@ -54,14 +55,6 @@ PROXY_BACK_S = 60
 #: Requests that wait in a replica, at most; fewer than by default, so that a test can exceed them.
 NUM_QUEUED = 64
 DISCOVERY = "prom_metrics_service_discovery.json"
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @dataclass
@@ -240,11 +233,6 @@ def running(
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports[2]),
         "RAY_AUTH_MODE": "token",
         "RAY_metrics_report_interval_ms": "1000",
-        # Ports that all services of a machine would share: of the replicas, and of the proxy that
-        # HAProxy turns to while it takes no replica for healthy. It would ask another service.
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_ports(1)[0]),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first := random.randrange(20_000, 30_000)),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 100),
     }
     command = [sys.executable, "-m", "serve", "--config", str(config), "--bundle", str(bundle)]
     command += ["--set", f"serve.port={ports[0]}"]
@@ -442,7 +430,9 @@ def test_refusals_name_the_field(
 
 def test_the_limits_hold_past_the_proxy(running: Running) -> None:
     """A replica's own port can be reached; chunks, so that no length is declared."""
-    url = f"http://{running.addresses()[0]}/recommend"
+    addresses = running.addresses()
+    assert all(int(each.rpartition(":")[2]) in range(FIRST, END) for each in addresses)
+    url = f"http://{addresses[0]}/recommend"
     chunks = (b" " * 65536 for _ in range(20))
     assert httpx.post(url, content=chunks, headers=running.headers).status_code == 413
     for address in (url, f"{running.url}/recommend"):
