@@ -42,7 +42,8 @@ class Ranker:
         assert request.history is not None
         now = clock_us()
         query = from_session(self._model, request.history, self._types, clock_us=now, latest_us=now)
-        return answering.rank(self._model, query, request, np.zeros((0, 0), dtype=np.float32)).body
+        answer = answering.rank(self._model, query, request, np.zeros((0, 0), dtype=np.float32))
+        return answering.to_json(answer.fields)
 
 
 def fastapi(bundle: Path, port: int) -> None:

@@ -34,6 +34,8 @@ _DEFAULTS = {
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     # HAProxy is started anew after three failed checks; Ray makes one every ten seconds.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    # Of one gRPC message, which is buffered before the application sees it; Ray's bound is 2 GiB.
+    "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(64 << 20),
     # Lines of the log that wait to be written; Ray's 1000 are meant for a line a request.
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
     "TOKENIZERS_PARALLELISM": "false",

@@ -89,6 +89,8 @@ def check_ports(settings: Serve) -> None:
         DataError: a port is taken, or the host is none of this machine.
     """
     _check(settings.host, settings.port, "serve.port", "set another serve.port")
+    if settings.grpc_port is not None:
+        _check(settings.host, settings.grpc_port, "serve.grpc_port", "set another serve.grpc_port")
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
         for name, default in (METRICS_PORT, STATS_PORT):
             text = os.environ.get(name, str(default))

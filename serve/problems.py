@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -67,13 +68,30 @@ def unavailable(msg: str) -> Response:
     )
 
 
+def invalid(error: ValidationError) -> Response:
+    """The answer to a request that its model does not take."""
+    problems = error.errors(include_url=False, include_input=False)
+    return refusal(
+        422, [(_path(("body", *e["loc"]), e["type"]), e["msg"], e["type"]) for e in problems]
+    )
+
+
+def answer_to(error: Refused | Unavailable | RaycommendError) -> Response:
+    """The answer where a request cannot be answered, whoever is to blame."""
+    if isinstance(error, Refused):
+        return refusal(422, [(error.loc, error.msg, error.kind)])
+    if isinstance(error, Unavailable):
+        return unavailable(str(error))
+    logger.error("%s", error)  # with paths and mend: for the operator, not for the asker
+    return unavailable(error.problem)
+
+
 def install(app: FastAPI) -> None:
     """Make `app` answer all mistakes in one form."""
     app.add_exception_handler(HTTPException, _refused_by_framework)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Refused, _refused)
-    app.add_exception_handler(Unavailable, _unavailable)
-    app.add_exception_handler(RaycommendError, _broken)
+    for kind in (Refused, Unavailable, RaycommendError):
+        app.add_exception_handler(kind, _answer_to)
 
 
 def _path(loc: Sequence[str | int], kind: str) -> list[str | int]:
@@ -99,16 +117,6 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return refusal(422, [(_path(e["loc"], e["type"]), e["msg"], e["type"]) for e in error.errors()])
 
 
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return refusal(422, [(error.loc, error.msg, error.kind)])
-
-
-async def _unavailable(_: Request, error: Exception) -> Response:
-    return unavailable(str(error))
-
-
-async def _broken(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RaycommendError)
-    logger.error("%s", error)  # with paths and mend: for the operator, not for the asker
-    return unavailable(error.problem)
+async def _answer_to(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused | Unavailable | RaycommendError)
+    return answer_to(error)

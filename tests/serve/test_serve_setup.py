@@ -22,7 +22,7 @@ from bundles import make_recipe
 import benchmarks.ports
 from recsys.bundle import Bundle
 from recsys.config import Recipe, load_recipe
-from recsys.errors import DataError
+from recsys.errors import DataError, RecipeError
 from recsys.registry import Registry
 from serve.__main__ import main
 from serve.environment import MARK, Surroundings
@@ -34,9 +34,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSinc
 
 @pytest.fixture
 def free_ports(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    names = ("http", "RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
+    names = ("http", "grpc", "RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
     ports = dict(zip(names, benchmarks.ports.free_ports(len(names)), strict=True))
-    for name in names[1:]:
+    for name in names[2:]:
         monkeypatch.setenv(name, str(ports[name]))
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
     return ports
@@ -54,6 +54,7 @@ def test_free_ports_pass(recipe: Recipe, free_ports: dict[str, int]) -> None:
     ("taken", "field"),
     [
         ("http", "serve.port"),
+        ("grpc", "serve.grpc_port"),
         ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"),
         ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT"),
     ],
@@ -65,7 +66,7 @@ def test_a_taken_port_is_named(
         socket.create_server(("127.0.0.1", free_ports[taken])),
         pytest.raises(DataError, match="port in use") as caught,
     ):
-        check_ports(serve_of(recipe, port=free_ports["http"]))
+        check_ports(serve_of(recipe, port=free_ports["http"], grpc_port=free_ports["grpc"]))
     assert (caught.value.field, caught.value.value) == (field, free_ports[taken])
 
 
@@ -263,6 +264,24 @@ def test_the_configuration_differs_in_the_bundle_alone(
     assert wanted[0]["attempt"] != wanted[1]["attempt"]
 
 
+def test_grpc_is_off_until_it_has_a_port(tmp_path: Path, language_model: Path) -> None:
+    from ray.serve._private.utils import is_grpc_enabled
+    from ray.serve.config import gRPCOptions
+    from ray.serve.schema import ServeDeploySchema
+
+    from serve.app import config_of, grpc_options
+    from serve.protos.server import add_to_server
+
+    for port in (None, 9001):
+        recipe = make_recipe(tmp_path, language_model, serve={"grpc_port": port})
+        ServeDeploySchema.model_validate(config_of(recipe, tmp_path, "a-1"))
+        options = gRPCOptions(**grpc_options(recipe))
+        assert is_grpc_enabled(options) is (port is not None)
+    assert (options.port, options.grpc_servicer_func_callable) == (9001, [add_to_server])
+    with pytest.raises(RecipeError, match="serve.port and serve.grpc_port are the same: 8000"):
+        make_recipe(tmp_path, language_model, serve={"grpc_port": 8000})
+
+
 def test_the_application_takes_its_settings_from_the_recipe(
     tmp_path: Path, language_model: Path
 ) -> None:
@@ -336,9 +355,9 @@ def test_dry_run_tells_the_plan(
     config: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--config", str(config), "--dry-run", "--set", "serve.port=8001"]
-    assert main([*arguments, "--bundle", str(bundle)]) == 0
+    assert main([*arguments, "--bundle", str(bundle), "--set", "serve.grpc_port=9001"]) == 0
     printed = capsys.readouterr().out
-    assert "127.0.0.1:8001" in printed
+    assert "127.0.0.1:8001, gRPC at port 9001" in printed
     assert all(line.startswith("would ") for line in printed.splitlines())
 
 
