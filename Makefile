@@ -1,4 +1,4 @@
-# make install | demo | test | fuzz | lint | serve | bench-check | constraints | clean
+# make install | demo | test | fuzz | lint | serve | protos | bench-check | constraints | clean
 #
 #   PYTHON       the interpreter the environment is made with (3.11 or 3.12)
 #   DATA         folder with one folder a data set, for bench-check
@@ -18,7 +18,7 @@ PIP := -m pip --disable-pip-version-check --quiet
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install demo test fuzz lint serve bench-check constraints clean
+.PHONY: install demo test fuzz lint serve protos bench-check constraints clean
 
 export RAY_USAGE_STATS_ENABLED := 0
 
@@ -50,10 +50,10 @@ test: install lint
 	  wait $$others || status=$$?; \
 	  cat build/tests.log; exit $$status
 
-# More than 10,000 requests made from the OpenAPI document, and eight times the damage to files that the
-# tests do.
+# More than 10,000 requests made from the OpenAPI document, as many messages of gRPC, and eight times the
+# damage to files that the tests do.
 fuzz: install
-	RAYCOMMEND_FUZZ_CASES=1500 $(BIN)/pytest tests/serve/test_fuzz.py tests/recsys/test_corrupted_files.py -s --timeout 3600
+	RAYCOMMEND_FUZZ_CASES=1500 $(BIN)/pytest tests/serve/test_fuzz.py tests/serve/test_rpc.py tests/recsys/test_corrupted_files.py -s --timeout 3600
 
 lint: install
 	$(BIN)/ruff check .
@@ -62,6 +62,10 @@ lint: install
 
 serve: install
 	@$(BIN)/recsys serve --config recipes/demo.yaml
+
+# Python of the gRPC messages, after a change of the protocol; it is committed.
+protos: install
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. serve/protos/ranking.proto
 
 # The benchmarks again, compared with benchmarks/expected.json.
 bench-check: install

@@ -18,7 +18,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from typing import Any, Final
 import psutil
 import yaml
 
+from benchmarks.ports import free_ports
 from benchmarks.serving_bundle import item_id, make_bundle, make_recipe
 
 OURS: Final = "ours"
@@ -227,7 +227,7 @@ def start_server(
     name: str, folder: Path, bundle: Path, route: str, peers: str = sys.executable
 ) -> Server:
     """Start one of `WAYS`; `folder` holds the recipe of ours, and takes the logs."""
-    port, metrics, stats, fallback = free_ports(4)
+    port, metrics, stats = free_ports(3)
     environment = dict(os.environ) | {"OMP_NUM_THREADS": "1"}
     if name == OURS:
         command = [
@@ -238,12 +238,6 @@ def start_server(
             "RAYCOMMEND_PSEUDONYM_KEY": "a key that everybody knows",
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
-            # Ports that all services of a machine share, so that one would ask another's replicas.
-            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
-            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(
-                first := random.randrange(20_000, 30_000)
-            ),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 100),
         }
     else:
         python = peers if name in ("litserve", "bentoml") else sys.executable
@@ -318,15 +312,6 @@ def _megabytes(pid: int) -> float:
         with suppress(psutil.Error):
             total += process.memory_full_info().pss
     return total / 1e6
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 if __name__ == "__main__":

@@ -44,7 +44,9 @@ class Ranker:
         query = from_session(self._model, request.history, self._types, clock_us=now, latest_us=now)
         (encoded,) = self._model.encode([query.history], whole=False)
         no_texts = np.zeros((0, 0), dtype=np.float32)
-        return answering.rank(self._model, query, encoded, request, no_texts).body
+        return answering.to_json(
+            answering.rank(self._model, query, encoded, request, no_texts).fields
+        )
 
 
 def fastapi(bundle: Path, port: int) -> None:

@@ -23,6 +23,7 @@ EventName = Literal["impression", "view", "click", "add_to_cart", "purchase"]
 ItemField = Literal["brand", "category", "price"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Section(BaseModel):
@@ -411,7 +412,9 @@ class Serve(Section):
     """The service."""
 
     host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    port: Port = 8000
+    grpc_port: Port | None = None
+    """Where the hot routes are answered over gRPC as well; null: nowhere."""
     autoscaling: Autoscaling = Autoscaling()
     max_ongoing_requests: Positive = 16
     max_queued_requests: Positive = 256
@@ -439,6 +442,12 @@ class Serve(Section):
     """Several bundles behind one service, by the share of users that each answers; none: one."""
     arms_salt: str = "raycommend"
     """With another one, users are assigned to arms anew."""
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> Serve:
+        if self.grpc_port == self.port:
+            raise ValueError(f"serve.port and serve.grpc_port are the same: {self.port}")
+        return self
 
     @model_validator(mode="after")
     def _arms_fit(self) -> Serve:

@@ -1,1 +1,1 @@
-"""The service: recommendations, rankings and live events over HTTP, on Ray Serve."""
+"""The service: recommendations, rankings and live events over HTTP and gRPC, on Ray Serve."""

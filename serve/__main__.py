@@ -69,7 +69,8 @@ def plan(recipe: Recipe, bundle: Path) -> list[str]:
     return [
         f"verify and serve {Bundle.open(bundle).version} from {bundle}",
         *(_arm(arm) for arm in placed(settings.arms, verify=True)),
-        f"start Ray Serve on {address or 'a local Ray'}, at {settings.host}:{settings.port}",
+        f"start Ray Serve on {address or 'a local Ray'}, at {settings.host}:{settings.port}"
+        + (f", gRPC at port {settings.grpc_port}" if settings.grpc_port else ""),
         f"run {scale.min_replicas} to {scale.max_replicas} replicas of Ranking and "
         f"{encoders.min_replicas} to {encoders.max_replicas} of TextEncoder, "
         f"{settings.cpus_per_replica:g} CPU each",

@@ -11,6 +11,7 @@ import hmac
 import logging
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -247,18 +248,30 @@ class Access:
             return self._app
         # The router takes a path with a line break at its end for the path without.
         right = NEEDED.get(path.removesuffix("\n"), "admin")
-        text = _text_of(Headers(scope=scope))
-        key = self._keys.find(text) if text else None
-        if key is None:
-            return _unauthorised(sent=text is not None)
-        if right not in key.rights:
-            msg = f"this key does not open {scope['path']}: it lacks the right `{right}`"
-            return refusal(403, [((), msg, "forbidden")])
-        wait = self._keys.wait_s(key)
-        return _too_many(wait) if wait else self._app
+        return refused(self._keys, Headers(scope=scope), right, scope["path"]) or self._app
 
 
-def _text_of(headers: Headers) -> str | None:
+def refused(keys: Keys, headers: Mapping[str, str], right: Right, path: str) -> Response | None:
+    """The answer to whoever may not ask.
+
+    Args:
+        keys: that are known.
+        headers: of the request, their names in small letters.
+        right: that it takes.
+        path: what it asks.
+    """
+    text = _text_of(headers)
+    key = keys.find(text) if text else None
+    if key is None:
+        return _unauthorised(sent=text is not None)
+    if right not in key.rights:
+        msg = f"this key does not open {path}: it lacks the right `{right}`"
+        return refusal(403, [((), msg, "forbidden")])
+    wait = keys.wait_s(key)
+    return _too_many(wait) if wait else None
+
+
+def _text_of(headers: Mapping[str, str]) -> str | None:
     """The key that a request carries."""
     scheme, _, text = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and text.strip():

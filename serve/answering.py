@@ -1,4 +1,4 @@
-"""From a query and a request to the JSON of the answer: plain functions, run in a thread."""
+"""From a query and a request to the answer: plain functions, run in a thread."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ VERBS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """A list as it is sent, and what it shows.
+    """A list, and what it shows.
 
     Attributes:
-        body: JSON.
-        request_id: in the body.
+        fields: of `serve.answers`, but for the request's id.
+        request_id: of the request.
         items: in the order to show: `item_id`, `score` and more of each.
         model_version: what ranked them.
         arm: the name of the arm that did.
         propensities: of each item; None: nothing was drawn.
     """
 
-    body: bytes
+    fields: dict[str, Any]
     request_id: str
     items: list[dict[str, Any]]
     model_version: str
@@ -255,18 +255,15 @@ def _answer(
     propensities: list[float] | None,
 ) -> Answer:
     trace, version = current(), model.version
-    body = to_json(
-        {
-            "items": items,
-            "model_version": version,
-            "arm": arm,
-            "fallback": trace.failed_arm is not None,
-            "basis": query.basis,
-            "degraded": query.degraded,
-            "unknown_items": list(dict.fromkeys([*query.unknown_items, *unknown])),
-        }
-    )
+    fields = {
+        "items": items,
+        "model_version": version,
+        "arm": arm,
+        "fallback": trace.failed_arm is not None,
+        "basis": query.basis,
+        "degraded": query.degraded,
+        "unknown_items": list(dict.fromkeys([*query.unknown_items, *unknown])),
+    }
     trace.arm, trace.model_version = arm, version
     trace.basis, trace.num_items = query.basis, len(items)
-    trace.lap("answer")
-    return Answer(body, trace.id, items, version, arm, propensities)
+    return Answer(fields, trace.id, items, version, arm, propensities)

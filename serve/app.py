@@ -15,6 +15,7 @@ from ray.serve.config import BackpressureConfig
 import recsys
 import serve as serve_package
 from recsys.config import Recipe
+from serve.protos.server import IMPORT_PATH
 from serve.ranking import Ranking
 from serve.ray_metrics import RayMetrics
 from serve.router import placed
@@ -56,6 +57,7 @@ def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
     return {
         "proxy_location": "EveryNode",
         "http_options": http_options(recipe),
+        "grpc_options": grpc_options(recipe),
         "applications": [
             {
                 "name": NAME,
@@ -94,6 +96,13 @@ def code_version(packages: Sequence[ModuleType] = (recsys, serve_package)) -> st
 def http_options(recipe: Recipe) -> dict[str, Any]:
     """Where the proxy listens."""
     return {"host": recipe.serve.host, "port": recipe.serve.port}
+
+
+def grpc_options(recipe: Recipe) -> dict[str, Any]:
+    """Where the proxy listens for gRPC, on the same host; without functions Serve starts none."""
+    if recipe.serve.grpc_port is None:
+        return {}
+    return {"port": recipe.serve.grpc_port, "grpc_servicer_functions": [IMPORT_PATH]}
 
 
 def from_config(args: dict[str, Any]) -> serve.Application:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from serve.ports import Block
+
 #: Marks every process of one service, so that what is left at the end can be told from others.
 MARK = "RAYCOMMEND_SERVICE"
 
@@ -32,6 +34,8 @@ _DEFAULTS = {
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     # HAProxy is started anew after three failed checks; Ray makes one every ten seconds.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    # Of one gRPC message, which is buffered before the application sees it; Ray's bound is 2 GiB.
+    "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(64 << 20),
     # Lines of the log that wait to be written; Ray's 1000 are meant for a line a request.
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -69,14 +73,31 @@ _BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What belongs to one service that runs on this machine."""
+    """What belongs to one service that runs on this machine.
+
+    Attributes:
+        folder: HAProxy's.
+        ports: of its replicas.
+        names: variables of the environment that tell of these.
+    """
 
     folder: Path
+    ports: Block
+    names: frozenset[str]
 
     @staticmethod
     def make() -> Surroundings:
-        """Set the variables that are not set yet, and make a private folder for HAProxy."""
+        """Set the variables that are not set yet: a private folder for HAProxy, ports of our own.
+
+        Raises:
+            DataError: no ports are free.
+        """
         set_defaults()
+        before = os.environ.keys() - {MARK}
+        ports = Block.reserve()
+        for together in ports.variables:
+            if not together.keys() & os.environ.keys():
+                os.environ.update(together)
         # Directly in /tmp: Serve appends 67 characters, and a socket's path holds 107 in all.
         folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
         os.environ[MARK] = folder.name
@@ -91,10 +112,10 @@ class Surroundings:
             )
             script.chmod(0o700)
             os.environ[_BINARY] = str(script)
-        return Surroundings(folder)
+        return Surroundings(folder, ports, frozenset(os.environ.keys() - before))
 
     def clear(self, patience_s: float = 10.0) -> None:
-        """Wait for the service's processes to end, end those that do not, remove the folder."""
+        """Wait for the service's processes to end, end those that do not, let go of the rest."""
         deadline = time.monotonic() + patience_s
         ours = self.processes()
         while (left := ours & _all().keys()) and time.monotonic() < deadline:
@@ -104,9 +125,9 @@ class Surroundings:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
-        for name in (MARK, _BINARY, *_FILES):
-            if os.environ.get(name, "").startswith((str(self.folder), self.folder.name)):
-                del os.environ[name]
+        self.ports.release()
+        for name in self.names:
+            os.environ.pop(name, None)
 
     def processes(self) -> set[tuple[int, int]]:
         """The processes that were started for this service, without this one; see `_all`.

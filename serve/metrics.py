@@ -33,7 +33,9 @@ class Metric:
 #: Name, without `PREFIX` -> metric.
 METRICS = {
     "requests_total": Metric(
-        "counter", "Requests answered; path `other`: no route.", ("path", "status")
+        "counter",
+        "Requests answered; path `other`: no route; status of gRPC: that of HTTP in its place.",
+        ("path", "status"),
     ),
     "request_seconds": Metric(
         "histogram", "From the request's arrival at the replica to its answer.", ("path",), SECONDS

@@ -63,42 +63,51 @@ class Observed:
         finally:
             self._service.ongoing -= 1
             path = scope["path"].rstrip("/")
-            self._note(trace, path if path in _PATHS else "other", status)
+            note(self._service, trace, path if path in _PATHS else "other", status)
 
-    def _note(self, trace: Trace, path: str, status: int) -> None:
-        elapsed, metrics = trace.elapsed(), self._service.metrics
-        metrics.count("requests_total", path=path, status=str(status))
-        metrics.observe("request_seconds", elapsed, path=path)
-        stages = trace.seconds.copy()  # where the client left, a thread may still be at work
-        for stage, seconds in stages.items():
-            metrics.observe("stage_seconds", seconds, stage=stage)
-        if trace.basis is not None:
-            metrics.count(
-                "answers_total",
-                basis=trace.basis,
-                arm=trace.arm or NONE,
-                failed_arm=trace.failed_arm or NONE,
-            )
-        level = logging.INFO
-        if status >= 500:
-            level = logging.ERROR
-        elif elapsed > SLOW_S:
-            level = logging.WARNING
-        elif random.random() >= self._service.log_requests:
-            return
-        logger.log(
-            level,
-            "request",
-            extra={
-                "request_id": trace.id,
-                "path": path,
-                "status": status,
-                "milliseconds": round(1000 * elapsed, 1),
-                "stages": {name: round(1000 * s, 1) for name, s in stages.items()},
-                "model_version": trace.model_version,
-                "basis": trace.basis,
-                "arm": trace.arm,
-                "failed_arm": trace.failed_arm,
-                "num_items": trace.num_items,
-            },
+
+def note(service: Service, trace: Trace, path: str, status: int) -> None:
+    """Count and time a request that has been answered, and log it perhaps.
+
+    Args:
+        service: whose metrics, and share of logged requests, these are.
+        trace: the request.
+        path: its route, one of few.
+        status: HTTP status; of gRPC that of the same answer over HTTP.
+    """
+    elapsed, metrics = trace.elapsed(), service.metrics
+    metrics.count("requests_total", path=path, status=str(status))
+    metrics.observe("request_seconds", elapsed, path=path)
+    stages = trace.seconds.copy()  # where the client left, a thread may still be at work
+    for stage, seconds in stages.items():
+        metrics.observe("stage_seconds", seconds, stage=stage)
+    if trace.basis is not None:
+        metrics.count(
+            "answers_total",
+            basis=trace.basis,
+            arm=trace.arm or NONE,
+            failed_arm=trace.failed_arm or NONE,
         )
+    level = logging.INFO
+    if status >= 500:
+        level = logging.ERROR
+    elif elapsed > SLOW_S:
+        level = logging.WARNING
+    elif random.random() >= service.log_requests:
+        return
+    logger.log(
+        level,
+        "request",
+        extra={
+            "request_id": trace.id,
+            "path": path,
+            "status": status,
+            "milliseconds": round(1000 * elapsed, 1),
+            "stages": {name: round(1000 * s, 1) for name, s in stages.items()},
+            "model_version": trace.model_version,
+            "basis": trace.basis,
+            "arm": trace.arm,
+            "failed_arm": trace.failed_arm,
+            "num_items": trace.num_items,
+        },
+    )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -64,6 +65,14 @@ def unavailable(msg: str) -> Response:
     problem = {"detail": [{"field": "", "loc": [], "msg": msg, "type": "unavailable"}]}
     return Response(
         json.dumps(problem), 503, headers={"Retry-After": "1"}, media_type="application/json"
+    )
+
+
+def invalid(error: ValidationError) -> Response:
+    """The answer to a request that its model does not take."""
+    problems = error.errors(include_url=False, include_input=False)
+    return refusal(
+        422, [(_path(("body", *e["loc"]), e["type"]), e["msg"], e["type"]) for e in problems]
     )
 
 

@@ -1,20 +1,23 @@
-"""Deployment: the ranking service, scaled by its load; FastAPI at its rim."""
+"""Deployment: the ranking service, scaled by its load; FastAPI and gRPC at its rim."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from fastapi import FastAPI
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
+from ray.serve.grpc_util import RayServegRPCContext
 from ray.serve.handle import DeploymentHandle
 
 from recsys.errors import RaycommendError
@@ -22,6 +25,7 @@ from serve.problems import Unavailable
 from serve.ray_metrics import RayMetrics
 from serve.router import PlacedArm
 from serve.routes import build_http
+from serve.rpc import Rpc
 from serve.service import Service
 from serve.settings import Settings
 
@@ -46,12 +50,27 @@ class Ranking:
         torch.set_num_threads(1)
         self._encoder = encoder
         self._service = Service(Settings.model_validate(settings), self._encode, RayMetrics())
+        self._rpc = Rpc(self._service, _tell_serve)
         self._following: asyncio.Task[None] | None = None
         threading.Thread(target=self._report, name="report", daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - Ray's name for it
         """The HTTP application; Ray calls this once a replica."""
         return build_http(self._service, answers_id=False)
+
+    # Ray calls these by the names of the protocol, and hands a context to `grpc_context`.
+
+    async def Recommend(self, request: bytes, grpc_context: RayServegRPCContext) -> Message:
+        """See `Rpc`."""
+        return await self._rpc.Recommend(request, grpc_context)
+
+    async def Rank(self, request: bytes, grpc_context: RayServegRPCContext) -> Message:
+        """See `Rpc`."""
+        return await self._rpc.Rank(request, grpc_context)
+
+    async def Events(self, request: bytes, grpc_context: RayServegRPCContext) -> Message:
+        """See `Rpc`."""
+        return await self._rpc.Events(request, grpc_context)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve the bundle in the folder `user_config["bundle"]`, of `user_config["version"]`.
@@ -85,3 +104,9 @@ class Ranking:
             raise Unavailable(
                 f"the text encoder does not answer ({type(error).__name__})"
             ) from error
+
+
+def _tell_serve(request_id: str) -> None:
+    """Serve writes an id into each line of the log; of gRPC it does not know the sender's."""
+    context = serve.context._get_serve_request_context()
+    serve.context._serve_request_context.set(replace(context, request_id=request_id))

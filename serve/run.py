@@ -72,9 +72,12 @@ def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], N
         print(f"serving {version} from {bundle}: starting", flush=True)
         cluster = stack.enter_context(_connected(recipe, address))
         is_ours = stack.enter_context(_serving(recipe))
-        url = _deploy(recipe, bundle, version, cluster.dashboard, own_key(key))
+        url, grpc_address = _deploy(recipe, bundle, version, cluster.dashboard, own_key(key))
+        print(f"service    {url}\nAPI docs   {url}/docs")
+        if grpc_address:
+            print(f"gRPC       {grpc_address}")
         print(
-            f"service    {url}\nAPI docs   {url}/docs\ndashboard  {cluster.dashboard}\n"
+            f"dashboard  {cluster.dashboard}\n"
             f"update     the same command with --set ray.address={cluster.address}",
             flush=True,
         )
@@ -134,12 +137,16 @@ def _serving(recipe: Recipe) -> Iterator[bool]:
     """Have Serve run on the cluster; gives whether it was started here, and so ends here."""
     from ray import serve
 
-    from serve.app import http_options
+    from serve.app import grpc_options, http_options
 
     if _running():
         yield False
         return
-    serve.start(proxy_location="EveryNode", http_options=http_options(recipe))
+    serve.start(
+        proxy_location="EveryNode",
+        http_options=http_options(recipe),
+        grpc_options=grpc_options(recipe),
+    )
     try:
         yield True
     finally:
@@ -157,8 +164,12 @@ def _running() -> bool:
     return True
 
 
-def _deploy(recipe: Recipe, bundle: Path, version: str, dashboard: str, key: str) -> str:
-    """Send the configuration as `serve deploy` does, wait until it is served; gives the URL.
+def _deploy(
+    recipe: Recipe, bundle: Path, version: str, dashboard: str, key: str
+) -> tuple[str, str | None]:
+    """Send the configuration as `serve deploy` does, wait until it is served.
+
+    Gives the URL, and the address for gRPC if there is one.
 
     Not by `serve.run`: that restarts every replica when a new bundle comes, a configuration does
     not, and the first configuration after a `serve.run` restarts them too.
@@ -199,12 +210,20 @@ def _deploy(recipe: Recipe, bundle: Path, version: str, dashboard: str, key: str
         if agreeing > ANSWERS_A_REPLICA * len(replicas):
             if model["log"] != "taken over":
                 print(f"the users of its log: {model['log']}", flush=True)
-            return url
+            return url, _grpc_address(details)
         if status in ("DEPLOY_FAILED", "UNHEALTHY") or time.monotonic() > deadline:
             lines = (application.get("message") or f"status {status}").strip().splitlines()
             raise _does_not_come_up(bundle, lines[-1])
         if not agreeing:
             time.sleep(0.2)
+
+
+def _grpc_address(details: dict[str, Any]) -> str | None:
+    """Where Serve listens for gRPC, if it does: it started so, whatever the recipe says now."""
+    options = details["grpc_options"]
+    if not options["grpc_servicer_functions"]:
+        return None
+    return f"{_reachable(details['http_options']['host'])}:{options['port']}"
 
 
 def _does_not_come_up(bundle: Path, why: str) -> DataError:

@@ -41,6 +41,9 @@ from serve.users import Users
 
 logger = logging.getLogger("ray.serve")
 
+#: Makes what is sent of an answer's fields; called in a thread that works for the request.
+Form = Callable[[dict[str, Any]], Any]
+
 #: Seconds for which a store that could not be read is not asked again.
 STORE_RESTS_S = 1.0
 #: Seconds between two looks at the store of added items; after a failure, longer.
@@ -190,8 +193,8 @@ class Service:
         await self._refresh()
         return answering.to_json({"removed": removed})
 
-    async def recommend(self, request: RecommendRequest) -> bytes:
-        """The JSON answer to `POST /recommend`."""
+    async def recommend(self, request: RecommendRequest, form: Form = answering.to_json) -> Any:
+        """The answer to `POST /recommend`; JSON, unless it is to have another form."""
         limits, arms = self._settings.serve, self.arms
         if request.k is not None and request.k > limits.max_k:
             raise Refused(("k",), f"at most {limits.max_k}", kind="too_large")
@@ -203,20 +206,20 @@ class Service:
         ) -> Answer:
             return answering.recommend(model, query, encoded, asked, limits, *of_arm)
 
-        async def by(arm: ServedArm) -> bytes:
-            return await self._made(arm, arms.shadows, request, ranked, whole=True)
+        async def by(arm: ServedArm) -> Any:
+            return await self._made(arm, arms.shadows, request, ranked, form, whole=True)
 
         return await self._answered(arms, request, by)
 
-    async def rank(self, request: RankRequest) -> bytes:
-        """The JSON answer to `POST /rank`."""
+    async def rank(self, request: RankRequest, form: Form = answering.to_json) -> Any:
+        """The answer to `POST /rank`; JSON, unless it is to have another form."""
         most, arms = self._settings.serve.max_candidates, self.arms
         if len(request.candidates) > most:
             raise Refused(("candidates",), f"at most {most} candidates", kind="too_many")
         if request.k is not None and request.k > most:
             raise Refused(("k",), f"at most {most}", kind="too_large")
 
-        async def by(arm: ServedArm) -> bytes:
+        async def by(arm: ServedArm) -> Any:
             vectors = await self._text_vectors(arm.served, request)
 
             def ranked(
@@ -226,22 +229,30 @@ class Service:
 
             # A shadow's own language model would have to read the new items.
             shadows = () if len(vectors) else arms.shadows
-            return await self._made(arm, shadows, request, ranked, whole=False)
+            return await self._made(arm, shadows, request, ranked, form, whole=False)
 
         return await self._answered(arms, request, by)
 
-    async def store(self, events: Sequence[Event], *, single: bool) -> bytes:
-        """The JSON answer to `POST /events`; `single`: the request is one event, not a list."""
+    async def store(
+        self, events: Sequence[Event], form: Form = answering.to_json, *, single: bool
+    ) -> Any:
+        """The answer to `POST /events`; JSON, unless it is to have another form.
+
+        Args:
+            events: to be stored, all or none.
+            form: see `Form`.
+            single: the request is one event, not a list.
+        """
         models = [served.model for served in self.arms.bundles]
 
-        def answer() -> bytes:
+        def answer() -> Any:
             stored, ignored = self._users.store(events, self._types, single=single)
             ids = list(dict.fromkeys(event.item_id for event in events))
             rows = np.maximum.reduce([model.rows_of(ids) for model in models])
             if stored:
                 self._last_write = time.time()
             current().lap("store")
-            return answering.to_json(
+            return form(
                 {
                     "received": len(events),
                     "stored": stored,
@@ -372,8 +383,8 @@ class Service:
         self,
         arms: Arms,
         request: RecommendRequest | RankRequest,
-        by: Callable[[ServedArm], Awaitable[bytes]],
-    ) -> bytes:
+        by: Callable[[ServedArm], Awaitable[Any]],
+    ) -> Any:
         """The answer of the asker's arm; if that one fails, of the first other that answers."""
         own = self._arm_of(arms, request.user_id)
         try:
@@ -394,10 +405,11 @@ class Service:
         shadows: Sequence[ServedArm],
         request: RecommendRequest | RankRequest,
         ranked: Callable[..., Answer],
+        form: Form,
         *,
         whole: bool,
-    ) -> bytes:
-        """An arm's answer, logged; shadows are to rank the same.
+    ) -> Any:
+        """An arm's answer as it is sent, logged; shadows are to rank the same.
 
         Args:
             arm: answers.
@@ -405,13 +417,16 @@ class Service:
             request: what is asked.
             ranked: model, query, its encoded history, request, and of the arm its name and how it
                 draws -> the answer.
+            form: see `Form`.
             whole: the whole catalogue is ranked.
         """
         model, asker = arm.model, await self._asker(request)
 
-        def answer(query: Query, encoded: EncodedHistory) -> bytes:
+        def answer(query: Query, encoded: EncodedHistory) -> Any:
             current().lap("score")
             made = ranked(model, query, encoded, request, arm.name, self._exploration(arm))
+            sent = form(made.fields)
+            current().lap("answer")
             ids = [item["item_id"] for item in made.items] if shadows else []
             if ids:
                 plain = request.model_copy(update={"explain": False})
@@ -422,12 +437,13 @@ class Service:
                     return ranked(model, query, encoded, plain)
 
                 self._shadows.offer(Asked(made.request_id, made.arm, ids, shadows, by_shadow))
-            return self._logged(made, request)
+            self._log(made, request)
+            return sent
 
         if not request.explain:
             return await self._batches.ask(model, lambda: asker(model), answer, whole=whole)
 
-        def alone() -> bytes:
+        def alone() -> Any:
             query = asker(model)
             current().lap("history")
             return answer(query, *model.encode([query.history], whole=whole))
@@ -479,8 +495,8 @@ class Service:
             logger.error("for %g s users are answered as strangers: %s", STORE_RESTS_S, error)
             return None
 
-    def _logged(self, answer: Answer, request: RecommendRequest | RankRequest) -> bytes:
-        """Have an answered list logged; the body."""
+    def _log(self, answer: Answer, request: RecommendRequest | RankRequest) -> None:
+        """Have an answered list logged."""
         self._impressions.offer(
             Shown(
                 answer.request_id,
@@ -492,7 +508,6 @@ class Service:
                 answer.propensities,
             )
         )
-        return answer.body
 
     async def _text_vectors(self, served: Served, request: RankRequest) -> NDArray[np.float32]:
         new = answering.new_items(request)
@@ -556,9 +571,10 @@ def _try_out(model: Recommender, query: Query, limits: Serve) -> None:
     """Answer as the hot routes do: who cannot is not served, and what is slow once is done."""
     everything = RecommendRequest(user_id="nobody", explain=True)
     (encoded,) = model.encode([query.history], whole=True)
-    answering.recommend(model, query, encoded, everything, limits)
+    answering.to_json(answering.recommend(model, query, encoded, everything, limits).fields)
     candidates = RankRequest(user_id="nobody", candidates=[model.item_id(0)], explain=True)
-    answering.rank(model, query, encoded, candidates, np.zeros((0, 0), dtype=np.float32))
+    no_texts = np.zeros((0, 0), dtype=np.float32)
+    answering.to_json(answering.rank(model, query, encoded, candidates, no_texts).fields)
 
 
 def _check_finite(values: NDArray[np.float32], folder: Path) -> None:

@@ -12,19 +12,12 @@ from pathlib import Path
 import pytest
 from tiny import tiny_log, tiny_recipe_file
 
+from benchmarks.ports import free_ports
 from recsys.bundle import Bundle
 from recsys.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 HAPROXY_PORTS = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @pytest.mark.ray

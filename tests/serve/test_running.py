@@ -7,7 +7,6 @@ import datetime as dt
 import json
 import math
 import os
-import random
 import re
 import shutil
 import signal
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,6 +32,7 @@ from monitoring import PROMETHEUS, alerts, all_names, panels
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.clients import Clients, percentile_ms
+from benchmarks.ports import free_ports
 from recsys.bundle import Bundle
 from recsys.config import load_recipe
 from recsys.feedback import Feedback, finished
@@ -40,6 +41,9 @@ from recsys.recommender import load_scorer
 from recsys.schema import EVENT_CODE, Col
 from serve.access import RIGHTS, KeyFile
 from serve.environment import MARK
+from serve.ports import END, FIRST
+from serve.protos import ranking_pb2 as pb
+from serve.protos.ranking_pb2_grpc import RankingStub
 from serve.service import Service
 from serve.settings import Settings
 from serve.text_encoder import TextEncoder
@@ -54,14 +58,6 @@ PROXY_BACK_S = 60
 #: Requests that wait in a replica, at most; fewer than by default, so that a test can exceed them.
 NUM_QUEUED = 64
 DISCOVERY = "prom_metrics_service_discovery.json"
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @dataclass
@@ -83,7 +79,7 @@ class Running:
             text = self.log.read_text()
             assert self.process.poll() is None, text
             assert time.monotonic() < deadline, text
-            lines = re.findall(r"^(service|dashboard|update) +(.*)$", text, re.MULTILINE)
+            lines = re.findall(r"^(service|gRPC|dashboard|update) +(.*)$", text, re.MULTILINE)
             self.printed = dict(lines)
             time.sleep(0.2)
 
@@ -180,7 +176,8 @@ class Running:
         subprocess.run(
             [
                 sys.executable, "-c", code, self.printed["dashboard"], config, str(bundle),
-                version_in(bundle), f"serve.port={self.ports[0]}", *overrides,
+                version_in(bundle), f"serve.port={self.ports[0]}",
+                f"serve.grpc_port={self.ports[3]}", *overrides,
             ],
             env=self.environment, cwd=ROOT, timeout=100, check=True,
         )  # fmt: skip
@@ -232,7 +229,7 @@ def running(
     }
     recipe = make_recipe(folder / "run", language_model, serve=settings)
     config.write_text(yaml.safe_dump(recipe.resolved()))
-    ports = free_ports(3)
+    ports = free_ports(4)
     environment = {name: value for name, value in os.environ.items() if name[:4] != "RAY_"} | {
         "RAYCOMMEND_PSEUDONYM_KEY": "0123456789abcdef",
         "RAYCOMMEND_TEST": str(log),
@@ -240,14 +237,9 @@ def running(
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports[2]),
         "RAY_AUTH_MODE": "token",
         "RAY_metrics_report_interval_ms": "1000",
-        # Ports that all services of a machine would share: of the replicas, and of the proxy that
-        # HAProxy turns to while it takes no replica for healthy. It would ask another service.
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_ports(1)[0]),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first := random.randrange(20_000, 30_000)),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 100),
     }
     command = [sys.executable, "-m", "serve", "--config", str(config), "--bundle", str(bundle)]
-    command += ["--set", f"serve.port={ports[0]}"]
+    command += ["--set", f"serve.port={ports[0]}", "--set", f"serve.grpc_port={ports[3]}"]
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, env=environment, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
@@ -352,6 +344,37 @@ def test_an_event_changes_the_next_answer(running: Running) -> None:
     assert before["items"] != after["items"]
 
 
+def test_grpc_answers_as_http_does(running: Running) -> None:
+    """Through HAProxy, which sends calls to the replicas' own ports for gRPC."""
+    address = f"127.0.0.1:{running.ports[3]}"
+    assert running.printed["gRPC"] == address
+    key = [("authorization", f"Bearer {running.key}")]
+    with grpc.insecure_channel(address) as channel:
+        stub = RankingStub(channel)
+        user = pb.RecommendRequest(user_id="by-rpc", k=3)
+        before, call = stub.Recommend.with_call(user, metadata=[*key, ("x-request-id", "by-rpc")])
+        assert before.request_id == dict(call.trailing_metadata())["x-request-id"] == "by-rpc"
+        event = {"user_id": "by-rpc", "item_id": item_id(77), "event_type": "purchase"}
+        assert stub.Events(pb.EventsRequest(events=[event]), metadata=key).stored == 1
+        after = running.post("/recommend", {"user_id": "by-rpc", "k": 3})
+        assert (before.basis, after["basis"]) == ("popularity", "personal")
+        assert [item.item_id for item in before.items] != [i["item_id"] for i in after["items"]]
+        candidates = [{"item_id": item_id(1)}, {"new_item": {"title": "red cup"}}]
+        ranked = stub.Rank(pb.RankRequest(user_id="u", candidates=candidates), metadata=key)
+        assert {item.candidate for item in ranked.items} == {0, 1}
+
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.Rank(pb.RankRequest(user_id="u", candidates=[{"item_id": "gone"}]), metadata=key)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert refused.value.details().startswith("candidates[0]: not in the catalogue")
+        assert "grpc-status-details-bin" in dict(refused.value.trailing_metadata())
+        with pytest.raises(grpc.RpcError) as closed:
+            stub.Recommend(user)
+        assert closed.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    (line,) = [each for each in running.log_lines() if each["request_id"] == "by-rpc"]
+    assert (line["path"], line["status"]) == ("/raycommend.v1.Ranking/Recommend", 200)
+
+
 def test_a_session_with_filters(running: Running) -> None:
     body = {"history": [{"item_id": item_id(4)}], "k": 3, "filters": {"category": ["cup"]}}
     answer = running.post("/recommend", body)
@@ -442,7 +465,9 @@ def test_refusals_name_the_field(
 
 def test_the_limits_hold_past_the_proxy(running: Running) -> None:
     """A replica's own port can be reached; chunks, so that no length is declared."""
-    url = f"http://{running.addresses()[0]}/recommend"
+    addresses = running.addresses()
+    assert all(int(each.rpartition(":")[2]) in range(FIRST, END) for each in addresses)
+    url = f"http://{addresses[0]}/recommend"
     chunks = (b" " * 65536 for _ in range(20))
     assert httpx.post(url, content=chunks, headers=running.headers).status_code == 413
     for address in (url, f"{running.url}/recommend"):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -17,13 +19,14 @@ import pytest
 import yaml
 from bundles import make_recipe
 
+import benchmarks.ports
 from recsys.bundle import Bundle
 from recsys.config import Recipe, load_recipe
-from recsys.errors import DataError
+from recsys.errors import DataError, RecipeError
 from recsys.registry import Registry
 from serve.__main__ import main
 from serve.environment import MARK, Surroundings
-from serve.ports import check_ports
+from serve.ports import BLOCK, END, FIRST, Block, check_ports
 from serve.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")
@@ -31,12 +34,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSinc
 
 @pytest.fixture
 def free_ports(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    names = ("http", "RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in names]
-    ports = {name: s.getsockname()[1] for name, s in zip(names, sockets, strict=True)}
-    for one in sockets:
-        one.close()
-    for name in names[1:]:
+    names = ("http", "grpc", "RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
+    ports = dict(zip(names, benchmarks.ports.free_ports(len(names)), strict=True))
+    for name in names[2:]:
         monkeypatch.setenv(name, str(ports[name]))
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
     return ports
@@ -54,6 +54,7 @@ def test_free_ports_pass(recipe: Recipe, free_ports: dict[str, int]) -> None:
     ("taken", "field"),
     [
         ("http", "serve.port"),
+        ("grpc", "serve.grpc_port"),
         ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"),
         ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT"),
     ],
@@ -65,7 +66,7 @@ def test_a_taken_port_is_named(
         socket.create_server(("127.0.0.1", free_ports[taken])),
         pytest.raises(DataError, match="port in use") as caught,
     ):
-        check_ports(serve_of(recipe, port=free_ports["http"]))
+        check_ports(serve_of(recipe, port=free_ports["http"], grpc_port=free_ports["grpc"]))
     assert (caught.value.field, caught.value.value) == (field, free_ports[taken])
 
 
@@ -89,6 +90,65 @@ def test_haproxy_gets_a_private_folder_with_room_for_its_socket() -> None:
     assert not surroundings.folder.exists()
     assert MARK not in os.environ
     assert "RAY_SERVE_HAPROXY_SOCKET_PATH" not in os.environ
+
+
+def ports_of(environment: Mapping[str, str]) -> set[int]:
+    """The ports that Serve is told to take for proxy and replicas."""
+    begin = "RAY_SERVE_DIRECT_INGRESS"
+    found = {int(environment[f"RAY_SERVE_FALLBACK_PROXY_{name}_PORT"]) for name in ("HTTP", "GRPC")}
+    for name in ("HTTP", "GRPC"):
+        first, end = (int(environment[f"{begin}_{bound}_{name}_PORT"]) for bound in ("MIN", "MAX"))
+        assert end - first > 200
+        assert not found & set(range(first, end))
+        found |= set(range(first, end))
+    assert min(found) >= FIRST and max(found) < END
+    return found
+
+
+def test_services_that_start_at_once_have_ports_of_their_own() -> None:
+    """Also where one dies without a word: the next takes its ports."""
+    code = (
+        "import json, os, sys; from serve.environment import Surroundings\n"
+        "kept = Surroundings.make(); print(json.dumps(dict(os.environ)), flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    started = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(4)]
+    told = [json.loads(process.stdout.readline()) for process in started]
+    try:
+        ports = [ports_of(environment) for environment in told]
+        assert len(set.union(*ports)) == sum(map(len, ports)), "none twice"
+        for process in started:
+            process.kill()
+            process.wait()
+        surroundings = Surroundings.make()
+        assert min(map(min, ports)) == min(ports_of(os.environ))
+        surroundings.clear()
+    finally:
+        for process, environment in zip(started, told, strict=True):
+            process.kill()
+            process.communicate()
+            shutil.rmtree(Path("/tmp", environment[MARK]), ignore_errors=True)
+
+
+def test_ports_that_the_environment_names_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", "30500")
+    surroundings = Surroundings.make()
+    assert os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] == "30500"
+    assert "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT" not in os.environ, "Ray's own, as before"
+    assert int(os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT"]) < END
+    surroundings.clear()
+    assert os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] == "30500"
+    assert "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT" not in os.environ
+
+
+def test_where_all_ports_are_taken_that_is_said() -> None:
+    blocks = []
+    with pytest.raises(DataError, match="no block of ports is free"):
+        for _ in range((END - FIRST) // BLOCK + 1):
+            blocks.append(Block.reserve())
+    for block in blocks:
+        block.release()
 
 
 def test_haproxy_is_told_what_serve_has_no_variable_for(
@@ -204,6 +264,24 @@ def test_the_configuration_differs_in_the_bundle_alone(
     assert wanted[0]["attempt"] != wanted[1]["attempt"]
 
 
+def test_grpc_is_off_until_it_has_a_port(tmp_path: Path, language_model: Path) -> None:
+    from ray.serve._private.utils import is_grpc_enabled
+    from ray.serve.config import gRPCOptions
+    from ray.serve.schema import ServeDeploySchema
+
+    from serve.app import config_of, grpc_options
+    from serve.protos.server import add_to_server
+
+    for port in (None, 9001):
+        recipe = make_recipe(tmp_path, language_model, serve={"grpc_port": port})
+        ServeDeploySchema.model_validate(config_of(recipe, tmp_path, "a-1"))
+        options = gRPCOptions(**grpc_options(recipe))
+        assert is_grpc_enabled(options) is (port is not None)
+    assert (options.port, options.grpc_servicer_func_callable) == (9001, [add_to_server])
+    with pytest.raises(RecipeError, match="serve.port and serve.grpc_port are the same: 8000"):
+        make_recipe(tmp_path, language_model, serve={"grpc_port": 8000})
+
+
 def test_the_application_takes_its_settings_from_the_recipe(
     tmp_path: Path, language_model: Path
 ) -> None:
@@ -277,9 +355,9 @@ def test_dry_run_tells_the_plan(
     config: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--config", str(config), "--dry-run", "--set", "serve.port=8001"]
-    assert main([*arguments, "--bundle", str(bundle)]) == 0
+    assert main([*arguments, "--bundle", str(bundle), "--set", "serve.grpc_port=9001"]) == 0
     printed = capsys.readouterr().out
-    assert "127.0.0.1:8001" in printed
+    assert "127.0.0.1:8001, gRPC at port 9001" in printed
     assert all(line.startswith("would ") for line in printed.splitlines())
 
 
