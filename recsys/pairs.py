@@ -8,6 +8,7 @@ Legend: Q queries, I items, K (query, item) pairs, D width of the item vectors.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Final
 
@@ -188,18 +189,24 @@ def _means(
     means = np.zeros((num_queries, 2, vectors.shape[1]), dtype=np.float32)
     if len(query):
         first = np.flatnonzero(np.diff(query, prepend=-1))
-        weighted = weights[:, :, None] * vectors[item][:, None, :]
+        weighted = weights[:, :, None] * vectors.take(item, axis=0)[:, None, :]
         means[query[first]] = np.add.reduceat(weighted, first)
     means /= np.maximum(np.linalg.norm(means, axis=-1, keepdims=True), 1e-12)
     return means
 
 
 def cosines(directions: Floats, vectors: Floats | Stacked, query: Int64s, rows: Int64s) -> Floats:
-    """[K, C] inner products of each pair's item with its query's C directions [Q, C, D]."""
-    if len(directions) == 1:
-        return vectors[rows] @ directions[0].T
+    """[K, C] inner products of each pair's item with its query's C directions [Q, C, D].
+
+    Args:
+        directions: of each query.
+        vectors: [I, D].
+        query: [K] rising.
+        rows: [K] item of each pair.
+    """
     out = np.empty((len(query), directions.shape[1]), dtype=np.float32)
-    for low in range(0, len(query), 65_536):
-        part = slice(low, low + 65_536)
-        np.einsum("kcd,kd->kc", directions[query[part]], vectors[rows[part]], out=out[part])
+    starts = np.searchsorted(query, np.arange(len(directions) + 1)).tolist()
+    # A small product for each query: one of all pairs would need a copy of its directions for each.
+    for number, (start, stop) in enumerate(itertools.pairwise(starts)):
+        np.matmul(vectors.take(rows[start:stop], axis=0), directions[number].T, out=out[start:stop])
     return out

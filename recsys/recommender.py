@@ -459,8 +459,8 @@ class Recommender:
         """
         encoded = self._encoded(history, whole=False)
         user, pairs = encoded.user_part, encoded.pairs
-        part = self.scorer.item_part[torch.from_numpy(rows.astype(np.int64))]
-        scores = (user @ part.T)[0].numpy()
+        part = self.scorer.item_part.numpy().take(rows, axis=0)
+        scores = part @ user[0].numpy()
         if len(pairs.item_rows):
             place = np.minimum(np.searchsorted(pairs.item_rows, rows), len(pairs.item_rows) - 1)
             hit = pairs.item_rows[place] == rows

@@ -17,7 +17,7 @@ from recsys.features import FeaturesOverTime, usual_price
 from recsys.histories import Histories
 from recsys.model.heads import ScoringHead
 from recsys.model.user_encoder import UserEncoder
-from recsys.pairs import make_pairs
+from recsys.pairs import cosines, make_pairs
 from recsys.relations import Relations
 from recsys.stacked import Stacked
 
@@ -154,16 +154,17 @@ class Scorer:
             [Q, D + 2] what the item part is multiplied with, and the second stage's extra scores.
         """
         price, states = self._price(histories), self.states(histories)
-        pairs = make_pairs(histories, self.relations, self.vectors.numpy(), self.target_codes)
-        query, rows = torch.from_numpy(pairs.query), torch.from_numpy(pairs.item_rows)
+        vectors, of_price = self.vectors.numpy(), self.standard_price
+        pairs = make_pairs(histories, self.relations, vectors, self.target_codes)
+        query, rows = pairs.query, pairs.item_rows
         extra = self.head.pair_scores(
             torch.from_numpy(pairs.features),
-            torch.from_numpy(self.features_of(histories.now[pairs.query], pairs.item_rows)),
-            (states[query] * self.vectors[rows]).sum(-1),
-            price[query] * torch.from_numpy(self.standard_price[pairs.item_rows]),
+            torch.from_numpy(self.features_of(histories.now[query], rows)),
+            torch.from_numpy(cosines(states.numpy()[:, None], vectors, query, rows)[:, 0]),
+            torch.from_numpy(price.numpy()[query] * of_price.take(rows, axis=0)),
         )
         user_part = self.head.user_part(states, price)
-        return user_part, PairScores(pairs.query, pairs.item_rows, extra.numpy())
+        return user_part, PairScores(query, rows, extra.numpy())
 
     @torch.no_grad()
     def user_parts(self, histories: Histories) -> Tensor:
@@ -206,6 +207,9 @@ class Scorer:
 
     def features_of(self, now: NDArray[np.int64], item_rows: NDArray[np.int64]) -> Floats:
         """[K, G] features of K items, each as of its own moment `now` [K]."""
+        if self.over_time is None:
+            features: Floats = self.item_features.take(item_rows, axis=0)
+            return features
         days, place = self.days_of(now)
         features = np.empty((len(item_rows), self.item_features.shape[1]), dtype=np.float32)
         for number, day in enumerate(days):

@@ -35,6 +35,14 @@ class Stacked:
         found[late] = self.lower[rows[late] - len(self.upper)]
         return found
 
+    def take(self, rows: Any, axis: int) -> Any:
+        """Some rows of arrays, as numpy has it: several times faster than an index."""
+        assert axis == 0
+        late = rows >= len(self.upper)
+        if not late.any():
+            return self.upper.take(rows, axis=0)
+        return self[rows]
+
     def numpy(self) -> Stacked:
         """Tensors as arrays."""
         return Stacked(self.upper.numpy(), self.lower.numpy())
