@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recsys.errors import RaycommendError
 from serve.body_limit import Replayed
-from serve.problems import Refused, Unavailable, answer_to
+from serve.problems import Refused, Unavailable, answer_to, failed
+
+logger = logging.getLogger("ray.serve")
 
 #: What the body of a POST to a path must be, and what answers it.
 Lanes = Mapping[str, tuple[TypeAdapter[Any], Callable[[Any], Awaitable[Response]]]]
@@ -46,6 +49,9 @@ class FastLane:
             answer = await route(body)
         except (Refused, Unavailable, RaycommendError) as error:
             answer = answer_to(error)
+        except Exception:
+            logger.exception("%s fails", scope["path"])
+            answer = failed()
         await answer(scope, receive, send)
 
 

@@ -76,6 +76,11 @@ def invalid(error: ValidationError) -> Response:
     )
 
 
+def failed() -> Response:
+    """500: nothing of what went wrong is told outside."""
+    return refusal(500, [((), "the service has failed", "internal")])
+
+
 def answer_to(error: Refused | Unavailable | RaycommendError) -> Response:
     """The answer where a request cannot be answered, whoever is to blame."""
     if isinstance(error, Refused):

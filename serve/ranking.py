@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastapi import FastAPI
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 from ray import serve
@@ -19,6 +18,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.grpc_util import RayServegRPCContext
 from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
 
 from recsys.errors import RaycommendError
 from serve.problems import Unavailable
@@ -54,7 +54,7 @@ class Ranking:
         self._following: asyncio.Task[None] | None = None
         threading.Thread(target=self._report, name="report", daemon=True).start()
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - Ray's name for it
+    def __serve_build_asgi_app__(self) -> ASGIApp:  # noqa: PLW3201 - Ray's name for it
         """The HTTP application; Ray calls this once a replica."""
         return build_http(self._service, answers_id=False)
 

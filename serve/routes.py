@@ -13,6 +13,7 @@ from fastapi.security import HTTPBearer
 from pydantic import TypeAdapter
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from serve import problems
 from serve.access import Access
@@ -64,8 +65,8 @@ _NO_BODY = {status: _REFUSED[status] for status in (401, 403, 429, 503)}
 _KEYED = [Security(HTTPBearer(auto_error=False, description="An API key, see `recsys keys`."))]
 
 
-def build_http(service: Service, *, answers_id: bool = True) -> FastAPI:
-    """The FastAPI application of a service; its pages are `/docs` and `/redoc`.
+def build_http(service: Service, *, answers_id: bool = True) -> ASGIApp:
+    """The HTTP application of a service; its pages are `/docs` and `/redoc`.
 
     Args:
         service: answers.
@@ -84,19 +85,17 @@ def build_http(service: Service, *, answers_id: bool = True) -> FastAPI:
         description="Recommendations and rankings for a shop, and its live events.",
     )
     problems.install(app)
-    app.add_middleware(FastLane, lanes=_add_routes(app, service))
-    app.add_middleware(BodyLimit)
+    rim: ASGIApp = BodyLimit(FastLane(app, _add_routes(app, service)))
     if service.keys is not None:
-        app.add_middleware(Access, keys=service.keys)
-    app.add_middleware(SecurityHeaders)
+        rim = Access(rim, service.keys)
+    rim = SecurityHeaders(rim)
     if service.origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=service.origins, allow_methods=["GET", "POST"],
+        rim = CORSMiddleware(
+            rim, allow_origins=service.origins, allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-Id"],
             expose_headers=["X-Request-Id"],
         )  # fmt: skip
-    app.add_middleware(Observed, service=service, answers_id=answers_id)
-    return app
+    return Observed(rim, service, answers_id=answers_id)
 
 
 def _add_routes(app: FastAPI, service: Service) -> Lanes:

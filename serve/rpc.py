@@ -181,7 +181,7 @@ class Rpc:
             return problems.answer_to(error)
         except Exception:
             logger.exception("%s fails", path)
-            return refusal(500, [((), "the service has failed", "internal")])
+            return problems.failed()
 
 
 def error_of(answer: Response) -> status_pb2.Status:
