@@ -220,8 +220,8 @@ def _deploy(
 
 def _grpc_address(details: dict[str, Any]) -> str | None:
     """Where Serve listens for gRPC, if it does: it started so, whatever the recipe says now."""
-    options = details["grpc_options"]
-    if not options["grpc_servicer_functions"]:
+    options = details.get("grpc_options") or {}
+    if not options.get("grpc_servicer_functions"):
         return None
     return f"{_reachable(details['http_options']['host'])}:{options['port']}"
 
