@@ -42,8 +42,11 @@ class Ranker:
         assert request.history is not None
         now = clock_us()
         query = from_session(self._model, request.history, self._types, clock_us=now, latest_us=now)
-        answer = answering.rank(self._model, query, request, np.zeros((0, 0), dtype=np.float32))
-        return answering.to_json(answer.fields)
+        (encoded,) = self._model.encode([query.history], whole=False)
+        no_texts = np.zeros((0, 0), dtype=np.float32)
+        return answering.to_json(
+            answering.rank(self._model, query, encoded, request, no_texts).fields
+        )
 
 
 def fastapi(bundle: Path, port: int) -> None:

@@ -22,6 +22,7 @@ from scipy import sparse
 from recsys.bundle import ENCODER_DIR, STANDARD_PRICE, TOKENIZER_DIR, Bundle
 from recsys.catalogue import item_text, prices_of
 from recsys.config import Recipe, target_codes
+from recsys.encoded import EncodedHistory, encode
 from recsys.errors import BundleError
 from recsys.explain import Explanation, explain
 from recsys.exploration import Exploration
@@ -42,7 +43,6 @@ from recsys.schema import Col
 from recsys.scoring import Scorer
 from recsys.stacked import Stacked
 from recsys.text_store import pad_tokens
-from recsys.together import Together
 from recsys.training import features_over_time
 
 Rows = NDArray[np.int64]
@@ -159,6 +159,7 @@ class Recommender:
     Attributes:
         version: the bundle's version.
         recipe: the bundle's recipe.
+        scorer: scores.
         info: what `GET /model` tells.
         num_items: I, items that were added among them.
     """
@@ -169,7 +170,7 @@ class Recommender:
         hidden = ("files", "recipe")
         self.info: dict[str, Any] = {k: v for k, v in bundle.meta.items() if k not in hidden}
         self.info["name"] = self.recipe.name
-        self._together = Together(load_scorer(bundle))
+        self.scorer = load_scorer(bundle)
         self._index = bundle.index
         items = bundle.items
         self._ids = items[Col.item].to_list()
@@ -197,11 +198,6 @@ class Recommender:
         return cls(Bundle.open(folder))
 
     @property
-    def scorer(self) -> Scorer:
-        """What scores."""
-        return self._together.scorer
-
-    @property
     def num_items(self) -> int:
         """I."""
         return len(self._ids)
@@ -219,7 +215,7 @@ class Recommender:
         grown, columns = copy.copy(self), added.fields.match_to_schema(ADDED)
         ids = columns[Col.item].to_list()
         with torch.no_grad():
-            grown._together = Together(self.scorer.with_items(*self._item_side(added)))
+            grown.scorer = self.scorer.with_items(*self._item_side(added))
         grown._added_row_of = {item_id: row for row, item_id in enumerate(ids, self.num_items)}
         assert len(grown._added_row_of) == len(ids) and (self.rows_of(ids) < 0).all()
         grown._ids = self._ids + ids
@@ -285,9 +281,25 @@ class Recommender:
             masks.append(self._price <= max_price)
         return np.logical_and.reduce(masks) if masks else None
 
+    def encode(self, histories: Sequence[Histories], *, whole: bool) -> list[EncodedHistory]:
+        """Read the histories of several questions at once; each may then be asked by its own.
+
+        Args:
+            histories: each of one query; events of rows outside the catalogue (-1) are left out.
+            whole: lists of the whole catalogue will be asked for.
+        """
+        known = [history.known(self.num_items) for history in histories]
+        return encode(self.scorer, known, whole=whole and self._index is None)
+
+    def _encoded(self, history: Histories | EncodedHistory, *, whole: bool) -> EncodedHistory:
+        if isinstance(history, Histories):
+            return self.encode([history], whole=whole)[0]
+        assert history.scorer is self.scorer
+        return history
+
     def recommend(
         self,
-        history: Histories,
+        history: Histories | EncodedHistory,
         k: int,
         *,
         exclude: NDArray[np.int32],
@@ -299,7 +311,7 @@ class Recommender:
         """The best k items of the whole catalogue for one history, in the order to show.
 
         Args:
-            history: one query; events of rows outside the catalogue (-1) are left out.
+            history: one query, see `encode`.
             k: how many; fewer come back if fewer are allowed.
             exclude: rows that must not come back.
             allowed: [I] mask, see `allowed`; None means all.
@@ -310,12 +322,12 @@ class Recommender:
         Raises:
             FloatingPointError: a score is not finite.
         """
-        known = history.known(self.num_items)
-        barred = self._barred(known, exclude, exclude_owned)
+        encoded = self._encoded(history, whole=True)
+        barred = self._barred(encoded.history, exclude, exclude_owned)
         diverse = bool(diversity) or max_per_category is not None
         size = max(POOL_PER_PLACE * k, LEAST_POOL) if diverse else k
         while True:
-            rows, pool = self._best(known, size, barred, allowed)
+            rows, pool = self._best(encoded, size, barred, allowed)
             if not diverse:
                 return rows, pool
             picked = diversify(
@@ -330,7 +342,7 @@ class Recommender:
 
     def draw(
         self,
-        history: Histories,
+        history: Histories | EncodedHistory,
         k: int,
         exploration: Exploration,
         *,
@@ -354,11 +366,11 @@ class Recommender:
         Raises:
             FloatingPointError: a score is not finite.
         """
-        known = history.known(self.num_items)
+        encoded = self._encoded(history, whole=True)
         keep = np.ones(self.num_items, dtype=bool) if allowed is None else allowed.copy()
-        keep[self._barred(known, exclude, exclude_owned)] = False
+        keep[self._barred(encoded.history, exclude, exclude_owned)] = False
         rows = np.flatnonzero(keep)
-        scores = self._together.scores(known)[rows]
+        scores = encoded.scores()[rows]
         _check_finite(scores)
         drawn = exploration.draw(scores, k)
         return rows[drawn.places], scores[drawn.places], drawn.propensities
@@ -374,14 +386,14 @@ class Recommender:
         return barred
 
     def _best(
-        self, known: Histories, size: int, barred: Rows, allowed: NDArray[np.bool_] | None
+        self, encoded: EncodedHistory, size: int, barred: Rows, allowed: NDArray[np.bool_] | None
     ) -> tuple[Rows, Floats]:
         """Rows and scores of the best items that are allowed and not barred."""
         if self._index is not None and size <= LENGTHS[-1]:
-            found = self._best_found(self._index, known, size, barred, allowed)
+            found = self._best_found(self._index, encoded, size, barred, allowed)
             if found is not None:
                 return found
-        scores = self._together.scores(known)
+        scores = encoded.scores()
         if allowed is not None:
             scores[~allowed] = -np.inf
         scores[barred] = -np.inf
@@ -394,13 +406,13 @@ class Recommender:
     def _best_found(
         self,
         index: Index,
-        known: Histories,
+        encoded: EncodedHistory,
         size: int,
         barred: Rows,
         allowed: NDArray[np.bool_] | None,
     ) -> tuple[Rows, Floats] | None:
         """The same by the index; None if it shows too few items that may come back."""
-        user, pairs = self._together.parts(known)
+        user, pairs = encoded.user_part, encoded.pairs
         # A candidate of the second stage may score less than the first stage says, and so may make
         # room for another: of the rest, as many as are wanted are looked at besides all candidates.
         least = size + len(pairs.item_rows) + len(barred)
@@ -428,14 +440,14 @@ class Recommender:
 
     def rank(
         self,
-        history: Histories,
+        history: Histories | EncodedHistory,
         rows: NDArray[np.int32],
         new: NewItems | None = None,
     ) -> Floats:
         """Scores of some candidates: known items by row, then new ones.
 
         Args:
-            history: one query.
+            history: one query, see `encode`.
             rows: [C] catalogue rows.
             new: M of them.
 
@@ -445,8 +457,8 @@ class Recommender:
         Raises:
             FloatingPointError: a score is not finite.
         """
-        known = history.known(self.num_items)
-        user, pairs = self._together.parts(known)
+        encoded = self._encoded(history, whole=False)
+        user, pairs = encoded.user_part, encoded.pairs
         part = self.scorer.item_part[torch.from_numpy(rows.astype(np.int64))]
         scores = (user @ part.T)[0].numpy()
         if len(pairs.item_rows):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
+import pydantic_core
 from numpy.typing import NDArray
 
 from recsys.config import Serve
+from recsys.encoded import EncodedHistory
 from recsys.explain import Explanation
 from recsys.exploration import Exploration
 from recsys.recommender import NewItems, Recommender
@@ -57,6 +58,7 @@ class Answer:
 def recommend(
     model: Recommender,
     query: Query,
+    encoded: EncodedHistory,
     request: RecommendRequest,
     defaults: Serve,
     arm: str = ONLY.name,
@@ -67,6 +69,7 @@ def recommend(
     Args:
         model: scores.
         query: the asker.
+        encoded: its history, read by the model.
         request: what is asked for.
         defaults: stand in for what the request leaves open; neither asks for diversity or a cap
             where something is drawn.
@@ -85,7 +88,7 @@ def recommend(
     propensities = None
     if exploration is None:
         rows, scores = model.recommend(
-            query.history,
+            encoded,
             k,
             exclude=excluded,
             allowed=allowed,
@@ -95,7 +98,7 @@ def recommend(
         )
     else:
         rows, scores, chances = model.draw(
-            query.history, k, exploration,
+            encoded, k, exploration,
             exclude=excluded, allowed=allowed, exclude_owned=exclude_owned,
         )  # fmt: skip
         propensities = chances.tolist()
@@ -117,6 +120,7 @@ def recommend(
 def rank(
     model: Recommender,
     query: Query,
+    encoded: EncodedHistory,
     request: RankRequest,
     text_vectors: NDArray[np.float32],
     arm: str = ONLY.name,
@@ -127,6 +131,7 @@ def rank(
     Args:
         model: scores.
         query: the asker.
+        encoded: its history, read by the model.
         request: M of its candidates are new items.
         text_vectors: [M, H] language-model vectors of the new items, in their order.
         arm: whose model it is.
@@ -136,47 +141,53 @@ def rank(
         Refused: a candidate's id is not in the catalogue.
     """
     new = new_items(request)
-    known = np.array([n for n in range(len(request.candidates)) if n not in new], dtype=np.int64)
-    rows = model.rows_of([str(request.candidates[place]) for place in known.tolist()])
+    candidates = request.candidates
+    known = [place for place in range(len(candidates)) if place not in new] if new else None
+    ids = candidates if known is None else [candidates[place] for place in known]
+    rows = model.rows_of(cast(list[str], ids))
     if (rows < 0).any():
+        place = int(np.argmax(rows < 0))
         raise Refused(
-            ("candidates", int(known[np.argmax(rows < 0)])),
+            ("candidates", place if known is None else known[place]),
             "not in the catalogue: correct the id, or give the item's text",
             kind="unknown_item",
         )
     unknown = NewItems(text_vectors, fields_of(new.values())) if new else None
-    scores = model.rank(query.history, rows, unknown)
+    scores = model.rank(encoded, rows, unknown)
     trace = current()
     trace.lap("score")
-    place_of = np.concatenate([known, np.array(list(new), dtype=np.int64)])
+    place_of = np.arange(len(rows)) if known is None else np.array([*known, *new], dtype=np.int64)
     propensities = None
     if exploration is None:
         best = np.lexsort((place_of, -scores))[: request.k]
     else:
         drawn = exploration.draw(scores, len(scores) if request.k is None else request.k)
         best, propensities = drawn.places, drawn.propensities.tolist()
-    row_of = dict(zip(known.tolist(), rows.tolist(), strict=True))
-    items = []
-    for place, score in zip(place_of[best].tolist(), scores[best].tolist(), strict=True):
-        if place in new:
-            name = {"item_id": new[place].item_id, "title": new[place].title}
+    # -1: a new item; they come last among the scores.
+    row_of = np.append(rows, np.full(len(new), -1, dtype=rows.dtype))[best].tolist()
+    items: list[dict[str, Any]] = []
+    for place, row, score in zip(
+        place_of[best].tolist(), row_of, scores[best].tolist(), strict=True
+    ):
+        if row < 0:
+            item_id, title = new[place].item_id, new[place].title
         else:
-            row = row_of[place]
-            name = {"item_id": model.item_id(row), "title": model.title(row)}
-        items.append({**name, "score": score, "candidate": place})
+            item_id, title = model.item_id(row), model.title(row)
+        items.append({"item_id": item_id, "title": title, "score": score, "candidate": place})
     if request.explain:
         # Of the answered items alone; the new ones come last, as in `Recommender.explain`.
         number_of = {place: number for number, place in enumerate(new)}
-        old = [item for item in items if item["candidate"] not in new]
-        fresh = [item for item in items if item["candidate"] in new]
-        numbers = [number_of[item["candidate"]] for item in fresh]
+        of_row = list(zip(items, row_of, strict=True))
+        old = [(item, row) for item, row in of_row if row >= 0]
+        fresh = [(item, row) for item, row in of_row if row < 0]
+        numbers = [number_of[item["candidate"]] for item, _ in fresh]
         explained = model.explain(
             query.history,
-            np.array([row_of[item["candidate"]] for item in old], dtype=np.int32),
+            np.array([row for _, row in old], dtype=np.int32),
             unknown.take(numbers) if unknown is not None else None,
         )
-        for item, why in zip([*old, *fresh], explained, strict=True):
-            item["explanation"] = in_words(model, row_of.get(item["candidate"], -1), why)
+        for (item, row), why in zip([*old, *fresh], explained, strict=True):
+            item["explanation"] = in_words(model, row, why)
         trace.lap("explain")
     return _answer(model, arm, query, items, [], propensities)
 
@@ -218,7 +229,9 @@ def _moment(us: int) -> dt.datetime:
 
 def new_items(request: RankRequest) -> dict[int, NewItem]:
     """The candidates that come as text, by position."""
-    return {i: item for i, item in enumerate(request.candidates) if isinstance(item, NewItem)}
+    if list(map(type, request.candidates)).count(str) == len(request.candidates):
+        return {}  # most often; there may be thousands
+    return {i: item for i, item in enumerate(request.candidates) if not isinstance(item, str)}
 
 
 def fields_of(items: Iterable[NewItem]) -> pl.DataFrame:
@@ -230,7 +243,7 @@ def fields_of(items: Iterable[NewItem]) -> pl.DataFrame:
 def to_json(answer: dict[str, Any]) -> bytes:
     """The answer, with the id of its request."""
     whole = {**answer, "request_id": current_id()}
-    return json.dumps(whole, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return pydantic_core.to_json(whole, inf_nan_mode="null")
 
 
 def _answer(

@@ -20,7 +20,10 @@ MAX_BODY_S = 10.0
 
 
 class BodyLimit:
-    """ASGI middleware: reads the body, answers 413 or 408 to one too large or too slow."""
+    """ASGI middleware: reads the body, answers 413 or 408 to one too large or too slow.
+
+    It hands it on in one message.
+    """
 
     def __init__(
         self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES, max_s: float = MAX_BODY_S
@@ -44,29 +47,34 @@ class BodyLimit:
             return await slow(scope, receive, send)
         if body is None:
             return await self._too_large()(scope, receive, send)
-        return await self._app(scope, _Replayed(body, receive), send)
+        return await self._app(scope, Replayed(body, receive), send)
 
-    async def _read(self, receive: Receive) -> list[Message] | None:
-        """The messages up to the end of the body; None if it is too large."""
-        messages, size = [], 0
+    async def _read(self, receive: Receive) -> Message | None:
+        """The body in one message, or that the client has left; None if it is too large."""
+        parts, size = [], 0
         while True:
             message = await receive()
-            messages.append(message)
-            size += len(message.get("body", b""))
+            if message["type"] != "http.request":
+                return message
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
             if size > self._max_bytes:
                 return None
             if not message.get("more_body", False):
-                return messages
+                return {"type": "http.request", "body": b"".join(parts), "more_body": False}
 
     def _too_large(self) -> Response:
         return refusal(413, [((), f"larger than {self._max_bytes} bytes", "too_large")])
 
 
-class _Replayed:
-    """`receive` that gives the messages again, then waits for the client as before."""
+class Replayed:
+    """`receive` that gives a message again, then waits for the client as before."""
 
-    def __init__(self, messages: list[Message], receive: Receive) -> None:
-        self._messages, self._receive = messages[::-1], receive
+    def __init__(self, message: Message, receive: Receive) -> None:
+        self._message: Message | None = message
+        self._receive = receive
 
     async def __call__(self) -> Message:
-        return self._messages.pop() if self._messages else await self._receive()
+        """See the ASGI specification."""
+        message, self._message = self._message, None
+        return await self._receive() if message is None else message

@@ -67,6 +67,9 @@ METRICS = {
     ),
     "shadow_seconds": Metric("histogram", "What the shadow arm's list takes.", ("arm",), SECONDS),
     "ongoing_requests": Metric("gauge", "Requests in this replica now."),
+    "pass_requests": Metric(
+        "histogram", "Requests whose histories the model reads at once.", (), COUNTS
+    ),
     "text_batch_items": Metric(
         "histogram", "New items that one request sends to the text encoder.", (), COUNTS
     ),

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Security
 from fastapi.security import HTTPBearer
+from pydantic import TypeAdapter
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
@@ -37,6 +38,7 @@ from serve.api import (
     RecommendRequest,
 )
 from serve.body_limit import BodyLimit
+from serve.fast_lane import FastLane, Lanes
 from serve.headers import SecurityHeaders
 from serve.observing import Observed
 from serve.service import Service
@@ -81,6 +83,8 @@ def build_http(service: Service, *, answers_id: bool = True) -> FastAPI:
         version=_release(),
         description="Recommendations and rankings for a shop, and its live events.",
     )
+    problems.install(app)
+    app.add_middleware(FastLane, lanes=_add_routes(app, service))
     app.add_middleware(BodyLimit)
     if service.keys is not None:
         app.add_middleware(Access, keys=service.keys)
@@ -92,7 +96,11 @@ def build_http(service: Service, *, answers_id: bool = True) -> FastAPI:
             expose_headers=["X-Request-Id"],
         )  # fmt: skip
     app.add_middleware(Observed, service=service, answers_id=answers_id)
-    problems.install(app)
+    return app
+
+
+def _add_routes(app: FastAPI, service: Service) -> Lanes:
+    """All routes; gives those that `FastLane` answers."""
     keyed = _KEYED if service.keys is not None else []
 
     @app.post("/recommend", response_model=RecommendAnswer, responses=_REFUSED, dependencies=keyed)
@@ -150,7 +158,11 @@ def build_http(service: Service, *, answers_id: bool = True) -> FastAPI:
         """What is served."""
         return ModelAnswer(**service.describe())
 
-    return app
+    return {
+        "/recommend": (TypeAdapter(RecommendRequest), recommend),
+        "/rank": (TypeAdapter(RankRequest), rank),
+        "/events": (TypeAdapter(EventsRequest), events),
+    }
 
 
 def _json(answer: bytes) -> Response:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from recsys.bundle import Bundle
 from recsys.config import Serve
+from recsys.encoded import EncodedHistory
 from recsys.errors import BundleError, DataError, RaycommendError
 from recsys.exploration import Exploration
 from recsys.feedback import Feedback
@@ -27,6 +28,7 @@ from serve import answering
 from serve.added_items import AddedItems, Encode, Seen, extended, texts_of
 from serve.answering import Answer
 from serve.api import MAX_NEW_ITEMS, AddedItem, Event, NewItem, RankRequest, RecommendRequest
+from serve.batches import Batches
 from serve.impressions import Impressions, Log, NoImpressions, Shown
 from serve.metrics import Metrics, Unkept
 from serve.problems import Refused, Unavailable
@@ -79,7 +81,8 @@ class Service:
         self.log_requests = settings.serve.log_requests
         self.metrics = metrics or Unkept()
         self.ongoing = 0
-        # One for every request that may be in work: those who wait for the model go together.
+        self._batches = Batches(self.metrics)
+        # For what waits for a store, and for explanations, which would keep all others waiting.
         most = settings.serve.max_ongoing_requests
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="answer")
         # Writes wait for the disk and for each other.
@@ -198,11 +201,13 @@ class Service:
         if arms.explores:
             _check_no_rules(request)
 
-        def ranked(model: Recommender, query: Query, asked: Any, *of_arm: Any) -> Answer:
-            return answering.recommend(model, query, asked, limits, *of_arm)
+        def ranked(
+            model: Recommender, query: Query, encoded: EncodedHistory, asked: Any, *of_arm: Any
+        ) -> Answer:
+            return answering.recommend(model, query, encoded, asked, limits, *of_arm)
 
         async def by(arm: ServedArm) -> Any:
-            return await self._made(arm, arms.shadows, request, ranked, form)
+            return await self._made(arm, arms.shadows, request, ranked, form, whole=True)
 
         return await self._answered(arms, request, by)
 
@@ -217,12 +222,14 @@ class Service:
         async def by(arm: ServedArm) -> Any:
             vectors = await self._text_vectors(arm.served, request)
 
-            def ranked(model: Recommender, query: Query, asked: Any, *of_arm: Any) -> Answer:
-                return answering.rank(model, query, asked, vectors, *of_arm)
+            def ranked(
+                model: Recommender, query: Query, encoded: EncodedHistory, asked: Any, *of_arm: Any
+            ) -> Answer:
+                return answering.rank(model, query, encoded, asked, vectors, *of_arm)
 
             # A shadow's own language model would have to read the new items.
             shadows = () if len(vectors) else arms.shadows
-            return await self._made(arm, shadows, request, ranked, form)
+            return await self._made(arm, shadows, request, ranked, form, whole=False)
 
         return await self._answered(arms, request, by)
 
@@ -268,6 +275,7 @@ class Service:
         """Write what waits to be written; nothing can be asked after."""
         for threads in (self._threads, self._writer):
             threads.shutdown()
+        self._batches.close()
         self._shadows.close()
         self._impressions.close()
         self._added.close()
@@ -398,6 +406,8 @@ class Service:
         request: RecommendRequest | RankRequest,
         ranked: Callable[..., Answer],
         form: Form,
+        *,
+        whole: bool,
     ) -> Any:
         """An arm's answer as it is sent, logged; shadows are to rank the same.
 
@@ -405,30 +415,40 @@ class Service:
             arm: answers.
             shadows: are compared with it.
             request: what is asked.
-            ranked: model, query, request, and of the arm its name and how it draws -> the answer.
+            ranked: model, query, its encoded history, request, and of the arm its name and how it
+                draws -> the answer.
             form: see `Form`.
+            whole: the whole catalogue is ranked.
         """
+        model, asker = arm.model, await self._asker(request)
 
-        def answer() -> Any:
-            asker = self._asker(request)
-            query = asker(arm.model)
-            current().lap("history")
-            made = ranked(arm.model, query, request, arm.name, self._exploration(arm))
+        def answer(query: Query, encoded: EncodedHistory) -> Any:
+            current().lap("score")
+            made = ranked(model, query, encoded, request, arm.name, self._exploration(arm))
             sent = form(made.fields)
             current().lap("answer")
             ids = [item["item_id"] for item in made.items] if shadows else []
             if ids:
                 plain = request.model_copy(update={"explain": False})
-                self._shadows.offer(
-                    Asked(
-                        made.request_id, made.arm, ids, shadows,
-                        lambda model: ranked(model, asker(model), plain),
-                    )
-                )  # fmt: skip
+
+                def by_shadow(model: Recommender) -> Answer:
+                    query = asker(model)
+                    (encoded,) = model.encode([query.history], whole=whole)
+                    return ranked(model, query, encoded, plain)
+
+                self._shadows.offer(Asked(made.request_id, made.arm, ids, shadows, by_shadow))
             self._log(made, request)
             return sent
 
-        return await self._in_thread(answer, self._threads)
+        if not request.explain:
+            return await self._batches.ask(model, lambda: asker(model), answer, whole=whole)
+
+        def alone() -> Any:
+            query = asker(model)
+            current().lap("history")
+            return answer(query, *model.encode([query.history], whole=whole))
+
+        return await self._in_thread(alone, self._threads)
 
     def _arm_of(self, arms: Arms, user_id: str | None) -> ServedArm:
         if len(arms.answering) == 1:
@@ -438,11 +458,14 @@ class Service:
     def _exploration(self, arm: ServedArm) -> Exploration | None:
         return arm.exploration(current_id(), self._settings.serve.arms_salt)
 
-    def _asker(self, request: RecommendRequest | RankRequest) -> Callable[[Recommender], Query]:
+    async def _asker(
+        self, request: RecommendRequest | RankRequest
+    ) -> Callable[[Recommender], Query]:
         """What is known of the asker, read once: the query that it makes to any arm's model."""
-        now = clock_us()
-        if request.user_id is not None:
-            events = self._history(request.user_id)
+        now, user_id = clock_us(), request.user_id
+        if user_id is not None:
+            events = await self._in_thread(lambda: self._history(user_id), self._threads)
+            current().lap("history")
             is_degraded = events is None
 
             def of_user(model: Recommender) -> Query:
@@ -547,10 +570,11 @@ def _check_no_rules(request: RecommendRequest) -> None:
 def _try_out(model: Recommender, query: Query, limits: Serve) -> None:
     """Answer as the hot routes do: who cannot is not served, and what is slow once is done."""
     everything = RecommendRequest(user_id="nobody", explain=True)
-    answering.to_json(answering.recommend(model, query, everything, limits).fields)
+    (encoded,) = model.encode([query.history], whole=True)
+    answering.to_json(answering.recommend(model, query, encoded, everything, limits).fields)
     candidates = RankRequest(user_id="nobody", candidates=[model.item_id(0)], explain=True)
-    ranked = answering.rank(model, query, candidates, np.zeros((0, 0), dtype=np.float32))
-    answering.to_json(ranked.fields)
+    no_texts = np.zeros((0, 0), dtype=np.float32)
+    answering.to_json(answering.rank(model, query, encoded, candidates, no_texts).fields)
 
 
 def _check_finite(values: NDArray[np.float32], folder: Path) -> None:

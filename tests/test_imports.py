@@ -29,7 +29,7 @@ LAYERS = (
     "pairs objective optim exchange",
     "model",
     "scoring checkpoint",
-    "training masked_language baselines explain together",
+    "training masked_language baselines explain encoded",
     "bundle",
     "registry rerank drift gate",
     "recommender",

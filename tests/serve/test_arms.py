@@ -26,7 +26,6 @@ from recsys.feedback import Feedback, finished
 from recsys.privacy import pseudonym
 from recsys.recommender import Recommender
 from recsys.schema import Col
-from recsys.together import Together
 from serve import shadow
 from serve.api import RecommendRequest
 from serve.observing import NONE
@@ -385,7 +384,7 @@ class TestFallback:
             part[5] = float("nan")
             diverged = replace(model.scorer, item_part=part)
             with monkeypatch.context() as patched:
-                patched.setattr(model, "_together", Together(diverged))
+                patched.setattr(model, "scorer", diverged)
                 for path, more in (
                     ("/recommend", {"k": 50}),
                     ("/rank", {"candidates": [item_id(1), item_id(5)]}),

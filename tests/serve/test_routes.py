@@ -355,6 +355,51 @@ def test_no_body_gives_a_server_error(client: TestClient, path: str, body: Any) 
         assert all(problem["field"] for problem in response.json()["detail"])
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/recommend", {"history": [{"item_id": item_id(1)}], "k": 3}),
+        ("/recommend", {"user_id": "nobody", "k": 0}),
+        ("/recommend", {"user_id": "nobody", "k": 2.0}),
+        ("/recommend", {"user_id": "nobody", "filters": {"min_price": 2, "max_price": 1}}),
+        ("/rank", {"user_id": "nobody", "candidates": [item_id(1), item_id(0)]}),
+        ("/rank", {"user_id": "nobody", "candidates": [item_id(1), {"title": "a red lamp"}]}),
+        ("/rank", {"user_id": "nobody", "candidates": [item_id(1), "who"]}),
+        ("/rank", {"user_id": "nobody", "candidates": []}),
+        ("/events", {"user_id": "x", "item_id": item_id(1), "event_type": "view", "event_id": "1"}),
+        ("/events", {"events": [{"user_id": "x", "item_id": "y", "event_type": "who"}]}),
+        ("/events", {"user_id": "x", "item_id": item_id(1), "event_type": "view",
+                     "timestamp": 1}),
+        ("/events", []),
+    ],
+)  # fmt: skip
+def test_past_the_framework_and_through_it_the_answer_is_the_same(
+    client: TestClient, path: str, body: Any
+) -> None:
+    """`FastLane` answers `application/json`; what else is JSON goes through FastAPI."""
+    fast, slow = (
+        client.post(
+            path, content=json.dumps(body),
+            headers={"Content-Type": kind, "X-Request-Id": "the-same"},
+        )
+        for kind in ("application/json; charset=utf-8", "application/merge-patch+json")
+    )  # fmt: skip
+    assert fast.status_code == slow.status_code
+    if path == "/events" and fast.status_code == 200:  # the second time it is known
+        assert (fast.json()["stored"], slow.json()["stored"]) == (1, 0)
+        return
+    assert fast.json() == slow.json()
+    assert fast.headers == slow.headers
+
+
+def test_what_is_not_said_to_be_json_is_not_taken_for_it(client: TestClient) -> None:
+    """A page of another site could send it without asking the browser first."""
+    body = json.dumps({"user_id": "nobody"})
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        answer = client.post("/recommend", content=body, headers={"Content-Type": kind})
+        assert answer.status_code == 422
+
+
 def test_health_and_model(client: TestClient, bundle: Path) -> None:
     version = json.loads((bundle / "bundle.json").read_text())["version"]
     assert client.get("/healthz").json() == {"status": "ok"}
