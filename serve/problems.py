@@ -60,19 +60,19 @@ def refusal(status: int, problems: Sequence[tuple[Sequence[str | int], str, str]
     return Response(json.dumps({"detail": detail}), status, media_type="application/json")
 
 
-def invalid(error: ValidationError) -> Response:
-    """The answer to a request that its model does not take."""
-    problems = error.errors(include_url=False, include_input=False)
-    return refusal(
-        422, [(_path(("body", *e["loc"]), e["type"]), e["msg"], e["type"]) for e in problems]
-    )
-
-
 def unavailable(msg: str) -> Response:
     """503, with a hint to try again."""
     problem = {"detail": [{"field": "", "loc": [], "msg": msg, "type": "unavailable"}]}
     return Response(
         json.dumps(problem), 503, headers={"Retry-After": "1"}, media_type="application/json"
+    )
+
+
+def invalid(error: ValidationError) -> Response:
+    """The answer to a request that its model does not take."""
+    problems = error.errors(include_url=False, include_input=False)
+    return refusal(
+        422, [(_path(("body", *e["loc"]), e["type"]), e["msg"], e["type"]) for e in problems]
     )
 
 
