@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -735,12 +736,31 @@ def test_more_and_fewer_replicas_cost_no_answer(running: Running, bundle: Path) 
 def test_a_replica_that_is_killed_takes_no_answer_along(running: Running, bundle: Path) -> None:
     """Of two; the proxy asks the other again, unless half an answer was sent already."""
     running.scale(2, bundle)
-    with Load(running, num_clients=4) as load:
+    key, broken, deadline = [("authorization", f"Bearer {running.key}")], [], time.monotonic() + 7
+
+    def call() -> int:
+        """Over gRPC until the deadline; how many calls were answered."""
+        num = 0
+        while time.monotonic() < deadline:
+            try:
+                num += bool(stub.Recommend(pb.RecommendRequest(user_id="u"), metadata=key).items)
+            except grpc.RpcError as error:
+                broken.append(str(error))
+        return num
+
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{running.ports[3]}") as channel,
+        ThreadPoolExecutor(2) as callers,
+        Load(running, num_clients=4) as load,
+    ):
+        stub = RankingStub(channel)
+        called = [callers.submit(call) for _ in range(2)]
         time.sleep(1)
         os.kill(min(running.answering()), signal.SIGKILL)
-        time.sleep(6)
+        assert min(each.result() for each in called) > 50
     assert load.refused == []
     assert len(load.broken) <= 1, load.broken
+    assert len(broken) <= 1, broken
     assert len(load.versions) > 100
 
 
@@ -794,6 +814,31 @@ def test_what_is_too_much_is_refused_and_the_rest_answered(running: Running, bun
     assert len(good) > 100 and len(refused) > 100
     assert percentile_ms(refused, 50) < percentile_ms(good, 50) / 2
     assert running.post("/recommend", {"user_id": "u"})["items"], "it goes on"
+
+
+def test_what_is_too_much_over_grpc_is_refused_too(running: Running, bundle: Path) -> None:
+    """By Serve, in its own words; on more connections than one, which takes 100 calls at a time."""
+    running.scale(2, bundle)
+    key = [("authorization", f"Bearer {running.key}")]
+
+    async def crowd() -> Counter[str]:
+        pool = [("grpc.use_local_subchannel_pool", 1)]
+        address = f"127.0.0.1:{running.ports[3]}"
+        channels = [grpc.aio.insecure_channel(address, options=pool) for _ in range(16)]
+        stubs = [RankingStub(channel) for channel in channels]
+        request = pb.RecommendRequest(user_id="u")
+        calls = [stubs[n % 16].Recommend(request, metadata=key) for n in range(1600)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        for channel in channels:
+            await channel.close()
+        return Counter(
+            result.details() if isinstance(result, grpc.RpcError) else type(result).__name__
+            for result in results
+        )
+
+    found = asyncio.run(crowd())
+    assert found.keys() == {"RecommendAnswer", "Request dropped due to backpressure"}, found
+    assert min(found.values()) > 100, found
 
 
 @pytest.mark.chaos
