@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -127,7 +128,8 @@ class Batches:
             self._encode(together)
         for job in jobs:
             job.do(job.make_answer)
-            job.future.get_loop().call_soon_threadsafe(job.settle)
+            with suppress(RuntimeError):  # its loop is closed: nobody waits any more
+                job.future.get_loop().call_soon_threadsafe(job.settle)
 
     def _encode(self, jobs: Sequence[_Job]) -> None:
         """Have the model read; a history that it cannot read does not take others along."""

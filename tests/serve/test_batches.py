@@ -142,6 +142,23 @@ def test_of_those_who_left_nothing_is_made(ask: Asked) -> None:
     assert made == ["stays"]
 
 
+def test_a_loop_that_is_gone_stops_nothing(ask: Asked) -> None:
+    begun, let_go = threading.Event(), threading.Event()
+
+    def held() -> Query:
+        begun.set()
+        assert let_go.wait(30)
+        return query(1)
+
+    async def leave() -> None:
+        asyncio.create_task(ask(held))  # noqa: RUF006 - it ends with the loop
+        assert await asyncio.to_thread(begun.wait, 30)
+
+    asyncio.run(leave())
+    let_go.set()
+    assert len(asyncio.run(ask(lambda: query(1))))
+
+
 def test_each_is_answered_as_its_own_request(ask: Asked) -> None:
     async def one(name: str) -> None:
         requests.begin(name)
