@@ -224,7 +224,8 @@ def running(
         "access": {"keys": str(folder / "keys.json")},
         "log_requests": 1.0,
         "max_queued_requests": NUM_QUEUED,
-        "autoscaling": {"min_replicas": 2},
+        # As many at most: what one test has them carry must not start others in the next.
+        "autoscaling": {"min_replicas": 2, "max_replicas": 2},
         # The first text starts it; it does not end again while the tests run.
         "text_encoder": {"min_replicas": 0, "downscale_delay_s": 3600},
     }
