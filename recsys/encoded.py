@@ -60,10 +60,12 @@ def encode(scorer: Scorer, histories: Sequence[Histories], *, whole: bool) -> li
         whole: the scores of all items will be asked for.
     """
     assert scorer.over_time is None
-    most = min(MOST_HISTORIES, MOST_SCORES // max(1, scorer.num_items)) if whole else MOST_HISTORIES
+    most = MOST_HISTORIES
+    if whole:
+        most = max(1, min(most, MOST_SCORES // max(1, scorer.num_items)))
     found: list[EncodedHistory] = []
-    for low in range(0, len(histories), max(1, most)):
-        found += _pass(scorer, histories[low : low + max(1, most)], whole)
+    for low in range(0, len(histories), most):
+        found += _pass(scorer, histories[low : low + most], whole)
     return found
 
 

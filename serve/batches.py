@@ -43,6 +43,8 @@ class _Job:
         if self.error is None:
             try:
                 self.context.run(step)
+            except StopIteration as error:  # a future takes any other
+                self.error = RuntimeError(repr(error))
             except BaseException as error:  # whatever it is, somebody waits
                 self.error = error
 

@@ -103,6 +103,9 @@ def test_what_cannot_be_answered_takes_no_other_along(ask: Asked) -> None:
     def no_answer(_: Query, encoded: EncodedHistory) -> Any:
         raise FloatingPointError("of the answer")
 
+    def at_its_end(_: Query, encoded: EncodedHistory) -> Any:
+        return next(iter(()))
+
     found = asyncio.run(
         ask.meanwhile(
             ask(lambda: query(1)),
@@ -110,10 +113,11 @@ def test_what_cannot_be_answered_takes_no_other_along(ask: Asked) -> None:
             ask(unreadable),
             ask(lambda: query(2), no_answer),
             ask(lambda: query(3), whole=False),
+            ask(lambda: query(4), at_its_end),
         )
     )
     assert [type(each) for each in found] == [
-        np.ndarray, KeyError, IndexError, FloatingPointError, np.ndarray,
+        np.ndarray, KeyError, IndexError, FloatingPointError, np.ndarray, RuntimeError,
     ]  # fmt: skip
     for place, number in ((0, 1), (4, 3)):
         expected = ask.model.scorer.scores(query(number).history)[0]
