@@ -223,9 +223,12 @@ def build_trainer(
         again: epochs of a retraining, see `retrain`; None: a training run that validates.
     """
     import ray.data
-    from ray.data import ExecutionOptions, FileShuffleConfig
+    from ray.data import DataContext, ExecutionOptions, FileShuffleConfig
     from ray.train import DataConfig
 
+    # Its second reader looks at the footers in processes of their own, which start anew in every
+    # epoch and take seconds to; a shard here is one block, and there is nothing to learn from them.
+    DataContext.get_current().use_datasource_v2 = False
     shards = [str(path) for path in prepared.shards]
     users = ray.data.read_parquet(
         shards, shuffle=FileShuffleConfig(seed=recipe.seed), override_num_blocks=len(shards)
