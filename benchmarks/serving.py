@@ -99,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--connections", default="1,16,64", help="default: 1,16,64")
     parser.add_argument("--seconds", type=int, default=6, help="of each load (default: 6)")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
-    parser.add_argument("--replicas", type=int, default=1, help="of our service (default: 1)")
+    parser.add_argument("--replicas", type=int, default=1, 
+                        help="processes that rank, of each server (default: 1)")  # fmt: skip
     parser.add_argument("--peers", default=sys.executable, metavar="PYTHON",
                         help="the Python that has litserve and bentoml")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
@@ -123,7 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         script = _script(folder, bodies)
         servers = []
         for name in ways:
-            server = start_server(name, folder, bundle, options.route, options.peers)
+            server = start_server(
+                name, folder, bundle, options.route, options.peers, options.replicas
+            )
             stack.callback(server.stop)
             wait_for(server, bodies[0], folder)
             servers.append(server)
@@ -224,9 +227,23 @@ end
 
 
 def start_server(
-    name: str, folder: Path, bundle: Path, route: str, peers: str = sys.executable
+    name: str,
+    folder: Path,
+    bundle: Path,
+    route: str,
+    peers: str = sys.executable,
+    workers: int = 1,
 ) -> Server:
-    """Start one of `WAYS`; `folder` holds the recipe of ours, and takes the logs."""
+    """Start one of `WAYS`; `folder` holds the recipe of ours, and takes the logs.
+
+    Args:
+        name: which.
+        folder: see above.
+        bundle: is served.
+        route: that is asked.
+        peers: the Python that has LitServe and BentoML.
+        workers: processes that rank, of others than ours.
+    """
     port, metrics, stats = free_ports(3)
     environment = dict(os.environ) | {"OMP_NUM_THREADS": "1"}
     if name == OURS:
@@ -241,7 +258,10 @@ def start_server(
         }
     else:
         python = peers if name in ("litserve", "bentoml") else sys.executable
-        command = [python, "-m", "benchmarks.serving_peers", name, str(bundle), "--port", str(port)]
+        command = [
+            python, "-m", "benchmarks.serving_peers", name, str(bundle), "--port", str(port),
+            "--workers", str(workers),
+        ]  # fmt: skip
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True

@@ -6,15 +6,15 @@ from typing import Any
 
 import bentoml
 
-from benchmarks.serving_peers import Ranker
+from benchmarks.serving_peers import BUNDLE, WORKERS, Ranker
 
 
-@bentoml.service(workers=1)
+@bentoml.service(workers=int(os.environ[WORKERS]))
 class Rank:
     """POST /rank."""
 
     def __init__(self) -> None:
-        self._ranker = Ranker(Path(os.environ["RANKED_BUNDLE"]))
+        self._ranker = Ranker(Path(os.environ[BUNDLE]))
 
     @bentoml.api(route="/rank")
     def rank(self, history: list[Any], candidates: list[Any], k: int) -> Any:

@@ -34,7 +34,7 @@ class Rank(litserve.LitAPI):
         return Response(output, media_type="application/json")
 
 
-def run(bundle: Path, port: int) -> None:
+def run(bundle: Path, port: int, workers: int) -> None:
     """Serve until a signal comes."""
-    server = litserve.LitServer(Rank(bundle), accelerator="cpu", workers_per_device=1)
+    server = litserve.LitServer(Rank(bundle), accelerator="cpu", workers_per_device=workers)
     server.run(host="127.0.0.1", port=port, log_level="warning", generate_client_file=False)

@@ -3,12 +3,13 @@
     python -m benchmarks.serving_peers fastapi|litserve|bentoml BUNDLE --port N
 
 Each answers `POST /rank` with what the service answers: the request is checked by the same model,
-scored and written by the same functions; only the server around them differs. Each has one worker.
+scored and written by the same functions; only the server around them differs.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 
 WAYS = ("fastapi", "litserve", "bentoml")
+#: Environment variables that a server's workers read.
+BUNDLE, WORKERS = "RANKED_BUNDLE", "RANKED_WORKERS"
 
 
 class Ranker:
@@ -54,23 +57,35 @@ class Ranker:
         from serve import answering
 
         no_texts = np.zeros((0, 0), dtype=np.float32)
-        answer = answering.rank(self.model, query, encoded, request, no_texts)
+        candidates = answering.Candidates.of(self.model, request)
+        answer = answering.rank(self.model, query, encoded, request, candidates, no_texts)
         return answering.to_json(answer.fields)
 
 
-def fastapi(bundle: Path, port: int) -> None:
-    """FastAPI on one uvicorn worker, with the thread that ranks for all who ask at once.
+def fastapi(bundle: Path, port: int, workers: int) -> None:
+    """FastAPI on uvicorn, with the thread that ranks for all who ask at once.
 
     A plain handler, of which each call runs in a thread of its own, is a fourth as fast.
     """
     import uvicorn
+
+    os.environ[BUNDLE] = str(bundle)
+    app = "benchmarks.serving_peers:fastapi_app"
+    uvicorn.run(
+        app, factory=True, workers=workers, host="127.0.0.1", port=port, access_log=False,
+        log_level="warning",
+    )  # fmt: skip
+
+
+def fastapi_app() -> Any:
+    """What a worker of uvicorn runs."""
     from fastapi import Body, FastAPI
     from starlette.responses import Response
 
     from serve.batches import Batches
     from serve.metrics import Unkept
 
-    ranker, app, batches = Ranker(bundle), FastAPI(), Batches(Unkept())
+    ranker, app, batches = Ranker(Path(os.environ[BUNDLE])), FastAPI(), Batches(Unkept())
 
     @app.post("/rank")
     async def rank(body: Any = Body()) -> Response:  # noqa: B008 - FastAPI's way
@@ -83,22 +98,21 @@ def fastapi(bundle: Path, port: int) -> None:
         )
         return Response(answer, media_type="application/json")
 
-    uvicorn.run(app, host="127.0.0.1", port=port, access_log=False, log_level="warning")
+    return app
 
 
-def litserve(bundle: Path, port: int) -> None:
-    """LitServe, its defaults: no batches, one worker."""
+def litserve(bundle: Path, port: int, workers: int) -> None:
+    """LitServe, its defaults but for the workers: no batches."""
     from benchmarks.serving_lit import run
 
-    run(bundle, port)
+    run(bundle, port, workers)
 
 
-def bentoml(bundle: Path, port: int) -> None:
-    """BentoML, its defaults: one worker."""
-    import os
-
-    os.environ["RANKED_BUNDLE"] = str(bundle)
-    os.environ["BENTOML_DO_NOT_TRACK"] = "1"
+def bentoml(bundle: Path, port: int, workers: int) -> None:
+    """BentoML, its defaults but for the workers."""
+    os.environ |= {
+        BUNDLE: str(bundle), WORKERS: str(workers), "BENTOML_DO_NOT_TRACK": "1",
+    }  # fmt: skip
     command = [
         sys.executable, "-m", "bentoml", "serve", "benchmarks.serving_bento:Rank",
         "--host", "127.0.0.1", "--port", str(port),
@@ -114,9 +128,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("way", choices=WAYS)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--workers", type=int, default=1, help="processes that rank (default: 1)")
     options = parser.parse_args(argv)
     ways = {"fastapi": fastapi, "litserve": litserve, "bentoml": bentoml}
-    ways[options.way](options.bundle.absolute(), options.port)
+    ways[options.way](options.bundle.absolute(), options.port, options.workers)
     return 0
 
 

@@ -257,6 +257,11 @@ class Recommender:
         """The item's title, empty if it has none."""
         return str(self._titles[row] or "")
 
+    def names(self, rows: Sequence[int]) -> list[tuple[str, str]]:
+        """Ids and titles of some items."""
+        ids, titles = self._ids, self._titles
+        return [(ids[row], titles[row] or "") for row in rows]
+
     def allowed(
         self,
         *,

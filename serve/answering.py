@@ -55,6 +55,43 @@ class Answer:
     propensities: list[float] | None
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """What a request wants ranked, as a model knows it.
+
+    Attributes:
+        rows: [C] catalogue rows of the known items.
+        new: the M items that come as text, by their places in the request.
+        places: [C + M] places of the known items, then of the new ones.
+    """
+
+    rows: NDArray[np.int32]
+    new: dict[int, NewItem]
+    places: NDArray[np.int64]
+
+    @staticmethod
+    def of(model: Recommender, request: RankRequest) -> Candidates:
+        """Look a request's candidates up.
+
+        Raises:
+            Refused: an id is not in the catalogue.
+        """
+        asked, new = request.candidates, {}
+        known = range(len(asked))
+        if list(map(type, asked)).count(str) < len(asked):  # seldom, and there may be thousands
+            new = {i: item for i, item in enumerate(asked) if not isinstance(item, str)}
+            known = [place for place in known if place not in new]
+            asked = [asked[place] for place in known]
+        rows = model.rows_of(cast(list[str], asked))
+        if rows.min(initial=0) < 0:
+            raise Refused(
+                ("candidates", known[int(np.argmax(rows < 0))]),
+                "not in the catalogue: correct the id, or give the item's text",
+                kind="unknown_item",
+            )
+        return Candidates(rows, new, np.array([*known, *new], dtype=np.int64))
+
+
 def recommend(
     model: Recommender,
     query: Query,
@@ -106,8 +143,8 @@ def recommend(
     trace.lap("score")
     unknown = [item for item, row in zip(request.exclude, excluded, strict=True) if row < 0]
     items: list[dict[str, Any]] = [
-        {"item_id": model.item_id(row), "title": model.title(row), "score": score}
-        for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
+        {"item_id": item_id, "title": title, "score": score}
+        for (item_id, title), score in zip(model.names(rows.tolist()), scores.tolist(), strict=True)
     ]
     if request.explain:
         found = model.explain(query.history, rows.astype(np.int32))
@@ -122,6 +159,7 @@ def rank(
     query: Query,
     encoded: EncodedHistory,
     request: RankRequest,
+    candidates: Candidates,
     text_vectors: NDArray[np.float32],
     arm: str = ONLY.name,
     exploration: Exploration | None = None,
@@ -132,48 +170,37 @@ def rank(
         model: scores.
         query: the asker.
         encoded: its history, read by the model.
-        request: M of its candidates are new items.
+        request: what is asked for.
+        candidates: the request's, as the model knows them; M are new items.
         text_vectors: [M, H] language-model vectors of the new items, in their order.
         arm: whose model it is.
         exploration: draws; None: they are sorted.
-
-    Raises:
-        Refused: a candidate's id is not in the catalogue.
     """
-    new = new_items(request)
-    candidates = request.candidates
-    known = [place for place in range(len(candidates)) if place not in new] if new else None
-    ids = candidates if known is None else [candidates[place] for place in known]
-    rows = model.rows_of(cast(list[str], ids))
-    if (rows < 0).any():
-        place = int(np.argmax(rows < 0))
-        raise Refused(
-            ("candidates", place if known is None else known[place]),
-            "not in the catalogue: correct the id, or give the item's text",
-            kind="unknown_item",
-        )
+    rows, new = candidates.rows, candidates.new
     unknown = NewItems(text_vectors, fields_of(new.values())) if new else None
     scores = model.rank(encoded, rows, unknown)
     trace = current()
     trace.lap("score")
-    place_of = np.arange(len(rows)) if known is None else np.array([*known, *new], dtype=np.int64)
+    place_of = candidates.places
     propensities = None
     if exploration is None:
         best = np.lexsort((place_of, -scores))[: request.k]
     else:
         drawn = exploration.draw(scores, len(scores) if request.k is None else request.k)
         best, propensities = drawn.places, drawn.propensities.tolist()
-    # -1: a new item; they come last among the scores.
+    # -1: a new item, named below; they come last among the scores.
     row_of = np.append(rows, np.full(len(new), -1, dtype=rows.dtype))[best].tolist()
-    items: list[dict[str, Any]] = []
-    for place, row, score in zip(
-        place_of[best].tolist(), row_of, scores[best].tolist(), strict=True
-    ):
-        if row < 0:
-            item_id, title = new[place].item_id, new[place].title
-        else:
-            item_id, title = model.item_id(row), model.title(row)
-        items.append({"item_id": item_id, "title": title, "score": score, "candidate": place})
+    items: list[dict[str, Any]] = [
+        {"item_id": item_id, "title": title, "score": score, "candidate": place}
+        for (item_id, title), score, place in zip(
+            model.names(row_of), scores[best].tolist(), place_of[best].tolist(), strict=True
+        )
+    ]
+    if new:
+        for item, row in zip(items, row_of, strict=True):
+            if row < 0:
+                given = new[item["candidate"]]
+                item["item_id"], item["title"] = given.item_id, given.title
     if request.explain:
         # Of the answered items alone; the new ones come last, as in `Recommender.explain`.
         number_of = {place: number for number, place in enumerate(new)}
@@ -225,13 +252,6 @@ def in_words(model: Recommender, row: int, why: Explanation) -> dict[str, Any]:
 
 def _moment(us: int) -> dt.datetime:
     return EPOCH + dt.timedelta(microseconds=us)
-
-
-def new_items(request: RankRequest) -> dict[int, NewItem]:
-    """The candidates that come as text, by position."""
-    if list(map(type, request.candidates)).count(str) == len(request.candidates):
-        return {}  # most often; there may be thousands
-    return {i: item for i, item in enumerate(request.candidates) if not isinstance(item, str)}
 
 
 def fields_of(items: Iterable[NewItem]) -> pl.DataFrame:

@@ -242,6 +242,12 @@ class RankRequest(_Asker):
     k: K | None = Field(None, description="How many of the best to return; by default all.")
 
 
+class KnownRankRequest(RankRequest):
+    """One of catalogue ids alone, as most are: read without a choice for every candidate."""
+
+    candidates: Annotated[list[Id], Field(min_length=1, max_length=MAX_LISTED, fail_fast=True)]
+
+
 class Event(_Strict):
     """One event of a user."""
 

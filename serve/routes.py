@@ -35,6 +35,7 @@ from serve.api import (
     EventsRequest,
     Id,
     ItemsRequest,
+    KnownRankRequest,
     RankRequest,
     RecommendRequest,
 )
@@ -159,7 +160,7 @@ def _add_routes(app: FastAPI, service: Service) -> Lanes:
 
     return {
         "/recommend": (TypeAdapter(RecommendRequest), recommend),
-        "/rank": (TypeAdapter(RankRequest), rank),
+        "/rank": (TypeAdapter(KnownRankRequest), rank),
         "/events": (TypeAdapter(EventsRequest), events),
     }
 

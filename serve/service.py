@@ -26,7 +26,7 @@ from recsys.schema import EVENT_CODE
 from recsys.state import StateEvent, clock_us
 from serve import answering
 from serve.added_items import AddedItems, Encode, Seen, extended, texts_of
-from serve.answering import Answer
+from serve.answering import Answer, Candidates
 from serve.api import MAX_NEW_ITEMS, AddedItem, Event, NewItem, RankRequest, RecommendRequest
 from serve.batches import Batches
 from serve.impressions import Impressions, Log, NoImpressions, Shown
@@ -220,12 +220,16 @@ class Service:
             raise Refused(("k",), f"at most {most}", kind="too_large")
 
         async def by(arm: ServedArm) -> Any:
-            vectors = await self._text_vectors(arm.served, request)
+            # Looked up here and not by the thread that ranks: another core would have to fetch
+            # every id from this one's cache.
+            candidates = Candidates.of(arm.model, request)
+            vectors = await self._text_vectors(arm.served, candidates.new)
 
             def ranked(
                 model: Recommender, query: Query, encoded: EncodedHistory, asked: Any, *of_arm: Any
             ) -> Answer:
-                return answering.rank(model, query, encoded, asked, vectors, *of_arm)
+                mine = candidates if model is arm.model else Candidates.of(model, request)
+                return answering.rank(model, query, encoded, asked, mine, vectors, *of_arm)
 
             # A shadow's own language model would have to read the new items.
             shadows = () if len(vectors) else arms.shadows
@@ -509,8 +513,9 @@ class Service:
             )
         )
 
-    async def _text_vectors(self, served: Served, request: RankRequest) -> NDArray[np.float32]:
-        new = answering.new_items(request)
+    async def _text_vectors(
+        self, served: Served, new: Mapping[int, NewItem]
+    ) -> NDArray[np.float32]:
         if not new:
             return np.zeros((0, 0), dtype=np.float32)
         if len(new) > MAX_NEW_ITEMS:
@@ -572,9 +577,9 @@ def _try_out(model: Recommender, query: Query, limits: Serve) -> None:
     everything = RecommendRequest(user_id="nobody", explain=True)
     (encoded,) = model.encode([query.history], whole=True)
     answering.to_json(answering.recommend(model, query, encoded, everything, limits).fields)
-    candidates = RankRequest(user_id="nobody", candidates=[model.item_id(0)], explain=True)
-    no_texts = np.zeros((0, 0), dtype=np.float32)
-    answering.to_json(answering.rank(model, query, encoded, candidates, no_texts).fields)
+    one = RankRequest(user_id="nobody", candidates=[model.item_id(0)], explain=True)
+    no_texts, candidates = np.zeros((0, 0), dtype=np.float32), Candidates.of(model, one)
+    answering.to_json(answering.rank(model, query, encoded, one, candidates, no_texts).fields)
 
 
 def _check_finite(values: NDArray[np.float32], folder: Path) -> None:
