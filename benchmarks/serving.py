@@ -118,7 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="serving-")))
         print(f"making a bundle of {options.items:,} items", flush=True)
         recipe = make_recipe(folder / "run", serve=_serve(options.replicas))
-        bundle = make_bundle(folder / "bundle", recipe, options.items).folder
+        made = make_bundle(folder / "bundle", recipe, options.items)
+        print("\n".join(made.index.describe() if made.index else ["no index: all are read"]))
+        bundle = made.folder
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.resolved()))
         bodies = bodies_of(options.route, options.items)
         script = _script(folder, bodies)

@@ -23,6 +23,7 @@ from recsys.bundle import STANDARD_PRICE, Bundle, write_bundle
 from recsys.catalogue import prices_of
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.features import PriceScale, item_features
+from recsys.histories import Histories
 from recsys.index import Index
 from recsys.item_fields import ItemFields
 from recsys.item_stats import ItemStats
@@ -32,7 +33,7 @@ from recsys.model.item_encoder import ItemEncoder
 from recsys.model.language import LanguageModel
 from recsys.model.user_encoder import UserEncoder
 from recsys.relations import Relations
-from recsys.schema import ITEMS, Col
+from recsys.schema import EVENT_CODE, ITEMS, Col
 from recsys.scoring import Scorer
 
 NUM_CATEGORIES, NUM_BRANDS = 40, 400
@@ -85,7 +86,7 @@ def make_bundle(target: Path, recipe: Recipe, num_items: int, seed: int = 0) -> 
     )  # fmt: skip
     index = None
     if recipe.embed.index_above is not None and num_items > recipe.embed.index_above:
-        queries = head.user_part(_vectors(256, model.dim), torch.randn(256)).detach().numpy()
+        queries = scorer.user_parts(_sessions(256, num_items, rng)).numpy()
         index = Index.build(scorer.item_part.numpy(), queries, seed=seed)
     parts = {"language": language, "items": items, "users": users, "head": head}
     return write_bundle(
@@ -106,6 +107,22 @@ def make_bundle(target: Path, recipe: Recipe, num_items: int, seed: int = 0) -> 
             "price_scale": [scale.mean, scale.deviation],
         },
         index=index,
+    )
+
+
+def _sessions(num: int, num_items: int, rng: np.random.Generator) -> Histories:
+    """What `benchmarks.serving` asks with: any items, mostly viewed."""
+    kinds, size = [EVENT_CODE[name] for name in ("view", "click", "purchase")], 20
+    return Histories.joined(
+        [
+            Histories.of(
+                rng.integers(num_items, size=size),
+                rng.choice(kinds, size=size, p=[0.6, 0.3, 0.1]).tolist(),
+                list(range(0, size * 1_000_000, 1_000_000)),
+                size * 1_000_000,
+            )
+            for _ in range(num)
+        ]
     )
 
 

@@ -18,7 +18,7 @@ from recsys.checkpoint import load_model, load_progress
 from recsys.config import Recipe, target_codes
 from recsys.features import PriceScale, item_features
 from recsys.histories import Histories
-from recsys.index import LENGTHS, Index
+from recsys.index import Index
 from recsys.model.heads import ScoringHead
 from recsys.prepared import Prepared
 from recsys.scoring import Scorer
@@ -111,13 +111,7 @@ def report(recipe: Recipe) -> list[str]:
     bundle = Bundle.open(recipe.root / BUNDLE_DIR, verify=False)
     size = sum(path.stat().st_size for path in bundle.folder.rglob("*") if path.is_file())
     lines = [f"bundle {bundle.version}: {bundle.meta['num_items']:,} items, {size / 1e6:.0f} MB"]
-    if index := bundle.index:
-        num_cells = len(index.centroids)
-        lines += [
-            f"index: {probed} of {num_cells} cells hold {recall:.1%} of the best {length}"
-            for length, probed, recall in zip(LENGTHS, index.num_probed, index.recall, strict=True)
-        ]
-    return lines
+    return lines + (bundle.index.describe() if bundle.index else [])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def test_it_finds_what_it_says_on_queries_it_has_not_seen() -> None:
             rows, scores = INDEX.search(query, length, length)
             mine = rows[np.argsort(-scores)[:length]]
             found.append(len(np.intersect1d(true, mine)) / length)
-        assert np.mean(found) > RECALL - 0.01
+        assert np.mean(found) > RECALL
     assert all(share >= RECALL for share in INDEX.recall)
 
 
@@ -69,3 +70,21 @@ def test_fewer_items_than_a_list_is_long_and_items_that_are_all_alike() -> None:
     assert len(few.search(QUERIES[0], 1000, 1000)[0]) == 30
     alike = Index.build(np.ones((300, WIDTH), dtype=np.float32), QUERIES[:5], seed=0)
     assert sorted(alike.search(QUERIES[0], 100, 100)[0].tolist()) == list(range(300))
+
+
+def test_a_longer_list_reads_no_less_than_a_short_one() -> None:
+    """What stands out in its cell is little of the best thousand, and much of the best hundred."""
+    scores = np.zeros((2000, 1), dtype=np.float32)
+    scores[:1100] = 5
+    for cell in range(9):
+        scores[1100 + 100 * cell : 1102 + 100 * cell] = 10
+    starts = np.array([0, *range(1100, 2001, 100)])
+    centroids = np.array([[scores[a:b].mean()] for a, b in itertools.pairwise(starts)])
+    rows = np.arange(2000, dtype=np.int32)
+    query = np.ones((1, 1), dtype=np.float32)
+    index = Index(centroids, starts, rows, scores, (), ())._settled(query)
+    assert index.num_probed == (10, 10)
+    assert index.describe() == [
+        "index: 10 of 10 cells hold 100.0% of the best 100",
+        "index: 10 of 10 cells hold 100.0% of the best 1000",
+    ]

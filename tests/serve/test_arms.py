@@ -17,7 +17,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from bundles import KEY, diverge, item_id, make_bundle, make_recipe, version_in
+from bundles import (
+    KEY,
+    NUM_ITEMS,
+    diverge,
+    item_id,
+    make_bundle,
+    make_items,
+    make_recipe,
+    version_in,
+)
 from fastapi.testclient import TestClient
 from monitoring import Tally
 
@@ -483,6 +492,27 @@ class TestShadow:
         assert post(client, "/recommend", USER)["items"]
         compared(1, "bad", "failed")
         compared(1)
+
+    def test_candidates_are_looked_up_in_its_own_catalogue(
+        self, client: TestClient, load: Callable[..., None], service: Service,
+        compared: Callable[..., None], tmp_path: Path, language_model: Path,
+    ) -> None:  # fmt: skip
+        backwards = make_bundle(
+            tmp_path / "backwards", make_recipe(tmp_path, language_model), seed=2,
+            items=make_items().reverse(),
+        ).folder  # fmt: skip
+        asked: list[list[int]] = []
+
+        class Noting(Recommender):
+            def rank(self, history: Any, rows: Any, new: Any = None) -> Any:
+                asked.append(rows.tolist())
+                return super().rank(history, rows, new)
+
+        load(arm("a"), arm("s", backwards, shadow=True))
+        service.arms.shadows[0].served.model.__class__ = Noting
+        post(client, "/rank", USER | {"candidates": [item_id(1), item_id(3)]})
+        compared(1)
+        assert asked == [[NUM_ITEMS - 2, NUM_ITEMS - 4]]
 
     def test_new_items_are_not_compared(
         self, client: TestClient, load: Callable[..., None], metrics: Tally,
