@@ -99,8 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--connections", default="1,16,64", help="default: 1,16,64")
     parser.add_argument("--seconds", type=int, default=6, help="of each load (default: 6)")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
-    parser.add_argument("--replicas", type=int, default=1, 
-                        help="processes that rank, of each server (default: 1)")  # fmt: skip
+    parser.add_argument("--replicas", type=int, default=1,
+                        help="processes that rank, of our service (default: 1)")  # fmt: skip
+    parser.add_argument("--workers", type=int,
+                        help="the same, of the others (default: as many)")  # fmt: skip
     parser.add_argument("--peers", default=sys.executable, metavar="PYTHON",
                         help="the Python that has litserve and bentoml")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
@@ -113,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--ways: no such server: {', '.join(sorted(unknown))}")
     if options.route == "recommend" and set(ways) - {OURS}:
         parser.error("--route recommend: --ways ours alone")
+    workers = options.workers or options.replicas
     levels = [int(part) for part in options.connections.split(",")]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="serving-")))
@@ -126,9 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         script = _script(folder, bodies)
         servers = []
         for name in ways:
-            server = start_server(
-                name, folder, bundle, options.route, options.peers, options.replicas
-            )
+            server = start_server(name, folder, bundle, options.route, options.peers, workers)
             stack.callback(server.stop)
             wait_for(server, bodies[0], folder)
             servers.append(server)

@@ -77,19 +77,19 @@ class Candidates:
             Refused: an id is not in the catalogue.
         """
         asked, new = request.candidates, {}
-        known = range(len(asked))
+        places = np.arange(len(asked))
         if list(map(type, asked)).count(str) < len(asked):  # seldom, and there may be thousands
             new = {i: item for i, item in enumerate(asked) if not isinstance(item, str)}
-            known = [place for place in known if place not in new]
-            asked = [asked[place] for place in known]
+            known = [place for place in places.tolist() if place not in new]
+            asked, places = [asked[place] for place in known], np.array([*known, *new])
         rows = model.rows_of(cast(list[str], asked))
         if rows.min(initial=0) < 0:
             raise Refused(
-                ("candidates", known[int(np.argmax(rows < 0))]),
+                ("candidates", int(places[np.argmax(rows < 0)])),
                 "not in the catalogue: correct the id, or give the item's text",
                 kind="unknown_item",
             )
-        return Candidates(rows, new, np.array([*known, *new], dtype=np.int64))
+        return Candidates(rows, new, places)
 
 
 def recommend(
