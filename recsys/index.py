@@ -158,10 +158,10 @@ class Index:
 def _found_surely(needed: Int64s, num_probed: int) -> bool:
     """Whether that many cells find `RECALL` for other queries like these [Q, L] too.
 
-    Two standard errors of the mean below what these show.
+    Three standard errors of the mean below what these show.
     """
     share = (needed <= num_probed).mean(axis=1)
-    return bool(share.mean() - 2 * share.std() / len(share) ** 0.5 >= RECALL)
+    return bool(share.mean() - 3 * share.std() / len(share) ** 0.5 >= RECALL)
 
 
 def _cells(points: Floats, num_cells: int, rng: np.random.Generator) -> Int64s:
