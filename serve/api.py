@@ -69,7 +69,11 @@ Id = Annotated[
 ]
 EventId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_NO_CONTROL_CHARS)]
 Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
-Title = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
+# Engines differ in which of the last ones `\s` holds; a client's should say what ours does.
+_BLANK = r"\x00\s\x1c-\x1f\x85\ufeff"
+Title = Annotated[
+    str, StringConstraints(max_length=1000, pattern=rf"^[^\x00]*[^{_BLANK}][^\x00]*$")
+]
 Price = Annotated[StrictFloat, Field(ge=0, le=1e12, allow_inf_nan=False)]
 Timestamp = Annotated[AwareDatetime, BeforeValidator(_iso_text), AfterValidator(_after_epoch)]
 K = Annotated[StrictInt, Field(ge=1), BeforeValidator(_whole)]

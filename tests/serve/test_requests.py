@@ -83,6 +83,8 @@ def test_a_wrong_recommend_request_names_the_field(value: dict[str, Any], field:
         (None, "candidates[1]"),
         ({}, "candidates[1].title"),
         ({"title": "  \n"}, "candidates[1].title"),
+        ({"title": " \x85"}, "candidates[1].title"),  # white to some engines of patterns alone
+        ({"title": "\ufeff\x1f"}, "candidates[1].title"),
         ({"title": "x\0"}, "candidates[1].title"),
         ({"title": "x", "price": float("inf")}, "candidates[1].price"),
         ({"title": "x", "price": "3"}, "candidates[1].price"),
