@@ -237,11 +237,11 @@ def start_server(
     peers: str = sys.executable,
     workers: int = 1,
 ) -> Server:
-    """Start one of `WAYS`; `folder` holds the recipe of ours, and takes the logs.
+    """Start a server.
 
     Args:
-        name: which.
-        folder: see above.
+        name: one of `WAYS`.
+        folder: holds the recipe of ours, and takes the logs.
         bundle: is served.
         route: that is asked.
         peers: the Python that has LitServe and BentoML.

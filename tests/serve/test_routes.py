@@ -6,18 +6,22 @@ import datetime as dt
 import json
 import time
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from bundles import SOLD_OUT, THINGS, item_id, make_items
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from recsys.schema import Col
 from serve.api import MAX_NEW_ITEMS
+from serve.routes import _add_routes
 from serve.service import Service
 
 SESSION = [{"item_id": item_id(3)}, {"item_id": item_id(40), "event_type": "click"}]
@@ -390,6 +394,24 @@ def test_past_the_framework_and_through_it_the_answer_is_the_same(
         return
     assert fast.json() == slow.json()
     assert fast.headers == slow.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "takes"),
+    [
+        ("/recommend", {"history": [{"item_id": "a"}], "k": 3, "diversity": 0.5}, True),
+        ("/rank", {"user_id": "nobody", "candidates": ["a", "b"], "k": 1}, True),
+        ("/rank", {"user_id": "nobody", "candidates": ["a", {"title": "a red lamp"}]}, False),
+        ("/events", {"user_id": "x", "item_id": "a", "event_type": "view"}, True),
+        ("/events", {"events": [{"user_id": "x", "item_id": "a", "event_type": "view"}]}, True),
+    ],
+)
+def test_what_goes_past_the_framework(
+    client: TestClient, service: Service, path: str, body: Any, takes: bool
+) -> None:
+    body_type, _ = _add_routes(FastAPI(), service)[path]
+    with nullcontext() if takes else pytest.raises(ValidationError):
+        body_type.validate_json(json.dumps(body))
 
 
 def test_what_is_not_said_to_be_json_is_not_taken_for_it(client: TestClient) -> None:
