@@ -178,7 +178,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     ours: list[np.ndarray] = []
     chosen: Recipe | None = None
     test_set: TestSet | None = None
-    with connected(first.ray):
+    with connected(first.ray, dashboard=True):
         for seed in range(1, options.seeds + 1):
             recipe = _recipe(sections, name, work, options, seed)
             with costing() as cost:
@@ -246,7 +246,7 @@ def _response_only(
             "no labels to foretell", where=options.folder / "events.parquet", field="rating",
             mend="give every event a time and a rating or value of 0 or 1, or drop --response-only",
         )  # fmt: skip
-    with connected(recipe.ray):
+    with connected(recipe.ray, dashboard=True):
         prepare.run(recipe)
         prepared = Prepared.of(recipe)
         store = ensure_store(recipe, prepared)

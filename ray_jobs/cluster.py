@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from pathlib import Path
 
 from recsys.config import RayCluster
 from recsys.errors import cause_of
+from recsys.ray_token import check_token, hide_token
+from recsys.scratch import Scratch, sweep
 
 #: A CPU that trainers must leave free, or Ray Data cannot read for them (ray#23158).
 READER_CPUS = 1
@@ -31,9 +32,22 @@ def address_of(cluster: RayCluster) -> str:
     return cluster.address or os.environ.get("RAY_ADDRESS") or "local"
 
 
+def start_cost(cluster: RayCluster) -> list[str]:
+    """What the plan of a job says of a cluster that it starts; nothing if it joins one."""
+    if not is_local(cluster):
+        return []
+    return ["start a local Ray, which takes 10 to 20 s whatever there is to do"]
+
+
 @contextmanager
-def connected(cluster: RayCluster) -> Iterator[None]:
-    """Be connected to Ray inside the block. A cluster started here is shut down at its end."""
+def connected(cluster: RayCluster, *, dashboard: bool = False) -> Iterator[None]:
+    """Be connected to Ray inside the block. A cluster started here is shut down at its end.
+
+    Args:
+        cluster: of the recipe.
+        dashboard: start one too. Ray Train needs it: its cleaner of placement groups fails once a
+            second without, and the group's resources stay taken.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Relative paths in a recipe mean the driver's folder, in a trial too.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
@@ -49,6 +63,7 @@ def connected(cluster: RayCluster) -> Iterator[None]:
         yield
         return
     address = address_of(cluster)
+    check_token()
     # What the workers print, and what Ray warns of, stays in Ray's logs.
     options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with ExitStack() as stack:
@@ -58,8 +73,11 @@ def connected(cluster: RayCluster) -> Iterator[None]:
             options["num_cpus"] = num_cpus = (cluster.num_cpus or os.cpu_count() or 1) + SPARE_CPUS
             # Ray warns of three times as many processes. A trial has a dozen, and most only wait.
             os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(4 * num_cpus))
+            options["include_dashboard"] = dashboard
             temporary = stack.enter_context(_private_folder())
-        ray.init(address=address, **options)
+        with _without_banner():
+            ray.init(address=address, **options)
+        hide_token()
         stack.callback(ray.shutdown)
         if address == "local":
             # Train's cleaner of stopped trials looks its cluster up here, and beside another Ray on
@@ -73,27 +91,44 @@ def connected(cluster: RayCluster) -> Iterator[None]:
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    """A folder for all that a local cluster writes; kept for its logs if the block fails.
-
-    It lies directly in /tmp, for the paths of Ray's sockets may hold only 107 characters.
-    """
+    """A folder for all that a local cluster writes; kept for its logs if the block fails."""
     if "RAY_TMPDIR" in os.environ:
         yield Path(os.environ["RAY_TMPDIR"])
         return
-    folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
-    os.environ["RAY_TMPDIR"] = str(folder)
+    sweep("job")
+    scratch = Scratch.make("job")
+    os.environ["RAY_TMPDIR"] = str(scratch.folder)
+    is_kept = False
     try:
-        yield folder
+        yield scratch.folder
     except BaseException as error:
-        if cause_of(error) or isinstance(error, KeyboardInterrupt):
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            print(f"Ray's logs of this run: {folder}/ray/session_latest/logs", file=sys.stderr)
+        is_kept = not (cause_of(error) or isinstance(error, KeyboardInterrupt))
+        if is_kept:
+            logs = scratch.folder / "ray" / "session_latest" / "logs"
+            print(f"Ray's logs of this run, for a day: {logs}", file=sys.stderr)
         raise
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
     finally:
         del os.environ["RAY_TMPDIR"]
+        scratch.clear(keep=is_kept)
+
+
+@contextmanager
+def _without_banner() -> Iterator[None]:
+    """Keep away what Ray's C++ part writes of its log level; whatever else comes is shown after."""
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(shown, 2)
+            os.close(shown)
+            held.seek(0)
+            for line in held:
+                if b"Set ray log level from environment" not in line:
+                    os.write(2, line)
 
 
 def _quiet_data() -> None:

@@ -50,7 +50,7 @@ def stations(recipe: Recipe, *, strict: bool = True) -> tuple[dict[str, float], 
     """
     seconds = {}
     output = recipe.root
-    with connected(recipe.ray):
+    with connected(recipe.ray, dashboard=True):
         names = _names(recipe)
         for number, name in enumerate(names, start=1):
             job = STATIONS[name]

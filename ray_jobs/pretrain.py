@@ -51,7 +51,7 @@ def run(recipe: Recipe) -> Path:
     origin = made_of(recipe, prepared).values()
     name = "-".join(["pretrain", *(value[:8] for value in origin)])
     storage = recipe.root / RAY_DIR
-    with connected(recipe.ray):
+    with connected(recipe.ray, dashboard=True):
         trials_at_once(recipe)
         config = {"recipe": recipe.resolved(), "prepared": str(prepared.folder)}
         trainer = group_of_workers(recipe, adapt_loop, config, name, storage)

@@ -100,7 +100,7 @@ def run(recipe: Recipe) -> Path:
     """Train one recipe and name its best checkpoint the winner."""
     prepared = Prepared.of(recipe)
     recipe = adapted(recipe, prepared)
-    with connected(recipe.ray):
+    with connected(recipe.ray, dashboard=True):
         trials_at_once(recipe)
         ensure_store(recipe, prepared)
         name, storage = f"train-{run_key(recipe, prepared)}", recipe.root / RAY_DIR

@@ -55,7 +55,7 @@ def run(recipe: Recipe) -> Path:
     """Search, and name the best trial's best checkpoint the winner."""
     prepared = Prepared.of(recipe)
     recipe = adapted(recipe, prepared)
-    with connected(recipe.ray):
+    with connected(recipe.ray, dashboard=True):
         concurrent = recipe.tune.max_concurrent or trials_at_once(recipe)
         ensure_store(recipe, prepared)
         with _saved_when_interrupted():

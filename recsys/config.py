@@ -426,6 +426,9 @@ class Serve(Section):
     """Items of one category in a list, at most."""
     exclude_owned: bool = False
     """Whether items with a target event in the asker's history stay out of `/recommend`."""
+    grace_s: Annotated[float, Field(ge=0)] = 2.0
+    """Between the signal to end and the closing of the port: `/readyz` says 503 and everything is
+    answered, so that a balancer turns away first."""
     default_k: Positive = 10
     max_k: Positive = 1000
     max_candidates: Annotated[int, Field(ge=1, le=100_000)] = 10_000

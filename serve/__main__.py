@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from recsys.config import Recipe, load_recipe
 from recsys.errors import RaycommendError
 from recsys.registry import CHAMPION, Registry
 from recsys.state import STATE_FILE, URL_VARIABLE
+from serve.checks import check, warnings
 from serve.router import PlacedArm, placed
 from serve.settings import Settings
 
@@ -47,12 +49,16 @@ def main(argv: list[str] | None = None) -> int:
         registry = Registry(Path(recipe.promote.registry).expanduser().absolute())
         bundle = (options.bundle or registry.path(CHAMPION)).absolute()
         if options.dry_run:
+            address = recipe.ray.address or os.environ.get("RAY_ADDRESS") or "local"
+            check(recipe, address)
             for line in plan(recipe, bundle):
                 print(f"would {line}")
+            for warning in warnings(recipe):
+                print(f"warning: {warning}")
             return 0
         from serve.run import start
 
-        start(recipe, bundle)
+        start(recipe, bundle, command=command_of(options))
     except RaycommendError as error:
         print(f"serve: {error}", file=sys.stderr)
         return error.exit_code
@@ -60,6 +66,15 @@ def main(argv: list[str] | None = None) -> int:
         print("serve: interrupted before the service was up", file=sys.stderr)
         return 130
     return 0
+
+
+def command_of(options: argparse.Namespace) -> list[str]:
+    """The command line that these options came from, to be run from anywhere else as well."""
+    words = [shutil.which("recsys") or str(Path(sys.executable).with_name("recsys")), "serve"]
+    words += ["--config", str(Path(options.config).absolute())]
+    for override in options.overrides:
+        words += ["--set", override]
+    return words if options.bundle is None else [*words, "--bundle", str(options.bundle.absolute())]
 
 
 def plan(recipe: Recipe, bundle: Path) -> list[str]:

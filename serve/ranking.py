@@ -87,6 +87,16 @@ class Ranking:
         if self._following is None:
             self._following = asyncio.create_task(self._service.follow())
 
+    async def drain(self) -> None:
+        """See `Service.drain`; `recsys serve` calls this when it is to end, and then `close`."""
+        self._service.drain()
+
+    async def close(self) -> None:
+        """See `Service.close`."""
+        if self._following is not None:
+            self._following.cancel()
+        await asyncio.to_thread(self._service.close)
+
     def _report(self) -> None:
         while True:
             self._service.report()

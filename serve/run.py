@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import math
 import os
 import signal
 import threading
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from recsys.bundle import Bundle
 from recsys.config import Recipe
-from recsys.errors import DataError
+from recsys.errors import DataError, RaycommendError
 from recsys.privacy import load_key
-from serve.access import KeyFile, own_key
+from recsys.ray_token import hide_token
+from recsys.scratch import sweep
+from serve.access import own_key
+from serve.checks import check_start, warnings
+from serve.deploying import deploy
 from serve.environment import Surroundings, set_defaults
-from serve.ports import check_ports
-from serve.router import ONLY, placed, told
+from serve.own_files import OwnFiles
+from serve.stopping import drain
 
-MAX_START_S = 300.0
-ANSWERS_A_REPLICA = 4
+#: How often Ray is started where it does not come up: on a busy machine its own patience ends.
+ATTEMPTS = 3
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-#: Past a proxy that the environment may name: the service is on this machine or its cluster.
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-
-def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], None]:
+def start(
+    recipe: Recipe, bundle: Path, *, block: bool = True, command: Sequence[str] = ()
+) -> Callable[[], None]:
     """Serve a bundle on a local Ray, or on the cluster of `ray.address`.
 
     Where the service runs already on that cluster, it is handed the bundle and goes on serving.
@@ -45,6 +44,7 @@ def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], N
         recipe: the service's settings.
         bundle: the bundle's folder, which every node of the cluster can read.
         block: stay until SIGINT, SIGTERM or SIGHUP, then end what was started here.
+        command: that started the service, for what it prints.
 
     Returns:
         What ends the service; with `block` it has been called.
@@ -58,32 +58,29 @@ def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], N
         # until then must be ended.
         for number in _SIGNALS:
             signal.signal(number, signal.default_int_handler)
-    version = Bundle.open(bundle).version
-    placed(recipe.serve.arms, verify=True)
-    key = load_key(recipe.privacy, recipe.root, create=False)
-    if recipe.serve.access.keys is not None:
-        KeyFile.read(Path(recipe.serve.access.keys).expanduser())
     address = recipe.ray.address or os.environ.get("RAY_ADDRESS") or "local"
+    set_defaults()
+    if address == "local":
+        for left in sweep("service", recipe.root):
+            print(f"removed what a killed {left.kind} had left in {left.folder}", flush=True)
+    check_start(recipe, address)
+    for warning in warnings(recipe):
+        print(f"warning: {warning}", flush=True)
+    version = Bundle.open(bundle).version
+    print(f"serving {version} from {bundle}: starting", flush=True)
     with ExitStack() as stack:
-        if address == "local":
-            set_defaults()
-            check_ports(recipe.serve)
-            room = recipe.serve.max_ongoing_requests + recipe.serve.max_queued_requests
-            stack.callback(Surroundings.make(room).clear)
-        print(f"serving {version} from {bundle}: starting", flush=True)
-        cluster = stack.enter_context(_connected(recipe, address))
-        is_ours = stack.enter_context(_serving(recipe))
-        url, grpc_address = _deploy(recipe, bundle, version, cluster.dashboard, own_key(key))
+        cluster = _started(stack, recipe, address)
+        key = own_key(load_key(recipe.privacy, recipe.root, create=False))
+        url, grpc_address = deploy(recipe, bundle, version, cluster.dashboard, key, cluster.logs)
         print(f"service    {url}\nAPI docs   {url}/docs")
         if grpc_address:
             print(f"gRPC       {grpc_address}")
-        print(
-            f"dashboard  {cluster.dashboard}\n"
-            f"update     the same command with --set ray.address={cluster.address}",
-            flush=True,
-        )
+        print(f"dashboard  {cluster.dashboard}\nlogs       {cluster.logs}")
+        if cluster.targets:
+            print(f"metrics    {cluster.targets}")
+        print(f"update     {_update(command, cluster.address)}", flush=True)
         stop = stack.pop_all().close
-    if not is_ours:
+    if not cluster.is_ours:
         stop()
     elif block:
         try:
@@ -99,62 +96,132 @@ def start(recipe: Recipe, bundle: Path, *, block: bool = True) -> Callable[[], N
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where a Ray cluster is reached."""
+    """A Ray cluster with Serve on it.
+
+    Attributes:
+        address: of its GCS.
+        dashboard: URL.
+        logs: folder of the replicas' logs, on each of its nodes.
+        targets: file for Prometheus; None: the cluster is not ours to tell of.
+        is_ours: Serve was started here, and so ends here.
+    """
 
     address: str
     dashboard: str
+    logs: Path
+    targets: Path | None
+    is_ours: bool
+
+
+def _started(stack: ExitStack, recipe: Recipe, address: str) -> Cluster:
+    """Ray and Serve, started or joined; what was started ends with the stack.
+
+    Raises:
+        DataError: they do not come up.
+    """
+    attempts = ATTEMPTS if address == "local" else 1
+    for attempt in range(1, attempts + 1):
+        try:
+            with ExitStack() as tried:
+                cluster = _local(tried, recipe) if address == "local" else _joined(tried, recipe)
+                stack.push(tried.pop_all())
+                return cluster
+        except RaycommendError:
+            raise
+        except Exception as error:  # of many classes; Ray tells most of them in a stack trace
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            load = f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} CPUs"
+            if attempt == attempts:
+                raise _not_up(recipe, address, reason, load) from None
+            print(f"Ray did not start ({reason}), the load is {load}: trying again", flush=True)
+    raise AssertionError
+
+
+def _not_up(recipe: Recipe, address: str, reason: str, load: str) -> DataError:
+    if address == "local":
+        return DataError(
+            f"Ray does not start on this machine: {reason}", where=OwnFiles.of(recipe).logs,
+            mend=f"the load is {load}: wait until there is less, or read the logs",
+        )  # fmt: skip
+    return DataError(
+        f"this cluster cannot be joined: {reason}", field="ray.address", value=address,
+        mend="see that it runs, that RAY_AUTH_MODE is token here as there, and that this user has "
+        "its token in ~/.ray/auth_token",
+    )  # fmt: skip
+
+
+def _local(stack: ExitStack, recipe: Recipe) -> Cluster:
+    """A Ray of our own on this machine."""
+    files, surroundings = OwnFiles.of(recipe), Surroundings.make(recipe.serve, recipe.root)
+    stack.callback(surroundings.clear)
+    stack.callback(files.keep, surroundings.scratch)
+    # The service's shares of a CPU are small: let a rolling update, which runs old and new replicas
+    # side by side, never wait for them.
+    replicas = recipe.serve.autoscaling.max_replicas + recipe.serve.text_encoder.max_replicas
+    needed = math.ceil(2 * replicas * recipe.serve.cpus_per_replica)
+    num_cpus = max(recipe.ray.num_cpus or os.cpu_count() or 1, needed)
+    context = stack.enter_context(_connected("local", num_cpus=num_cpus, include_dashboard=True))
+    files.link(Path(context.address_info["session_dir"]))
+    _start_serve(recipe)
+    stack.callback(drain, surroundings.scratch, recipe.serve.grace_s)
+    return Cluster(
+        context.address_info["gcs_address"],
+        f"http://{context.dashboard_url}",
+        files.logs / "serve",
+        files.targets,
+        is_ours=True,
+    )
+
+
+def _joined(stack: ExitStack, recipe: Recipe) -> Cluster:
+    """A cluster that somebody else started, with Serve on it or not."""
+    from ray import serve
+
+    address = recipe.ray.address or os.environ["RAY_ADDRESS"]
+    context = stack.enter_context(_connected(address))
+    is_ours = not _runs_serve()
+    if is_ours:
+        _start_serve(recipe)
+        stack.callback(serve.shutdown)
+    return Cluster(
+        context.address_info["gcs_address"],
+        f"http://{context.dashboard_url}",
+        Path(context.address_info["session_dir"], "logs", "serve"),
+        None,
+        is_ours,
+    )
 
 
 @contextmanager
-def _connected(recipe: Recipe, address: str) -> Iterator[Cluster]:
-    """Be connected to Ray; a cluster of our own is started, and ends with the connection."""
+def _connected(address: str, **options: Any) -> Iterator[Any]:
+    """Be connected to Ray, with what it tells of the connection."""
     import ray
 
-    options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
-    if address == "local":
-        # The service's shares of a CPU are small: let a rolling update, which runs old and new
-        # replicas side by side, never wait for them.
-        replicas = recipe.serve.autoscaling.max_replicas + recipe.serve.text_encoder.max_replicas
-        needed = math.ceil(2 * replicas * recipe.serve.cpus_per_replica)
-        options["num_cpus"] = max(recipe.ray.num_cpus or os.cpu_count() or 1, needed)
-        options["include_dashboard"] = True
-    context = ray.init(address=address, **options)
-    _hide_token()
+    # What it logs stands in the exception too.
+    context = ray.init(
+        address=address, logging_level=logging.CRITICAL, log_to_driver=False, **options
+    )
+    hide_token()
     try:
-        yield Cluster(context.address_info["gcs_address"], f"http://{context.dashboard_url}")
+        yield context
     finally:
         ray.shutdown()
 
 
-def _hide_token() -> None:
-    """Ray writes the cluster's token so that every user of the machine can read it."""
-    token = Path.home() / ".ray" / "auth_token"
-    with suppress(OSError):
-        token.chmod(0o600)
-
-
-@contextmanager
-def _serving(recipe: Recipe) -> Iterator[bool]:
-    """Have Serve run on the cluster; gives whether it was started here, and so ends here."""
+def _start_serve(recipe: Recipe) -> None:
     from ray import serve
 
     from serve.app import grpc_options, http_options
 
-    if _running():
-        yield False
-        return
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(
         proxy_location="EveryNode",
         http_options=http_options(recipe),
         grpc_options=grpc_options(recipe),
     )
-    try:
-        yield True
-    finally:
-        serve.shutdown()
 
 
-def _running() -> bool:
+def _runs_serve() -> bool:
     import ray
     from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
@@ -165,88 +232,12 @@ def _running() -> bool:
     return True
 
 
-def _deploy(
-    recipe: Recipe, bundle: Path, version: str, dashboard: str, key: str
-) -> tuple[str, str | None]:
-    """Send the configuration as `serve deploy` does, wait until it is served.
+def _update(command: Sequence[str], address: str) -> str:
+    """The command that hands a new champion to the service that runs at an address."""
+    import shlex
 
-    Gives the URL, and the address for gRPC if there is one.
-
-    Not by `serve.run`: that restarts every replica when a new bundle comes, a configuration does
-    not, and the first configuration after a `serve.run` restarts them too.
-    """
-    from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
-
-    from serve.app import NAME, config_of
-
-    client = ServeSubmissionClient(dashboard)
-    applications = client.get_serve_details().get("applications", {})
-    before = applications.get(NAME, {}).get("deployed_app_config")
-    if others := applications.keys() - {NAME}:
-        raise DataError(
-            "other applications run on this cluster's Serve, and a configuration replaces them all",
-            where=dashboard, field="ray.address", value=", ".join(sorted(others)),
-            mend="take a cluster of its own for the service",
-        )  # fmt: skip
-    config = config_of(recipe, bundle, version)
-    wanted = [
-        told(arm) | {"version": arm.version or version}
-        for arm in placed(recipe.serve.arms) or [ONLY]
-    ]
-    client.deploy_applications(config)
-    deadline, agreeing = time.monotonic() + MAX_START_S, 0
-    while True:
-        details = client.get_serve_details()
-        application = details["applications"].get(NAME, {})
-        status, http = application.get("status"), details["http_options"]
-        url = f"http://{_reachable(http['host'])}:{http['port']}"
-        model = _model(url, key) if status == "RUNNING" else {}
-        if model.get("failed_update"):
-            if before:  # a replica that starts later must not be told of the bundle that is broken
-                client.deploy_applications(config | {"applications": [before]})
-            raise _does_not_come_up(bundle, model["failed_update"])
-        # Any replica may answer: as good as all must have been asked.
-        agreeing = agreeing + 1 if model.get("arms") == wanted else 0
-        replicas = application.get("deployments", {}).get("Ranking", {}).get("replicas", [])
-        if agreeing > ANSWERS_A_REPLICA * len(replicas):
-            if model["log"] != "taken over":
-                print(f"the users of its log: {model['log']}", flush=True)
-            return url, _grpc_address(details)
-        if status in ("DEPLOY_FAILED", "UNHEALTHY") or time.monotonic() > deadline:
-            lines = (application.get("message") or f"status {status}").strip().splitlines()
-            raise _does_not_come_up(bundle, lines[-1])
-        if not agreeing:
-            time.sleep(0.2)
-
-
-def _grpc_address(details: dict[str, Any]) -> str | None:
-    """Where Serve listens for gRPC, if it does: it started so, whatever the recipe says now."""
-    options = details.get("grpc_options") or {}
-    if not options.get("grpc_servicer_functions"):
-        return None
-    return f"{_reachable(details['http_options']['host'])}:{options['port']}"
-
-
-def _does_not_come_up(bundle: Path, why: str) -> DataError:
-    return DataError(
-        f"this bundle is not served: {why}", where=bundle,
-        mend="see the logs of Ray's session: /tmp/ray/session_latest/logs/serve",
-    )  # fmt: skip
-
-
-def _reachable(host: str) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"[{host}]" if ":" in host else host
-
-
-def _model(url: str, key: str) -> dict[str, Any]:
-    """What the service says of its model; empty if it does not answer."""
-    request = urllib.request.Request(f"{url}/model", headers={"Authorization": f"Bearer {key}"})
-    try:
-        with _DIRECT.open(request, timeout=2) as answer:
-            return dict(json.load(answer))
-    except (OSError, HTTPException, ValueError):  # refused, timed out, cut off, or not ours
-        return {}
+    words = [*command, "--set", f"ray.address={address}"]
+    return f"RAY_AUTH_MODE=token {shlex.join(words)}"
 
 
 def _wait_for_signal() -> None:

@@ -92,6 +92,7 @@ class Service:
         self._arms: Arms | None = None
         self._shadows = Shadows(self.metrics, settings.serve.log_requests)
         self._failed_update: str | None = None
+        self._is_draining = False
         self._store_rests_until = float("-inf")
         self._last_write = time.time()
 
@@ -275,6 +276,10 @@ class Service:
 
         return await self._in_thread(answer, self._writer)
 
+    def drain(self) -> None:
+        """Say that no more should be asked; whatever comes is answered still."""
+        self._is_draining = True
+
     def close(self) -> None:
         """Write what waits to be written; nothing can be asked after."""
         for threads in (self._threads, self._writer):
@@ -289,9 +294,11 @@ class Service:
         """The version of the first arm that answers, if requests can be answered.
 
         Raises:
-            Unavailable: there is no model yet.
+            Unavailable: there is no model yet, or the service is about to end.
             DataError: the store cannot be read.
         """
+        if self._is_draining:
+            raise Unavailable("the service is stopping")
         model = self.arms.first.model
         await self._in_thread(self._users.ping, self._threads)
         return model.version

@@ -59,7 +59,7 @@ def test_the_jobs_run_on_a_gpu(tmp_path: Path) -> None:
         train={"num_workers": 1, "use_gpu": True, "precision": "bfloat16", "epochs": 2},
         ray={"num_cpus": 4},
     )
-    with connected(recipe.ray):
+    with connected(recipe.ray, dashboard=True):
         prepare.run(recipe)
         pretrain.run(recipe)
         train.run(recipe)

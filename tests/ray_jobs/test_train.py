@@ -39,7 +39,7 @@ def test_a_killed_worker_does_not_lose_the_run(recipe: Recipe) -> None:
     """
     from ray.util.state import list_actors
 
-    with connected(recipe.ray):
+    with connected(recipe.ray, dashboard=True):
         prepare.run(recipe)
         killed: list[int] = []
         stop = threading.Event()
@@ -87,7 +87,7 @@ def _latest_checkpoint(recipe: Recipe) -> Path:
 @pytest.mark.ray
 def test_a_finished_run_is_not_trained_again(recipe: Recipe) -> None:
     before = (recipe.root / train.WINNER_FILE).read_bytes()
-    with connected(recipe.ray):
+    with connected(recipe.ray, dashboard=True):
         train.run(recipe)
     assert (recipe.root / train.WINNER_FILE).read_bytes() == before
 
@@ -101,7 +101,7 @@ def test_a_retraining_learns_up_to_the_test_window(recipe: Recipe) -> None:
     raw["train"] |= {"retrain": True, "epochs": 2}
     raw["model"] |= {"min_events_for_id": least}
     again = recipe_from_dict(raw)
-    with connected(recipe.ray):
+    with connected(recipe.ray, dashboard=True):
         train.run(again)
         before = (recipe.root / train.WINNER_FILE).read_bytes()
         train.run(again)

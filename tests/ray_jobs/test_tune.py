@@ -64,7 +64,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
         model=tiny_settings(folder)["model"] | {"side_features": False},
         tune={"num_trials": 3, "learning_rate": {"low": 1e-5, "high": 3}},
     )
-    with connected(recipe.ray):
+    with connected(recipe.ray, dashboard=True):
         prepare.run(recipe)
         tune.run(recipe)
         yield recipe

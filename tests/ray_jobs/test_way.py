@@ -39,7 +39,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
         train={"epochs": 2},
         pretrain={"epochs": 1, "max_tokens": 32},
     )
-    with connected(recipe.ray):
+    with connected(recipe.ray, dashboard=True):
         pipeline.run(recipe)
         yield recipe
 

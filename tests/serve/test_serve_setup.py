@@ -9,27 +9,22 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
-import httpx
 import pytest
 import yaml
-from bundles import make_recipe
+from bundles import KEY, make_recipe
 
 import benchmarks.ports
 from recsys.bundle import Bundle
-from recsys.config import Recipe, load_recipe
+from recsys.config import Recipe, Serve, load_recipe
 from recsys.errors import DataError, RecipeError
 from recsys.registry import Registry
+from recsys.scratch import MARK
 from serve.__main__ import main
-from serve.answers import Problems
-from serve.environment import MARK, Surroundings
+from serve.environment import Surroundings
 from serve.ports import BLOCK, END, FIRST, Block, check_ports
 from serve.settings import Settings
 
@@ -80,18 +75,18 @@ def test_a_host_of_another_machine_is_named(recipe: Recipe) -> None:
     assert caught.value.field == "serve.host"
 
 
-def test_haproxy_gets_a_private_folder_with_room_for_its_socket() -> None:
-    surroundings = Surroundings.make(room=272)
+def test_haproxy_gets_a_private_folder_with_room_for_its_socket(tmp_path: Path) -> None:
+    surroundings = Surroundings.make(Serve(), tmp_path)
     try:
-        assert stat.S_IMODE(surroundings.folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE(surroundings.scratch.folder.stat().st_mode) == 0o700
         socket_path = Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"])
-        assert socket_path.parent == surroundings.folder
+        assert socket_path.parent == surroundings.scratch.folder
         # Serve puts the node's id (56 digits) between, HAProxy appends `.<pid>.tmp` while it binds.
         longest = socket_path.parent / ("f" * 56) / f"{socket_path.name}.4194304.tmp"
         assert len(str(longest)) <= 107
     finally:
         surroundings.clear()
-    assert not surroundings.folder.exists()
+    assert not surroundings.scratch.folder.exists()
     assert MARK not in os.environ
     assert "RAY_SERVE_HAPROXY_SOCKET_PATH" not in os.environ
 
@@ -109,11 +104,13 @@ def ports_of(environment: Mapping[str, str]) -> set[int]:
     return found
 
 
-def test_services_that_start_at_once_have_ports_of_their_own() -> None:
+def test_services_that_start_at_once_have_ports_of_their_own(tmp_path: Path) -> None:
     """Also where one dies without a word: the next takes its ports."""
     code = (
-        "import json, os, sys; from serve.environment import Surroundings\n"
-        "kept = Surroundings.make(room=272); print(json.dumps(dict(os.environ)), flush=True)\n"
+        "import json, os, sys; from pathlib import Path; from recsys.config import Serve\n"
+        "from serve.environment import Surroundings\n"
+        "kept = Surroundings.make(Serve(), Path())\n"
+        "print(json.dumps(dict(os.environ)), flush=True)\n"
         "sys.stdin.read()\n"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -125,7 +122,7 @@ def test_services_that_start_at_once_have_ports_of_their_own() -> None:
         for process in started:
             process.kill()
             process.wait()
-        surroundings = Surroundings.make(room=272)
+        surroundings = Surroundings.make(Serve(), tmp_path)
         assert min(map(min, ports)) == min(ports_of(os.environ))
         surroundings.clear()
     finally:
@@ -135,9 +132,11 @@ def test_services_that_start_at_once_have_ports_of_their_own() -> None:
             shutil.rmtree(Path("/tmp", environment[MARK]), ignore_errors=True)
 
 
-def test_ports_that_the_environment_names_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ports_that_the_environment_names_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", "30500")
-    surroundings = Surroundings.make(room=272)
+    surroundings = Surroundings.make(Serve(), tmp_path)
     assert os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] == "30500"
     assert "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT" not in os.environ, "Ray's own, as before"
     assert int(os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT"]) < END
@@ -153,130 +152,6 @@ def test_where_all_ports_are_taken_that_is_said() -> None:
             blocks.append(Block.reserve())
     for block in blocks:
         block.release()
-
-
-def test_haproxy_is_told_what_serve_has_no_variable_for(
-    tmp_path: Path, free_ports: dict[str, int]
-) -> None:
-    """A whole request can be put to another replica, and no application yet is no 404."""
-    config, port = tmp_path / "haproxy.cfg", free_ports["http"]
-    config.write_text(
-        f"""defaults
-    mode http
-    option httplog
-    timeout connect 1s
-    timeout client 1s
-    timeout server 1s
-frontend http_frontend
-    bind 127.0.0.1:{port}
-    default_backend default_backend
-backend default_backend
-    http-request return status 404 content-type text/plain lf-string "not found"
-"""
-    )
-    surroundings = Surroundings.make(room=272)
-    try:
-        command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
-        # Serve starts it again for every change.
-        subprocess.run([*command, "-c"], check=True)
-        running = subprocess.Popen(command)
-        try:
-            answer = httpx.Client(transport=httpx.HTTPTransport(retries=10)).get(
-                f"http://127.0.0.1:{port}/recommend"
-            )
-        finally:
-            running.terminate()
-            running.wait(10)
-    finally:
-        surroundings.clear()
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    lines = config.read_text().splitlines()
-    assert lines[2:4] == ["    option httplog", "    option http-buffer-request"]
-    assert sum("http-buffer-request" in line for line in lines) == 1
-
-
-def test_haproxy_refuses_what_there_is_no_room_for(
-    tmp_path: Path, free_ports: dict[str, int]
-) -> None:
-    """Of seven that come at once two servers, with room for two each, take on four."""
-    config, front = tmp_path / "haproxy.cfg", free_ports["http"]
-    with ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
-        lines = [
-            f"    server s{number} 127.0.0.1:{server.getsockname()[1]}"
-            for number, server in enumerate(servers)
-        ]
-        config.write_text(
-            f"""defaults
-    mode http
-    option httplog
-    timeout connect 9s
-    timeout client 9s
-    timeout server 9s
-frontend http_frontend
-    bind 127.0.0.1:{front}
-    default_backend http-app
-backend http-app
-    log global
-{lines[0]}
-{lines[1]}
-"""
-        )
-        surroundings = Surroundings.make(room=2)
-        stack.callback(surroundings.clear)
-        command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
-        subprocess.run([*command, "-c"], check=True)
-        running = subprocess.Popen(command)
-        stack.callback(running.wait, 10)
-        stack.callback(running.terminate)
-        client = httpx.Client(transport=httpx.HTTPTransport(retries=10), timeout=9)
-        with ThreadPoolExecutor(7) as threads:
-            asked = [threads.submit(client.get, f"http://127.0.0.1:{front}/{n}") for n in range(7)]
-            refused = [each.result() for each in islice(as_completed(asked, timeout=9), 3)]
-            for server in servers:  # the others wait, two at each
-                for _ in range(2):
-                    taken, _ = server.accept()
-                    taken.sendall(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
-                    taken.close()
-        assert sorted(each.result().status_code for each in asked) == [204] * 4 + [503] * 3
-    for answer in refused:
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        Problems.model_validate(answer.json())
-    assert sum("txn.room" in line for line in config.read_text().splitlines()) == 2
-
-
-def test_what_is_left_is_ended_and_nothing_else() -> None:
-    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    surroundings = Surroundings.make(room=272)
-    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        assert {pid for pid, _ in surroundings.processes()} == {left.pid}
-        surroundings.clear(patience_s=0.2)
-        assert left.wait(5) == -9
-        assert stranger.poll() is None
-    finally:
-        for process in (stranger, left):
-            process.kill()
-            process.wait()
-
-
-def test_a_child_that_wrote_over_its_environment_is_found_by_its_parent() -> None:
-    surroundings = Surroundings.make(room=272)
-    parent = subprocess.Popen(["sh", "-c", "env -i sleep 60 & wait"])
-    try:
-        deadline = time.monotonic() + 10
-        while len(found := surroundings.processes()) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        surroundings.clear(patience_s=0.2)
-        parent.wait(5)  # killed, or done since the child was killed first
-        (child,) = {pid for pid, _ in found} - {parent.pid}
-        while Path(f"/proc/{child}").exists():  # until init has taken note of its end
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    finally:
-        parent.kill()
-        parent.wait()
 
 
 def test_paths_are_absolute_for_the_replicas(
@@ -397,9 +272,16 @@ def test_arms_travel_with_the_bundle_and_restart_nobody(
 
 
 @pytest.fixture
-def config(tmp_path: Path, language_model: Path) -> Path:
+def config(
+    tmp_path: Path,
+    language_model: Path,
+    free_ports: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", KEY)
     registry = {"registry": str(tmp_path / "registry")}
-    recipe = make_recipe(tmp_path / "run", language_model, promote=registry)
+    ports = {"port": free_ports["http"]}
+    recipe = make_recipe(tmp_path / "run", language_model, promote=registry, serve=ports)
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe.resolved()))
     return path
