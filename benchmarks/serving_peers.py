@@ -55,10 +55,12 @@ class Ranker:
     def ranked(self, query: Any, encoded: Any, request: Any) -> bytes:
         """The JSON answer to a question whose history has been read."""
         from serve import answering
+        from serve.verbs import verbs_of
 
         no_texts = np.zeros((0, 0), dtype=np.float32)
         candidates = answering.Candidates.of(self.model, request)
-        answer = answering.rank(self.model, query, encoded, request, candidates, no_texts)
+        verbs = verbs_of({}, {})
+        answer = answering.rank(self.model, query, encoded, request, candidates, no_texts, verbs)
         return answering.to_json(answer.fields)
 
 

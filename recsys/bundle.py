@@ -26,7 +26,6 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recsys.config import Recipe, recipe_from_dict
@@ -39,6 +38,7 @@ from recsys.reading import map_array, read_parquet, reading
 from recsys.relations import Relations, relation_files
 from recsys.schema import ITEMS as SCHEMA
 from recsys.schema import Col
+from recsys.weights import save_weights
 
 FORMAT = 4
 BUNDLE, MODEL, ITEMS, VECTORS = "bundle.json", "model.safetensors", "items.parquet", "vectors.npy"
@@ -85,7 +85,7 @@ def write_bundle(
     with whole_folder(target) as out:
         for folder in (ENCODER_DIR, TOKENIZER_DIR, INDEX_DIR):
             (out / folder).mkdir()
-        save_file(weights, out / MODEL)
+        save_weights(weights, out / MODEL)
         shutil.copyfile(language / CONFIG, out / ENCODER_DIR / CONFIG)
         shutil.copyfile(language / TOKENIZER, out / TOKENIZER_DIR / TOKENIZER)
         items.write_parquet(out / ITEMS)

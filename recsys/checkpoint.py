@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from recsys.errors import DataError
 from recsys.language_model import file_sha256
 from recsys.model.heads import ScoringHead
 from recsys.reading import read_json, reading
+from recsys.weights import save_weights
 
 MODEL, HEAD, OPTIMIZER, PROGRESS = (
     "model.safetensors", "head.safetensors", "optimizer.safetensors", "progress.json",
@@ -59,12 +60,12 @@ def save(
     progress: Progress,
 ) -> None:
     """Write a checkpoint into an existing folder; `head` is None where nothing is scored."""
-    save_file(trained_state(model), folder / MODEL)
+    save_weights(trained_state(model), folder / MODEL)
     if head is not None:
-        save_file(
+        save_weights(
             {name: value.contiguous() for name, value in head.state_dict().items()}, folder / HEAD
         )
-    save_file(_flatten(optimizer), folder / OPTIMIZER)
+    save_weights(_flatten(optimizer), folder / OPTIMIZER)
     seal(folder, progress)
 
 

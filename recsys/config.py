@@ -429,6 +429,10 @@ class Serve(Section):
     grace_s: Annotated[float, Field(ge=0)] = 2.0
     """Between the signal to end and the closing of the port: `/readyz` says 503 and everything is
     answered, so that a balancer turns away first."""
+    verbs: dict[EventName, Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]] = {}
+    """What explanations say that a user did, by event type, `{}` for the item's title: `purchase:
+    "played {}"`. By default by the name in `data.event_types`, where it is the only one for its
+    type and a verb of the past ("played"), else "bought {}" and the like."""
     default_k: Positive = 10
     max_k: Positive = 1000
     max_candidates: Annotated[int, Field(ge=1, le=100_000)] = 10_000

@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 
 from recsys.errors import DataError
 from recsys.files import whole_file, write_json
-from recsys.schema import ERASED, EVENT_TYPES, EVENTS, TIMESTAMP, Col
+from recsys.schema import ERASED, EVENT_TYPES, EVENTS, EVENTS_OPTIONAL, TIMESTAMP, Col
 from recsys.state import StateEvent
 
 _STANDS_FOR, _MERGED = b"raycommend.stands_for", "-merged.parquet"
@@ -122,17 +122,17 @@ class Feedback:
 
 
 def events_table(events: Sequence[StateEvent]) -> pa.Table:
-    """Events of a store as canonical ones; what a store does not know is null."""
+    """Events of a store as canonical ones; what the sender did not tell is null."""
     known = {
         Col.user: pa.array([e.user_id for e in events], pa.string()),
         Col.item: pa.array([e.item_id for e in events], pa.string()),
         Col.event_type: pa.array([EVENT_TYPES[e.event_code] for e in events], pa.string()),
         Col.timestamp: pa.array([e.timestamp for e in events], pa.int64()).cast(TIMESTAMP),
     }
-    return pa.table(
-        [known.get(field.name, pa.nulls(len(events), field.type)) for field in EVENTS],
-        schema=EVENTS,
-    )
+    details = [json.loads(e.details) if e.details else {} for e in events]
+    for field in EVENTS_OPTIONAL:
+        known[field.name] = pa.array([told.get(field.name) for told in details], field.type)
+    return pa.table([known[field.name] for field in EVENTS], schema=EVENTS)
 
 
 def without_erased(events: pl.DataFrame, erased: Mapping[str, int]) -> pl.DataFrame:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.bundle import ENCODER_DIR, STANDARD_PRICE, TOKENIZER_DIR, Bundle
+from recsys.bundle import ITEMS as ITEMS_FILE
 from recsys.catalogue import item_text, prices_of
 from recsys.config import Recipe, target_codes
 from recsys.encoded import EncodedHistory, encode
@@ -39,7 +40,7 @@ from recsys.model.user_encoder import UserEncoder
 from recsys.prepared import Prepared
 from recsys.reading import reading
 from recsys.rerank import LEAST_POOL, NO_CATEGORY, POOL_PER_PLACE, centred, diversify
-from recsys.schema import Col
+from recsys.schema import ITEMS, Col
 from recsys.scoring import Scorer
 from recsys.stacked import Stacked
 from recsys.text_store import pad_tokens
@@ -172,7 +173,7 @@ class Recommender:
         self.info["name"] = self.recipe.name
         self.scorer = load_scorer(bundle)
         self._index = bundle.index
-        items = bundle.items
+        items, self._items_file = bundle.items, bundle.folder / ITEMS_FILE
         self._ids = items[Col.item].to_list()
         self._titles = items[Col.title].to_list()
         self._row_of = {item_id: row for row, item_id in enumerate(self._ids)}
@@ -226,6 +227,44 @@ class Recommender:
         )  # fmt: skip
         grown._read_filtered()
         return grown
+
+    def with_changes(self, changes: Mapping[str, Mapping[str, Any]]) -> Recommender:
+        """The same model, with other facts of items of the bundle's catalogue.
+
+        Filters, caps, availability and answers go by them. The scores do not: how a price or a
+        text speaks for an item the next bundle learns.
+
+        Args:
+            changes: fields of `ADDED` by item id; ids that the catalogue does not hold are ignored.
+        """
+        rows = {self._row_of[item_id]: item_id for item_id in changes if item_id in self._row_of}
+        if not rows:
+            return self
+        changed, columns = copy.copy(self), {}
+        for name in self._filtered.columns:
+            places = [row for row, item_id in rows.items() if name in changes[item_id]]
+            values = [changes[rows[row]][name] for row in places]
+            columns[name] = self._filtered[name].scatter(places, values)
+        changed._filtered = pl.DataFrame(columns, schema=self._filtered.schema)
+        changed._titles = self._titles.copy()
+        for row, item_id in rows.items():
+            if Col.title in changes[item_id]:
+                changed._titles[row] = changes[item_id][Col.title]
+        changed._read_filtered()
+        return changed
+
+    def fields_in_bundle(self, item_id: str) -> dict[str, Any]:
+        """What the bundle's own catalogue says of an item of it, by the names of `ITEMS`.
+
+        Raises:
+            BundleError: its file has gone.
+        """
+        with reading(self._items_file, "restore the bundle from a copy", BundleError):
+            row = pl.scan_parquet(self._items_file, glob=False).slice(self._row_of[item_id], 1)
+            found = row.select(ITEMS.names).collect().row(0, named=True)
+            if found[Col.item] != item_id:
+                raise ValueError("of another bundle")
+            return found
 
     def _read_filtered(self) -> None:
         """What filters, caps and availability read, as arrays."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import re
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,32 +26,49 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from recsys.config import Section
 from recsys.errors import DataError
 from recsys.files import write_json
+from serve.callers import (
+    OF_A_USER,
+    RIGHTS,
+    TOKEN_PREFIX,
+    Caller,
+    Right,
+    read_token,
+)
 from serve.problems import refusal
+from serve.requests import current
 
 logger = logging.getLogger("ray.serve")
 
-#: What a key opens: answers; the store of events; what tells of the service itself.
-Right = Literal["recommend", "events", "admin"]
-RIGHTS: tuple[Right, ...] = get_args(Right)
+#: Of files that an earlier release wrote.
+_EARLIER: dict[str, tuple[Right, ...]] = {
+    "admin": ("explain", "items", "erase", "tokens", "monitor"),
+}
 #: Paths that take no key: health and documentation.
 OPEN = frozenset(
     {"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 )
-#: Path -> the right that it takes. One that is named nowhere takes `admin`: a new route that was
-#: forgotten here is closed.
+#: Path -> the right that it takes; with a slash at its end, of all paths below. One that is named
+#: nowhere takes a key that opens everything: a new route that was forgotten here is closed.
 NEEDED: dict[str, Right] = {
     "/recommend": "recommend",
     "/rank": "recommend",
     "/events": "events",
-    "/items": "admin",
-    "/model": "admin",
+    "/items": "items",
+    "/items/": "items",
+    "/users/": "erase",
+    "/users/erase": "erase",
+    "/users/token": "tokens",
+    "/model": "monitor",
 }
 #: Begin of every key: a leaked one is recognised, by people and by scanners of repositories.
 PREFIX = "rck_"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: Seconds between two looks at the key file.
 LOOK_S = 1.0
 #: A key may save up the requests of so many seconds.
 BURST_S = 2.0
+#: Buckets that are kept at most: each user token has one.
+MAX_BUCKETS = 100_000
 
 
 class Key(Section):
@@ -61,9 +80,16 @@ class Key(Section):
         rights: what it opens.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, Field(pattern=f"^{_NAME.pattern}$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     rights: Annotated[tuple[Right, ...], Field(min_length=1)]
+
+    @field_validator("rights", mode="before")
+    @classmethod
+    def _of_today(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return tuple(right for each in value for right in _EARLIER.get(str(each), (each,)))
 
 
 class KeyFile(Section):
@@ -107,8 +133,14 @@ class KeyFile(Section):
         """These keys and a new one, and the new one's text: it is kept nowhere.
 
         Raises:
-            DataError: there is a key of this name.
+            DataError: there is a key of this name, or it is no name.
         """
+        if not _NAME.fullmatch(name):
+            raise DataError(
+                "not a name for a key", where="keys", field="name", value=name,
+                mend="use letters, digits, '.', '_' and '-', at most 64 of them, and begin with a "
+                "letter or digit",
+            )  # fmt: skip
         if any(key.name == name for key in self.keys):
             raise DataError(
                 "there is a key of this name", where="keys", field="name", value=name,
@@ -175,14 +207,17 @@ class Keys:
     Args:
         path: of the file.
         own: text of the service's own key, which opens everything.
-        rate: requests a second that each key may ask of this replica; None: no bound.
+        rate: requests a second that each key, and each user token's user, may ask of this replica;
+            None: no bound.
+        signing: key of the user tokens, see `callers`.
     """
 
     path: Path
     own: str
     rate: float | None
+    signing: bytes = b""
     _by_digest: dict[str, Key] = field(default_factory=dict)
-    _buckets: dict[str, Bucket] = field(default_factory=dict)
+    _buckets: OrderedDict[str, Bucket] = field(default_factory=OrderedDict)
     _looked: float = float("-inf")
     _stamp: tuple[int, int] | None = None
 
@@ -194,13 +229,32 @@ class Keys:
         self._look()
         return self._by_digest.get(digest(text))
 
-    def wait_s(self, key: Key) -> float:
-        """Seconds until this key may ask; 0: now, and it counts."""
-        if self.rate is None or key.sha256 == digest(self.own):
+    def caller(self, text: str) -> Caller | None:
+        """Who sends this key or user token; None: nobody we know.
+
+        A user token opens no more than the key that asked for it.
+        """
+        if not text.startswith(TOKEN_PREFIX):
+            key = self.find(text)
+            return None if key is None else Caller(frozenset(key.rights), key=key.sha256)
+        self._look()
+        claims = read_token(text, self.signing, time.time())
+        if claims is None or (key := self._by_digest.get(claims.by)) is None:
+            return None
+        return Caller(OF_A_USER & frozenset(key.rights), claims.user, key.sha256)
+
+    def wait_s(self, caller: Caller) -> float:
+        """Seconds until this caller may ask; 0: now, and it counts."""
+        counted = caller.user or caller.key
+        if self.rate is None or counted == digest(self.own):
             return 0.0
         now = time.monotonic()
         fresh = Bucket(self.rate, self.rate * BURST_S, now)
-        return self._buckets.setdefault(key.sha256, fresh).take(now)
+        bucket = self._buckets.setdefault(counted, fresh)
+        self._buckets.move_to_end(counted)
+        while len(self._buckets) > MAX_BUCKETS:
+            self._buckets.popitem(last=False)
+        return bucket.take(now)
 
     def _look(self) -> None:
         if time.monotonic() - self._looked < LOOK_S:
@@ -218,7 +272,7 @@ class Keys:
         keys = KeyFile.read(self.path).keys
         own = Key(name="recsys-serve", sha256=digest(self.own), rights=RIGHTS)
         self._by_digest = {key.sha256: key for key in (*keys, own)}
-        self._buckets = {}
+        self._buckets.clear()
         self._stamp = stamp
 
 
@@ -243,32 +297,40 @@ class Access:
     def _answerer(self, scope: Scope) -> ASGIApp:
         if scope["type"] != "http":
             return self._app
-        path = scope["path"].rstrip("/")
+        path = scope["path"]
         if path in OPEN:
             return self._app
-        # The router takes a path with a line break at its end for the path without.
-        right = NEEDED.get(path.removesuffix("\n"), "admin")
-        return refused(self._keys, Headers(scope=scope), right, scope["path"]) or self._app
+        return refused(self._keys, Headers(scope=scope), needed(path), path) or self._app
 
 
-def refused(keys: Keys, headers: Mapping[str, str], right: Right, path: str) -> Response | None:
-    """The answer to whoever may not ask.
+def needed(path: str) -> Right | None:
+    """The right that a path takes; None: all of them."""
+    above = path[: path.find("/", 1) + 1]
+    return NEEDED.get(path, NEEDED.get(above) if above else None)
+
+
+def refused(
+    keys: Keys, headers: Mapping[str, str], right: Right | None, path: str
+) -> Response | None:
+    """The answer to whoever may not ask; who may is the current request's caller from then on.
 
     Args:
         keys: that are known.
         headers: of the request, their names in small letters.
-        right: that it takes.
+        right: that it takes; None: all of them.
         path: what it asks.
     """
     text = _text_of(headers)
-    key = keys.find(text) if text else None
-    if key is None:
+    caller = keys.caller(text) if text else None
+    if caller is None:
         return _unauthorised(sent=text is not None)
-    if right not in key.rights:
-        msg = f"this key does not open {path}: it lacks the right `{right}`"
-        return refusal(403, [((), msg, "forbidden")])
-    wait = keys.wait_s(key)
-    return _too_many(wait) if wait else None
+    if not ({right} if right else set(RIGHTS)) <= caller.rights:
+        lacks = f": it lacks the right `{right}`" if right else ""
+        return refusal(403, [((), f"this key does not open {path}{lacks}", "forbidden")])
+    if wait := keys.wait_s(caller):
+        return _too_many(wait)
+    current().caller = caller
+    return None
 
 
 def _text_of(headers: Mapping[str, str]) -> str | None:

@@ -1,8 +1,8 @@
-"""The items that were added while a bundle is served, as one replica sees them.
+"""What is said of items while a bundle is served, as one replica sees it.
 
-The store holds them under a version that rises with each change. A replica keeps what it has read,
-asks for the version now and then, reads what was changed since, and makes a new `Recommender` of
-the bundle's and the added items together.
+The store holds it under a version that rises with each change. A replica keeps what it has read,
+asks for the version now and then, reads what was changed since, and makes a new `Recommender`: of
+the bundle's items with the fields that differ now, and of those that the bundle does not hold.
 
 Legend: M items, H width of the language model.
 """
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from recsys.recommender import ADDED, NewItems, Recommender
 from recsys.schema import TEXT_FIELDS
 from recsys.state import STATE_FILE, open_items
-from recsys.state.items import ItemChange
-from serve.api import MAX_NEW_ITEMS, AddedItem
+from recsys.state.items import ItemChange, ItemPatch
+from serve.api import MAX_NEW_ITEMS
 from serve.settings import Settings
 
 #: Encodes new items with the language model of a bundle: (folder, version, fields of each) ->
@@ -37,7 +37,7 @@ class Seen:
 
     Attributes:
         version: of the store; nothing before it is missing.
-        items: by id, each with its vector by the model.
+        items: by id, those that the model's bundle does not hold with a vector by it.
     """
 
     version: int = 0
@@ -45,7 +45,7 @@ class Seen:
 
 
 class AddedItems:
-    """The store of added items, and what is made of it.
+    """The store, and what is made of it.
 
     Args:
         settings: name the store.
@@ -59,20 +59,16 @@ class AddedItems:
         self._encode = encode
         self._store = open_items(settings.serve.state, settings.root / STATE_FILE)
 
-    def put(self, items: Sequence[AddedItem], model: str, vectors: NDArray[np.float32]) -> int:
-        """Store items with their vectors [M, H] by a model; returns how many were changed.
+    def put(self, patches: Sequence[ItemPatch], model: str) -> int:
+        """See `ItemStore.put`.
 
         Raises:
             DataError: the store cannot be written.
         """
-        rows = [
-            (item.item_id, json.dumps(item.model_dump(exclude={"item_id"}), ensure_ascii=False))
-            for item in items
-        ]
-        return self._store.put(rows, model, list(vectors))
+        return self._store.put(patches, model)
 
     def remove(self, item_id: str) -> bool:
-        """Take an item away; whether there was one.
+        """Take back what was said of an item; whether anything was.
 
         Raises:
             DataError: the store cannot be written.
@@ -91,31 +87,35 @@ class AddedItems:
         """Let go of the store."""
         self._store.close()
 
-    async def read(self, folder: Path, model: str, seen: Seen, keep: Sequence[str]) -> Seen:
+    async def read(self, folder: Path, model: Recommender, seen: Seen, keep: Sequence[str]) -> Seen:
         """What there is now: the changes are read, and texts encoded that the model has not read.
 
         Args:
             folder: of the bundle.
-            model: its version.
+            model: over the bundle's items.
             seen: what was read for it before.
             keep: models whose vectors are still needed.
 
         Raises:
             DataError: the store cannot be read or written.
         """
-        version, changes = await asyncio.to_thread(self._store.changes, seen.version, model)
-        without = [item for item in changes if item.fields is not None and item.vector is None]
+        version, changes = await asyncio.to_thread(self._store.changes, seen.version, model.version)
+        without = [
+            item
+            for item in changes
+            if item.fields and item.vector is None and not model.in_bundle(item.item_id)
+        ]
         made = {}
         for low in range(0, len(without), MAX_NEW_ITEMS):
             part = without[low : low + MAX_NEW_ITEMS]
             texts = [texts_of(json.loads(item.fields or "")) for item in part]
-            vectors = await self._encode(folder, model, texts)
+            vectors = await self._encode(folder, model.version, texts)
             made |= {
                 item.item_id: replace(item, vector=vector)
                 for item, vector in zip(part, vectors, strict=True)
             }
         if made:
-            await asyncio.to_thread(self._store.add_vectors, [*made.values()], model, keep)
+            await asyncio.to_thread(self._store.add_vectors, [*made.values()], model.version, keep)
         items = dict(seen.items)
         for item in changes:
             items.pop(item.item_id, None)
@@ -130,20 +130,21 @@ def texts_of(fields: Mapping[str, object]) -> dict[str, str | None]:
 
 
 def extended(model: Recommender, seen: Seen) -> Recommender:
-    """A bundle's model over its own and the added items.
+    """A bundle's model over what is said of its own items, and of others.
 
-    Left out are items that the bundle's catalogue holds by now, and those without a text that its
-    language model reads.
+    Left out are others without a text that its language model reads.
     """
-    items = [
-        item
-        for _, item in sorted(seen.items.items())
-        if not model.in_bundle(item.item_id)
+    said = {item_id: json.loads(item.fields or "{}") for item_id, item in seen.items.items()}
+    changed = model.with_changes(said)
+    new = {
+        item_id: item.vector
+        for item_id, item in sorted(seen.items.items())
+        if not model.in_bundle(item_id)
         and item.vector is not None
         and np.isfinite(item.vector).all()
-    ]
-    if not items:
-        return model
-    rows = [{"item_id": item.item_id, **json.loads(item.fields or "")} for item in items]
+    }
+    if not new:
+        return changed
+    rows = [{**dict.fromkeys(ADDED), "item_id": item_id, **said[item_id]} for item_id in new]
     fields = pl.DataFrame([{name: row[name] for name in ADDED} for row in rows], schema=ADDED)
-    return model.with_items(NewItems(np.stack([item.vector for item in items]), fields))  # type: ignore[misc]
+    return changed.with_items(NewItems(np.stack([*new.values()]), fields))

@@ -19,19 +19,10 @@ from recsys.exploration import Exploration
 from recsys.recommender import NewItems, Recommender
 from recsys.schema import EVENT_TYPES, Col
 from serve.api import EPOCH, NewItem, RankRequest, RecommendRequest
-from serve.problems import Refused
 from serve.queries import Query
 from serve.requests import current, current_id
 from serve.router import ONLY
-
-#: What an asker did, by event type.
-VERBS = {
-    "impression": "were shown {}",
-    "view": "viewed {}",
-    "click": "clicked {}",
-    "add_to_cart": "put {} into the cart",
-    "purchase": "bought {}",
-}
+from serve.verbs import Verbs
 
 
 @dataclass(frozen=True)
@@ -63,33 +54,29 @@ class Candidates:
         rows: [C] catalogue rows of the known items.
         new: the M items that come as text, by their places in the request.
         places: [C + M] places of the known items, then of the new ones.
+        unknown: ids that the catalogue does not hold.
     """
 
     rows: NDArray[np.int32]
     new: dict[int, NewItem]
     places: NDArray[np.int64]
+    unknown: list[str]
 
     @staticmethod
     def of(model: Recommender, request: RankRequest) -> Candidates:
-        """Look a request's candidates up.
-
-        Raises:
-            Refused: an id is not in the catalogue.
-        """
+        """Look a request's candidates up."""
         asked, new = request.candidates, {}
         places = np.arange(len(asked))
         if list(map(type, asked)).count(str) < len(asked):  # seldom, and there may be thousands
             new = {i: item for i, item in enumerate(asked) if not isinstance(item, str)}
             known = [place for place in places.tolist() if place not in new]
             asked, places = [asked[place] for place in known], np.array([*known, *new])
-        rows = model.rows_of(cast(list[str], asked))
+        rows, unknown = model.rows_of(cast(list[str], asked)), []
         if rows.min(initial=0) < 0:
-            raise Refused(
-                ("candidates", int(places[np.argmax(rows < 0)])),
-                "not in the catalogue: correct the id, or give the item's text",
-                kind="unknown_item",
-            )
-        return Candidates(rows, new, places)
+            unknown = [str(asked[number]) for number in np.flatnonzero(rows < 0)]
+            held = np.append(rows >= 0, np.full(len(new), True))
+            rows, places = rows[rows >= 0], places[held]
+        return Candidates(rows, new, places, unknown)
 
 
 def recommend(
@@ -98,6 +85,7 @@ def recommend(
     encoded: EncodedHistory,
     request: RecommendRequest,
     defaults: Serve,
+    verbs: Verbs,
     arm: str = ONLY.name,
     exploration: Exploration | None = None,
 ) -> Answer:
@@ -110,6 +98,7 @@ def recommend(
         request: what is asked for.
         defaults: stand in for what the request leaves open; neither asks for diversity or a cap
             where something is drawn.
+        verbs: for explanations.
         arm: whose model it is.
         exploration: draws; None: the best are shown.
     """
@@ -149,7 +138,7 @@ def recommend(
     if request.explain:
         found = model.explain(query.history, rows.astype(np.int32))
         for item, row, why in zip(items, rows.tolist(), found, strict=True):
-            item["explanation"] = in_words(model, row, why)
+            item["explanation"] = in_words(model, row, why, verbs)
         trace.lap("explain")
     return _answer(model, arm, query, items, unknown, propensities)
 
@@ -161,6 +150,7 @@ def rank(
     request: RankRequest,
     candidates: Candidates,
     text_vectors: NDArray[np.float32],
+    verbs: Verbs,
     arm: str = ONLY.name,
     exploration: Exploration | None = None,
 ) -> Answer:
@@ -173,6 +163,7 @@ def rank(
         request: what is asked for.
         candidates: the request's, as the model knows them; M are new items.
         text_vectors: [M, H] language-model vectors of the new items, in their order.
+        verbs: for explanations.
         arm: whose model it is.
         exploration: draws; None: they are sorted.
     """
@@ -214,18 +205,19 @@ def rank(
             unknown.take(numbers) if unknown is not None else None,
         )
         for (item, row), why in zip([*old, *fresh], explained, strict=True):
-            item["explanation"] = in_words(model, row, why)
+            item["explanation"] = in_words(model, row, why, verbs)
         trace.lap("explain")
-    return _answer(model, arm, query, items, [], propensities)
+    return _answer(model, arm, query, items, candidates.unknown, propensities)
 
 
-def in_words(model: Recommender, row: int, why: Explanation) -> dict[str, Any]:
+def in_words(model: Recommender, row: int, why: Explanation, verbs: Verbs) -> dict[str, Any]:
     """An explanation as the answer tells it, with ids, titles and a sentence.
 
     Args:
         model: names the items.
         row: the explained item; -1 if the catalogue does not hold it.
         why: its explanation.
+        verbs: what the asker did, by event type.
     """
     reasons = [
         {
@@ -244,7 +236,7 @@ def in_words(model: Recommender, row: int, why: Explanation) -> dict[str, Any]:
         times = "once" if first.count == 1 else f"{first.count} times"
         what = "it" if first.item_row == row else model.title(first.item_row)
         sentence = (
-            f"You {VERBS[EVENT_TYPES[first.event_code]].format(what)} {times}, last on "
+            f"You {verbs[EVENT_TYPES[first.event_code]].format(what)} {times}, last on "
             f"{_moment(first.last_us):%Y-%m-%d}."
         )
     return {"sentence": sentence, "reasons": reasons, "parts": why.parts}

@@ -88,12 +88,29 @@ class RankAnswer(_Answer):
     items: list[RankedCandidate]
 
 
+class Conflict(BaseModel):
+    """An event that was not stored: another one is held under its id."""
+
+    event: int = Field(description="Its position in the request's `events`, from 0.")
+    event_id: str = Field(description="The id. Give each event one of its own.")
+    status: Literal[409] = Field(409, description="What the event alone is answered with.")
+
+
 class EventsAnswer(BaseModel):
     """What became of the events; they are on disk when this answer comes."""
 
     received: int = Field(description="Events in the request.")
-    stored: int = Field(description="Events that were new; the rest had been sent before.")
+    stored: int = Field(description="Events that were new.")
     ignored: int = Field(description="Events of a type that the recipe leaves out.")
+    repeated: list[str] = Field(
+        description="Ids of events that had been sent before: the same item, type and time."
+    )
+    conflicts: list[Conflict] = Field(
+        description="Events whose id another event bears: another item, type or time."
+    )
+    older_than_erasure: list[int] = Field(
+        description="Positions of events that happened before their user was erased."
+    )
     unknown_items: list[str] = Field(
         description="Ids that the catalogue does not hold; their events are stored all the same "
         "and count once a bundle with these items is served."
@@ -105,24 +122,58 @@ class ItemsAnswer(BaseModel):
     """What became of the items; they are stored, with their vectors, when this answer comes."""
 
     received: int = Field(description="Items in the request.")
-    stored: int = Field(description="Items that were new or differ from what was sent before.")
+    stored: int = Field(description="Items that differ from what was known of them.")
     known_items: list[str] = Field(
-        description="Ids that the bundle's own catalogue holds; they were ignored."
+        description="Ids that the bundle's own catalogue holds: their fields are told and filtered "
+        "by from now on; how they score the next bundle learns."
+    )
+    request_id: str = Field(description=_REQUEST_ID)
+
+
+class ItemAnswer(BaseModel):
+    """What is known of an item."""
+
+    item_id: str = Field(description="Its id.")
+    title: str | None = Field(description="What it is called.")
+    description: str | None = Field(description="Longer text.")
+    brand: str | None = Field(description="Brand.")
+    category: str | None = Field(description="Category.")
+    tags: str | None = Field(description="Further words.")
+    price: float | None = Field(description="Price, in the catalogue's currency.")
+    available: bool = Field(description="False keeps it out of `/recommend`.")
+    in_bundle: bool = Field(description="Whether the bundle's own catalogue holds it.")
+    updated: list[str] = Field(
+        description="The fields that `POST /items` has set; `DELETE` gives back the bundle's."
     )
     request_id: str = Field(description=_REQUEST_ID)
 
 
 class RemovedAnswer(BaseModel):
-    """What became of an item that was to be taken away."""
+    """What became of what `POST /items` had said of an item."""
 
-    removed: bool = Field(description="False: no such item had been added.")
+    removed: bool = Field(description="False: it had said nothing.")
     request_id: str = Field(description=_REQUEST_ID)
 
 
 class ErasedAnswer(BaseModel):
     """What became of a user; the tombstone is on disk when this answer comes."""
 
-    erased: int = Field(description="Events that the history held; 0 for an unknown user.")
+    erased: int = Field(description="Events that the history held.")
+    held: bool = Field(
+        description="Whether anything of the user was held: if not, is it the right id? A history "
+        "that an earlier request erased is not held."
+    )
+    request_id: str = Field(description=_REQUEST_ID)
+
+
+class UserTokenAnswer(BaseModel):
+    """A token for a browser."""
+
+    token: str = Field(
+        description="Sent as `Authorization: Bearer`, it opens `/recommend`, `/rank` and `/events` "
+        "for this user alone, as far as the key that asked for it opens them."
+    )
+    expires: int = Field(description="Unix time, seconds.")
     request_id: str = Field(description=_REQUEST_ID)
 
 

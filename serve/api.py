@@ -24,11 +24,14 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from recsys.schema import CONTROL_CHARS, MAX_ID_CHARS
 from recsys.state.seeding import SEED_PREFIX
+from serve.ids import EventId, Id
+from serve.requests import SANE_ID
 
 #: Bounds on what one request may hold; those that depend on the shop stand in the recipe (`serve`).
 MAX_HISTORY, MAX_EXCLUDED, MAX_EVENTS, MAX_NEW_ITEMS, MAX_CHOICES = 2000, 10_000, 1000, 256, 1000
+#: Seconds that a user token lives at most: it cannot be called back but with the key behind it.
+MAX_TOKEN_S = 86_400
 #: More ids do not fit into a body of the size allowed; checked before each of them is looked at.
 MAX_LISTED = 100_000
 #: Nor is each of very many unknown fields refused one by one: that took a second of the loop.
@@ -63,11 +66,6 @@ def microseconds(moment: dt.datetime) -> int:
     return (moment - EPOCH) // dt.timedelta(microseconds=1)
 
 
-_NO_CONTROL_CHARS = f"^{CONTROL_CHARS.replace('[', '[^')}+$"
-Id = Annotated[
-    str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS, pattern=_NO_CONTROL_CHARS)
-]
-EventId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_NO_CONTROL_CHARS)]
 Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
 # Engines differ in which of the last ones `\s` holds; a client's should say what ours does.
 _BLANK = r"\x00\s\x1c-\x1f\x85\ufeff"
@@ -77,6 +75,8 @@ Title = Annotated[
 Price = Annotated[StrictFloat, Field(ge=0, le=1e12, allow_inf_nan=False)]
 Timestamp = Annotated[AwareDatetime, BeforeValidator(_iso_text), AfterValidator(_after_epoch)]
 K = Annotated[StrictInt, Field(ge=1), BeforeValidator(_whole)]
+Count = Annotated[StrictInt, Field(ge=0, le=2**31 - 1), BeforeValidator(_whole)]
+RequestId = Annotated[str, StringConstraints(pattern=f"^{SANE_ID}$")]
 
 
 class _Strict(BaseModel):
@@ -121,7 +121,15 @@ class _Asker(_Strict):
     )
 
     explain: StrictBool = Field(
-        False, description="Say of each item of the answer why it is there; takes longer."
+        False,
+        description="Say of each item of the answer why it is there; takes longer. Of a named user "
+        "that tells what the user did: it takes the right `explain`.",
+    )
+    shown: Count | None = Field(
+        None,
+        description="How many of the answered items, from the first, are shown to somebody: these "
+        "are logged as impressions. By default `k`, and where that is not given the recipe's "
+        "`serve.default_k`.",
     )
     user_id: Id | None = Field(
         None, description="A user whose events the service keeps. Give this or `history`."
@@ -206,23 +214,38 @@ class NewItem(_Strict):
     item_id: Id | None = Field(None, description="Your name for it; it comes back in the answer.")
 
 
-class AddedItem(NewItem):
-    """An item that joins the served catalogue."""
+class ItemUpdate(_Strict):
+    """What is to be known of an item from now on; what is not given stays as it is.
 
-    item_id: Id = Field(description="The id that it will have in your log and your catalogue.")
-    available: StrictBool = Field(True, description="False keeps it out of `/recommend`.")
+    An id that neither the catalogue nor an earlier update holds is a new item, and needs a text.
+    """
+
+    item_id: Id = Field(description="The id in your log and your catalogue.")
+    title: Title | None = Field(None, description="What it is called.")
+    description: Text | None = Field(None, description="Longer text.")
+    brand: Text | None = Field(None, description="Brand.")
+    category: Text | None = Field(None, description="Category.")
+    tags: Text | None = Field(None, description="Further words.")
+    price: Price | None = Field(None, description="Price, in the catalogue's currency.")
+    available: StrictBool | None = Field(
+        None, description="False keeps it out of `/recommend`; null is true."
+    )
+
+    def given(self) -> dict[str, Any]:
+        """The fields that the request names, null for one that is to be taken away."""
+        return self.model_dump(include=self.model_fields_set - {"item_id"})
 
 
-class AddedItems(_Strict):
+class ItemUpdates(_Strict):
     """Several items: stored all or none."""
 
-    items: Annotated[list[AddedItem], Field(min_length=1, max_length=MAX_NEW_ITEMS)] = Field(
+    items: Annotated[list[ItemUpdate], Field(min_length=1, max_length=MAX_NEW_ITEMS)] = Field(
         description="The items, each id once."
     )
 
 
 ItemsRequest = Annotated[
-    Annotated[AddedItem, Tag("<one>")] | Annotated[AddedItems, Tag("<many>")],
+    Annotated[ItemUpdate, Tag("<one>")] | Annotated[ItemUpdates, Tag("<many>")],
     Discriminator(
         lambda value: "<many>" if isinstance(value, dict) and "items" in value else "<one>"
     ),
@@ -230,7 +253,7 @@ ItemsRequest = Annotated[
 
 Candidate = Annotated[
     Annotated[Id, Tag("<id>")] | Annotated[NewItem, Tag("<item>")],
-    Discriminator(lambda value: "<id>" if isinstance(value, str) else "<item>"),
+    Discriminator(lambda value: "<id>" if isinstance(value, str | int) else "<item>"),
 ]
 
 
@@ -271,6 +294,19 @@ class Event(_Strict):
         description="When it happened, ISO 8601 with a time zone, not before 1970 nor in the "
         "future; by default now.",
     )
+    session_id: Id | None = Field(
+        None, description="Of the visit; stored as a keyed pseudonym. Events of one session and "
+        "time are one basket.",
+    )  # fmt: skip
+    request_id: RequestId | None = Field(
+        None, description="The `request_id` of the list that the item was shown in."
+    )
+    position: K | None = Field(None, description="Its place in that list, from 1.")
+    dwell_ms: Count | None = Field(None, description="How long it was looked at, milliseconds.")
+    price: Price | None = Field(None, description="What a unit cost then.")
+    quantity: Annotated[StrictFloat, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None = Field(
+        None, description="How many; negative: taken back."
+    )
 
     @field_validator("event_id")
     @classmethod
@@ -283,7 +319,7 @@ class Event(_Strict):
 
 
 class Events(_Strict):
-    """Several events, of one or more users: stored all or none."""
+    """Several events, of one or more users; checked all before any is stored."""
 
     events: Annotated[list[Event], Field(min_length=1, max_length=MAX_EVENTS)] = Field(
         description="The events, in any order."
@@ -296,3 +332,18 @@ EventsRequest = Annotated[
         lambda value: "<many>" if isinstance(value, dict) and "events" in value else "<one>"
     ),
 ]
+
+
+class EraseRequest(_Strict):
+    """Whom to erase."""
+
+    user_id: Id = Field(description="Raw user id.")
+
+
+class UserTokenRequest(_Strict):
+    """For whom a browser is to ask."""
+
+    user_id: Id = Field(description="Raw user id.")
+    lives_s: Annotated[StrictInt, Field(ge=1, le=MAX_TOKEN_S), BeforeValidator(_whole)] = Field(
+        3600, description="Seconds until the token expires."
+    )

@@ -10,6 +10,7 @@ from recsys.config import Serve
 from recsys.scratch import MARK, Scratch
 from serve.haproxy import BINARY, BUFFER_BYTES, IDLE_CLIENT_S, max_connections, write_script
 from serve.ports import Block
+from serve.request_ids import VARIABLE
 
 _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -39,6 +40,7 @@ _DEFAULTS = {
     "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(64 << 20),
     # Lines of the log that wait to be written; Ray's 1000 are meant for a line a request.
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+    VARIABLE: "serve.request_ids:middlewares",
     "TOKENIZERS_PARALLELISM": "false",
 }
 #: HAProxy's files. By default they lie in a folder that all users of the machine share, with an

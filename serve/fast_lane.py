@@ -37,7 +37,7 @@ class FastLane:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
         lane = self._lanes.get(scope.get("path", ""))
-        if lane is None or scope.get("method") != "POST" or not _is_json(scope):
+        if lane is None or scope.get("method") != "POST":
             return await self._app(scope, receive, send)
         body_type, route = lane
         message = await receive()  # `BodyLimit` has the whole body in one
@@ -53,10 +53,3 @@ class FastLane:
             logger.exception("%s fails", scope["path"])
             answer = failed()
         await answer(scope, receive, send)
-
-
-def _is_json(scope: Scope) -> bool:
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            return value.partition(b";")[0].strip().lower() == b"application/json"
-    return False

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from recsys.config import load_recipe
 from recsys.errors import DataError, RaycommendError, RecipeError
-from serve.access import RIGHTS, KeyFile
+from serve.access import KeyFile
+from serve.callers import RIGHTS
 
 
 def main(argv: list[str] | None = None) -> int:

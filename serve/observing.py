@@ -11,14 +11,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve import requests
 from serve.access import NEEDED, OPEN
-from serve.requests import Trace
+from serve.request_ids import HEADER
+from serve.requests import Trace, sane_id
 from serve.service import Service
 
 logger = logging.getLogger("ray.serve")
 
-HEADER = "X-Request-Id"
 #: Paths that are told apart in metrics and logs; any other may hold anything.
 _PATHS = OPEN | NEEDED.keys()
+
+
+def told_path(path: str) -> str:
+    """The path in metrics and logs; below a path that has an id after it, that one's begin."""
+    if path in _PATHS:
+        return path
+    above = path[: path.find("/", 1) + 1]
+    return above if above in _PATHS else "other"
+
+
 #: A request that takes longer is always logged.
 SLOW_S = 1.0
 #: In place of an arm's name; none has this one.
@@ -43,7 +53,7 @@ class Observed:
         """See the ASGI specification."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        trace = requests.begin(Headers(scope=scope).get(HEADER))
+        trace = requests.begin(sane_id(Headers(scope=scope).getlist(HEADER)))
         status = 500  # what an exception that nobody handles is answered with
 
         async def sending(message: Message) -> None:
@@ -62,8 +72,7 @@ class Observed:
             raise
         finally:
             self._service.ongoing -= 1
-            path = scope["path"].rstrip("/")
-            note(self._service, trace, path if path in _PATHS else "other", status)
+            note(self._service, trace, told_path(scope["path"]), status)
 
 
 def note(service: Service, trace: Trace, path: str, status: int) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from typing import ClassVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from recsys.errors import RaycommendError
 
@@ -31,6 +33,36 @@ class Refused(Exception):
     def __init__(self, loc: Sequence[str | int], msg: str, *, kind: str) -> None:
         super().__init__(msg)
         self.loc, self.msg, self.kind = tuple(loc), msg, kind
+
+    #: HTTP status of the answer.
+    status: ClassVar[int] = 422
+
+
+class Forbidden(Refused):
+    """The caller may not ask this."""
+
+    status = 403
+
+    def __init__(self, loc: Sequence[str | int], msg: str) -> None:
+        super().__init__(loc, msg, kind="forbidden")
+
+
+class NotFound(Refused):
+    """What the path names is not there."""
+
+    status = 404
+
+    def __init__(self, msg: str) -> None:
+        super().__init__((), msg, kind="not_found")
+
+
+class Conflict(Refused):
+    """Something else is held under the name that the request gives."""
+
+    status = 409
+
+    def __init__(self, loc: Sequence[str | int], msg: str) -> None:
+        super().__init__(loc, msg, kind="conflict")
 
 
 class Unavailable(Exception):
@@ -71,9 +103,7 @@ def unavailable(msg: str) -> Response:
 def invalid(error: ValidationError) -> Response:
     """The answer to a request that its model does not take."""
     problems = error.errors(include_url=False, include_input=False)
-    return refusal(
-        422, [(_path(("body", *e["loc"]), e["type"]), e["msg"], e["type"]) for e in problems]
-    )
+    return refusal(422, [(_path(("body", *e["loc"])), e["msg"], e["type"]) for e in problems])
 
 
 def failed() -> Response:
@@ -84,7 +114,7 @@ def failed() -> Response:
 def answer_to(error: Refused | Unavailable | RaycommendError) -> Response:
     """The answer where a request cannot be answered, whoever is to blame."""
     if isinstance(error, Refused):
-        return refusal(422, [(error.loc, error.msg, error.kind)])
+        return refusal(error.status, [(error.loc, error.msg, error.kind)])
     if isinstance(error, Unavailable):
         return unavailable(str(error))
     logger.error("%s", error)  # with paths and mend: for the operator, not for the asker
@@ -99,27 +129,43 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, _answer_to)
 
 
-def _path(loc: Sequence[str | int], kind: str) -> list[str | int]:
-    if kind == "json_invalid":
-        return []  # the parser's position is no field
+def _no_json() -> Response:
+    return refusal(400, [((), "cannot be read as JSON", "json_invalid")])
+
+
+def _path(loc: Sequence[str | int]) -> list[str | int]:
     # `<...>` names a branch of a union, see `api`.
     return [part for part in loc[1:] if not (isinstance(part, str) and part[:1] == "<")]
 
 
-async def _refused_by_framework(_: Request, error: Exception) -> Response:
+async def _refused_by_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 400:
         # Numbers of thousands of digits, thousands of brackets, bytes that are no text.
-        return refusal(400, [((), "cannot be read as JSON", "json_invalid")])
+        return _no_json()
     kind = {404: "no_route", 405: "method"}.get(error.status_code, "http")
     answer = refusal(error.status_code, [((), str(error.detail), kind)])
     answer.headers.update(error.headers or {})
+    if error.status_code == 405:  # the router names those of one route alone
+        answer.headers["Allow"] = ", ".join(_methods(request))
     return answer
+
+
+def _methods(request: Request) -> list[str]:
+    """Those that a request's path takes."""
+    fit = [each for each in request.app.routes if each.matches(request.scope)[0] is not Match.NONE]
+    same = [each for each in fit if each.path == fit[0].path]
+    return sorted({method for each in same for method in getattr(each, "methods", None) or ()})
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return refusal(422, [(_path(e["loc"], e["type"]), e["msg"], e["type"]) for e in error.errors()])
+    kinds = {(e["type"], tuple(e["loc"])) for e in error.errors()}
+    if any(kind == "json_invalid" for kind, _ in kinds):
+        return _no_json()
+    if ("missing", ("body",)) in kinds:
+        return refusal(400, [((), "the body is empty, and has to be JSON", "json_invalid")])
+    return refusal(422, [(_path(e["loc"]), e["msg"], e["type"]) for e in error.errors()])
 
 
 async def _answer_to(_: Request, error: Exception) -> Response:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from contextvars import ContextVar
 
 from serve.answers import Basis
+from serve.callers import ANYBODY, Caller
 
 #: What is taken from a sender as an id: nothing that a log or a header could stumble over.
-_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SANE_ID = r"[A-Za-z0-9._-]{1,64}"
+_SANE_ID = re.compile(SANE_ID)
+
+
+def sane_id(sent: Sequence[str]) -> str | None:
+    """The id of a request that came with these; None if there is not one, or it is not sane."""
+    return sent[0] if len(sent) == 1 and _SANE_ID.fullmatch(sent[0]) else None
 
 
 class Trace:
@@ -27,6 +35,7 @@ class Trace:
         num_items: items in the answer.
         arm: the arm that answered.
         failed_arm: the arm that should have, and could not; None: none failed.
+        caller: who asks.
     """
 
     __slots__ = (
@@ -34,6 +43,7 @@ class Trace:
         "_began",
         "arm",
         "basis",
+        "caller",
         "failed_arm",
         "id",
         "model_version",
@@ -42,14 +52,14 @@ class Trace:
     )
 
     def __init__(self, sent_id: str | None = None) -> None:
-        sane = sent_id is not None and _SANE_ID.fullmatch(sent_id)
-        self.id = sent_id if sane else uuid.uuid4().hex
+        self.id = sane_id([] if sent_id is None else [sent_id]) or uuid.uuid4().hex
         self.seconds: dict[str, float] = {}
         self.model_version: str | None = None
         self.basis: Basis | None = None
         self.num_items: int | None = None
         self.arm: str | None = None
         self.failed_arm: str | None = None
+        self.caller: Caller = ANYBODY
         self._began = self._at = time.perf_counter()
 
     def lap(self, stage: str) -> None:

@@ -24,10 +24,11 @@ from serve.access import Right, refused
 from serve.api import Events, RankRequest, RecommendRequest
 from serve.body_limit import MAX_BODY_BYTES
 from serve.messages import events_fields, rank_fields, recommend_fields
-from serve.observing import CLIENT_LEFT, HEADER, note
+from serve.observing import CLIENT_LEFT, note
 from serve.problems import Refused, Unavailable, refusal
 from serve.protos import ranking_pb2 as pb
 from serve.protos.server import SERVICE
+from serve.request_ids import HEADER
 from serve.requests import current_id
 from serve.service import Form, Service
 
@@ -38,6 +39,7 @@ CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
+    409: grpc.StatusCode.ALREADY_EXISTS,
     413: grpc.StatusCode.INVALID_ARGUMENT,
     422: grpc.StatusCode.INVALID_ARGUMENT,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,

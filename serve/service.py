@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,28 +17,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.bundle import Bundle
+from recsys.catalogue import item_text
 from recsys.config import Serve
 from recsys.encoded import EncodedHistory
 from recsys.errors import BundleError, DataError, RaycommendError
 from recsys.exploration import Exploration
 from recsys.feedback import Feedback
 from recsys.recommender import Recommender
-from recsys.schema import EVENT_CODE
+from recsys.schema import EVENT_CODE, TEXT_FIELDS, Col
 from recsys.state import StateEvent, clock_us
+from recsys.state.items import ItemChange, ItemPatch, merged
 from serve import answering
 from serve.added_items import AddedItems, Encode, Seen, extended, texts_of
 from serve.answering import Answer, Candidates
-from serve.api import MAX_NEW_ITEMS, AddedItem, Event, NewItem, RankRequest, RecommendRequest
+from serve.api import MAX_NEW_ITEMS, Event, ItemUpdate, NewItem, RankRequest, RecommendRequest
 from serve.batches import Batches
+from serve.callers import Claims, write_token
 from serve.impressions import Impressions, Log, NoImpressions, Shown
 from serve.metrics import Metrics, Unkept
-from serve.problems import Refused, Unavailable
+from serve.problems import Conflict, Forbidden, NotFound, Refused, Unavailable
 from serve.queries import EventTypes, Query, from_session, from_user
 from serve.requests import current, current_id
 from serve.router import ONLY, Arms, PlacedArm, Served, ServedArm, told
 from serve.settings import Settings
 from serve.shadow import Asked, Shadows
 from serve.users import Users
+from serve.verbs import verbs_of
 
 logger = logging.getLogger("ray.serve")
 
@@ -69,6 +74,7 @@ class Service:
     def __init__(self, settings: Settings, encode: Encode, metrics: Metrics | None = None) -> None:
         self._settings, self._encode = settings, encode
         self._types = EventTypes(settings.event_types)
+        self._verbs = verbs_of(settings.event_types, settings.serve.verbs)
         self._users = Users(settings)
         shown = Feedback.of(settings.root).impressions
         is_logged = settings.serve.impressions
@@ -162,31 +168,71 @@ class Service:
                 logger.exception("added items cannot be taken up")
                 await asyncio.sleep(LOOK_AGAIN_S)
 
-    async def add_items(self, items: Sequence[AddedItem], *, single: bool) -> bytes:
+    async def update_items(self, updates: Sequence[ItemUpdate], *, single: bool) -> bytes:
         """The JSON answer to `POST /items`; `single`: the request is one item, not a list."""
         arms, served = self.arms, self.arms.first.served
-        ids = [item.item_id for item in items]
-        new = {place: item for place, item in enumerate(items) if not _in_all(arms, item)}
-        for place in new:
-            if ids.index(ids[place]) < place:
-                raise Refused(("items", place, "item_id"), "given twice", kind="repeated")
+        seen, loc = served.seen.items, () if single else ("items",)
+        ids = [update.item_id for update in updates]
+        said = {name: seen[name].fields if name in seen else None for name in ids}
+        now = {each.item_id: merged(said[each.item_id], each.given()) for each in updates}
+        new, text_fields = {}, served.bundle.recipe.data.text_fields
+        for place, name in enumerate(ids):
+            at: tuple[str | int, ...] = (*loc, *(() if single else (place,)))
+            if ids.index(name) < place:
+                raise Refused((*at, "item_id"), "given twice", kind="repeated")
+            if any(each.bundle.in_bundle(name) for each in arms.bundles):
+                continue
+            if not item_text(json.loads(now[name]), text_fields):
+                msg = f"the item is new and has no text: fill one of {', '.join(text_fields)}"
+                raise Refused(at, msg, kind="text")
+            new[at] = name
         most = self._settings.serve.max_added_items
-        if len(served.seen.items.keys() | {items[place].item_id for place in new}) > most:
+        others = {name for name in seen if not served.bundle.in_bundle(name)}
+        if len(others | set(new.values())) > most:
             msg = f"at most {most} added items: take some away, or serve a bundle that holds them"
             raise Refused((), msg, kind="too_many")
-        loc: tuple[str, ...] = () if single else ("items",)
-        vectors = await self._encoded(
-            served, {() if single else (*loc, place): item for place, item in new.items()}
-        )
+        vectors = {name: seen[name].vector for name in new.values() if name in seen}
+        unread = {
+            at: json.loads(now[name])
+            for at, name in new.items()
+            if name not in seen or texts_of(json.loads(now[name])) != _texts(seen[name])
+        }
+        for at, vector in zip(unread, await self._encoded(served, unread), strict=True):
+            vectors[new[at]] = vector
+        patches = [
+            ItemPatch(each.item_id, each.given(), now[each.item_id], vectors.get(each.item_id))
+            for each in updates
+        ]
         version = served.bundle.version
-        stored = await self._in_thread(
-            lambda: self._added.put([*new.values()], version, vectors) if new else 0, self._writer
-        )
+        stored = await self._in_thread(lambda: self._added.put(patches, version), self._writer)
         await self._refresh()
-        known = [name for place, name in enumerate(ids) if place not in new]
-        return answering.to_json(
-            {"received": len(items), "stored": stored, "known_items": list(dict.fromkeys(known))}
-        )
+        known = [name for name in ids if name not in new.values()]
+        return answering.to_json({"received": len(ids), "stored": stored, "known_items": known})
+
+    async def item(self, item_id: str) -> bytes:
+        """The JSON answer to `GET /items/...`.
+
+        Raises:
+            NotFound: neither the bundle holds it nor was it added.
+        """
+        served = self.arms.first.served
+        in_bundle, said = served.bundle.in_bundle(item_id), served.seen.items.get(item_id)
+        if not in_bundle and said is None:
+            raise NotFound("no such item: the bundle does not hold it, and none was added")
+
+        def answer() -> bytes:
+            own = served.bundle.fields_in_bundle(item_id) if in_bundle else {}
+            updated = json.loads(said.fields or "{}") if said else {}
+            known = {name: (own | updated).get(name) for name in (*TEXT_FIELDS, Col.price)}
+            available = (own | updated).get(Col.available)
+            return answering.to_json(
+                {
+                    "item_id": item_id, **known, "available": available is not False,
+                    "in_bundle": in_bundle, "updated": sorted(updated),
+                }
+            )  # fmt: skip
+
+        return await self._in_thread(answer, self._threads)
 
     async def remove_item(self, item_id: str) -> bytes:
         """The JSON answer to `DELETE /items/...`."""
@@ -197,6 +243,7 @@ class Service:
     async def recommend(self, request: RecommendRequest, form: Form = answering.to_json) -> Any:
         """The answer to `POST /recommend`; JSON, unless it is to have another form."""
         limits, arms = self._settings.serve, self.arms
+        self._check_caller(request)
         if request.k is not None and request.k > limits.max_k:
             raise Refused(("k",), f"at most {limits.max_k}", kind="too_large")
         if arms.explores:
@@ -205,7 +252,8 @@ class Service:
         def ranked(
             model: Recommender, query: Query, encoded: EncodedHistory, asked: Any, *of_arm: Any
         ) -> Answer:
-            return answering.recommend(model, query, encoded, asked, limits, *of_arm)
+            verbs = self._verbs
+            return answering.recommend(model, query, encoded, asked, limits, verbs, *of_arm)
 
         async def by(arm: ServedArm) -> Any:
             return await self._made(arm, arms.shadows, request, ranked, form, whole=True)
@@ -215,6 +263,7 @@ class Service:
     async def rank(self, request: RankRequest, form: Form = answering.to_json) -> Any:
         """The answer to `POST /rank`; JSON, unless it is to have another form."""
         most, arms = self._settings.serve.max_candidates, self.arms
+        self._check_caller(request)
         if len(request.candidates) > most:
             raise Refused(("candidates",), f"at most {most} candidates", kind="too_many")
         if request.k is not None and request.k > most:
@@ -230,7 +279,9 @@ class Service:
                 model: Recommender, query: Query, encoded: EncodedHistory, asked: Any, *of_arm: Any
             ) -> Answer:
                 mine = candidates if model is arm.model else Candidates.of(model, request)
-                return answering.rank(model, query, encoded, asked, mine, vectors, *of_arm)
+                return answering.rank(
+                    model, query, encoded, asked, mine, vectors, self._verbs, *of_arm
+                )
 
             # A shadow's own language model would have to read the new items.
             shadows = () if len(vectors) else arms.shadows
@@ -244,37 +295,52 @@ class Service:
         """The answer to `POST /events`; JSON, unless it is to have another form.
 
         Args:
-            events: to be stored, all or none.
+            events: to be stored.
             form: see `Form`.
             single: the request is one event, not a list.
+
+        Raises:
+            Conflict: a single event whose id another one bears.
         """
-        models = [served.model for served in self.arms.bundles]
+        models, caller = [served.model for served in self.arms.bundles], current().caller
+        for place, event in enumerate(events):
+            if caller.user and not caller.speaks_for(self._users.pseudonym(event.user_id)):
+                at = ("user_id",) if single else ("events", place, "user_id")
+                raise Forbidden(at, "this token is another user's")
 
         def answer() -> Any:
-            stored, ignored = self._users.store(events, self._types, single=single)
+            kept = self._users.store(events, self._types, single=single)
             ids = list(dict.fromkeys(event.item_id for event in events))
             rows = np.maximum.reduce([model.rows_of(ids) for model in models])
-            if stored:
+            if kept.stored:
                 self._last_write = time.time()
             current().lap("store")
-            return form(
-                {
-                    "received": len(events),
-                    "stored": stored,
-                    "ignored": ignored,
-                    "unknown_items": [i for i, row in zip(ids, rows, strict=True) if row < 0],
-                }
-            )
+            if single and kept.conflicts:
+                raise Conflict(
+                    ("event_id",), "another event is held under this id: give each one of its own"
+                )
+            unknown = [i for i, row in zip(ids, rows, strict=True) if row < 0]
+            return form({"received": len(events), **vars(kept), "unknown_items": unknown})
 
         return await self._in_thread(answer, self._writer)
 
     async def erase(self, user_id: str) -> bytes:
-        """The JSON answer to `DELETE /users/{user_id}`."""
+        """The JSON answer to `DELETE /users/{user_id}` and `POST /users/erase`."""
 
         def answer() -> bytes:
-            return answering.to_json({"erased": self._users.erase(user_id)})
+            found = self._users.erase(user_id)
+            return answering.to_json({"erased": found.num_events, "held": found.held})
 
         return await self._in_thread(answer, self._writer)
+
+    def user_token(self, user_id: str, lives_s: int) -> bytes:
+        """The JSON answer to `POST /users/token`."""
+        assert self.keys is not None  # without keys there is no such route
+        claims = Claims(
+            self._users.pseudonym(user_id), int(time.time()) + lives_s, current().caller.key
+        )
+        token = write_token(claims, self.keys.signing)
+        return answering.to_json({"token": token, "expires": claims.expires})
 
     def drain(self) -> None:
         """Say that no more should be asked; whatever comes is answered still."""
@@ -384,7 +450,7 @@ class Service:
             before: what of the store is known.
             versions: bundles whose vectors are still needed.
         """
-        seen = await self._added.read(served.folder, served.bundle.version, before, versions)
+        seen = await self._added.read(served.folder, served.bundle, before, versions)
         if seen.version == served.seen.version:
             return served
         model = await asyncio.to_thread(extended, served.bundle, seen)
@@ -461,6 +527,21 @@ class Service:
 
         return await self._in_thread(alone, self._threads)
 
+    def _check_caller(self, request: RecommendRequest | RankRequest) -> None:
+        """Refuse what tells of a user whom the caller may not ask for.
+
+        Raises:
+            Forbidden: as it says.
+        """
+        caller, user_id = current().caller, request.user_id
+        if user_id is None:
+            return
+        if caller.user and not caller.speaks_for(self._users.pseudonym(user_id)):
+            raise Forbidden(("user_id",), "this token is another user's")
+        if request.explain and not caller.may("explain"):
+            msg = "tells what a user did, and this key lacks the right `explain`"
+            raise Forbidden(("explain",), msg)
+
     def _arm_of(self, arms: Arms, user_id: str | None) -> ServedArm:
         if len(arms.answering) == 1:
             return arms.first
@@ -508,15 +589,19 @@ class Service:
 
     def _log(self, answer: Answer, request: RecommendRequest | RankRequest) -> None:
         """Have an answered list logged."""
+        shown = request.shown
+        if shown is None:
+            shown = self._settings.serve.default_k if request.k is None else request.k
+        propensities = answer.propensities
         self._impressions.offer(
             Shown(
                 answer.request_id,
                 request.user_id,
-                answer.items,
+                answer.items[:shown],
                 answer.model_version,
                 clock_us(),
                 answer.arm,
-                answer.propensities,
+                None if propensities is None else propensities[:shown],
             )
         )
 
@@ -528,16 +613,16 @@ class Service:
         if len(new) > MAX_NEW_ITEMS:
             raise Refused(("candidates",), f"at most {MAX_NEW_ITEMS} new items", kind="too_many")
         return await self._encoded(
-            served, {("candidates", place): item for place, item in new.items()}
+            served, {("candidates", place): item.model_dump() for place, item in new.items()}
         )
 
     async def _encoded(
-        self, served: Served, items: Mapping[tuple[str | int, ...], NewItem]
+        self, served: Served, items: Mapping[tuple[str | int, ...], Mapping[str, Any]]
     ) -> NDArray[np.float32]:
-        """[M, H] text vectors of M items, each by its place in the request."""
+        """[M, H] text vectors of M items, the fields of each by its place in the request."""
         if not items:
             return np.zeros((0, 0), dtype=np.float32)
-        fields = [texts_of(item.model_dump()) for item in items.values()]
+        fields = [texts_of(item) for item in items.values()]
         self.metrics.observe("text_batch_items", len(fields))
         trace = current()
         trace.lap("receive")
@@ -559,9 +644,9 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(threads, context.run, started)
 
 
-def _in_all(arms: Arms, item: AddedItem) -> bool:
-    """Whether every arm's own catalogue holds the item, so that nobody has to be told of it."""
-    return all(served.bundle.in_bundle(item.item_id) for served in arms.bundles)
+def _texts(item: ItemChange) -> dict[str, str | None]:
+    """What is said of an item, as far as it makes its text."""
+    return texts_of(json.loads(item.fields or "{}"))
 
 
 def _check_no_rules(request: RecommendRequest) -> None:
@@ -583,10 +668,12 @@ def _try_out(model: Recommender, query: Query, limits: Serve) -> None:
     """Answer as the hot routes do: who cannot is not served, and what is slow once is done."""
     everything = RecommendRequest(user_id="nobody", explain=True)
     (encoded,) = model.encode([query.history], whole=True)
-    answering.to_json(answering.recommend(model, query, encoded, everything, limits).fields)
+    verbs = verbs_of({}, {})
+    answering.to_json(answering.recommend(model, query, encoded, everything, limits, verbs).fields)
     one = RankRequest(user_id="nobody", candidates=[model.item_id(0)], explain=True)
     no_texts, candidates = np.zeros((0, 0), dtype=np.float32), Candidates.of(model, one)
-    answering.to_json(answering.rank(model, query, encoded, one, candidates, no_texts).fields)
+    answer = answering.rank(model, query, encoded, one, candidates, no_texts, verbs)
+    answering.to_json(answer.fields)
 
 
 def _check_finite(values: NDArray[np.float32], folder: Path) -> None:

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from recsys.bundle import Bundle
 from recsys.errors import DataError
 from recsys.feedback import Feedback
 from recsys.prepared import Prepared
 from recsys.privacy import key_check, load_key, pseudonym
-from recsys.state import STATE_FILE, StateEvent, clock_us, open_state
+from recsys.schema import Col
+from recsys.state import STATE_FILE, Erasure, StateEvent, clock_us, open_state
 from serve.access import Keys, own_key
 from serve.api import Event, microseconds
+from serve.callers import token_key
 from serve.queries import EventTypes, in_the_future
 from serve.settings import Settings
 
 logger = logging.getLogger("ray.serve")
+
+#: What an event may tell beside who did what, and when.
+_TOLD = {Col.session, Col.request, Col.position, Col.dwell_ms, Col.price, Col.quantity}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What became of a request's events; see `answers.EventsAnswer`."""
+
+    stored: int
+    ignored: int
+    repeated: list[str]
+    conflicts: list[dict[str, Any]]
+    older_than_erasure: list[int]
 
 
 class Users:
@@ -42,20 +61,17 @@ class Users:
         """All events that are kept of a user, oldest first."""
         return self._state.history(pseudonym(user_id, self._key), self._limit)
 
-    def store(self, events: Sequence[Event], types: EventTypes, *, single: bool) -> tuple[int, int]:
-        """Store events, all or none.
+    def store(self, events: Sequence[Event], types: EventTypes, *, single: bool) -> Kept:
+        """Store events; where one of them is wrong, none.
 
         Args:
             events: as they came.
             types: event names.
             single: the request is one event, not a list (for the names in refusals).
-
-        Returns:
-            How many were new, and how many are of a type that the recipe leaves out.
         """
         now = clock_us()
         latest = now + self._settings.max_skew_us
-        rows = []
+        places, rows = [], []
         for place, event in enumerate(events):
             loc: tuple[str | int, ...] = () if single else ("events", place)
             code = types.code(event.event_type, (*loc, "event_type"))
@@ -63,16 +79,44 @@ class Users:
             if moment > latest:
                 raise in_the_future((*loc, "timestamp"))
             if code is not None:
-                # Shops put customer or order numbers into event ids: they are not kept either.
-                sent = event.event_id and pseudonym(event.event_id, self._key)
-                name = sent or uuid.uuid4().hex
-                user = pseudonym(event.user_id, self._key)
-                rows.append(StateEvent(user, name, event.item_id, code, moment))
-        return self._state.append(rows), len(events) - len(rows)
+                places.append(place)
+                rows.append(self._row(event, code, moment))
+        became = dict(zip(places, self._state.append(rows), strict=True))
+        return Kept(
+            stored=list(became.values()).count("new"),
+            ignored=len(events) - len(rows),
+            repeated=[
+                events[place].event_id or ""
+                for place, outcome in became.items()
+                if outcome == "repeated" and events[place].event_id
+            ],
+            conflicts=[
+                {"event": place, "event_id": events[place].event_id, "status": 409}
+                for place, outcome in became.items()
+                if outcome == "conflict"
+            ],
+            older_than_erasure=[place for place, what in became.items() if what == "erased"],
+        )
 
-    def erase(self, user_id: str) -> int:
-        """Erase a user, see `UserState.delete`; how many events were held."""
+    def erase(self, user_id: str) -> Erasure:
+        """Erase a user, see `UserState.delete`."""
         return self._state.delete(pseudonym(user_id, self._key), clock_us())
+
+    def _row(self, event: Event, code: int, moment: int) -> StateEvent:
+        """An event as it is kept."""
+        # Shops put customer or order numbers into event and session ids: they are not kept either.
+        sent, told = event.event_id, event.model_dump(include=_TOLD, exclude_none=True)
+        if event.session_id is not None:
+            told[Col.session] = pseudonym(event.session_id, self._key)
+        return StateEvent(
+            pseudonym(event.user_id, self._key),
+            uuid.uuid4().hex if sent is None else pseudonym(sent, self._key),
+            event.item_id,
+            code,
+            moment,
+            details=json.dumps(told) if told else None,
+            is_timed=event.timestamp is not None,
+        )
 
     def pseudonym(self, user_id: str) -> str:
         """What a user is called in all that is written."""
@@ -91,7 +135,9 @@ class Users:
         access = self._settings.serve.access
         if access.keys is None:
             return None
-        return Keys(Path(access.keys), own_key(self._key), access.requests_per_s)
+        return Keys(
+            Path(access.keys), own_key(self._key), access.requests_per_s, token_key(self._key)
+        )
 
     def check_key(self, bundle: Bundle) -> None:
         """Refuse a bundle whose log was made pseudonymous with another key than ours.

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 #: The modules and sub-packages of `recsys`, lowest layer first. Each may import the layers above it
 #: in this list, none beside or below. Inside a sub-package the order is its own business.
 LAYERS = (
-    "schema errors files index stacked exploration scratch",
+    "schema errors files index stacked exploration scratch weights",
     "reading ray_token",
     "config",
     "language_model logs privacy adapters",

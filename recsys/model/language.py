@@ -9,12 +9,12 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recsys.config import Model
 from recsys.errors import DataError, RecipeError
 from recsys.language_model import CONFIG, TOKENIZER, WEIGHTS, locate
+from recsys.weights import save_weights
 
 
 class LanguageModel(nn.Module):
@@ -151,7 +151,7 @@ class LanguageModel(nn.Module):
             for part, module in parts.items()
             for name, value in module.state_dict().items()
         }
-        save_file(weights, out / WEIGHTS, metadata={"format": "pt"})
+        save_weights(weights, out / WEIGHTS, {"format": "pt"})
         for name in (CONFIG, TOKENIZER):
             shutil.copyfile(folder / name, out / name)
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from recsys.config import Recipe, State
 from recsys.errors import DataError
-from recsys.state.base import Batch, StateEvent, UserState, clock_us
+from recsys.state.base import Batch, Erasure, Outcome, StateEvent, UserState, clock_us
 from recsys.state.items import ItemStore, MemoryItems
 from recsys.state.memory import MemoryState
 from recsys.state.sqlite import SqliteState
 from recsys.state.sqlite_items import SqliteItems
 
 __all__ = [
-    "STATE_FILE", "Batch", "ItemStore", "MemoryState", "SqliteState", "StateEvent", "UserState",
-    "clock_us", "open_items", "open_state", "state_of",
+    "STATE_FILE", "Batch", "Erasure", "ItemStore", "MemoryState", "Outcome", "SqliteState",
+    "StateEvent", "UserState", "clock_us", "open_items", "open_state", "state_of",
 ]  # fmt: skip
 
 #: Environment variable with the Redis server's URL, where the recipe names none.

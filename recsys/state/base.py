@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,9 @@ class StateEvent:
         item_id: catalogue id.
         event_code: position in `schema.EVENT_TYPES`.
         timestamp: microseconds since 1970, UTC.
+        details: what else the sender told, as JSON text; it goes to the outbox, and is not in
+            histories.
+        is_timed: the sender gave the time; else it is that of the event's arrival.
     """
 
     user_id: str
@@ -31,6 +35,26 @@ class StateEvent:
     item_id: str
     event_code: int
     timestamp: int
+    details: str | None = None
+    is_timed: bool = True
+
+
+#: What became of an event: it was stored; it is held already; another one is held under its id; it
+#: happened before its user was erased.
+Outcome = Literal["new", "repeated", "conflict", "erased"]
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """What an erasure found.
+
+    Attributes:
+        num_events: that the history had.
+        held: whether history or outbox had any.
+    """
+
+    num_events: int
+    held: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +85,18 @@ def oldest_us(max_age_us: int | None) -> int | None:
     return None if max_age_us is None else clock_us() - max_age_us
 
 
+def is_same(one: StateEvent, other: StateEvent) -> bool:
+    """Whether two events under one id are one, sent twice: same item, type, and time if told."""
+    times = one.timestamp == other.timestamp or not other.is_timed
+    return (one.item_id, one.event_code) == (other.item_id, other.event_code) and times
+
+
+def digest_of(event: StateEvent) -> str:
+    """What tells an erased event that comes again, and keeps nothing of it: 32 hex digits."""
+    text = f"{event.user_id}\0{event.timestamp}\0{event.event_code}\0{event.item_id}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 def order(event: StateEvent) -> tuple[int, str, str]:
     """The key that a history is sorted by: time, then item, then event id."""
     return event.timestamp, event.item_id, event.event_id
@@ -76,42 +112,42 @@ class UserState(Protocol):
     written, each raises `DataError`.
     """
 
-    def append(self, events: Sequence[StateEvent]) -> int:
+    def append(self, events: Sequence[StateEvent]) -> list[Outcome]:
         """Add events; they are durable when this returns (`MemoryState`: while its process lives).
 
         An event whose (user_id, event_id) is held already changes nothing: the first one stays;
         nor does one that was seeded with the same time, item and type (see `seeding`), nor one of
-        an erased user, at or before the time of the erasure. A user over the cap loses the earliest
-        events, in the order of `order`, be they old or just come.
+        an erased user, see `delete`. A user over the cap loses the earliest events, in the order of
+        `order`, be they old or just come.
 
         In the same step each new event goes to the outbox, whatever the cap and the age then take
         from the history, and waits there for `claim`. (Not one under a seeded event's id: that one
         came from a log.)
 
         Returns:
-            How many of the events were new, that is, not held and not repeated within `events`.
+            Of each event what became of it; of those repeated within `events` the first is new.
         """
 
     def history(self, user_id: str, limit: int) -> list[StateEvent]:
         """The user's latest `limit` events, in the order of `order`; empty for an unknown user."""
 
-    def delete(self, user_id: str, now_us: int) -> int:
-        """Erase a user from histories and outbox, and keep a tombstone: pseudonym and time.
+    def delete(self, user_id: str, now_us: int) -> Erasure:
+        """Erase a user from histories and outbox, and keep a tombstone: pseudonym and times.
 
-        Nothing that happened up to that time comes back, by `append` or by `seed`; what happens
-        later starts a new history.
+        Nothing that happened up to now comes back, by `append` or by `seed`; what happens later
+        starts a new history. A sender's clock may have been ahead: what had come from it is not
+        taken again either, though its time lies after the erasure; and no log is seeded up to it.
 
         Args:
             user_id: the pseudonym.
-            now_us: the time of the erasure, microseconds; that of the user's latest event, if a
-                sender's clock was ahead.
-
-        Returns:
-            How many events the history had.
+            now_us: the time of the erasure, microseconds.
         """
 
     def erased(self) -> dict[str, int]:
-        """The tombstones: pseudonym -> time of the erasure, microseconds since 1970, UTC."""
+        """The tombstones: pseudonym -> until when logs are not taken, microseconds since 1970, UTC.
+
+        The time of the erasure, or of the user's latest event if a sender's clock was ahead.
+        """
 
     def claim(self, limit: int) -> Batch | None:
         """The first events of the outbox, as a batch that stays the same until it is settled.

@@ -1,14 +1,17 @@
-"""Items that were added to a catalogue while it is served, whatever they are kept in.
+"""What is said of items while a catalogue is served, whatever it is kept in.
+
+Of an item that the catalogue holds, the fields that differ; of another, all that there are.
 
 Legend: N items, H width of the language model.
 """
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +26,7 @@ class ItemChange:
     Attributes:
         item_id: the shop's id.
         version: the store's version as of the item's last change.
-        fields: the item as JSON text; None: it was taken away.
+        fields: what is said of it, as JSON text; None: that was taken back.
         vector: [H] of this text by the language model that was asked for; None: not known.
     """
 
@@ -33,27 +36,57 @@ class ItemChange:
     vector: Vector | None
 
 
+@dataclass(frozen=True, eq=False)
+class ItemPatch:
+    """What is to be said of an item from now on.
+
+    Attributes:
+        item_id: the shop's id.
+        given: fields by name; None takes one back, what is not named stays.
+        fields: what is said of it then, by what the sender knew: `merged` of that and `given`.
+        vector: [H] of that by the sender's language model; None: it was not asked for.
+    """
+
+    item_id: str
+    given: Mapping[str, Any]
+    fields: str
+    vector: Vector | None
+
+
+def merged(fields: str | None, given: Mapping[str, Any]) -> str:
+    """What is said of an item, as JSON text, once more is given; the same text for the same facts.
+
+    Args:
+        fields: what was said before; None: nothing.
+        given: see `ItemPatch`.
+    """
+    held = json.loads(fields) if fields else {}
+    known = {name: value for name, value in {**held, **given}.items() if value is not None}
+    return json.dumps(known, ensure_ascii=False, sort_keys=True)
+
+
 class ItemStore(Protocol):
-    """Added items under a version that rises with every change.
+    """Items under a version that rises with every change.
 
     Every method may be called from several threads at once. Where the store cannot be read or
     written, each raises `DataError`.
     """
 
-    def put(self, items: Sequence[tuple[str, str]], model: str, vectors: Sequence[Vector]) -> int:
-        """Add or replace items, all or none; durable when this returns, as far as the store is.
+    def put(self, patches: Sequence[ItemPatch], model: str) -> int:
+        """Say more of items, all or none; durable when this returns, as far as the store is.
+
+        Where somebody else has said something meanwhile, a patch's vector is not used.
 
         Args:
-            items: N ids, each once, with the item as JSON text.
+            patches: of different items.
             model: the bundle whose language model made the vectors.
-            vectors: N of [H].
 
         Returns:
-            How many were new or differ from what was held.
+            Of how many items something else is said now.
         """
 
     def remove(self, item_id: str) -> bool:
-        """Take an item away; whether there was one."""
+        """Take back what was said of an item; whether anything was."""
 
     def version(self) -> int:
         """Of the last change; 0 before the first."""
@@ -88,17 +121,20 @@ class MemoryItems:
         self._items: dict[str, tuple[int, str | None]] = {}
         self._vectors: dict[str, dict[str, tuple[int, Vector]]] = {}
 
-    def put(self, items: Sequence[tuple[str, str]], model: str, vectors: Sequence[Vector]) -> int:
+    def put(self, patches: Sequence[ItemPatch], model: str) -> int:
         """See `ItemStore.put`."""
         with self._lock:
             next_version, num_changed = self._version + 1, 0
             of_model = self._vectors.setdefault(model, {})
-            for (item_id, fields), vector in zip(items, vectors, strict=True):
-                if self._items.get(item_id, (0, None))[1] != fields:
-                    self._items[item_id] = next_version, fields
+            for patch in patches:
+                held = self._items.get(patch.item_id, (0, None))[1]
+                fields = merged(held, patch.given)
+                if fields != held:
+                    self._items[patch.item_id] = next_version, fields
                     self._version = next_version
                     num_changed += 1
-                of_model[item_id] = self._items[item_id][0], vector
+                if patch.vector is not None and fields == patch.fields:
+                    of_model[patch.item_id] = self._items[patch.item_id][0], patch.vector
             return num_changed
 
     def remove(self, item_id: str) -> bool:

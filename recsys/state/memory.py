@@ -5,13 +5,25 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import starmap, takewhile
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys.state.base import Batch, StateEvent, clock_us, new_batch_id, oldest_us, order
+from recsys.state.base import (
+    Batch,
+    Erasure,
+    Outcome,
+    StateEvent,
+    clock_us,
+    digest_of,
+    is_same,
+    new_batch_id,
+    oldest_us,
+    order,
+)
 from recsys.state.seeding import (
     EVENT_COLUMNS,
     SEED_PREFIX,
@@ -27,6 +39,21 @@ MAX_WAITING = 100_000
 SWEEP_FRACTION = 0.1
 
 
+@dataclass(frozen=True)
+class _Tombstone:
+    """When a user was erased, until when logs are not taken, and what had come from ahead."""
+
+    at_us: int
+    until_us: int
+    ahead: frozenset[str]
+
+    def covers(self, event: StateEvent) -> bool:
+        """Whether a live event is not taken."""
+        if event.timestamp <= self.at_us:
+            return True
+        return event.timestamp <= self.until_us and digest_of(event) in self.ahead
+
+
 class MemoryState:
     """A `UserState` that ends with its process; its outbox keeps the latest `MAX_WAITING` events.
 
@@ -40,16 +67,17 @@ class MemoryState:
         self._lock = threading.Lock()
         self._users: dict[str, dict[str, StateEvent]] = {}
         self._sources: set[str] = set()
-        self._erased: dict[str, int] = {}
+        self._erased: dict[str, _Tombstone] = {}
         self._outbox: deque[tuple[int, StateEvent]] = deque(maxlen=MAX_WAITING)
         self._seq = 0
         self._claimed: tuple[str, int] | None = None
         self._swept_us = clock_us()
 
-    def append(self, events: Sequence[StateEvent]) -> int:
+    def append(self, events: Sequence[StateEvent]) -> list[Outcome]:
         """See `UserState.append`."""
         with self._lock:
-            new = self._add(event for event in events if not self._is_erased(event))
+            outcomes = self._add(events)
+            new = [e for e, outcome in zip(events, outcomes, strict=True) if outcome == "new"]
             for event in new:
                 if not event.event_id.startswith(SEED_PREFIX):
                     self._seq += 1
@@ -58,7 +86,7 @@ class MemoryState:
                 self._expire({event.user_id for event in new})
                 if clock_us() - self._swept_us > SWEEP_FRACTION * self._max_age_us:
                     self._sweep()
-        return len(new)
+        return outcomes
 
     def history(self, user_id: str, limit: int) -> list[StateEvent]:
         """See `UserState.history`."""
@@ -68,21 +96,27 @@ class MemoryState:
             events = [event for event in events if event.timestamp >= oldest]
         return events[max(len(events) - limit, 0) :]
 
-    def delete(self, user_id: str, now_us: int) -> int:
+    def delete(self, user_id: str, now_us: int) -> Erasure:
         """See `UserState.delete`."""
         with self._lock:
-            held = self._users.pop(user_id, {})
+            history = self._users.pop(user_id, {})
             waiting = [entry for entry in self._outbox if entry[1].user_id == user_id]
             for entry in waiting:
                 self._outbox.remove(entry)
-            times = [event.timestamp for event in (*held.values(), *(e for _, e in waiting))]
-            self._erased[user_id] = max(now_us, self._erased.get(user_id, now_us), *times)
-        return len(held)
+            events = [*history.values(), *(event for _, event in waiting)]
+            ahead = {digest_of(event) for event in events if event.timestamp > now_us}
+            before = self._erased.get(user_id, _Tombstone(now_us, now_us, frozenset()))
+            self._erased[user_id] = _Tombstone(
+                max([now_us, before.at_us]),
+                max([now_us, before.until_us, *(event.timestamp for event in events)]),
+                before.ahead | ahead,
+            )
+        return Erasure(len(history), bool(events))
 
     def erased(self) -> dict[str, int]:
         """See `UserState.erased`."""
         with self._lock:
-            return dict(self._erased)
+            return self._erased_until()
 
     def claim(self, limit: int) -> Batch | None:
         """See `UserState.claim`."""
@@ -135,10 +169,10 @@ class MemoryState:
                 for event in held.values()
                 if not event.event_id.startswith(SEED_PREFIX)
             ]
-            own = lasting(unheld(seeds, live), self._erased, oldest_us(self._max_age_us))
+            own = lasting(unheld(seeds, live), self._erased_until(), oldest_us(self._max_age_us))
             new = lasting(own, erased or {}, None)
             rows = new.select(EVENT_COLUMNS).iter_rows()
-            self._add(starmap(StateEvent, rows), seeded=True)
+            self._add(list(starmap(StateEvent, rows)), seeded=True)
             self._sources.add(source)
             return True
 
@@ -158,24 +192,35 @@ class MemoryState:
     def close(self) -> None:
         """See `UserState.close`."""
 
-    def _add(self, events: Iterable[StateEvent], *, seeded: bool = False) -> list[StateEvent]:
-        """Add what is new and hold the cap; gives what was new."""
-        new = []
+    def _add(self, events: Sequence[StateEvent], *, seeded: bool = False) -> list[Outcome]:
+        """Add what is new and hold the cap."""
+        outcomes: list[Outcome] = []
         for event in events:
             held = self._users.setdefault(event.user_id, {})
-            if event.event_id not in held and (seeded or seed_id(event) not in held):
-                held[event.event_id] = event
-                new.append(event)
-        for user_id in {event.user_id for event in new}:
+            outcomes.append(self._outcome(event, held, seeded=seeded))
+            if outcomes[-1] == "new":
+                held[event.event_id] = replace(event, details=None)
+        for user_id in {event.user_id for event in events}:
             held = self._users[user_id]
             if len(held) > self._cap:
                 latest = sorted(held.values(), key=order)[-self._cap :]
                 self._users[user_id] = {event.event_id: event for event in latest}
-        return new
+            elif not held:
+                del self._users[user_id]
+        return outcomes
 
-    def _is_erased(self, event: StateEvent) -> bool:
-        at = self._erased.get(event.user_id)
-        return at is not None and event.timestamp <= at
+    def _outcome(
+        self, event: StateEvent, held: Mapping[str, StateEvent], *, seeded: bool
+    ) -> Outcome:
+        erased = self._erased.get(event.user_id)
+        if erased is not None and not seeded and erased.covers(event):
+            return "erased"
+        if event.event_id in held:
+            return "repeated" if is_same(held[event.event_id], event) else "conflict"
+        return "repeated" if not seeded and seed_id(event) in held else "new"
+
+    def _erased_until(self) -> dict[str, int]:
+        return {user: tombstone.until_us for user, tombstone in self._erased.items()}
 
     def _sweep(self) -> None:
         self._swept_us = clock_us()

@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import cast
@@ -31,15 +32,24 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.errors import DataError
-from recsys.state.base import Batch, StateEvent, new_batch_id, oldest_us, order
+from recsys.state.base import (
+    Batch,
+    Erasure,
+    Outcome,
+    StateEvent,
+    digest_of,
+    new_batch_id,
+    oldest_us,
+    order,
+)
 from recsys.state.redis_connection import Connection
 from recsys.state.redis_scripts import APPEND, DELETE, SEED, SETTLE, SWEEP
 from recsys.state.seeding import EVENT_COLUMNS, SEED_PREFIX, lasting, seed_events, seed_id
 
 logger = logging.getLogger(__name__)
 
-#: 2: outbox and tombstones. A store of format 1 becomes one when it is opened.
-FORMAT_VERSION = 2
+#: 2: outbox and tombstones. 3: tombstones of two times. An earlier store becomes one when opened.
+FORMAT_VERSION = 3
 #: Seeded events sent at once: others wait while the server adds them.
 CHUNK = 5000
 #: Users in a step of `sweep`.
@@ -48,6 +58,8 @@ SWEEP_USERS = 100
 _SLACK_S = 86_400
 #: Packed times are above zero.
 _TIME_SHIFT = 2**63
+#: By the code that `redis_scripts.APPEND` gives.
+_OUTCOMES: tuple[Outcome, ...] = ("new", "repeated", "conflict", "erased")
 
 
 class RedisState:
@@ -73,6 +85,7 @@ class RedisState:
         self._max_age_us = max_age_us
         self._meta, self._sources = f"{prefix}:meta", f"{prefix}:seeded"
         self._outbox, self._erased = f"{prefix}:outbox", f"{prefix}:erased"
+        self._ahead = f"{self._erased}:ahead"
         self._server = Connection(url)
         self._client, self._name = self._server.client, self._server.name
         self._append = self._client.register_script(APPEND)
@@ -87,17 +100,19 @@ class RedisState:
             self.close()
             raise
 
-    def append(self, events: Sequence[StateEvent]) -> int:
+    def append(self, events: Sequence[StateEvent]) -> list[Outcome]:
         """See `UserState.append`; as durable as the server's `appendfsync` makes it."""
         if not events:
-            return 0
-        # The place of a user in Lua's KEYS, counted from 1; three others come first.
-        places = {user: at for at, user in enumerate({e.user_id: None for e in events}, start=4)}
+            return []
+        # The place of a user in Lua's KEYS, counted from 1; four others come first.
+        places = {user: at for at, user in enumerate({e.user_id: None for e in events}, start=5)}
         arguments = self._options()
         for each in events:
-            arguments += (places[each.user_id], _field(each), _packed(each))
+            told = (digest_of(each).encode(), (each.details or "").encode(), int(each.is_timed))
+            arguments += (places[each.user_id], _field(each), _packed(each), *told)
         with self._named():
-            return int(self._append(keys=self._keys(places), args=arguments))
+            codes = cast(list[int], self._append(keys=self._keys(places), args=arguments))
+        return [_OUTCOMES[code] for code in codes]
 
     def history(self, user_id: str, limit: int) -> list[StateEvent]:
         """See `UserState.history`."""
@@ -108,22 +123,28 @@ class RedisState:
             events = [event for event in events if event.timestamp >= oldest]
         return events[max(len(events) - limit, 0) :]
 
-    def delete(self, user_id: str, now_us: int) -> int:
+    def delete(self, user_id: str, now_us: int) -> Erasure:
         """See `UserState.delete`; the append-only file holds the events until it is rewritten.
 
         The outbox is gone through after the rest: if that breaks off, erase the user again.
         """
         with self._named():
             fields = cast(dict[bytes, bytes], self._client.hgetall(self._user(user_id)))
-            times = [_event(user_id, *pair).timestamp for pair in fields.items()]
-            at = _pack_time(max([now_us, *times]))
-            keys = [self._user(user_id), self._erased]
-            num_events = int(self._delete(keys=keys, args=[user_id, at]))
+            events = [_event(user_id, *pair) for pair in fields.items()]
+            waiting: list[bytes] = []
             for entries in self._entries("+"):
-                mine = [entry for entry, event in entries if event.user_id == user_id]
-                if mine:
-                    self._client.xdel(self._outbox, *mine)
-        return num_events
+                mine = [(entry, event) for entry, event in entries if event.user_id == user_id]
+                waiting += (entry for entry, _ in mine)
+                events += (event for _, event in mine)
+            until = max([now_us, *(event.timestamp for event in events)])
+            ahead = {digest_of(event) for event in events if event.timestamp > now_us}
+            keys = [self._user(user_id), self._erased, self._ahead]
+            arguments: list[str | bytes] = [user_id, _pack_time(until), _pack_time(now_us)]
+            arguments += sorted(ahead)
+            num_events = int(self._delete(keys=keys, args=arguments))
+            if waiting:
+                self._client.xdel(self._outbox, *waiting)
+        return Erasure(num_events, bool(events))
 
     def erased(self) -> dict[str, int]:
         """See `UserState.erased`."""
@@ -229,7 +250,7 @@ class RedisState:
             self._seed(keys=self._keys(users), args=arguments)
 
     def _keys(self, users: Iterable[str]) -> list[str]:
-        return [self._meta, self._outbox, self._erased, *map(self._user, users)]
+        return [self._meta, self._outbox, self._erased, self._ahead, *map(self._user, users)]
 
     def _options(self) -> list[int | bytes]:
         """The first arguments of `redis_scripts.APPEND` and `SEED`."""
@@ -259,7 +280,7 @@ class RedisState:
             both.hget(self._meta, "format")
             _, found = both.execute()
         version = found.decode()
-        if version == "1":  # it lacks only what is made at need, and counted users
+        if version in ("1", "2"):  # it lacks only what is made at need, and 1 counted users
             with self._named():
                 self._client.hset(self._meta, "format", str(FORMAT_VERSION))
                 self._client.hdel(self._meta, "num_users")
@@ -345,4 +366,6 @@ def _event(user_id: str, field: bytes, value: bytes) -> StateEvent:
 
 def _waiting_event(values: dict[bytes, bytes]) -> StateEvent:
     """The event of an entry of the outbox."""
-    return _event(values[b"u"].decode(), b"e" + values[b"i"], values[b"p"])
+    event = _event(values[b"u"].decode(), b"e" + values[b"i"], values[b"p"])
+    details = values.get(b"d")
+    return event if details is None else replace(event, details=details.decode())

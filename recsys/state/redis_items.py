@@ -1,4 +1,4 @@
-"""Added items on a Redis or Valkey server: shared by replicas on several machines.
+"""What is said of items, on a Redis or Valkey server: shared by replicas on several machines.
 
 Keys, below the prefix: `items` is a hash of `{version}:{JSON}` by item id, where an item that was
 taken away has no JSON; `items:order` sorts the ids by that version, and `items:version` is the
@@ -13,19 +13,27 @@ from typing import Any, cast
 
 import numpy as np
 
-from recsys.state.items import ItemChange, Vector
+from recsys.state.items import ItemChange, ItemPatch, merged
 from recsys.state.redis_connection import Connection
 
-#: Items put or taken away in one step; without JSON: taken away, if it is there. Arguments: three
-#: an item, its id, JSON and vector. A script runs alone, so a version is whole when it is seen.
-_CHANGE = r"""
+#: Items put, where nobody has said anything else meanwhile: -1 tells that somebody has, and nothing
+#: was done. Arguments: four an item, its id, the JSON before and after, and the vector. A script
+#: runs alone, so a version is whole when it is seen.
+_PUT = r"""
+local function held(id)
+  return string.match(redis.call('HGET', KEYS[1], id) or '0:', '^(%d+):(.*)$')
+end
+for i = 1, #ARGV, 4 do
+  local _, fields = held(ARGV[i])
+  if fields ~= ARGV[i + 1] then return -1 end
+end
 local next_version, num_changed = tonumber(redis.call('GET', KEYS[3]) or '0') + 1, 0
-for i = 1, #ARGV, 3 do
-  local id, fields, vector = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local version, held = string.match(redis.call('HGET', KEYS[1], id) or '0:', '^(%d+):(.*)$')
-  if held ~= fields then
+for i = 1, #ARGV, 4 do
+  local id, before, after, vector = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local version = held(id)
+  if before ~= after then
     version, num_changed = string.format('%d', next_version), num_changed + 1
-    redis.call('HSET', KEYS[1], id, version .. ':' .. fields)
+    redis.call('HSET', KEYS[1], id, version .. ':' .. after)
     redis.call('ZADD', KEYS[2], version, id)
   end
   if vector ~= '' then redis.call('HSET', KEYS[4], id, version .. ':' .. vector) end
@@ -49,21 +57,41 @@ class RedisItems:
         self._items = f"{prefix}:items"
         self._order, self._latest = f"{self._items}:order", f"{self._items}:version"
         self._models = f"{self._items}:models"
-        self._change = self._client.register_script(_CHANGE)
+        self._put = self._client.register_script(_PUT)
 
-    def put(self, items: Sequence[tuple[str, str]], model: str, vectors: Sequence[Vector]) -> int:
+    def put(self, patches: Sequence[ItemPatch], model: str) -> int:
         """See `ItemStore.put`; as durable as the server's `appendfsync` makes it."""
-        arguments: list[str | bytes] = []
-        for (item_id, fields), vector in zip(items, vectors, strict=True):
-            arguments += (item_id, fields, vector.tobytes())
-        with self._server.named():
-            self._client.sadd(self._models, model)
-            return int(self._change(keys=self._keys(model), args=arguments))
+        while True:
+            held = self._held([patch.item_id for patch in patches])
+            arguments: list[str | bytes] = []
+            for patch, before in zip(patches, held, strict=True):
+                fields = merged(before, patch.given)
+                is_mine = patch.vector is not None and fields == patch.fields
+                vector = patch.vector.tobytes() if is_mine and patch.vector is not None else b""
+                arguments += (patch.item_id, before, fields, vector)
+            with self._server.named():
+                self._client.sadd(self._models, model)
+                num_changed = int(self._put(keys=self._keys(model), args=arguments))
+            if num_changed >= 0:
+                return num_changed
 
     def remove(self, item_id: str) -> bool:
         """See `ItemStore.remove`."""
+        while True:
+            (before,) = self._held([item_id])
+            if not before:
+                return False
+            with self._server.named():
+                if self._put(keys=self._keys(""), args=[item_id, before, "", ""]) == 1:
+                    return True
+
+    def _held(self, item_ids: Sequence[str]) -> list[str]:
+        """What is said of each item now; empty: nothing."""
         with self._server.named():
-            return bool(self._change(keys=self._keys(""), args=[item_id, "", ""]))
+            found = cast(
+                list[bytes | None], self._client.hmget(self._items, cast(Any, list(item_ids)))
+            )
+        return [(each or b":").partition(b":")[2].decode() for each in found]
 
     def version(self) -> int:
         """See `ItemStore.version`."""

@@ -9,8 +9,10 @@ is packed as its time (8 bytes, big-endian, plus 2^63: so that bytes sort as tim
 (1 byte) and the item id (UTF-8).
 
 The outbox is a stream with an entry an event: `u` the user, `i` the event's id, `p` the packed
-event; its id is a sequence number, kept in the meta hash. Tombstones are a hash, user -> packed
-time.
+event, `d` its details if it has some; its id is a sequence number, kept in the meta hash.
+Tombstones are a hash, user -> the packed time until which logs are not taken, and the packed time
+of the erasure, which lacks where an earlier release wrote it; `ahead` is a set of
+`{user}:{digest}`, of erased events whose time lies between the two.
 """
 
 # Strings are compared byte by byte, which is how `order` sorts them. Lua's own `<` would follow the
@@ -25,12 +27,17 @@ local function is_less(a, b)
 end
 """
 
-# Whether the packed event lies at or before the tombstone's time; there may be no tombstone.
+# Whether the packed event lies at or before a time of the tombstone, its first or its last; there
+# may be no tombstone.
 _IS_ERASED = (
     _IS_LESS
     + r"""
 local function is_erased(tombstone, packed)
-  return tombstone and not is_less(tombstone, string.sub(packed, 1, 8))
+  return tombstone and not is_less(string.sub(tombstone, 1, 8), string.sub(packed, 1, 8))
+end
+
+local function is_erased_live(tombstone, packed)
+  return tombstone and not is_less(string.sub(tombstone, -8), string.sub(packed, 1, 8))
 end
 """
 )
@@ -100,7 +107,7 @@ local function trim(key, cap)
 end
 """
 
-# Users begin at KEYS[4], options are ARGV[1] to [4]: the cap; the packed time before which events
+# Users begin at KEYS[5], options are ARGV[1] to [4]: the cap; the packed time before which events
 # have expired, or ''; the seconds that a user outlives the last write, or 0; the length of what
 # comes before the user in a key.
 _WRITE = (
@@ -108,7 +115,7 @@ _WRITE = (
     + _EACH_TIME
     + _TRIM
     + r"""
-local FIRST_USER = 4
+local FIRST_USER = 5
 local cap, oldest, ttl, prefix = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local function user_of(key) return string.sub(key, prefix + 1) end
@@ -133,36 +140,51 @@ end
 """
 )
 
-#: KEYS: meta, outbox, tombstones, the users'. ARGV: see `_WRITE`, then of each event the place of
-#: its user in KEYS, its field and the packed event. Returns how many were new.
+#: KEYS: meta, outbox, tombstones, ahead, the users'. ARGV: see `_WRITE`, then of each event the
+#: place of its user in KEYS, its field, the packed event, its digest, its details and whether its
+#: time was told. Returns of each event 0: new, 1: repeated, 2: conflict, 3: erased.
 APPEND = (
     _WRITE
     + r"""
-local function send(key, field, packed)  -- to the outbox
+local function send(key, field, packed, details)  -- to the outbox
   local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
-  local entry = string.format('%.0f-0', seq)
-  redis.call('XADD', KEYS[2], entry, 'u', user_of(key), 'i', string.sub(field, 2), 'p', packed)
+  local entry = {string.format('%.0f-0', seq), 'u', user_of(key), 'i', string.sub(field, 2)}
+  entry[#entry + 1], entry[#entry + 2] = 'p', packed
+  if details ~= '' then entry[#entry + 1], entry[#entry + 2] = 'd', details end
+  redis.call('XADD', KEYS[2], unpack(entry))
 end
 
-local num_before, num_new = count_events(), 0
-for i = 5, #ARGV, 3 do
-  local key, field, packed = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2]
-  local is_known = redis.call('HEXISTS', key, 's0:' .. packed) == 1
-  if not is_known and not is_erased(tombstone_of(key), packed) then
-    local is_seeded = string.sub(field, 1, 1) == 's'
-    if redis.call('HSETNX', key, field, is_seeded and '' or packed) == 1 then
-      num_new = num_new + 1
-      if not is_seeded then send(key, field, packed) end
-    end
+local function add(key, field, packed, digest, details, is_timed)
+  local tombstone = tombstone_of(key)
+  if is_erased_live(tombstone, packed) then return 3 end
+  if is_erased(tombstone, packed) then
+    if redis.call('SISMEMBER', KEYS[4], user_of(key) .. ':' .. digest) == 1 then return 3 end
   end
+  local is_seeded = string.sub(field, 1, 1) == 's'
+  local held = redis.call('HGET', key, field)
+  if held then
+    if is_seeded or held == packed then return 1 end
+    local is_same = string.sub(held, 9) == string.sub(packed, 9)
+    return (is_same and is_timed == '0') and 1 or 2
+  end
+  if redis.call('HEXISTS', key, 's0:' .. packed) == 1 then return 1 end
+  redis.call('HSET', key, field, is_seeded and '' or packed)
+  if not is_seeded then send(key, field, packed, details) end
+  return 0
+end
+
+local num_before, outcomes = count_events(), {}
+for i = 5, #ARGV, 6 do
+  outcomes[#outcomes + 1] = add(KEYS[tonumber(ARGV[i])], unpack(ARGV, i + 1, i + 5))
 end
 settle(num_before)
-return num_new
+return outcomes
 """
 )
 
-#: KEYS: meta, outbox, tombstones, the users'. ARGV: see `_WRITE`, then of each user the number of
-#: seeded events, and their fields. What is held already is not written again, to the file neither.
+#: KEYS: meta, outbox, tombstones, ahead, the users'. ARGV: see `_WRITE`, then of each user the
+#: number of seeded events, and their fields. What is held already is not written again, to the file
+#: neither.
 SEED = (
     _WRITE
     + r"""
@@ -212,14 +234,22 @@ settle(num_before)
 """
 )
 
-#: KEYS: the user's, tombstones. ARGV: the user, the packed time. Returns how many events were held.
+#: KEYS: the user's, tombstones, ahead. ARGV: the user, the packed times of the tombstone, and the
+#: digests of the events ahead. Returns how many events were held.
 DELETE = (
     _IS_LESS
     + r"""
+local function later(one, other)
+  return (one and is_less(other, one)) and one or other
+end
+
 local num_events = redis.call('HLEN', KEYS[1])
 redis.call('DEL', KEYS[1])
 local before = redis.call('HGET', KEYS[2], ARGV[1])
-if not before or is_less(before, ARGV[2]) then redis.call('HSET', KEYS[2], ARGV[1], ARGV[2]) end
+local until_then, at_then
+if before then until_then, at_then = string.sub(before, 1, 8), string.sub(before, -8) end
+redis.call('HSET', KEYS[2], ARGV[1], later(until_then, ARGV[2]) .. later(at_then, ARGV[3]))
+for i = 4, #ARGV do redis.call('SADD', KEYS[3], ARGV[1] .. ':' .. ARGV[i]) end
 return num_events
 """
 )

@@ -27,7 +27,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.errors import DataError
-from recsys.state.base import Batch, StateEvent, new_batch_id, oldest_us
+from recsys.state.base import (
+    Batch,
+    Erasure,
+    Outcome,
+    StateEvent,
+    digest_of,
+    is_same,
+    new_batch_id,
+    oldest_us,
+)
 from recsys.state.seeding import (
     EVENT_COLUMNS,
     SEED_PREFIX,
@@ -37,8 +46,9 @@ from recsys.state.seeding import (
     unheld,
 )
 
-#: 2: outbox, batch and erased. A file of format 1 gets them when it is opened.
-FORMAT_VERSION = 2
+#: 2: outbox, batch and erased. 3: `outbox.details`, `erased.at` and `ahead`. A file of an earlier
+#: format gets what it lacks when it is opened.
+FORMAT_VERSION = 3
 #: "Rayc", big-endian: tells this store's files from any other SQLite file.
 APPLICATION_ID = 0x52617963
 #: How long a writer waits for another one; a seed holds the file for seconds.
@@ -54,12 +64,18 @@ _TABLES = (
     # A sequence number is never given twice, not after its row is gone: an erased user's place in a
     # claimed batch must not fall to an event that came later.
     "CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, user TEXT NOT NULL, "
-    "id TEXT NOT NULL, item TEXT NOT NULL, code INTEGER NOT NULL, us INTEGER NOT NULL)",
+    "id TEXT NOT NULL, item TEXT NOT NULL, code INTEGER NOT NULL, us INTEGER NOT NULL, "
+    "details TEXT)",
     "CREATE TABLE IF NOT EXISTS batch (id TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS erased (user TEXT PRIMARY KEY, us INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS erased (user TEXT PRIMARY KEY, us INTEGER NOT NULL, at INTEGER) "
+    "WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS ahead (user TEXT NOT NULL, digest TEXT NOT NULL, "
+    "PRIMARY KEY (user, digest)) WITHOUT ROWID",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {FORMAT_VERSION}",
 )
+#: What the tables of format 2 lack.
+_FROM_2 = ("ALTER TABLE outbox ADD COLUMN details TEXT", "ALTER TABLE erased ADD COLUMN at INTEGER")
 _INSERT = (
     "INSERT INTO events (user, id, item, code, us) VALUES (?, ?, ?, ?, ?) "
     "ON CONFLICT (user, id) DO NOTHING"
@@ -71,22 +87,22 @@ _TRIM = (
     "DELETE FROM events WHERE user = :user AND id IN (SELECT id FROM events WHERE user = :user "
     "ORDER BY us DESC, item DESC, id DESC LIMIT -1 OFFSET :cap)"
 )
-_INSERT_LIVE = (
-    "INSERT INTO events (user, id, item, code, us) SELECT ?, ?, ?, ?, ? "
-    "WHERE NOT EXISTS (SELECT 1 FROM events WHERE user = ? AND id = ?) "
-    "AND NOT EXISTS (SELECT 1 FROM erased WHERE user = ? AND us >= ?) "
-    "ON CONFLICT (user, id) DO NOTHING"
+# Where `at` is null, an earlier release has written the row.
+_IS_ERASED = (
+    "SELECT 1 FROM erased WHERE user = :user AND us >= :us AND (coalesce(at, us) >= :us "
+    "OR EXISTS (SELECT 1 FROM ahead WHERE user = :user AND digest = :digest))"
 )
-_SEND = "INSERT INTO outbox (user, id, item, code, us) VALUES (?, ?, ?, ?, ?)"
-_WAITING = "SELECT user, id, item, code, us FROM outbox WHERE seq <= ? ORDER BY seq"
+_SAME_ID = "SELECT item, code, us FROM events WHERE user = ? AND id = ?"
+_SEND = "INSERT INTO outbox (user, id, item, code, us, details) VALUES (?, ?, ?, ?, ?, ?)"
+_WAITING = "SELECT user, id, item, code, us, details FROM outbox WHERE seq <= ? ORDER BY seq"
 _LAST = "SELECT max(seq) FROM (SELECT seq FROM outbox ORDER BY seq LIMIT ?)"
-_LATEST = (
-    "SELECT max(us) FROM (SELECT us FROM events WHERE user = :user "
-    "UNION ALL SELECT us FROM outbox WHERE user = :user)"
+_OF_USER = (
+    "SELECT user, id, item, code, us FROM events WHERE user = :user "
+    "UNION ALL SELECT user, id, item, code, us FROM outbox WHERE user = :user"
 )
 _ERASE = (
-    "INSERT INTO erased (user, us) VALUES (?, ?) "
-    "ON CONFLICT (user) DO UPDATE SET us = max(us, excluded.us)"
+    "INSERT INTO erased (user, us, at) VALUES (?, ?, ?) ON CONFLICT (user) "
+    "DO UPDATE SET us = max(us, excluded.us), at = max(coalesce(at, us), excluded.at)"
 )
 #: The events of a user that were not seeded: their ids lie before and after those with the prefix.
 _LIVE = (
@@ -136,21 +152,25 @@ class SqliteState:
                 raise
             self._reader.execute("PRAGMA query_only = ON")
 
-    def append(self, events: Sequence[StateEvent]) -> int:
+    def append(self, events: Sequence[StateEvent]) -> list[Outcome]:
         """See `UserState.append`."""
         if not events:
-            return 0
-        new = []
+            return []
         with self._write() as db:
-            for e in events:
-                row = (e.user_id, e.event_id, e.item_id, e.event_code, e.timestamp)
-                held = (e.user_id, seed_id(e), e.user_id, e.timestamp)
-                if db.execute(_INSERT_LIVE, (*row, *held)).rowcount:
-                    new.append(row)
-            db.executemany(_SEND, (row for row in new if not row[1].startswith(SEED_PREFIX)))
-            for user in {row[0] for row in new}:
+            erased = self._erased_among(db, events)
+            outcomes = [self._add(db, each, is_erased=each.user_id in erased) for each in events]
+            new = [each for each, became in zip(events, outcomes, strict=True) if became == "new"]
+            db.executemany(
+                _SEND,
+                (
+                    (e.user_id, e.event_id, e.item_id, e.event_code, e.timestamp, e.details)
+                    for e in new
+                    if not e.event_id.startswith(SEED_PREFIX)
+                ),
+            )
+            for user in {each.user_id for each in new}:
                 self._trim(db, user)
-        return len(new)
+        return outcomes
 
     def history(self, user_id: str, limit: int) -> list[StateEvent]:
         """See `UserState.history`."""
@@ -170,14 +190,21 @@ class SqliteState:
             for us, item, event_id, code in rows[max(len(rows) - limit, 0) :]
         ]
 
-    def delete(self, user_id: str, now_us: int) -> int:
+    def delete(self, user_id: str, now_us: int) -> Erasure:
         """See `UserState.delete`; the freed bytes are overwritten."""
         with self._write() as db:
-            latest = db.execute(_LATEST, {"user": user_id}).fetchone()[0]
+            rows = db.execute(_OF_USER, {"user": user_id}).fetchall()
+            events = [StateEvent(*row) for row in rows]
             num_events = db.execute("DELETE FROM events WHERE user = ?", (user_id,)).rowcount
             db.execute("DELETE FROM outbox WHERE user = ?", (user_id,))
-            db.execute(_ERASE, (user_id, now_us if latest is None else max(now_us, latest)))
-        return num_events
+            until = max([now_us, *(event.timestamp for event in events)])
+            db.execute(_ERASE, (user_id, until, now_us))
+            ahead = {digest_of(event) for event in events if event.timestamp > now_us}
+            db.executemany(
+                "INSERT OR IGNORE INTO ahead (user, digest) VALUES (?, ?)",
+                ((user_id, digest) for digest in ahead),
+            )
+        return Erasure(num_events, bool(events))
 
     def erased(self) -> dict[str, int]:
         """See `UserState.erased`."""
@@ -278,6 +305,27 @@ class SqliteState:
             self._reader.close()
             self._writer.close()
 
+    def _erased_among(self, db: sqlite3.Connection, events: Sequence[StateEvent]) -> set[str]:
+        """Those of the events' users who were ever erased: few, and nothing is asked of others."""
+        users = {each.user_id for each in events}
+        is_erased = "SELECT count(*) FROM erased WHERE user = ?"
+        return {user for user in users if db.execute(is_erased, (user,)).fetchone()[0]}
+
+    def _add(self, db: sqlite3.Connection, event: StateEvent, *, is_erased: bool) -> Outcome:
+        """Add one event to the history, if it is new."""
+        user, us = event.user_id, event.timestamp
+        if is_erased:
+            asked = {"user": user, "us": us, "digest": digest_of(event)}
+            if db.execute(_IS_ERASED, asked).fetchone():
+                return "erased"
+        if held := db.execute(_SAME_ID, (user, event.event_id)).fetchone():
+            there = StateEvent(user, event.event_id, *held)
+            return "repeated" if is_same(there, event) else "conflict"
+        if db.execute(_SAME_ID, (user, seed_id(event))).fetchone():
+            return "repeated"
+        db.execute(_INSERT, (user, event.event_id, event.item_id, event.event_code, us))
+        return "new"
+
     def _trim(self, db: sqlite3.Connection, user: str) -> None:
         if (oldest := oldest_us(self._max_age_us)) is not None:
             db.execute("DELETE FROM events WHERE user = ? AND us < ?", (user, oldest))
@@ -326,7 +374,7 @@ class SqliteState:
             version = db.execute("PRAGMA user_version").fetchone()[0]
         if num_tables and application != APPLICATION_ID:
             raise DataError("a SQLite file of another program", where=self._path, mend=_MEND_BROKEN)
-        if num_tables and version not in (1, FORMAT_VERSION):
+        if num_tables and version not in range(1, FORMAT_VERSION + 1):
             raise DataError(
                 f"user state of format {version}, this release reads {FORMAT_VERSION}",
                 where=self._path,
@@ -336,10 +384,12 @@ class SqliteState:
         _switch_to_wal(db)
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")
-        if version != FORMAT_VERSION:  # a new file, or one of format 1
+        if version != FORMAT_VERSION:  # a new file, or one of an earlier format
             with db:
                 db.execute("BEGIN IMMEDIATE")
-                for statement in _TABLES:
+                # Another process may have been here meanwhile.
+                (found,) = db.execute("PRAGMA user_version").fetchone()
+                for statement in (*(_FROM_2 if found == 2 else ()), *_TABLES):
                     db.execute(statement)
 
 

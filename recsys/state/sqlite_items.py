@@ -1,4 +1,4 @@
-"""Added items in a SQLite file of their own, shared by all replicas of a machine.
+"""What is said of items, in a SQLite file of their own, shared by all replicas of a machine.
 
 Changes are rare and reads short, so the file keeps SQLite's plain journal; a commit is synced to
 disk before it returns.
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from recsys.errors import DataError
-from recsys.state.items import ItemChange, Vector
+from recsys.state.items import ItemChange, ItemPatch, merged
 
 FORMAT_VERSION = 1
 #: "RayI", big-endian: tells this store's files from any other SQLite file.
@@ -32,10 +32,10 @@ _TABLES = (
     f"PRAGMA user_version = {FORMAT_VERSION}",
 )
 _VERSION = "SELECT coalesce(max(version), 0) FROM items"
+_HELD = "SELECT fields FROM items WHERE id = ?"
 _PUT = (
-    "INSERT INTO items (id, version, fields) VALUES (:id, :version, :fields) ON CONFLICT (id) "
-    "DO UPDATE SET version = excluded.version, fields = excluded.fields "
-    "WHERE items.fields IS NOT excluded.fields"
+    "INSERT INTO items (id, version, fields) VALUES (?, ?, ?) ON CONFLICT (id) "
+    "DO UPDATE SET version = excluded.version, fields = excluded.fields"
 )
 _PUT_VECTOR = (
     "INSERT OR REPLACE INTO vectors (model, id, version, vector) "
@@ -75,17 +75,19 @@ class SqliteItems:
                 self.close()
                 raise
 
-    def put(self, items: Sequence[tuple[str, str]], model: str, vectors: Sequence[Vector]) -> int:
+    def put(self, patches: Sequence[ItemPatch], model: str) -> int:
         """See `ItemStore.put`."""
+        num_changed = 0
         with self._write() as db:
             version = db.execute(_VERSION).fetchone()[0] + 1
-            rows = [{"id": i, "version": version, "fields": fields} for i, fields in items]
-            num_changed = db.executemany(_PUT, rows).rowcount
-            blobs = [
-                (model, vector.tobytes(), item_id)
-                for (item_id, _), vector in zip(items, vectors, strict=True)
-            ]
-            db.executemany(_PUT_VECTOR, blobs)
+            for patch in patches:
+                (held,) = db.execute(_HELD, (patch.item_id,)).fetchone() or (None,)
+                fields = merged(held, patch.given)
+                if fields != held:
+                    db.execute(_PUT, (patch.item_id, version, fields))
+                    num_changed += 1
+                if patch.vector is not None and fields == patch.fields:
+                    db.execute(_PUT_VECTOR, (model, patch.vector.tobytes(), patch.item_id))
         return num_changed
 
     def remove(self, item_id: str) -> bool:

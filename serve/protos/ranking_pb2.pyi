@@ -35,7 +35,7 @@ class Filters(_message.Message):
     def __init__(self, category: _Optional[_Iterable[str]] = ..., brand: _Optional[_Iterable[str]] = ..., min_price: _Optional[float] = ..., max_price: _Optional[float] = ...) -> None: ...
 
 class RecommendRequest(_message.Message):
-    __slots__ = ("user_id", "history", "explain", "k", "exclude", "filters", "diversity", "max_per_category", "exclude_owned")
+    __slots__ = ("user_id", "history", "explain", "k", "exclude", "filters", "diversity", "max_per_category", "exclude_owned", "shown")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,7 @@ class RecommendRequest(_message.Message):
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     MAX_PER_CATEGORY_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_OWNED_FIELD_NUMBER: _ClassVar[int]
+    SHOWN_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     history: Session
     explain: bool
@@ -54,7 +55,8 @@ class RecommendRequest(_message.Message):
     diversity: float
     max_per_category: int
     exclude_owned: bool
-    def __init__(self, user_id: _Optional[str] = ..., history: _Optional[_Union[Session, _Mapping]] = ..., explain: _Optional[bool] = ..., k: _Optional[int] = ..., exclude: _Optional[_Iterable[str]] = ..., filters: _Optional[_Union[Filters, _Mapping]] = ..., diversity: _Optional[float] = ..., max_per_category: _Optional[int] = ..., exclude_owned: _Optional[bool] = ...) -> None: ...
+    shown: int
+    def __init__(self, user_id: _Optional[str] = ..., history: _Optional[_Union[Session, _Mapping]] = ..., explain: _Optional[bool] = ..., k: _Optional[int] = ..., exclude: _Optional[_Iterable[str]] = ..., filters: _Optional[_Union[Filters, _Mapping]] = ..., diversity: _Optional[float] = ..., max_per_category: _Optional[int] = ..., exclude_owned: _Optional[bool] = ..., shown: _Optional[int] = ...) -> None: ...
 
 class NewItem(_message.Message):
     __slots__ = ("title", "description", "brand", "category", "tags", "price", "item_id")
@@ -83,32 +85,46 @@ class Candidate(_message.Message):
     def __init__(self, item_id: _Optional[str] = ..., new_item: _Optional[_Union[NewItem, _Mapping]] = ...) -> None: ...
 
 class RankRequest(_message.Message):
-    __slots__ = ("user_id", "history", "explain", "k", "candidates")
+    __slots__ = ("user_id", "history", "explain", "k", "candidates", "shown")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    SHOWN_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     history: Session
     explain: bool
     k: int
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
-    def __init__(self, user_id: _Optional[str] = ..., history: _Optional[_Union[Session, _Mapping]] = ..., explain: _Optional[bool] = ..., k: _Optional[int] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ...) -> None: ...
+    shown: int
+    def __init__(self, user_id: _Optional[str] = ..., history: _Optional[_Union[Session, _Mapping]] = ..., explain: _Optional[bool] = ..., k: _Optional[int] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., shown: _Optional[int] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("event_id", "user_id", "item_id", "event_type", "timestamp")
+    __slots__ = ("event_id", "user_id", "item_id", "event_type", "timestamp", "session_id", "request_id", "position", "dwell_ms", "price", "quantity")
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     EVENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    DWELL_MS_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FIELD_NUMBER: _ClassVar[int]
+    QUANTITY_FIELD_NUMBER: _ClassVar[int]
     event_id: str
     user_id: str
     item_id: str
     event_type: str
     timestamp: str
-    def __init__(self, event_id: _Optional[str] = ..., user_id: _Optional[str] = ..., item_id: _Optional[str] = ..., event_type: _Optional[str] = ..., timestamp: _Optional[str] = ...) -> None: ...
+    session_id: str
+    request_id: str
+    position: int
+    dwell_ms: int
+    price: float
+    quantity: float
+    def __init__(self, event_id: _Optional[str] = ..., user_id: _Optional[str] = ..., item_id: _Optional[str] = ..., event_type: _Optional[str] = ..., timestamp: _Optional[str] = ..., session_id: _Optional[str] = ..., request_id: _Optional[str] = ..., position: _Optional[int] = ..., dwell_ms: _Optional[int] = ..., price: _Optional[float] = ..., quantity: _Optional[float] = ...) -> None: ...
 
 class EventsRequest(_message.Message):
     __slots__ = ("events",)
@@ -220,16 +236,32 @@ class RankAnswer(_message.Message):
     request_id: str
     def __init__(self, items: _Optional[_Iterable[_Union[RankedCandidate, _Mapping]]] = ..., model_version: _Optional[str] = ..., arm: _Optional[str] = ..., fallback: _Optional[bool] = ..., basis: _Optional[str] = ..., degraded: _Optional[bool] = ..., unknown_items: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
+class Conflict(_message.Message):
+    __slots__ = ("event", "event_id", "status")
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    event: int
+    event_id: str
+    status: int
+    def __init__(self, event: _Optional[int] = ..., event_id: _Optional[str] = ..., status: _Optional[int] = ...) -> None: ...
+
 class EventsAnswer(_message.Message):
-    __slots__ = ("received", "stored", "ignored", "unknown_items", "request_id")
+    __slots__ = ("received", "stored", "ignored", "unknown_items", "request_id", "repeated", "conflicts", "older_than_erasure")
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     STORED_FIELD_NUMBER: _ClassVar[int]
     IGNORED_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_ITEMS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    REPEATED_FIELD_NUMBER: _ClassVar[int]
+    CONFLICTS_FIELD_NUMBER: _ClassVar[int]
+    OLDER_THAN_ERASURE_FIELD_NUMBER: _ClassVar[int]
     received: int
     stored: int
     ignored: int
     unknown_items: _containers.RepeatedScalarFieldContainer[str]
     request_id: str
-    def __init__(self, received: _Optional[int] = ..., stored: _Optional[int] = ..., ignored: _Optional[int] = ..., unknown_items: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    repeated: _containers.RepeatedScalarFieldContainer[str]
+    conflicts: _containers.RepeatedCompositeFieldContainer[Conflict]
+    older_than_erasure: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, received: _Optional[int] = ..., stored: _Optional[int] = ..., ignored: _Optional[int] = ..., unknown_items: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ..., repeated: _Optional[_Iterable[str]] = ..., conflicts: _Optional[_Iterable[_Union[Conflict, _Mapping]]] = ..., older_than_erasure: _Optional[_Iterable[int]] = ...) -> None: ...

@@ -70,7 +70,7 @@ class RankingServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Events(self, request, context):
-        """Store what users did, all or none. The next answer knows of it. Takes the right `events`.
+        """Store what users did. The next answer knows of it. Takes the right `events`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -125,7 +125,7 @@ def test_killed_anywhere_nothing_is_lost_and_nothing_doubled(tmp_path: Path) -> 
     def send() -> None:
         while not done.wait(0.05):
             batch = [event(len(accepted) + number, f"u{number}") for number in range(3)]
-            assert store.append(batch) == 3
+            assert store.append(batch) == ["new"] * 3
             accepted.extend(batch)
 
     sender = threading.Thread(target=send)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,10 @@ def test_a_bundle_takes_the_place_of_an_older_one_whole(tmp_path: Path, recipe: 
     assert not (target / "left-over").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     assert MODEL in files(target)
+
+
+def test_all_files_have_one_mode(written: Path, tmp_path: Path) -> None:
+    """Who may read one may read the bundle."""
+    modes = {stat.S_IMODE((written / name).stat().st_mode) for name in files(written)}
+    (tmp_path / "fresh").touch()
+    assert modes == {stat.S_IMODE((tmp_path / "fresh").stat().st_mode)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import stat
@@ -16,20 +17,26 @@ from fastapi.testclient import TestClient
 from recsys.config import Recipe
 from recsys.errors import DataError, RecipeError
 from serve import access, keys
-from serve.access import RIGHTS, Bucket, KeyFile, Keys, digest, own_key
+from serve.access import Bucket, KeyFile, Keys, digest, own_key
+from serve.callers import RIGHTS, TOKEN_PREFIX, Caller
 from serve.routes import build_http
 from serve.service import Service
 from serve.settings import Settings
 from serve.text_encoder import TextEncoder
 
 HASH = "0" * 64
+OWN = own_key(b"0123456789abcdef0123456789abcdef")
 SHOP, OTHER = "https://shop.example", "https://other.example"
 BODIES = {
     "/recommend": {"user_id": "u"},
     "/rank": {"user_id": "u", "candidates": ["item-0001"]},
     "/events": {"user_id": "u", "item_id": "item-0001", "event_type": "view"},
     "/items": {"item_id": "new", "title": "a lamp"},
+    "/users/erase": {"user_id": "u"},
+    "/users/token": {"user_id": "u"},
 }
+#: A path of those that have an id at their end.
+WITH_ID = {"/items/": "/items/item-0001", "/users/": "/users/u"}
 
 
 @pytest.fixture
@@ -76,6 +83,8 @@ def ask(client: TestClient, path: str, key: str | None) -> int:
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     if (body := BODIES.get(path.removesuffix("%0A"))) is not None:
         return client.post(path, json=body, headers=headers).status_code
+    if path in WITH_ID:
+        return client.delete(WITH_ID[path], headers=headers).status_code
     return client.get(path, headers=headers).status_code
 
 
@@ -94,7 +103,8 @@ class TestRights:
     ) -> None:
         headers = {} if key is None else {b"Authorization": f"Bearer {key}".encode("latin-1")}
         body = BODIES.get(path)
-        answer = client.request("POST" if body else "GET", path, json=body, headers=headers)
+        method = "POST" if body else "GET"
+        answer = client.request(method, WITH_ID.get(path, path), json=body, headers=headers)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"] == "Bearer"
         assert answer.json()["detail"][0]["type"] == "unauthorised"
@@ -106,35 +116,29 @@ class TestRights:
     def test_a_path_that_nobody_named_is_closed(
         self, client: TestClient, texts: dict[str, str]
     ) -> None:
-        assert ask(client, "/nowhere", None) == 401
-        assert ask(client, "/nowhere", texts["recommend"]) == 403
-        assert ask(client, "/nowhere", texts["admin"]) == 404
+        for path in ("/nowhere", "/nowhere/else", "/recommend/x"):
+            assert ask(client, path, None) == 401
+            assert {ask(client, path, text) for text in texts.values()} == {403}
+            assert ask(client, path, OWN) == 404
 
     def test_a_line_break_at_its_end_opens_nothing_else(
         self, client: TestClient, texts: dict[str, str]
     ) -> None:
-        assert ask(client, "/recommend%0A", texts["admin"]) == 403
+        assert ask(client, "/recommend%0A", texts["recommend"]) == 403
+        assert ask(client, "/recommend%0A", OWN) == 422
 
     def test_every_route_is_named(self, client: TestClient) -> None:
         paths = set(client.get("/openapi.json").json()["paths"])
-        unnamed = {"/healthz", "/readyz", "/users/{user_id}", "/items/{item_id}"}
-        assert paths == {*access.NEEDED, *unnamed}
+        with_id = {path: path.replace("{user_id}", "").replace("{item_id}", "") for path in paths}
+        assert {*with_id.values()} == {*access.NEEDED, "/healthz", "/readyz"}
 
-    def test_to_erase_a_user_takes_admin(self, client: TestClient, texts: dict[str, str]) -> None:
-        for right, status in (("recommend", 403), ("events", 403), ("admin", 200)):
-            headers = {"Authorization": f"Bearer {texts[right]}"}
-            for user in ("u", "recommend", "healthz", "%2Fhealthz"):
-                answer = client.delete(f"/users/{user}", headers=headers)
-                assert answer.status_code == status, (right, user)
-        assert client.delete("/users/u").status_code == 401
-
-    def test_an_item_is_taken_away_by_an_admin_alone(
+    def test_to_erase_a_user_takes_its_right(
         self, client: TestClient, texts: dict[str, str]
     ) -> None:
-        assert client.delete("/items/x").status_code == 401
         for right, text in texts.items():
-            answer = client.delete("/items/x", headers={"X-API-Key": text})
-            assert answer.status_code == (200 if right == "admin" else 403)
+            for user in ("u", "recommend", "healthz", "%2Fhealthz", "erase"):
+                answer = client.delete(f"/users/{user}", headers={"X-API-Key": text})
+                assert answer.status_code == (200 if right == "erase" else 403), (right, user)
 
     def test_the_other_header_will_do(self, client: TestClient, texts: dict[str, str]) -> None:
         headers = {"X-API-Key": texts["recommend"]}
@@ -151,17 +155,109 @@ class TestRights:
         assert answer.status_code == 401
 
     def test_whoever_has_the_pseudonyms_key_is_the_service_itself(self, client: TestClient) -> None:
-        own = own_key(b"0123456789abcdef0123456789abcdef")
-        assert {ask(client, path, own) for path in access.NEEDED} == {200}
+        assert {ask(client, path, OWN) for path in access.NEEDED} == {200}
         assert ask(client, "/model", own_key(b"another key of many bytes")) == 401
 
     def test_the_document_tells_of_keys(self, client: TestClient) -> None:
         document = client.get("/openapi.json").json()
         for path in access.NEEDED:
-            (operation,) = document["paths"][path].values()
-            assert operation["security"]
-            assert {"401", "403", "429"} <= set(operation["responses"])
+            named = path + {"/items/": "{item_id}", "/users/": "{user_id}"}.get(path, "")
+            for operation in document["paths"][named].values():
+                assert operation["security"]
+                assert {"401", "403", "429"} <= set(operation["responses"])
         assert "security" not in document["paths"]["/healthz"]["get"]
+
+
+class TestOtherPeople:
+    """What a user did is told to those who may know: a right, or a token of the user's own."""
+
+    @pytest.fixture
+    def shop(self, key_file: Path, texts: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+        """The key of the shop's server."""
+        monkeypatch.setattr(access, "LOOK_S", 0.0)
+        return add(key_file, "shop", "recommend", "explain", "events", "tokens")
+
+    def token(self, client: TestClient, key: str, user: str = "u", **more: int) -> str:
+        answer = client.post(
+            "/users/token", json={"user_id": user, **more}, headers={"X-API-Key": key}
+        )
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["expires"] == pytest.approx(
+            time.time() + more.get("lives_s", 3600), abs=60
+        )
+        return str(answer.json()["token"])
+
+    def status(self, client: TestClient, path: str, key: str, **body: object) -> tuple[int, str]:
+        answer = client.post(path, json=body, headers={"X-API-Key": key})
+        detail = answer.json().get("detail", [{"field": ""}])
+        return answer.status_code, detail[0]["field"]
+
+    @pytest.mark.parametrize("path", ["/recommend", "/rank"])
+    def test_to_explain_a_named_user_takes_a_right(
+        self, client: TestClient, texts: dict[str, str], shop: str, path: str
+    ) -> None:
+        asked = {"candidates": ["item-0001"]} if path == "/rank" else {}
+        plain = texts["recommend"]
+        named = {"user_id": "u", "explain": True, **asked}
+        assert self.status(client, path, plain, **named) == (403, "explain")
+        assert self.status(client, path, shop, **named) == (200, "")
+        session = {"history": [{"item_id": "item-0001"}], "explain": True, **asked}
+        assert self.status(client, path, plain, **session) == (200, "")
+
+    def test_a_user_token_opens_what_is_its_users(self, client: TestClient, shop: str) -> None:
+        mine = self.token(client, shop)
+        bought = {"item_id": "item-0001", "event_type": "purchase"}
+        assert mine.startswith(TOKEN_PREFIX) and '"u"' not in mine
+        assert self.status(client, "/events", mine, user_id="u", **bought) == (200, "")
+        for path, asked in (("/recommend", {}), ("/rank", {"candidates": ["item-0001"]})):
+            assert self.status(client, path, mine, user_id="u", explain=True, **asked) == (200, "")
+            assert self.status(client, path, mine, history=[], **asked) == (200, "")
+            assert self.status(client, path, mine, user_id="v", **asked) == (403, "user_id")
+        assert self.status(client, "/events", mine, user_id="v", **bought) == (403, "user_id")
+        both = [{"user_id": user, **bought} for user in ("u", "v")]
+        assert self.status(client, "/events", mine, events=both) == (403, "events[1].user_id")
+        for path in access.NEEDED.keys() - {"/recommend", "/rank", "/events"}:
+            assert ask(client, path, mine) == 403, path
+
+    def test_it_opens_no_more_than_the_key_behind_it(
+        self, client: TestClient, texts: dict[str, str]
+    ) -> None:
+        mine = self.token(client, texts["tokens"])
+        for path in access.NEEDED:
+            assert ask(client, path, mine) == 403
+
+    def test_it_ends_with_its_time_and_with_its_key(
+        self, client: TestClient, shop: str, key_file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mine, long = self.token(client, shop, lives_s=1), self.token(client, shop, lives_s=86_400)
+        now = time.time()
+        monkeypatch.setattr(access.time, "time", lambda: now + 2)
+        assert self.status(client, "/recommend", mine, user_id="u")[0] == 401
+        assert self.status(client, "/recommend", long, user_id="u")[0] == 200
+        KeyFile.read(key_file).without("shop").write(key_file)
+        assert self.status(client, "/recommend", long, user_id="u")[0] == 401
+
+    def test_one_that_was_changed_is_nobodys(self, client: TestClient, shop: str) -> None:
+        mine = self.token(client, shop)
+        body, _, signature = mine.removeprefix(TOKEN_PREFIX).partition(".")
+        claims = json.loads(base64.urlsafe_b64decode(body + "=="))
+        other = base64.urlsafe_b64encode(json.dumps({**claims, "user": "v"}).encode()).decode()
+        for text in (
+            f"{TOKEN_PREFIX}{other.rstrip('=')}.{signature}", f"{TOKEN_PREFIX}{body}.",
+            f"{TOKEN_PREFIX}{body}", f"{TOKEN_PREFIX}.", TOKEN_PREFIX, mine[:-2], mine + "x",
+        ):  # fmt: skip
+            assert self.status(client, "/recommend", text, user_id="u")[0] == 401, text
+
+    @pytest.mark.parametrize("lives_s", [0, -1, 86_401, "3600", 1.5])
+    def test_no_token_lives_for_ever(self, client: TestClient, shop: str, lives_s: object) -> None:
+        asked = {"user_id": "u", "lives_s": lives_s}
+        assert self.status(client, "/users/token", shop, **asked) == (422, "lives_s")
+
+    def test_each_user_has_a_rate(self, key_file: Path, texts: dict[str, str]) -> None:
+        found = Keys(key_file, "own", rate=1.0, signing=b"key")
+        callers = [Caller(user=user, key="k") for user in ("u", "v")]
+        assert [found.wait_s(each) for each in callers * 2] == [0.0] * 4
+        assert found.wait_s(callers[0]) > 0
 
 
 class TestRate:
@@ -186,16 +282,15 @@ class TestRate:
             Settings.of(recipe.model_copy(update={"serve": limited})), TextEncoder().encode
         )
         client = TestClient(build_http(service))
-        codes = [ask(client, "/model", texts["admin"]) for _ in range(12)]
+        codes = [ask(client, "/model", texts["monitor"]) for _ in range(12)]
         assert codes[:4] == [503] * 4  # no model yet; it is let through
         assert 429 in codes
-        answer = client.get("/model", headers={"X-API-Key": texts["admin"]})
+        answer = client.get("/model", headers={"X-API-Key": texts["monitor"]})
         assert answer.status_code == 429
         assert answer.headers["retry-after"] == "1"
         # Others have buckets of their own, and the service's own key has none.
         assert ask(client, "/recommend", texts["recommend"]) == 503
-        own = own_key(b"0123456789abcdef0123456789abcdef")
-        assert {ask(client, "/model", own) for _ in range(12)} == {503}
+        assert {ask(client, "/model", OWN) for _ in range(12)} == {503}
 
 
 class TestBrowsers:
@@ -229,7 +324,7 @@ class TestFile:
     ) -> None:
         content = key_file.read_text()
         assert not any(text in content for text in texts.values())
-        assert digest(texts["admin"]) in content
+        assert digest(texts["monitor"]) in content
         assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
 
     def test_a_change_is_known_at_once_and_a_broken_file_changes_nothing(
@@ -237,16 +332,29 @@ class TestFile:
     ) -> None:
         monkeypatch.setattr(access, "LOOK_S", 0.0)
         found = Keys(key_file, "own", None)
-        assert found.find(texts["admin"]) is not None
-        fresh = add(key_file, "fresh", "admin")
+        assert found.find(texts["monitor"]) is not None
+        fresh = add(key_file, "fresh", "monitor")
         assert found.find(fresh) is not None
-        KeyFile.read(key_file).without("only-admin").write(key_file)
-        assert found.find(texts["admin"]) is None
+        KeyFile.read(key_file).without("only-monitor").write(key_file)
+        assert found.find(texts["monitor"]) is None
         key_file.write_text("{")
         assert found.find(fresh) is not None
         key_file.unlink()
         assert found.find(fresh) is not None
-        assert found.find(texts["admin"]) is None
+        assert found.find(texts["monitor"]) is None
+
+    def test_a_right_of_an_earlier_release_is_what_it_opened(self, key_file: Path) -> None:
+        key_file.parent.mkdir(exist_ok=True)
+        old = {"name": "ops", "sha256": HASH, "rights": ["recommend", "admin"]}
+        key_file.write_text(json.dumps({"format": 1, "keys": [old]}))
+        (key,) = KeyFile.read(key_file).keys
+        assert set(key.rights) == set(RIGHTS) - {"events"}
+
+    @pytest.mark.parametrize("name", ["bad name", "", "-x", "a" * 65, "a\n"])
+    def test_a_name_that_is_none_is_refused(self, name: str) -> None:
+        with pytest.raises(DataError, match="not a name for a key") as caught:
+            KeyFile().with_key(name, ("events",))
+        assert caught.value.value == name
 
     def test_it_is_not_read_for_every_request(
         self, key_file: Path, texts: dict[str, str], monkeypatch: pytest.MonkeyPatch
@@ -254,7 +362,7 @@ class TestFile:
         found = Keys(key_file, "own", None)
         monkeypatch.setattr(KeyFile, "read", lambda _: pytest.fail("read again"))
         os.utime(key_file, (time.time(), time.time() + 5))
-        assert found.find(texts["admin"]) is not None
+        assert found.find(texts["monitor"]) is not None
 
     @pytest.mark.parametrize(
         ("content", "field"),
@@ -297,7 +405,7 @@ class TestCommand:
         assert found is not None and found.rights == ("recommend", "events")
         assert keys.main(["list", *run]) == 0
         assert capsys.readouterr().out.split() == ["front", "recommend,", "events"]
-        assert keys.main(["add", "front", "--right", "admin", *run]) != 0
+        assert keys.main(["add", "front", "--right", "items", *run]) != 0
         assert "another name" in capsys.readouterr().err
         assert keys.main(["remove", "front", *run]) == 0
         assert KeyFile.read(key_file).keys == ()
@@ -306,7 +414,7 @@ class TestCommand:
     def test_a_broken_file_is_not_written_over(self, run: list[str], key_file: Path) -> None:
         key_file.parent.mkdir()
         key_file.write_text("{")
-        assert keys.main(["add", "front", "--right", "admin", *run]) != 0
+        assert keys.main(["add", "front", "--right", "items", *run]) != 0
         assert key_file.read_text() == "{"
 
     def test_the_recipe_has_to_name_the_file(

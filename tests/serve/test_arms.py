@@ -413,7 +413,8 @@ class TestFallback:
         self, client: TestClient, load: Callable[..., None], metrics: Tally
     ) -> None:
         load(arm("a"), arm("b"))
-        answer = client.post("/rank", json=USER | {"candidates": ["gone"]})
+        session = [{"item_id": "a", "event_type": "stare"}]
+        answer = client.post("/recommend", json={"history": session})
         assert answer.status_code == 422
         assert not any(key[0] == "answers_total" for key in metrics.counts)
 

@@ -67,6 +67,25 @@ def test_every_answered_list_is_logged(
     assert all(0 <= age < 60e6 for age in ages)
 
 
+@pytest.mark.parametrize(
+    ("asked", "num_logged"),
+    [({}, 5), ({"k": 7}, 7), ({"shown": 2}, 2), ({"k": 7, "shown": 0}, 0), ({"shown": 999}, 30)],
+)
+def test_of_many_candidates_those_are_logged_that_are_shown(
+    client: TestClient, service: Service, recipe: Recipe, asked: dict[str, int], num_logged: int
+) -> None:
+    """Without a word that is as many as a list has by default."""
+    assert recipe.serve.default_k == 5
+    body = {"user_id": "u1", "candidates": [item_id(row) for row in range(30)], **asked}
+    answer = client.post("/rank", json=body).json()
+    assert len(answer["items"]) == asked.get("k", 30)
+    service.close()
+    found = rows(Feedback.of(recipe.root).impressions)
+    assert [row[Col.item] for row in found] == [
+        item["item_id"] for item in answer["items"][:num_logged]
+    ]
+
+
 def test_the_end_of_the_application_writes_what_waits(
     recipe: Recipe, bundle: Path, service: Service
 ) -> None:

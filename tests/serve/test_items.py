@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import THINGS, item_id, make_bundle, make_items, make_recipe, version_in
+from bundles import SOLD_OUT, THINGS, item_id, make_bundle, make_items, make_recipe, version_in
 from fastapi.testclient import TestClient
 
 from recsys.config import Recipe
 from recsys.errors import BundleError
 from recsys.schema import Col
-from serve.api import MAX_NEW_ITEMS, AddedItem, RecommendRequest
+from serve.api import MAX_NEW_ITEMS, ItemUpdate, RecommendRequest
 from serve.problems import Refused
 from serve.service import Service
 from serve.settings import Settings
@@ -70,32 +70,33 @@ class TestAdding:
         assert tents(client, exclude=["new-lamp"]) == ["free"]
         assert tents(client, max_per_category=1) in (["free"], ["new-lamp"])
 
-    def test_sent_again_it_is_replaced(self, client: TestClient) -> None:
+    def test_sent_again_what_is_given_is_changed(self, client: TestClient) -> None:
         assert post(client, "/items", LAMP)["stored"] == 1
         assert post(client, "/items", LAMP)["stored"] == 0
-        assert post(client, "/items", {**LAMP, "title": "a blue lamp"})["stored"] == 1
-        (found,) = post(client, "/recommend", {"user_id": "x", "filters": {"category": ["tent"]}})[
+        changed = {"item_id": "new-lamp", "title": "a blue lamp"}
+        assert post(client, "/items", changed)["stored"] == 1
+        (found,) = post(client, "/recommend", {"user_id": "x", "filters": {"brand": ["acme"],
+                                                                           "category": ["tent"]}})[
             "items"
-        ]
+        ]  # fmt: skip
         assert found["title"] == "a blue lamp"
         assert client.get("/model").json()["num_added"] == 1
+        gone = {"item_id": "new-lamp", "available": False}
+        assert post(client, "/items", gone)["stored"] == 1
+        assert tents(client) == []
+        assert post(client, "/items", {**gone, "available": None})["stored"] == 1
+        assert tents(client) == ["new-lamp"]
 
     def test_taken_away_it_is_gone(self, client: TestClient) -> None:
         strange = "a/b c?"
         post(client, "/items", {"items": [LAMP, {**LAMP, "item_id": strange}]})
-        answer = client.delete("/items/a/b%20c%3F")
+        answer = client.delete("/items/a%2Fb%20c%3F")
         assert answer.json()["removed"] is True
         assert tents(client) == ["new-lamp"]
-        assert client.delete("/items/a/b%20c%3F").json()["removed"] is False
+        assert client.delete("/items/a%2Fb%20c%3F").json()["removed"] is False
         assert client.delete(f"/items/{item_id(3)}").json()["removed"] is False
-        post(client, "/rank", {"user_id": "x", "candidates": [strange]}, 422)
-
-    def test_items_of_the_bundle_stay_as_they_are(self, client: TestClient) -> None:
-        mine = {**LAMP, "item_id": item_id(3)}
-        answer = post(client, "/items", {"items": [mine, LAMP]})
-        assert (answer["stored"], answer["known_items"]) == (1, [item_id(3)])
-        assert tents(client) == ["new-lamp"]
-        assert post(client, "/items", mine)["stored"] == 0
+        answer = post(client, "/rank", {"user_id": "x", "candidates": [strange, item_id(1)]})
+        assert (ids(answer), answer["unknown_items"]) == ([item_id(1)], [strange])
 
     @pytest.mark.parametrize(
         ("body", "at"),
@@ -106,7 +107,9 @@ class TestAdding:
             ({"item_id": "x", "title": "a", "colour": "red"}, "colour"),
             ({"item_id": "x\n", "title": "a"}, "item_id"),
             ({"items": []}, "items"),
-            ({"items": [LAMP, {"item_id": "y"}]}, "items[1].title"),
+            ({"item_id": "x", "title": "a", "available": "no"}, "available"),
+            ({"items": [LAMP, {"item_id": "y"}]}, "items[1]"),
+            ({"items": [LAMP, {"item_id": "y", "price": 3.0}]}, "items[1]"),
             ({"items": [LAMP, LAMP]}, "items[1].item_id"),
             ({"items": [{**LAMP, "item_id": str(n)} for n in range(MAX_NEW_ITEMS + 1)]}, "items"),
         ],
@@ -117,6 +120,72 @@ class TestAdding:
         answer = post(client, "/items", body, 422)
         assert [problem["field"] for problem in answer["detail"]] == [at]
         assert client.get("/model").json()["num_added"] == 0
+
+
+class TestOfTheBundle:
+    """What is said of an item that the catalogue holds: known at once, and told."""
+
+    def known(self, client: TestClient, name: str, status: int = 200) -> dict[str, Any]:
+        answer = client.get(f"/items/{name}")
+        assert answer.status_code == status, answer.text
+        return dict(answer.json())
+
+    def test_what_is_sold_out_is_shown_no_more(self, client: TestClient) -> None:
+        best = ids(post(client, "/recommend", {"user_id": "x", "k": 3}))
+        answer = post(client, "/items", {"item_id": best[0], "available": False})
+        assert (answer["stored"], answer["known_items"]) == (1, [best[0]])
+        assert ids(post(client, "/recommend", {"user_id": "x", "k": 2})) == best[1:]
+        assert client.get("/model").json()["num_added"] == 0
+        assert self.known(client, best[0])["available"] is False
+        assert self.known(client, best[0])["updated"] == ["available"]
+        assert client.delete(f"/items/{best[0]}").json()["removed"] is True
+        assert ids(post(client, "/recommend", {"user_id": "x", "k": 3})) == best
+
+    def test_what_is_there_again_is_shown_again(self, client: TestClient) -> None:
+        everything = {"user_id": "x", "k": 50, "filters": {"category": [self.known(
+            client, SOLD_OUT)["category"]]}}  # fmt: skip
+        assert SOLD_OUT not in ids(post(client, "/recommend", {**everything, "exclude": []}))
+        scores = post(client, "/rank", {"user_id": "x", "candidates": [SOLD_OUT]})["items"]
+        post(client, "/items", {"item_id": SOLD_OUT, "available": True})
+        filters = {"min_price": 300.0, "max_price": 300.0}
+        assert ids(post(client, "/recommend", {"user_id": "x", "filters": filters})) == [SOLD_OUT]
+        after = post(client, "/rank", {"user_id": "x", "candidates": [SOLD_OUT]})["items"]
+        assert after == scores, "what a model learned of it stays"
+
+    def test_price_title_and_attributes_are_told_and_filtered_by(self, client: TestClient) -> None:
+        name = item_id(3)
+        before = self.known(client, name)
+        assert (before["in_bundle"], before["updated"], before["price"]) == (True, [], 4.0)
+        said = {"title": "the last tent", "category": "tent", "brand": "umbra", "price": 0.5}
+        post(client, "/items", {"item_id": name, **said})
+        assert tents(client) == [name]
+        (found,) = post(
+            client, "/recommend",
+            {"user_id": "x", "filters": {"brand": ["umbra"], "max_price": 1.0}},
+        )["items"]  # fmt: skip
+        assert found["title"] == "the last tent"
+        now = self.known(client, name)
+        assert {field: now[field] for field in said} == said
+        assert now["updated"] == sorted(said)
+        post(client, "/items", {"item_id": name, "price": None, "brand": None})
+        assert self.known(client, name)["price"] == 4.0
+        assert self.known(client, name)["updated"] == ["category", "title"]
+        client.delete(f"/items/{name}")
+        assert self.known(client, name) | {"request_id": ""} == before | {"request_id": ""}
+
+    def test_an_added_item_is_told_and_no_item_is_not(self, client: TestClient) -> None:
+        post(client, "/items", LAMP)
+        told = self.known(client, "new-lamp")
+        assert {field: told[field] for field in LAMP} == LAMP
+        assert (told["in_bundle"], told["available"], told["description"]) == (False, True, None)
+        self.known(client, "nobody-s", 404)
+
+    def test_both_kinds_at_once(self, client: TestClient) -> None:
+        mine = {**LAMP, "item_id": item_id(3)}
+        answer = post(client, "/items", {"items": [mine, LAMP]})
+        assert (answer["stored"], answer["known_items"]) == (2, [item_id(3)])
+        assert sorted(tents(client)) == [item_id(3), "new-lamp"]
+        assert post(client, "/items", mine)["stored"] == 0
 
 
 class TestInterest:
@@ -164,8 +233,8 @@ async def tents_of(service: Service) -> list[tuple[str, float]]:
 
 
 async def add(service: Service, **fields: Any) -> int:
-    item = AddedItem(**{**LAMP, **fields})
-    return int(json.loads(await service.add_items([item], single=True))["stored"])
+    item = ItemUpdate(**{**LAMP, **fields})
+    return int(json.loads(await service.update_items([item], single=True))["stored"])
 
 
 def test_they_outlive_a_restart_and_are_not_encoded_again(recipe: Recipe, bundle: Path) -> None:
@@ -178,6 +247,22 @@ def test_they_outlive_a_restart_and_are_not_encoded_again(recipe: Recipe, bundle
         await second.load(bundle, version_in(bundle))
         assert await tents_of(second) == await tents_of(first) != []
         assert calls == ["a new item"]  # the trial of a bundle that is loaded
+
+    asyncio.run(run())
+
+
+def test_what_is_said_of_an_item_outlives_restarts_and_bundles(
+    recipe: Recipe, bundle: Path, other_bundle: Path
+) -> None:
+    async def run() -> None:
+        first, calls = make_service(recipe), []
+        await first.load(bundle, version_in(bundle))
+        await first.update_items([ItemUpdate(item_id=item_id(3), category="tent")], single=True)
+        second = make_service(recipe, calls)
+        for folder in (bundle, other_bundle):
+            await second.load(folder, version_in(folder))
+            assert [name for name, _ in await tents_of(second)] == [item_id(3)]
+        assert calls == ["a new item"] * 2, "no text of the bundle's is read anew"
 
     asyncio.run(run())
 
@@ -226,7 +311,7 @@ def test_a_new_bundle_reads_their_texts_with_its_own_language_model(
     asyncio.run(run())
 
 
-def test_a_bundle_that_holds_them_wins(
+def test_a_bundle_that_holds_them_ranks_them_itself(
     recipe: Recipe, bundle: Path, tmp_path: Path, language_model: Path
 ) -> None:
     async def run() -> None:
@@ -234,14 +319,18 @@ def test_a_bundle_that_holds_them_wins(
         await service.load(bundle, version_in(bundle))
         await add(service, item_id="item-1000")
         items = make_items()
-        held = items.with_columns(items[Col.item].replace(item_id(299), "item-1000"))
+        held = items.with_columns(items[Col.item].replace(item_id(298), "item-1000"))
         whole = make_bundle(
             tmp_path / "whole", make_recipe(tmp_path, language_model), seed=4, items=held
         )
         await service.load(whole.folder, whole.version)
         assert service.describe()["num_added"] == 0
-        assert await tents_of(service) == []
+        # It scores as the bundle has learned, and is what was said of it last.
+        assert [name for name, _ in await tents_of(service)] == ["item-1000"]
         assert await add(service, item_id="item-1000") == 0
+        await service.remove_item("item-1000")
+        assert await tents_of(service) == []
+        assert await add(service, item_id="item-1000") == 1
         await service.load(bundle, version_in(bundle))
         assert [name for name, _ in await tents_of(service)] == ["item-1000"]
 

@@ -39,7 +39,7 @@ def refused_at(model: Any, value: Any) -> set[str]:
     [
         ({}, "body"),
         ({"user_id": "u", "history": []}, "body"),
-        ({"user_id": 7}, "user_id"),
+        ({"user_id": 7.5}, "user_id"),
         ({"user_id": ""}, "user_id"),
         ({"user_id": "a\0b"}, "user_id"),
         ({"user_id": "\ud800"}, "user_id"),
@@ -53,7 +53,7 @@ def refused_at(model: Any, value: Any) -> set[str]:
         ({"user_id": "u", "exclude_owned": "yes"}, "exclude_owned"),
         ({"user_id": "u", "diversity": False}, "diversity"),
         ({"user_id": "u", "filters": {"min_price": False}}, "filters.min_price"),
-        ({"user_id": "u", "exclude": [1]}, "exclude[0]"),
+        ({"user_id": "u", "exclude": [True]}, "exclude[0]"),
         ({"user_id": "u", "filters": {"brand": []}}, "filters.brand"),
         ({"user_id": "u", "filters": {"min_price": float("nan")}}, "filters.min_price"),
         ({"user_id": "u", "filters": {"min_price": -1}}, "filters.min_price"),
@@ -79,7 +79,7 @@ def test_a_wrong_recommend_request_names_the_field(value: dict[str, Any], field:
     ("candidate", "field"),
     [
         ("", "candidates[1]"),
-        (7, "candidates[1]"),
+        (7.5, "candidates[1]"),
         (None, "candidates[1]"),
         ({}, "candidates[1].title"),
         ({"title": "  \n"}, "candidates[1].title"),

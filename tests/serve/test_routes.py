@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import json
 import time
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
+import polars as pl
 import pytest
 from bundles import SOLD_OUT, THINGS, item_id, make_items
 from fastapi import FastAPI
@@ -19,9 +21,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ray_jobs import compact
+from recsys.config import Recipe
+from recsys.feedback import Feedback, finished
 from recsys.schema import Col
+from serve import routes
 from serve.api import MAX_NEW_ITEMS
-from serve.routes import _add_routes
+from serve.routes import _add_routes, build_http
 from serve.service import Service
 
 SESSION = [{"item_id": item_id(3)}, {"item_id": item_id(40), "event_type": "click"}]
@@ -272,9 +278,18 @@ def test_ranking_and_recommending_score_alike(client: TestClient) -> None:
         assert one["score"] == pytest.approx(other["score"], abs=1e-3)
 
 
-def test_an_unknown_candidate_is_named(client: TestClient) -> None:
-    body = {"user_id": "u", "candidates": [item_id(1), {"title": "new"}, item_id(2), "gone"]}
-    assert refused_at(post(client, "/rank", body, 422)) == ["candidates[3]"]
+def test_unknown_candidates_are_named_and_the_rest_is_ranked(client: TestClient) -> None:
+    known = [item_id(1), {"title": "new"}, item_id(2)]
+    wanted = post(client, "/rank", {"user_id": "u", "candidates": known})
+    mixed = ["gone", item_id(1), "gone too", {"title": "new"}, item_id(2), "gone"]
+    answer = post(client, "/rank", {"user_id": "u", "candidates": mixed, "explain": True})
+    assert answer["unknown_items"] == ["gone", "gone too"]
+    place_of = {0: 1, 1: 3, 2: 4}
+    for found, expected in zip(answer["items"], wanted["items"], strict=True):
+        assert found["candidate"] == place_of[expected["candidate"]]
+        assert found["score"] == pytest.approx(expected["score"])
+    nothing = post(client, "/rank", {"user_id": "u", "candidates": ["gone"]})
+    assert (nothing["items"], nothing["unknown_items"]) == ([], ["gone"])
 
 
 @pytest.mark.parametrize(
@@ -378,15 +393,17 @@ def test_no_body_gives_a_server_error(client: TestClient, path: str, body: Any) 
     ],
 )  # fmt: skip
 def test_past_the_framework_and_through_it_the_answer_is_the_same(
-    client: TestClient, path: str, body: Any
+    client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch, path: str, body: Any
 ) -> None:
-    """`FastLane` answers `application/json`; what else is JSON goes through FastAPI."""
+    monkeypatch.setattr(routes, "FastLane", lambda app, lanes: app)
+    through = TestClient(build_http(service), raise_server_exceptions=False)
+    kinds = ("application/json; charset=utf-8", "application/merge-patch+json")
     fast, slow = (
-        client.post(
+        each.post(
             path, content=json.dumps(body),
             headers={"Content-Type": kind, "X-Request-Id": "the-same"},
         )
-        for kind in ("application/json; charset=utf-8", "application/merge-patch+json")
+        for each, kind in zip((client, through), kinds, strict=True)
     )  # fmt: skip
     assert fast.status_code == slow.status_code
     if path == "/events" and fast.status_code == 200:  # the second time it is known
@@ -417,9 +434,57 @@ def test_what_goes_past_the_framework(
 def test_what_is_not_said_to_be_json_is_not_taken_for_it(client: TestClient) -> None:
     """A page of another site could send it without asking the browser first."""
     body = json.dumps({"user_id": "nobody"})
-    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+    for kind in (
+        "text/plain", "application/x-www-form-urlencoded", "", "application/json; charset=latin-1",
+        "application/jsonp", "text/json", "json",
+    ):  # fmt: skip
         answer = client.post("/recommend", content=body, headers={"Content-Type": kind})
-        assert answer.status_code == 422
+        assert (answer.status_code, refused_at(answer.json())) == (415, ["body"]), kind
+        assert "content-type: application/json" in answer.json()["detail"][0]["msg"]
+
+
+def test_a_body_that_is_packed_is_refused_as_that(client: TestClient) -> None:
+    body, kind = gzip.compress(b'{"user_id": "nobody"}'), {"Content-Type": "application/json"}
+    for how, status in (("gzip", 415), ("br", 415), ("identity", 400)):
+        answer = client.post("/recommend", content=body, headers={**kind, "Content-Encoding": how})
+        assert answer.status_code == status, how
+
+
+@pytest.mark.parametrize("body", [b'{"k":', b"", b"{,}", b"\xff", b"nothing"])
+@pytest.mark.parametrize("path", ["/recommend", "/events", "/items", "/users/erase"])
+def test_what_is_no_json_is_told_so(client: TestClient, path: str, body: bytes) -> None:
+    answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["detail"][0]["type"]) == (400, "json_invalid")
+
+
+def test_head_is_answered_as_get_is_without_the_body(client: TestClient) -> None:
+    for path in ("/healthz", "/readyz", "/model", "/openapi.json", "/docs", f"/items/{item_id(1)}"):
+        got, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == got.headers["content-length"] or path == "/model"
+    assert client.head("/recommend").status_code == 405
+
+
+def test_nothing_leads_to_another_host(client: TestClient) -> None:
+    for path in ("/recommend/", "/healthz/", "/docs/", "/users/erase/"):
+        for method in ("GET", "POST"):
+            answer = client.request(
+                method, path, headers={"Host": "evil.example"}, follow_redirects=False
+            )
+            assert answer.status_code in (404, 405, 422), path
+            assert "evil.example" not in str(answer.headers) + answer.text
+
+
+def test_an_integer_is_an_id_as_it_is_in_the_log(client: TestClient) -> None:
+    event = {"user_id": 7, "item_id": item_id(1), "event_type": "buy", "event_id": 1}
+    assert post(client, "/events", event)["stored"] == 1
+    assert post(client, "/recommend", {"user_id": "7"})["basis"] == "personal"
+    assert post(client, "/recommend", {"user_id": 7.0})["basis"] == "personal"
+    answer = post(client, "/rank", {"user_id": 7, "candidates": [12, item_id(1)]})
+    assert answer["unknown_items"] == ["12"]
+    for wrong in (7.5, True, None, [7], 1e300, "a\tb"):
+        refused = post(client, "/events", {**event, "user_id": wrong}, 422)
+        assert refused_at(refused) == ["user_id"]
 
 
 def test_health_and_model(client: TestClient, bundle: Path) -> None:
@@ -480,18 +545,101 @@ class TestErasure:
         for each in sent:
             each["timestamp"] = "2026-05-01T00:00:00Z"
         assert post(client, "/events", {"events": sent})["stored"] == 2
-        assert client.delete("/users/nobody").json()["erased"] == 0
+        nobody = client.delete("/users/nobody").json()
+        assert (nobody["erased"], nobody["held"]) == (0, False)
+        for erased in (
+            client.delete(f"/users/{quote(odd, safe='')}"),
+            client.post("/users/erase", json={"user_id": "u"}),
+        ):
+            assert erased.status_code == 200
+            assert (erased.json()["erased"], erased.json()["held"]) == (1, True)
         for user in ("u", odd):
-            answer = client.delete(f"/users/{quote(user, safe='')}")
-            assert answer.status_code == 200 and answer.json()["erased"] == 1
             assert post(client, "/recommend", {"user_id": user})["basis"] == "popularity"
         # A sender that sends once more what it sent before does not bring the user back.
-        assert post(client, "/events", {"events": sent})["stored"] == 0
+        again = post(client, "/events", {"events": sent})
+        assert (again["stored"], again["older_than_erasure"]) == (0, [0, 1])
+        assert (again["repeated"], again["conflicts"]) == ([], [])
         assert post(client, "/events", event | {"event_id": "e2", "user_id": "u"})["stored"] == 1
         assert post(client, "/recommend", {"user_id": "u"})["basis"] == "personal"
 
-    @pytest.mark.parametrize("user", ["", "%00", "x" * 257])
-    def test_an_id_that_no_user_has_is_refused(self, client: TestClient, user: str) -> None:
+    @pytest.mark.parametrize(
+        ("user", "at"),
+        [
+            ("", "user_id"), ("x" * 257, "user_id"), ("x77/", "user_id"), ("a/b", "user_id"),
+            ("%ff", "user_id"), ("%00", "path"), ("nlcheck%0A", "path"), ("a%0Ab", "path"),
+            ("%0A", "path"), ("%09x", "path"), ("%7F", "path"),
+        ],
+    )  # fmt: skip
+    def test_an_id_that_no_user_has_is_refused(
+        self, client: TestClient, user: str, at: str
+    ) -> None:
+        """And nobody is erased in its place."""
+        others = ["nlcheck", "x77", "a", "x"]
+        for other in others:
+            post(client, "/events", {"user_id": other, "item_id": item_id(1), "event_type": "buy"})
         answer = client.delete(f"/users/{user}")
-        assert answer.status_code == 422
-        assert refused_at(answer.json()) == ["user_id"]
+        assert answer.status_code == 422, answer.text
+        assert refused_at(answer.json()) == [at]
+        for other in others:
+            assert post(client, "/recommend", {"user_id": other})["basis"] == "personal"
+
+    @pytest.mark.parametrize("method", ["GET", "DELETE"])
+    def test_so_it_is_with_items(self, client: TestClient, method: str) -> None:
+        for name in (f"{item_id(1)}%0A", f"{item_id(1)}/", f"{item_id(1)}/x"):
+            assert client.request(method, f"/items/{name}").status_code == 422, name
+
+    def test_a_new_history_is_kept_whatever_a_clock_had_said(
+        self, client: TestClient, service: Service
+    ) -> None:
+        ahead = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=4)
+        first = {"user_id": "u", "item_id": item_id(1), "event_type": "buy", "event_id": "1"}
+        post(client, "/events", {**first, "timestamp": ahead.isoformat()})
+        client.delete("/users/u")
+        assert post(client, "/recommend", {"user_id": "u"})["basis"] == "popularity"
+        again = post(client, "/events", {**first, "timestamp": ahead.isoformat()})
+        assert (again["stored"], again["older_than_erasure"]) == (0, [0])
+        assert post(client, "/events", {**first, "event_id": "2"})["stored"] == 1
+        assert post(client, "/recommend", {"user_id": "u"})["basis"] == "personal"
+
+
+class TestEventIds:
+    LINE: ClassVar = {"user_id": "u", "event_type": "buy", "event_id": "order-17"}
+
+    def test_another_event_under_a_held_id_is_a_conflict(self, client: TestClient) -> None:
+        first, second = ({**self.LINE, "item_id": item_id(row)} for row in (1, 2))
+        assert post(client, "/events", first)["stored"] == 1
+        again = post(client, "/events", first)
+        assert (again["stored"], again["repeated"]) == (0, ["order-17"])
+        assert refused_at(post(client, "/events", second, 409)) == ["event_id"]
+
+    def test_an_order_s_number_on_each_of_its_lines_is_told(self, client: TestClient) -> None:
+        lines = [{**self.LINE, "item_id": item_id(row)} for row in (1, 2, 1)]
+        answer = post(client, "/events", {"events": lines})
+        assert (answer["stored"], answer["repeated"]) == (1, ["order-17"])
+        assert answer["conflicts"] == [{"event": 1, "event_id": "order-17", "status": 409}]
+
+
+def test_what_else_an_event_tells_is_kept_for_the_next_model(
+    client: TestClient, service: Service, recipe: Recipe
+) -> None:
+    told = {
+        "session_id": "visit-of-ann", "request_id": "0a.B-_", "position": 3, "dwell_ms": 1200,
+        "price": 9.5, "quantity": 2.0,
+    }  # fmt: skip
+    event = {"user_id": "ann", "item_id": item_id(1), "event_type": "buy"}
+    assert post(client, "/events", {"events": [{**event, **told}, event]})["stored"] == 2
+    feedback = Feedback.of(recipe.root)
+    compact.run(recipe)
+    rows = pl.concat([pl.read_parquet(path) for path in finished(feedback.events)])
+    kept = rows.sort(Col.position, nulls_last=True).to_dicts()
+    session = kept[0].pop(Col.session)
+    assert {name: kept[0][name] for name in told if name != "session_id"} == {
+        name: value for name, value in told.items() if name != "session_id"
+    }
+    assert len(session) == 32 and "ann" not in session
+    assert all(kept[1][name] is None for name in told)
+    for name, wrong in (
+        ("position", 0), ("dwell_ms", -1), ("price", -1.0), ("request_id", "a b"),
+        ("quantity", "1"),
+    ):  # fmt: skip
+        assert refused_at(post(client, "/events", {**event, name: wrong}, 422)) == [name]

@@ -41,7 +41,8 @@ from recsys.feedback import Feedback, finished
 from recsys.histories import US_PER_DAY, Histories
 from recsys.recommender import load_scorer
 from recsys.schema import EVENT_CODE, Col
-from serve.access import RIGHTS, KeyFile
+from serve.access import KeyFile
+from serve.callers import RIGHTS
 from serve.environment import MARK
 from serve.ports import END, FIRST
 from serve.protos import ranking_pb2 as pb

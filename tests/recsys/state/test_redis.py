@@ -26,6 +26,10 @@ PASSWORD = "not/for messages"
 QUOTED = "not%2Ffor%20messages"
 
 
+def num_new(outcomes):
+    return outcomes.count("new")
+
+
 def event(user="u", event_id="e", timestamp=0):
     return StateEvent(user, event_id, "item", 2, timestamp)
 
@@ -59,7 +63,7 @@ def test_reopening_keeps_all(make_store):
     store.close()
     again = make_store()
     assert again.history("u", 10) == events
-    assert again.append(events) == 0
+    assert num_new(again.append(events)) == 0
     assert again.seed(table, np.array(["a"]), 10, source="bundle") is False
     assert again.count_users() == 2
 
@@ -124,7 +128,7 @@ def test_a_seed_that_broke_off_is_completed_without_doubling(make_store, monkeyp
     assert not store.is_seeded("bundle")
     assert 0 < store.count_users() < num_users
     late = StateEvent("u0", "from-the-shop", "a", 1, 7)
-    assert store.append([late]) == 0
+    assert num_new(store.append([late])) == 0
     assert store.seed(table, np.array(["a"]), 1000, source="bundle")
     assert [len(store.history(user, CHUNK)) for user in users] == [1000] * num_users
     assert store.count_users() == num_users
@@ -142,7 +146,7 @@ def test_the_latest_of_many_are_kept(make_store):
 def test_a_server_that_is_gone_is_told_at_once_and_may_come_back(make_server, make_store):
     server = make_server()
     store = make_store(url=server.url)
-    assert store.append([event()]) == 1
+    assert num_new(store.append([event()])) == 1
     server.stop()
     uses = (store.ping, store.count_users, lambda: store.append([event()]))
     for use in (*uses, lambda: store.history("u", 1), lambda: RedisState(server.url, "p", 1)):
@@ -155,7 +159,7 @@ def test_a_server_that_is_gone_is_told_at_once_and_may_come_back(make_server, ma
         assert "see that the server runs" in error.value.mend
     server.start()
     store.ping()
-    assert store.append([event(event_id="later")]) == 1
+    assert num_new(store.append([event(event_id="later")])) == 1
     server.stop()
     server.start()  # between two uses
     store.ping()
@@ -182,12 +186,12 @@ def test_what_was_accepted_outlives_a_killed_server(make_server, make_store):
     server.stop(signal.SIGKILL)
     server.start()
     assert [e.event_id for e in store.history("u", 10)] == ["accepted"]
-    assert store.append([event(event_id="accepted")]) == 0
+    assert num_new(store.append([event(event_id="accepted")])) == 0
 
 
 def test_a_server_is_reached_through_a_file_too(make_server, make_store, tmp_path):
     make_server("--unixsocket", str(tmp_path / "s"))
-    assert make_store(url=f"unix://{tmp_path}/s?db=0").append([event()]) == 1
+    assert num_new(make_store(url=f"unix://{tmp_path}/s?db=0").append([event()])) == 1
     with pytest.raises(DataError, match="nowhere"):
         make_store(url=f"unix://{tmp_path}/nowhere")
 
@@ -218,7 +222,7 @@ def test_a_server_that_does_not_tell_its_settings(make_server, make_store, caplo
         )  # fmt: skip
     with caplog.at_level(logging.INFO):
         store = make_store(url=f"redis://shop:{QUOTED}@127.0.0.1:{server.port}/0")
-    assert store.append([event()]) == 1
+    assert num_new(store.append([event()])) == 1
     assert "does not tell how durable it is" in caplog.text
     assert PASSWORD not in caplog.text and QUOTED not in caplog.text
 
@@ -240,7 +244,7 @@ def test_the_password_stands_in_no_message(make_server, make_store, monkeypatch)
         told = f"{error.value!r} {error.value.__reduce__()} {error.value.__cause__}"
         assert "for messages" not in told and "for%20" not in told and "'not'" not in told
     store = make_store(url=f"redis://:another%20one@127.0.0.1:{server.port}/0")
-    assert store.append([event()]) == 1
+    assert num_new(store.append([event()])) == 1
 
     def repeat(*_):
         raise redis.ResponseError("unknown command, with args beginning with: 'another one'")
@@ -258,7 +262,7 @@ def test_stores_with_other_prefixes_do_not_meet(make_store):
     assert other.count_users() == 0
     assert other.history("u", 10) == other.history("v", 10) == []
     assert not other.is_seeded("bundle")
-    assert other.delete("u", 1) == 0
+    assert not other.delete("u", 1).held
     assert other.claim(10) is None and one.erased() == {}
     assert one.history("u", 10) == [event()]
 
@@ -285,7 +289,21 @@ def test_a_store_of_format_1_goes_on(shared_server, make_store, prefix):
             store.append([event(event_id="new")])
             assert [e.event_id for e in store.history("u", 10)] == ["new", "old"]
             assert [e.event_id for e in store.claim(10).events] == ["new"]
-            assert client.hget(f"{prefix}:meta", "format") == b"2"
+            assert client.hget(f"{prefix}:meta", "format") == str(FORMAT_VERSION).encode()
+
+
+def test_a_tombstone_of_format_2_holds(shared_server, make_store, prefix):
+    """It is the one time of the erasure."""
+    make_store().delete("u", 100)
+    with redis.Redis(port=shared_server.port) as client:
+        client.hset(f"{prefix}:meta", "format", 2)
+        client.hset(f"{prefix}:erased", "u", client.hget(f"{prefix}:erased", "u")[:8])
+        store = make_store()
+        late = [event(event_id="1", timestamp=100), event(event_id="2", timestamp=101)]
+        assert store.append(late) == ["erased", "new"]
+        store.delete("u", 200)
+        assert store.erased() == {"u": 200}
+        assert store.append([event(event_id="3", timestamp=200)]) == ["erased"]
 
 
 def test_users_whose_time_is_over_go_by_the_servers_own_expiry(shared_server, prefix):

@@ -18,6 +18,10 @@ from recsys.state.sqlite import APPLICATION_ID, FORMAT_VERSION
 SPAWN = multiprocessing.get_context("spawn")
 
 
+def num_new(outcomes):
+    return outcomes.count("new")
+
+
 def event(user="u", event_id="e", timestamp=0):
     return StateEvent(user, event_id, "item", 2, timestamp)
 
@@ -37,7 +41,7 @@ def test_reopening_keeps_all(path):
     store.close()
     again = SqliteState(path, 10)
     assert again.history("u", 10) == events
-    assert again.append(events) == 0
+    assert num_new(again.append(events)) == 0
     assert again.seed(table, np.array(["a"]), 10, source="bundle") is False
     assert again.count_users() == 2
     again.close()
@@ -110,7 +114,7 @@ def test_a_failed_append_leaves_nothing_behind(path):
     with pytest.raises(DataError):
         store.append([event(event_id="1"), StateEvent("u", "2", None, 2, 0)])
     assert store.history("u", 10) == []
-    assert store.append([event(event_id="1")]) == 1
+    assert num_new(store.append([event(event_id="1")])) == 1
     store.close()
 
 
@@ -155,6 +159,33 @@ def test_a_file_of_format_1_goes_on(path):
         assert store.is_seeded("bundle")
         store.append([event(event_id="new")])
         assert [e.event_id for e in store.claim(10).events] == ["new"]
+        store.close()
+
+
+def test_a_file_of_format_2_goes_on(path):
+    """As the release before wrote it: its tombstones hold, its outbox is told on."""
+    with sqlite3.connect(path) as db:
+        db.executescript(
+            "CREATE TABLE events (user TEXT NOT NULL, id TEXT NOT NULL, item TEXT NOT NULL, "
+            "code INTEGER NOT NULL, us INTEGER NOT NULL, PRIMARY KEY (user, id)) WITHOUT ROWID;"
+            "CREATE TABLE meta (key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (key, value)) "
+            "WITHOUT ROWID;"
+            "CREATE TABLE outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, user TEXT NOT NULL, "
+            "id TEXT NOT NULL, item TEXT NOT NULL, code INTEGER NOT NULL, us INTEGER NOT NULL);"
+            "CREATE TABLE batch (id TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;"
+            "CREATE TABLE erased (user TEXT PRIMARY KEY, us INTEGER NOT NULL) WITHOUT ROWID;"
+            "INSERT INTO erased VALUES ('gone', 100);"
+            "INSERT INTO outbox (user, id, item, code, us) VALUES ('u', 'old', 'item', 2, 0);"
+            f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 2;"
+        )
+    db.close()
+    stores = [SqliteState(path, 10) for _ in range(2)]
+    assert stores[0].append([event("gone", "1", timestamp=100)]) == ["erased"]
+    assert stores[1].append([event("gone", "2", timestamp=101)]) == ["new"]
+    assert [e.event_id for e in stores[0].claim(10).events] == ["old", "2"]
+    stores[1].delete("gone", 200)
+    assert stores[0].erased() == {"gone": 200}
+    for store in stores:
         store.close()
 
 
@@ -223,7 +254,7 @@ def test_a_store_of_another_format(path):
 def test_an_empty_file_becomes_a_store(path):
     path.touch()
     store = SqliteState(path, 10)
-    assert store.append([event()]) == 1
+    assert num_new(store.append([event()])) == 1
     store.close()
 
 

@@ -3,6 +3,7 @@
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
@@ -15,6 +16,7 @@ from recsys.config import State
 from recsys.schema import HISTORIES
 from recsys.state import (
     Batch,
+    Erasure,
     MemoryState,
     SqliteState,
     StateEvent,
@@ -53,6 +55,10 @@ def store(make_store):
     return make_store()
 
 
+def num_new(outcomes):
+    return outcomes.count("new")
+
+
 def event(user="u", event_id="e", item="i", code=2, timestamp=0):
     return StateEvent(user, event_id, item, code, timestamp)
 
@@ -71,15 +77,15 @@ def test_a_fresh_store_is_empty(store):
     store.ping()
     assert store.count_users() == 0
     assert store.history("u", 10) == []
-    assert store.delete("u", 1) == 0
-    assert store.append([]) == 0
+    assert store.delete("u", 1) == Erasure(0, held=False)
+    assert store.append([]) == []
     assert store.claim(10) is None
     assert store.num_waiting() == 0
 
 
 def test_what_is_appended_is_read_back_whole(store):
     events = [event("u", "x", "ä", 4, -5), event("u", "y\0z", "", 0, 2**62), event("v", "x")]
-    assert store.append(events) == 3
+    assert num_new(store.append(events)) == 3
     assert store.history("u", 10) == events[:2]
     assert store.history("v", 10) == events[2:]
     assert store.count_users() == 2
@@ -100,31 +106,64 @@ ORDERED = [(1, "b", "e4"), (2, "a", "e0"), (2, "a", "e3"), (2, "b", "e2"), (10, 
 
 def test_the_same_event_again_changes_nothing(store):
     first = event(event_id="1", timestamp=3)
-    assert store.append([first]) == 1
-    assert store.append([first, first, event(event_id="2", timestamp=4)]) == 1
-    assert store.append([event(event_id="1", timestamp=9, item="other")]) == 0
+    assert num_new(store.append([first])) == 1
+    assert num_new(store.append([first, first, event(event_id="2", timestamp=4)])) == 1
+    assert num_new(store.append([event(event_id="1", timestamp=9, item="other")])) == 0
     assert [e.timestamp for e in store.history("u", 10)] == [3, 4]
 
 
 def test_event_ids_of_different_users_do_not_meet(store):
-    assert store.append([event("u", "1"), event("v", "1")]) == 2
+    assert num_new(store.append([event("u", "1"), event("v", "1")])) == 2
 
 
 def test_a_user_over_the_cap_loses_the_earliest(store):
     events = [event(event_id=f"e{t}", timestamp=t) for t in range(CAP + 3)]
-    assert store.append(events[::-1]) == CAP + 3
+    assert num_new(store.append(events[::-1])) == CAP + 3
     assert store.history("u", 100) == events[3:]
-    assert store.append([event(event_id="late", timestamp=1)]) == 1
+    assert num_new(store.append([event(event_id="late", timestamp=1)])) == 1
     assert store.history("u", 100) == events[3:]
     store.append([event("v", "e", timestamp=-1)])
     assert len(store.history("u", 100)) == CAP
     assert len(store.history("v", 100)) == 1
 
 
+class TestOutcomes:
+    """Of each event what became of it."""
+
+    def test_the_same_id_is_the_same_event_or_a_conflict(self, store):
+        first = event(event_id="1", item="a", code=4, timestamp=5)
+        line = event(event_id="1", item="b", code=4, timestamp=5)
+        assert store.append([first, line, first]) == ["new", "conflict", "repeated"]
+        others = [
+            event(event_id="1", item="a", code=3, timestamp=5),
+            event(event_id="1", item="a", code=4, timestamp=6),
+            event("v", event_id="1", item="b", code=4, timestamp=5),
+        ]
+        assert store.append(others) == ["conflict", "conflict", "new"]
+        assert store.history("u", 10) == [first]
+        assert [each.item_id for each in store.claim(10).events] == ["a", "b"]
+
+    def test_a_time_that_was_not_told_parts_nothing(self, store):
+        store.append([event(event_id="1", timestamp=5)])
+        again = replace(event(event_id="1", timestamp=9), is_timed=False)
+        other = replace(event(event_id="1", item="other", timestamp=9), is_timed=False)
+        assert store.append([again, other]) == ["repeated", "conflict"]
+
+    def test_what_a_bundle_brought_is_repeated(self, store):
+        store.seed(histories({"u": [(1, 4, 10)]}), ITEM_IDS, 10, source="s")
+        assert store.append([event("u", "x", "b", 4, 10)]) == ["repeated"]
+
+    def test_details_go_to_the_outbox_alone(self, store):
+        told = replace(event(event_id="1"), details='{"session_id": "\u00e4"}')
+        store.append([told, event(event_id="2")])
+        assert store.history("u", 10) == [replace(told, details=None), event(event_id="2")]
+        assert store.claim(10).events == [told, event(event_id="2")]
+
+
 class TestErasure:
     def test_erases_one_user_for_good(self, store):
         store.append([event("u", "1"), event("u", "2"), event("v", "1")])
-        assert store.delete("u", 100) == 2
+        assert store.delete("u", 100) == Erasure(2, held=True)
         assert store.history("u", 10) == []
         assert store.count_users() == 1
         assert store.erased() == {"u": 100}
@@ -134,9 +173,9 @@ class TestErasure:
         store.append([event("u", "1", timestamp=5)])
         store.delete("u", 100)
         again = [event("u", "1", timestamp=5), event("u", "2", timestamp=100)]
-        assert store.append(again) == 0
+        assert num_new(store.append(again)) == 0
         later = event("u", "3", timestamp=101)
-        assert store.append([*again, later]) == 1
+        assert num_new(store.append([*again, later])) == 1
         assert store.history("u", 10) == [later]
         assert store.claim(10).events == [later]
 
@@ -163,6 +202,31 @@ class TestErasure:
         assert store.erased() == {"u": 150}
         store.delete("u", 200)
         assert store.erased() == {"u": 200}
+
+    def test_a_clock_that_was_ahead_keeps_nothing_new_out(self, store):
+        """What comes after the erasure is taken, whatever had come before it; that never is."""
+        ahead = event("u", "1", timestamp=150)
+        store.append([ahead, event("u", "2", item="j", timestamp=90)])
+        store.delete("u", 100)
+        assert store.erased() == {"u": 150}, "of logs"
+        old = [event("u", "3", timestamp=100), ahead, replace(ahead, event_id="4")]
+        assert store.append(old) == ["erased"] * 3
+        new = [event("u", "5", timestamp=101), event("u", "6", item="j", timestamp=150)]
+        assert store.append(new) == ["new", "new"]
+        assert store.append([event("v", "1", timestamp=150)]) == ["new"], "another's is no matter"
+        assert store.history("u", 10) == new
+        store.delete("u", 200)
+        assert store.append([new[1], event("u", "7", timestamp=201)]) == ["erased", "new"]
+
+    def test_what_waits_alone_is_held_too(self, make_store):
+        """The cap has taken it from the history."""
+        store = make_store(cap=1)
+        store.append([event("u", "1", timestamp=1), event("u", "2", timestamp=2)])
+        store.settle(store.claim(2).id)
+        store.append([event("u", "3", timestamp=0)])
+        assert len(store.history("u", 10)) == 1
+        assert store.delete("u", 5) == Erasure(1, held=True)
+        assert store.delete("u", 6) == Erasure(0, held=False)
 
     def test_a_claimed_batch_loses_the_user_and_nobody_takes_the_place(self, store):
         store.append([event("v", "1"), event("u", "1"), event("u", "2")])
@@ -246,7 +310,7 @@ class TestAge:
     def test_expired_events_are_not_answered_from(self, make_store):
         store = self.store(make_store)
         young, old = self.events(29), self.events(31)
-        assert store.append([*old, *young]) == 2
+        assert num_new(store.append([*old, *young])) == 2
         assert store.history("u", 10) == young
         assert store.num_waiting() == 2
 
@@ -327,9 +391,9 @@ def test_an_event_that_comes_after_it_was_seeded_is_not_doubled(store):
     store.seed(histories({"u": [(1, 4, 10)]}), ITEM_IDS, 10, source="bundle-1")
     late = event("u", "from-the-shop", "b", 4, 10)
     others = [event("u", f"o{n}", "b", code, us) for n, (code, us) in enumerate([(2, 10), (4, 11)])]
-    assert store.append([late, *others]) == 2
+    assert num_new(store.append([late, *others])) == 2
     assert len(store.history("u", 10)) == 3
-    assert store.append([event("v", "from-the-shop", "b", 4, 10)]) == 1
+    assert num_new(store.append([event("v", "from-the-shop", "b", 4, 10)])) == 1
 
 
 def test_seeding_keeps_the_latest_of_each_user(store):
@@ -402,7 +466,7 @@ def test_every_store_follows_the_model(make_store, batches, cap, limit):
             if (each.user_id, each.event_id) not in model:
                 model[each.user_id, each.event_id] = each
                 accepted.append(each)
-        assert store.append(batch) == len(model) - num_before
+        assert num_new(store.append(batch)) == len(model) - num_before
         for user in ("u", "v"):
             mine = sorted((e for e in model.values() if e.user_id == user), key=order)
             for dropped in mine[:-cap]:
@@ -454,9 +518,9 @@ def test_histories_move_from_store_to_store(store):
     source.append([event(event_id="live", timestamp=3)])
     source.seed(histories({"u": [(1, 4, 10), (1, 4, 10)]}), ITEM_IDS, 10, source="s")
     seeded_last = source.history("u", 10)
-    assert store.append(seeded_last[:2]) == 2
+    assert num_new(store.append(seeded_last[:2])) == 2
     assert store.history("u", 10) == seeded_last[:2]
-    assert store.append(seeded_last[:2]) == 0
+    assert num_new(store.append(seeded_last[:2])) == 0
 
 
 def test_the_recipe_picks_the_store(tmp_path):

@@ -1,0 +1,34 @@
+"""What an explanation says that a user did, in the shop's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from recsys.config import EventName
+
+#: Event type -> what is said of it, `{}` for the item's title.
+Verbs = Mapping[str, str]
+
+_USUAL = {
+    "impression": "were shown {}",
+    "view": "viewed {}",
+    "click": "clicked {}",
+    "add_to_cart": "put {} into the cart",
+    "purchase": "bought {}",
+}
+
+
+def verbs_of(names: Mapping[str, EventName | None], given: Mapping[EventName, str]) -> Verbs:
+    """The verbs of a shop.
+
+    Args:
+        names: the recipe's `data.event_types`. A name that is the only one for its type and a verb
+            of the past is taken as it is: nobody bought what was played.
+        given: the recipe's `serve.verbs`, which wins.
+    """
+    own = {}
+    for event_type in _USUAL:
+        mapped = [name for name, target in names.items() if target == event_type]
+        if len(mapped) == 1 and mapped[0] != event_type and mapped[0].endswith("ed"):
+            own[event_type] = f"{mapped[0].replace('_', ' ')} {{}}"
+    return {**_USUAL, **own, **given}
