@@ -45,6 +45,7 @@ from recsys.logs import (
     enforce_quarantine_limit,
     map_event_types,
     reasons,
+    with_unreadable,
 )
 from recsys.prepared import (
     CATALOGUE_DIR,
@@ -256,7 +257,7 @@ class _Build:
         result["duplicates"] = events.height - known.height
         kept, crowded = drop_crowded_users(known, self.recipe.data.max_events_per_user)
         if crowded.height:
-            crowded = crowded.select(*EVENTS.names, Col.reason)
+            crowded = with_unreadable(crowded.select(*EVENTS.names, Col.reason))
             crowded = crowded.with_columns(pl.lit("the whole log").alias(Col.source))
             crowded.write_parquet(self.out / QUARANTINE_DIR / f"users-{number:05d}.parquet")
         once = kept.unique([Col.user, Col.item, Col.event_type, Col.timestamp, Col.session])
@@ -326,7 +327,12 @@ def _finish(
     ]
     num_rows = sum(row["rows"] for row in read)
     enforce_quarantine_limit(
-        pl.concat([frame.select(*EVENTS.names, Col.reason, Col.source) for frame in quarantined]),
+        pl.concat(
+            [
+                frame.select(*EVENTS.names, Col.unreadable, Col.reason, Col.source)
+                for frame in quarantined
+            ]
+        ),
         num_rows,
         recipe.data.max_quarantine_fraction,
         what="events",

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from recsys.language_model import tokenize
+from recsys.logs import unreadable_reason, with_unreadable
 from recsys.reading import read_parquet, reading
 from recsys.schema import CONTROL_CHARS, ITEMS, MAX_ID_CHARS, Col
 
@@ -55,11 +56,13 @@ def check_items(items: pl.DataFrame, order: Sequence[str]) -> tuple[pl.DataFrame
     """Items that can be used, with their text, and those that cannot, with the reason.
 
     Reasons: `null_item_id`, `unfit_item_id` (one that no request to the service could name),
-    `duplicate_item_id` (all but the first row of an id), `no_text`.
+    `duplicate_item_id` (all but the first row of an id), `no_text`, `unreadable_<column>`.
     """
-    texts = items.with_columns(texts_of(items, order).fill_null(""))
+    texts = with_unreadable(items).with_columns(texts_of(items, order).fill_null(""))
     reason = (
-        pl.when(pl.col(Col.item).is_null() | (pl.col(Col.item) == ""))
+        pl.when(pl.col(Col.unreadable).is_not_null())
+        .then(unreadable_reason())
+        .when(pl.col(Col.item).is_null() | (pl.col(Col.item) == ""))
         .then(pl.lit("null_item_id"))
         .when(
             (pl.col(Col.item).str.len_chars() > MAX_ID_CHARS)
@@ -72,7 +75,7 @@ def check_items(items: pl.DataFrame, order: Sequence[str]) -> tuple[pl.DataFrame
         .then(pl.lit("no_text"))
     )
     checked = texts.with_columns(reason.alias(Col.reason))
-    good = checked.filter(pl.col(Col.reason).is_null()).drop(Col.reason)
+    good = checked.filter(pl.col(Col.reason).is_null()).drop(Col.reason, Col.unreadable)
     return good, checked.filter(pl.col(Col.reason).is_not_null())
 
 

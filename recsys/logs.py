@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from recsys.errors import DataError
 from recsys.schema import EVENT_TYPES, EVENTS, Col
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 #: What each reason means and how to mend it.
 MENDS = {
@@ -31,7 +34,23 @@ MENDS = {
     ),
     "duplicate_item_id": (Col.item, "keep one row an item"),
     "no_text": (Col.title, "give the item a title, or name other columns in data.text_fields"),
+    "unreadable_timestamp": (Col.timestamp, "correct the unit or the default value at the source"),
+    "unreadable_available_from": (
+        Col.available_from, "correct the unit or the default value at the source",
+    ),
 }  # fmt: skip
+
+
+def unreadable_reason() -> pl.Expr:
+    """`unreadable_<column>` where a value could not be read, see `recsys.adapters`; else null."""
+    return pl.lit("unreadable_") + pl.col(Col.unreadable).str.extract(r"^(\w+):")
+
+
+def with_unreadable(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows with the column `unreadable`, null where everything was read."""
+    if Col.unreadable in rows.columns:
+        return rows
+    return rows.with_columns(pl.lit(None, pl.String).alias(Col.unreadable))
 
 
 def map_event_types(
@@ -55,17 +74,19 @@ def map_event_types(
 def check_events(
     events: pl.DataFrame, *, latest_us: int, known_items: pl.Series
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split canonical events into good rows and quarantined ones with a `reason`.
+    """Split canonical events into good rows and quarantined ones with `reason` and `unreadable`.
 
     Args:
-        events: the `EVENTS` columns; `event_type` already mapped.
+        events: the `EVENTS` columns; `event_type` already mapped; `unreadable` if need be.
         latest_us: a later timestamp (microseconds) lies in the future.
         known_items: ids of the catalogue.
     """
     blank_user = pl.col(Col.user).is_null() | (pl.col(Col.user) == "")
     blank_item = pl.col(Col.item).is_null() | (pl.col(Col.item) == "")
     reason = (
-        pl.when(blank_user)
+        pl.when(pl.col(Col.unreadable).is_not_null())
+        .then(unreadable_reason())
+        .when(blank_user)
         .then(pl.lit("null_user_id"))
         .when(blank_item)
         .then(pl.lit("null_item_id"))
@@ -82,7 +103,7 @@ def check_events(
         .when(~pl.col(Col.item).is_in(known_items.implode()))
         .then(pl.lit("unknown_item"))
     )
-    checked = events.with_columns(reason.alias(Col.reason))
+    checked = with_unreadable(events).with_columns(reason.alias(Col.reason))
     good = checked.filter(pl.col(Col.reason).is_null()).select(EVENTS.names)
     return good, checked.filter(pl.col(Col.reason).is_not_null())
 
@@ -114,17 +135,37 @@ def enforce_quarantine_limit(
         return
     counts = quarantined[Col.reason].value_counts(sort=True).rows()
     worst = max(counts, key=lambda row: (row[1], row[0]))[0]
-    example = quarantined.filter(pl.col(Col.reason) == worst).row(0, named=True)
     field, mend = MENDS[worst]
+    example = quarantined.filter(pl.col(Col.reason) == worst)[:1]
     listed = ", ".join(f"{count:,} x {name}" for name, count in counts)
     raise DataError(
         f"{quarantined.height:,} of {num_rows:,} {what} were quarantined, more than the limit of "
         f"{limit:.2%} ({listed}; all of them lie in {kept_at})",
-        where=example.get(Col.source),
+        where=example[Col.source][0] if Col.source in example.columns else None,
         field=field,
-        value=str(example.get(field)),
+        value=_shown(example, field),
         mend=f"{mend}; or raise data.max_quarantine_fraction",
     )
+
+
+def _shown(row: pl.DataFrame, field: str) -> str:
+    """What a quarantined row holds in a field, as text; what it held if that could not be read."""
+    if Col.unreadable in row.columns and row[Col.unreadable][0] is not None:
+        return str(row[Col.unreadable][0]).removeprefix(f"{field}: ")
+    if field not in row.columns:
+        return "None"
+    if row.schema[field] == pl.Datetime("us", "UTC"):
+        return _time_text(row[field].dt.epoch("us")[0])
+    return str(row[field][0])
+
+
+def _time_text(us: int | None) -> str:
+    if us is None:
+        return "None"
+    try:
+        return str(_EPOCH + dt.timedelta(microseconds=us))
+    except OverflowError:  # a year below 1 or above 9999
+        return f"{us} microseconds since 1970"
 
 
 def reasons(frames: Sequence[pl.DataFrame]) -> dict[str, int]:

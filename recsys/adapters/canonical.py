@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from recsys.adapters.base import EVENTS_NEEDED, ITEMS_NEEDED, Part, conform, split_into_parts
+from recsys.adapters.base import EVENTS_NEEDED, ITEMS_NEEDED, Part, split_into_parts
+from recsys.adapters.conform import conform
+from recsys.adapters.foreign import open_foreign
 from recsys.config import Data
 from recsys.errors import DataError
 from recsys.schema import EVENTS, ITEMS, Col
@@ -67,7 +69,7 @@ class CanonicalAdapter:
         for path in self._files("items"):
             table = self._read(self._open(path), path, ITEMS, None)
             tables.append(conform(table, ITEMS, where=path, required=ITEMS_NEEDED))
-        return pl.DataFrame(pa.concat_tables(tables))
+        return pl.DataFrame(pa.concat_tables(tables, promote_options="default"))
 
     def _files(self, name: str) -> list[str]:
         single = f"{self._root}/{name}.parquet"
@@ -90,7 +92,7 @@ class CanonicalAdapter:
 
     def _open(self, path: str) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(self._fs.open_input_file(path))
+            return open_foreign(self._fs.open_input_file(path))
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"not a readable Parquet file: {error}",

@@ -466,6 +466,31 @@ def test_quarantined_rows_are_kept_with_their_reason(
     assert kept.height == int(0.02 * tiny_events().height)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "reason", "shown"),
+    [
+        (19_893_945_600, "future_timestamp", "2600-06-01"),
+        (-62_135_596_800, "ancient_timestamp", "0001-01-01"),
+        (10**13, "unreadable_timestamp", "318857-05-20"),
+    ],
+)
+def test_the_quarantine_shows_a_time_that_cannot_be(
+    seconds: int, reason: str, shown: str, tmp_path: Path
+) -> None:
+    table = tiny_events().to_arrow()
+    times = table[Col.timestamp].cast(pa.timestamp("s", "UTC"))
+    wrong = pa.array([seconds], pa.int64()).cast(times.type)
+    spoilt = pa.chunked_array([wrong, *times.slice(1).chunks])
+    tiny_log(tmp_path / "log")
+    spoilt_table = table.set_column(table.column_names.index(Col.timestamp), Col.timestamp, spoilt)
+    pq.write_table(spoilt_table, tmp_path / "log" / "events.parquet")
+    recipe = tiny_recipe(tmp_path)
+    assert prepare_here(recipe).summary["quarantined"] == {reason: 1}
+    row = pl.read_parquet(recipe.root / PREPARED / QUARANTINE_DIR / "part-00000.parquet")
+    assert row[Col.reason].to_list() == [reason]
+    assert shown in f"{row[Col.timestamp][0]} {row[Col.unreadable][0]}"
+
+
 def test_the_plan_counts_rows_and_writes_nothing(tmp_path: Path) -> None:
     tiny_log(tmp_path / "log")
     recipe: Recipe = tiny_recipe(tmp_path)

@@ -58,6 +58,16 @@ class TestCheck:
         assert bad.select(EVENTS.names).equals(events(row))
         assert reason in MENDS
 
+    def test_a_value_that_could_not_be_read_is_the_reason_before_all_others(self) -> None:
+        text = "timestamp: 318857-05-20 cannot be read as timestamp[us, tz=UTC]"
+        log = events((None, "i1", "view", None), ("u", "i1", "view", NOON)).with_columns(
+            pl.Series(Col.unreadable, [text, None])
+        )
+        good, bad = check_events(log, latest_us=NOON_US, known_items=ITEMS)
+        assert good.height == 1 and good.columns == EVENTS.names
+        assert bad.select(Col.reason, Col.unreadable).rows() == [("unreadable_timestamp", text)]
+        assert "unreadable_timestamp" in MENDS
+
     def test_no_row_is_lost_and_good_ones_keep_their_columns(self) -> None:
         rows: list[Row] = [("u", "i1", "view", NOON), ("u", "i9", "view", NOON)] * 3
         good, bad = check(*rows)
@@ -117,6 +127,26 @@ class TestLimit:
             "(got 'i7'). Mend: add the item, with a text, to the items table; or raise "
             "data.max_quarantine_fraction"
         )
+
+    @pytest.mark.parametrize(
+        ("column", "value", "told"),
+        [
+            (Col.timestamp, dt.datetime(2600, 6, 1, tzinfo=dt.UTC), "'2600-06-01 00:00:00+00:00'"),
+            (Col.timestamp, 2**62, "'4611686018427387904 microseconds since 1970'"),
+            (Col.unreadable, "timestamp: 318857-05-20 cannot be read", "'318857-05-20 cannot be"),
+        ],
+    )
+    def test_a_time_is_told_however_far_it_lies(
+        self, column: str, value: object, told: str
+    ) -> None:
+        kind = pl.String if column == Col.unreadable else pl.Datetime("us", "UTC")
+        at = pl.Series([value], dtype=pl.Int64 if isinstance(value, int) else kind).cast(kind)
+        bad = self.BAD[:1].with_columns(
+            pl.lit("future_timestamp").alias(Col.reason), at.alias(column)
+        )
+        with pytest.raises(DataError) as error:
+            enforce_quarantine_limit(bad, 1, 0.5, what="events", kept_at="q")
+        assert f"(got {told}" in str(error.value)
 
     def test_every_reason_has_a_field_and_a_mend(self) -> None:
         for reason, (field, _) in MENDS.items():

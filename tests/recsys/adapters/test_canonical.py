@@ -155,6 +155,31 @@ class TestTypes:
         read = self.read(tmp_path, timestamp=pa.array([moment, None], kind))
         assert read[Col.timestamp].to_list() == [NOON, None]
 
+    def test_spark_s_int96_is_read_over_all_years(self, tmp_path: Path) -> None:
+        far = [dt.datetime(2600, 6, 1), dt.datetime(1, 1, 1)]
+        for name, column in (("events", Col.timestamp), ("items", Col.available_from)):
+            table = pa.table(event_columns(**{column: far}))
+            pq.write_table(
+                table, tmp_path / f"{name}.parquet", use_deprecated_int96_timestamps=True
+            )
+        expected = [each.replace(tzinfo=dt.UTC) for each in far]
+        assert events(tmp_path)[Col.timestamp].to_list() == expected
+        assert adapter(tmp_path).read_items()[Col.available_from].to_list() == expected
+
+    def test_a_time_that_microseconds_cannot_hold_is_told_beside_its_row(
+        self, tmp_path: Path
+    ) -> None:
+        beyond = pa.array([10**13, 0], pa.int64()).cast(pa.timestamp("s"))
+        read = self.read(tmp_path, timestamp=beyond)
+        assert read[Col.timestamp].is_null().to_list() == [True, False]
+        assert read[Col.unreadable].to_list() == [
+            "timestamp: 318857-05-20T17:46:40.000Z cannot be read as timestamp[us, tz=UTC]", None,
+        ]  # fmt: skip
+        write(tmp_path / "items" / "a.parquet", {"item_id": ["i1"], "title": ["cup"]})
+        write(tmp_path / "items" / "b.parquet", {"item_id": ["i2", "i3"], "available_from": beyond})
+        told = adapter(tmp_path).read_items()[Col.unreadable].to_list()
+        assert told[0] is told[2] is None and "available_from: 318857" in told[1]
+
     @pytest.mark.parametrize(
         "kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
     )
