@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -21,11 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_jobs.cluster import connected
-from recsys.adapters import Part, open_adapter
+from recsys.adapters import Part, Scan, open_adapter
 from recsys.adapters.base import split_into_parts
+from recsys.adapters.listing import told
 from recsys.catalogue import ITEMS_FILE, TEXTS_FILE, Catalogue, build_catalogue, check_items
 from recsys.config import Recipe, target_codes
-from recsys.errors import DataError, RecipeError
+from recsys.errors import DataError, RecipeError, raise_all
 from recsys.feedback import (
     Feedback,
     count_rows,
@@ -70,12 +72,15 @@ LIVE = "live"
 
 def plan(recipe: Recipe) -> list[str]:
     """What a run would do; reads only the log's footers."""
-    parts = open_adapter(recipe.data).parts()
+    scan = open_adapter(recipe.data).scan()
+    raise_all(scan.problems)
+    parts = scan.parts
     rows = sum(part.num_rows for part in parts)
     feedback = Feedback.of(recipe.root)
     live, erased = finished(feedback.events), feedback.erased()
     return [
         f"read {rows:,} rows in {len(parts)} parts ({recipe.data.adapter})",
+        *(f"leave out {what}" for what in _left_out(scan.left_out)),
         *([f"read {count_rows(live):,} live events in {feedback.events}"] if live else []),
         *([f"leave out {len(erased):,} erased users"] if erased else []),
         f"split them into {recipe.data.num_buckets} user buckets and build the histories",
@@ -93,13 +98,15 @@ def run(recipe: Recipe) -> Path:
         DataError: the log or the catalogue cannot be used; nothing is written.
     """
     adapter = open_adapter(recipe.data)
-    parts = adapter.parts()
+    scan = adapter.scan()
+    if scan.problems:
+        raise scan.problems[0]  # a dry run tells them all
     key = load_key(recipe.privacy, recipe.root, create=True)
     with connected(recipe.ray), whole_folder(recipe.root / PREPARED) as out:
         for name in (HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR, "buckets", "counts", "days"):
             (out / name).mkdir()
         catalogue = _write_catalogue(recipe, adapter.read_items(), out)
-        read = _split(recipe, key, out, parts)
+        read = _split(recipe, key, out, scan.parts)
         build = _Build(recipe, out, max(row["latest_us"] for row in read) + 1)
         # By name: a folder that other nodes have just written into may be listed without them.
         files: list[list[str]] = [[] for _ in range(recipe.data.num_buckets)]
@@ -109,7 +116,7 @@ def run(recipe: Recipe) -> Path:
         built = _each([{"bucket": b, "files": names} for b, names in enumerate(files)], build)
         shards = [str(out / HISTORIES_DIR / row["shard"]) for row in built if row["shard"]]
         _each([{"as_of": name} for name in cut_us(recipe.data.cuts)], _Relate(recipe, out, shards))
-        _finish(recipe, out, catalogue, read, built, key_check(key))
+        _finish(recipe, out, catalogue, scan, read, built, key_check(key))
     return recipe.root / PREPARED
 
 
@@ -313,6 +320,7 @@ def _finish(
     recipe: Recipe,
     out: Path,
     catalogue: Catalogue,
+    scan: Scan,
     read: list[dict[str, Any]],
     built: list[dict[str, Any]],
     check: str,
@@ -385,11 +393,17 @@ def _finish(
         "language_model": fingerprint(locate(recipe.model.language_model)),
         "cuts_us": cuts | {"end": int(end.timestamp() * 1e6) if end else None},
         "counts": counts,
+        "left_out_files": scan.left_out,
         "quarantined": reasons(quarantined),
     }
     write_json(out / SUMMARY_FILE, summary)
     for name in ("buckets", "counts", "days"):
         shutil.rmtree(out / name)
+
+
+def _left_out(left_out: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Files that were no data, table by table, in words."""
+    return [f"in {table}: {told(whys)}" for table, whys in left_out.items() if whys]
 
 
 def _keep_quarantine(recipe: Recipe, out: Path) -> Path:
@@ -438,6 +452,7 @@ def report(recipe: Recipe) -> list[str]:
         lines.append(f"{counts['live']:,} of the rows were taken in by the service")
     if counts["erased"]:
         lines.append(f"{counts['erased']:,} rows of erased users left out")
+    lines += [f"left out {what}" for what in _left_out(prepared.summary["left_out_files"])]
     if prepared.summary["quarantined"]:
         lines.append(f"quarantined: {prepared.summary['quarantined']} (in {QUARANTINE_DIR}/)")
     return lines

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import polars as pl
 
+from recsys.errors import DataError
 from recsys.schema import EVENTS, ITEMS, Col
 
 #: Rows a task reads at most, in whole row groups.
@@ -23,11 +24,30 @@ class Part:
     num_rows: int
 
 
+@dataclass(frozen=True)
+class Scan:
+    """What the folders and the files' footers tell, before a row is read.
+
+    Attributes:
+        parts: of the log, in a fixed order.
+        left_out: table -> why a file there is no data -> how many files, see `listing`.
+        problems: what stops a run.
+    """
+
+    parts: list[Part]
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
+    problems: list[DataError] = field(default_factory=list)
+
+
 class Adapter(Protocol):
     """Raw files -> canonical columns. Row checks come afterwards and are not its business."""
 
     def parts(self) -> list[Part]:
         """The log's parts, in a fixed order; raises DataError if there is no usable file."""
+        ...
+
+    def scan(self) -> Scan:
+        """What lies there, and all that is wrong with it; raises nothing for that."""
         ...
 
     def read_events(self, part: Part) -> pl.DataFrame:
@@ -60,5 +80,6 @@ EVENTS_NEEDED = (Col.user, Col.item, Col.event_type, Col.timestamp)
 ITEMS_NEEDED = (Col.item,)
 
 __all__ = [
-    "EVENTS", "EVENTS_NEEDED", "ITEMS", "ITEMS_NEEDED", "Adapter", "Part", "split_into_parts",
+    "EVENTS", "EVENTS_NEEDED", "ITEMS", "ITEMS_NEEDED", "Adapter", "Part", "Scan",
+    "split_into_parts",
 ]  # fmt: skip

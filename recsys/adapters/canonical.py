@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from recsys.adapters.base import EVENTS_NEEDED, ITEMS_NEEDED, Part, split_into_parts
+from recsys.adapters.base import EVENTS_NEEDED, ITEMS_NEEDED, Part, Scan, split_into_parts
 from recsys.adapters.conform import conform
-from recsys.adapters.foreign import open_foreign
+from recsys.adapters.foreign import open_foreign, why_unreadable
+from recsys.adapters.listing import Listing, list_table
 from recsys.config import Data
 from recsys.errors import DataError
 from recsys.schema import EVENTS, ITEMS, Col
@@ -24,8 +25,8 @@ from recsys.schema import EVENTS, ITEMS, Col
 class CanonicalAdapter:
     """Reads `<source>/events` and `<source>/items`, or `events.parquet` and `items.parquet` there.
 
-    The first two are folders of Parquet files, nested or not. A hive folder `key=value` gives its
-    files the column `key`, unless the file holds it itself.
+    The first two are folders of Parquet files, nested or not; see `listing`. A hive folder
+    `key=value` gives its files the column `key`, unless the file holds it itself.
     """
 
     def __init__(self, data: Data) -> None:
@@ -41,11 +42,13 @@ class CanonicalAdapter:
                 f"cannot open the source: {error}", where="recipe", field="data.source",
                 value=data.source, mend="give a folder or a URI such as s3://bucket/log",
             ) from None  # fmt: skip
+        self._root = self._root.rstrip("/") or "/"
+        self._listings: dict[str, Listing] = {}
 
     def parts(self) -> list[Part]:
         """One part for each file, more for a large one."""
         found = []
-        for path in self._files("events"):
+        for path in self._listing("events").files:
             metadata = self._open(path).metadata
             rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
             found += split_into_parts(path, rows)
@@ -57,6 +60,19 @@ class CanonicalAdapter:
             )
         return found
 
+    def scan(self) -> Scan:
+        """See `Adapter`."""
+        parts: list[Part] = []
+        left_out, problems = {}, []
+        for table in ("events", "items"):
+            try:
+                left_out[table] = self._listing(table).left_out
+                if table == "events":
+                    parts = self.parts()
+            except DataError as error:
+                problems.append(error)
+        return Scan(parts, left_out, problems)
+
     def read_events(self, part: Part) -> pl.DataFrame:
         """See `Adapter`."""
         file = self._open(part.path)
@@ -66,39 +82,29 @@ class CanonicalAdapter:
     def read_items(self) -> pl.DataFrame:
         """See `Adapter`."""
         tables = []
-        for path in self._files("items"):
+        for path in self._listing("items").files:
             table = self._read(self._open(path), path, ITEMS, None)
             tables.append(conform(table, ITEMS, where=path, required=ITEMS_NEEDED))
         return pl.DataFrame(pa.concat_tables(tables, promote_options="default"))
 
-    def _files(self, name: str) -> list[str]:
-        single = f"{self._root}/{name}.parquet"
-        if self._fs.get_file_info(single).type == fs.FileType.File:
-            return [single]
-        selector = fs.FileSelector(f"{self._root}/{name}", recursive=True, allow_not_found=True)
-        files = sorted(
-            info.path
-            for info in self._fs.get_file_info(selector)
-            if info.type == fs.FileType.File and info.path.endswith(".parquet")
-            and not Path(info.path).name.startswith(("_", "."))
-        )  # fmt: skip
-        if not files:
-            raise DataError(
-                f"no Parquet file found: neither {name}.parquet nor {name}/**/*.parquet",
-                where=self._source, field="data.source",
-                mend=f"put the {name} there, or correct data.source",
-            )  # fmt: skip
-        return files
+    def _listing(self, table: str) -> Listing:
+        if table not in self._listings:
+            self._listings[table] = list_table(self._fs, self._root, table, source=self._source)
+        return self._listings[table]
 
     def _open(self, path: str) -> pq.ParquetFile:
         try:
             return open_foreign(self._fs.open_input_file(path))
         except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"not a readable Parquet file: {error}",
-                where=path,
-                mend="write the file again or remove it",
-            ) from None
+            problem, mend = why_unreadable(self._head(path), error)
+            raise DataError(problem, where=path, mend=mend) from None
+
+    def _head(self, path: str) -> bytes:
+        try:
+            with self._fs.open_input_file(path) as file:
+                return bytes(file.read(4))
+        except OSError:
+            return b"?"  # it cannot be opened at all
 
     def _read(
         self, file: pq.ParquetFile, path: str, schema: pa.Schema, groups: list[int] | None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.adapters.base import EVENTS_NEEDED, ITEMS_NEEDED, Part, split_into_parts
+from recsys.adapters.base import EVENTS_NEEDED, ITEMS_NEEDED, Part, Scan, split_into_parts
 from recsys.adapters.conform import conform
 from recsys.adapters.foreign import open_foreign
 from recsys.config import Data
@@ -56,6 +56,13 @@ class CompleteJourneyAdapter:
             metadata = open_foreign(path).metadata
         rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         return split_into_parts(str(path), rows)
+
+    def scan(self) -> Scan:
+        """See `Adapter`."""
+        try:
+            return Scan(self.parts())
+        except DataError as error:
+            return Scan([], problems=[error])
 
     def read_events(self, part: Part) -> pl.DataFrame:
         """See `Adapter`. The price is a unit's shelf price: what was paid plus the discounts."""

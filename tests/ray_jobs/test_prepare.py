@@ -381,6 +381,35 @@ def test_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "[data.source]" in message and str(tmp_path / "log") in message
 
 
+def test_a_delta_table_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Its folder holds the rows of erased users too; only its log says that they are gone."""
+    tiny_log(tmp_path / "log", hive=True)
+    log = tmp_path / "log" / "events" / "_delta_log"
+    log.mkdir()
+    (log / "00000000000000000000.json").write_text("{}")
+    message = refused(tmp_path, capsys, tiny_recipe_file(tmp_path))
+    assert "a Delta table" in message and 'spark.read.format("delta")' in message
+    assert str(tmp_path / "log" / "events") in message
+
+
+def test_files_that_are_no_data_are_left_out_and_told(tmp_path: Path) -> None:
+    tiny_log(tmp_path / "log", hive=True)
+    plain = prepare_here(tiny_recipe(tmp_path)).summary
+    spark = tmp_path / "log" / "events"
+    part = next(spark.rglob("*.parquet"))
+    for name in ("_SUCCESS", "_temporary/0/part-9.parquet", ".ipynb_checkpoints/part.parquet"):
+        (spark / name).parent.mkdir(parents=True, exist_ok=True)
+        (spark / name).write_bytes(part.read_bytes() if "." in name else b"")
+    (spark / "notes.csv").write_text("a,b")
+    recipe = tiny_recipe(tmp_path)
+    left_out = "in events: 3 files whose names, or their folders', begin with _ or ., 1 .csv file"
+    assert f"leave out {left_out}" in prepare.plan(recipe)
+    summary = prepare_here(recipe).summary
+    assert summary["data_fingerprint"] == plain["data_fingerprint"]
+    assert summary["left_out_files"] == {"events": {".csv": 1, "hidden": 3}, "items": {}}
+    assert f"left out {left_out}" in prepare.report(recipe)
+
+
 @pytest.mark.parametrize("keep", [0, 3, 0.5, 0.99])
 def test_a_corrupt_file_is_refused(
     keep: float, tmp_path: Path, capsys: pytest.CaptureFixture

@@ -269,6 +269,34 @@ class TestBadInput:
             adapter(tmp_path).parts()
         assert str(error.value.where).endswith("events.parquet")
 
+    @pytest.mark.parametrize(
+        ("content", "problem", "mend"),
+        [
+            (b"", "it is empty (0 bytes)", "write the file again"),
+            (b"\x1f\x8b\x08....", "it is a gzip file", "gunzip"),
+            (b"\x28\xb5\x2f\xfd....", "it is a zstd file", "unzstd"),
+            (b"PK\x03\x04....", "it is a zip file", "unzip"),
+        ],
+    )
+    def test_a_file_that_is_packed_or_empty_is_called_so(
+        self, content: bytes, problem: str, mend: str, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "events" / "a.parquet.gz"
+        path.parent.mkdir()
+        path.write_bytes(content)
+        with pytest.raises(DataError) as error:
+            adapter(tmp_path).parts()
+        assert str(error.value.where) == str(path)
+        assert problem in error.value.problem and mend in error.value.mend
+
+    def test_a_scan_tells_what_is_wrong_with_both_tables(self, tmp_path: Path) -> None:
+        write(tmp_path / "events" / "a.parquet", event_columns())
+        (tmp_path / "events" / "b.csv").write_bytes(b"")
+        scan = adapter(tmp_path).scan()
+        assert [part.num_rows for part in scan.parts] == [2]
+        assert scan.left_out == {"events": {".csv": 1}}
+        assert ["items.parquet" in str(problem) for problem in scan.problems] == [True]
+
     def test_a_file_spoilt_in_its_middle(self, tmp_path: Path) -> None:
         path = write(tmp_path / "events.parquet", event_columns())
         content = bytearray(path.read_bytes())
