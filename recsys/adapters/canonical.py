@@ -6,7 +6,6 @@ Files or folders, hive-partitioned or not, local or in an object store.
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote
 
 import polars as pl
 import pyarrow as pa
@@ -16,6 +15,7 @@ from pyarrow import fs
 from recsys.adapters.base import EVENTS_NEEDED, ITEMS_NEEDED, Part, Scan, split_into_parts
 from recsys.adapters.conform import conform
 from recsys.adapters.foreign import open_foreign, why_unreadable
+from recsys.adapters.hive import folder_column, folder_keys
 from recsys.adapters.listing import Listing, list_table
 from recsys.config import Data
 from recsys.errors import DataError
@@ -125,22 +125,11 @@ class CanonicalAdapter:
                 where=path,
                 mend="write the file again or remove it",
             ) from None
-        for segment in path[len(self._root) :].split("/")[:-1]:
-            key, equals, value = segment.partition("=")
-            if equals and key in schema.names and key not in wanted:
-                column = pa.array([unquote(value)] * table.num_rows, pa.string())
-                table = table.append_column(key, _from_folder(column, key, schema, path))
+        for key, value in folder_keys(path, self._root).items():
+            if key in schema.names and key not in wanted:
+                column = folder_column(value, schema.field(key), table.num_rows, where=path)
+                table = table.append_column(key, column)
         return table
-
-
-def _from_folder(column: pa.Array, key: str, schema: pa.Schema, path: str) -> pa.Array:
-    try:
-        return column.cast(schema.field(key).type)
-    except pa.ArrowException:
-        raise DataError(
-            f"a folder's value is no {schema.field(key).type}", where=path, field=key,
-            value=column[0].as_py() if len(column) else None, mend="rename the folder",
-        ) from None  # fmt: skip
 
 
 __all__ = ["CanonicalAdapter", "Col"]

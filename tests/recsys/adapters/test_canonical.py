@@ -76,6 +76,15 @@ class TestLayout:
         write(tmp_path / "events" / "event_type=click" / "0.parquet", event_columns())
         assert events(tmp_path)[Col.event_type].to_list() == ["view", "purchase"]
 
+    @pytest.mark.parametrize("key", [Col.user, Col.session, Col.price])
+    def test_hive_s_default_folder_holds_the_rows_without_a_value(
+        self, key: str, tmp_path: Path
+    ) -> None:
+        columns = event_columns()
+        columns.pop(key, None)
+        write(tmp_path / "events" / f"{key}=__HIVE_DEFAULT_PARTITION__" / "0.parquet", columns)
+        assert events(tmp_path)[key].to_list() == [None, None]
+
     def test_a_folders_value_must_be_of_the_columns_type(self, tmp_path: Path) -> None:
         write(tmp_path / "events" / "price=cheap" / "0.parquet", event_columns())
         with pytest.raises(DataError, match="price=cheap") as error:

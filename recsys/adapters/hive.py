@@ -1,0 +1,43 @@
+"""Folders named `key=value`: what they say about the files below."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from recsys.errors import DataError
+
+#: What Hive and Spark call the folder of the rows whose key is null.
+_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+def folder_keys(path: str, root: str) -> dict[str, str | None]:
+    """The keys of the folders between a root and a file, outermost first; null for Hive's default.
+
+    Args:
+        path: of the file.
+        root: a folder that it lies below.
+    """
+    keys: dict[str, str | None] = {}
+    for segment in path[len(root) :].split("/")[:-1]:
+        key, equals, value = segment.partition("=")
+        if equals:
+            keys[unquote(key)] = None if value == _NULL else unquote(value)
+    return keys
+
+
+def folder_column(value: str | None, field: pa.Field, num_rows: int, *, where: str) -> pa.Array:
+    """A folder's value for each row of a file, as the field's type.
+
+    Raises:
+        DataError: it cannot be taken for that type.
+    """
+    try:
+        scalar = pa.scalar(value, pa.string()).cast(field.type)
+    except pa.ArrowException:
+        raise DataError(
+            f"a folder's value is no {field.type}", where=where, field=field.name, value=value,
+            mend="rename the folder",
+        ) from None  # fmt: skip
+    return pa.repeat(scalar, num_rows)
