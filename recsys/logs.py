@@ -6,9 +6,10 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 
 import polars as pl
+import pyarrow as pa
 
 from recsys.errors import DataError
-from recsys.schema import EVENT_TYPES, EVENTS, Col
+from recsys.schema import EVENT_TYPES, EVENTS, ITEMS, Col
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -34,10 +35,16 @@ MENDS = {
     ),
     "duplicate_item_id": (Col.item, "keep one row an item"),
     "no_text": (Col.title, "give the item a title, or name other columns in data.text_fields"),
-    "unreadable_timestamp": (Col.timestamp, "correct the unit or the default value at the source"),
-    "unreadable_available_from": (
-        Col.available_from, "correct the unit or the default value at the source",
-    ),
+    **{
+        f"unreadable_{field.name}": (
+            field.name,
+            "write the column as UTF-8 text; UUIDs as such, and not as bytes"
+            if pa.types.is_string(field.type)
+            else "correct the unit or the default value at the source",
+        )
+        for field in (*EVENTS, *ITEMS)
+        if pa.types.is_string(field.type) or pa.types.is_timestamp(field.type)
+    },
 }  # fmt: skip
 
 

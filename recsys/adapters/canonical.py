@@ -9,12 +9,11 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from recsys.adapters.base import EVENTS_NEEDED, ITEMS_NEEDED, Part, Scan, split_into_parts
 from recsys.adapters.conform import conform
-from recsys.adapters.foreign import open_foreign, why_unreadable
+from recsys.adapters.foreign import ForeignFile
 from recsys.adapters.hive import folder_column, folder_keys
 from recsys.adapters.listing import Listing, list_table
 from recsys.config import Data
@@ -49,9 +48,7 @@ class CanonicalAdapter:
         """One part for each file, more for a large one."""
         found = []
         for path in self._listing("events").files:
-            metadata = self._open(path).metadata
-            rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-            found += split_into_parts(path, rows)
+            found += split_into_parts(path, self._open(path).group_rows)
         if not found:
             raise DataError(
                 "the log holds no rows",
@@ -75,15 +72,15 @@ class CanonicalAdapter:
 
     def read_events(self, part: Part) -> pl.DataFrame:
         """See `Adapter`."""
-        file = self._open(part.path)
-        table = self._read(file, part.path, EVENTS, list(range(part.first_group, part.last_group)))
+        groups = list(range(part.first_group, part.last_group))
+        table = self._read(self._open(part.path), EVENTS, groups)
         return pl.DataFrame(conform(table, EVENTS, where=part.path, required=EVENTS_NEEDED))
 
     def read_items(self) -> pl.DataFrame:
         """See `Adapter`."""
         tables = []
         for path in self._listing("items").files:
-            table = self._read(self._open(path), path, ITEMS, None)
+            table = self._read(self._open(path), ITEMS, None)
             tables.append(conform(table, ITEMS, where=path, required=ITEMS_NEEDED))
         return pl.DataFrame(pa.concat_tables(tables, promote_options="default"))
 
@@ -92,42 +89,22 @@ class CanonicalAdapter:
             self._listings[table] = list_table(self._fs, self._root, table, source=self._source)
         return self._listings[table]
 
-    def _open(self, path: str) -> pq.ParquetFile:
-        try:
-            return open_foreign(self._fs.open_input_file(path))
-        except (pa.ArrowException, OSError) as error:
-            problem, mend = why_unreadable(self._head(path), error)
-            raise DataError(problem, where=path, mend=mend) from None
+    def _open(self, path: str) -> ForeignFile:
+        return ForeignFile(self._fs, path)
 
-    def _head(self, path: str) -> bytes:
-        try:
-            with self._fs.open_input_file(path) as file:
-                return bytes(file.read(4))
-        except OSError:
-            return b"?"  # it cannot be opened at all
-
-    def _read(
-        self, file: pq.ParquetFile, path: str, schema: pa.Schema, groups: list[int] | None
-    ) -> pa.Table:
-        present = file.schema_arrow.names
+    def _read(self, file: ForeignFile, schema: pa.Schema, groups: list[int] | None) -> pa.Table:
         for name in schema.names:
-            if present.count(name) > 1:
+            if file.is_twice(name):
                 raise DataError(
-                    "two columns of this name", where=path, field=name,
+                    "two columns of this name", where=file.path, field=name,
                     mend="write the file with one of them",
                 )  # fmt: skip
-        wanted = [name for name in schema.names if name in present]
-        try:
-            table = file.read(wanted) if groups is None else file.read_row_groups(groups, wanted)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"corrupt Parquet data: {error}",
-                where=path,
-                mend="write the file again or remove it",
-            ) from None
-        for key, value in folder_keys(path, self._root).items():
+        wanted = [name for name in schema.names if name in file.types]
+        table = file.read(wanted, groups)
+        for key, value in folder_keys(file.path, self._root).items():
             if key in schema.names and key not in wanted:
-                column = folder_column(value, schema.field(key), table.num_rows, where=path)
+                field = schema.field(key)
+                column = folder_column(value, field, table.num_rows, where=file.path)
                 table = table.append_column(key, column)
         return table
 

@@ -495,6 +495,26 @@ def test_quarantined_rows_are_kept_with_their_reason(
     assert kept.height == int(0.02 * tiny_events().height)
 
 
+def test_bytes_that_are_no_text_are_quarantined_and_no_user_s_bytes_are_shown(
+    tmp_path: Path,
+) -> None:
+    events = tiny_events().with_columns(
+        pl.when(pl.int_range(pl.len()) == row).then(pl.lit(b"\xff\xfe"))
+        .otherwise(pl.col(name).cast(pl.Binary)).alias(name)
+        for row, name in enumerate((Col.user, Col.item, Col.event_type, Col.session))
+    )  # fmt: skip
+    write_log(tmp_path / "log", events, tiny_items())
+    recipe = tiny_recipe(tmp_path)
+    prepare_here(recipe)
+    bad = pl.read_parquet(recipe.root / PREPARED / QUARANTINE_DIR / "part-00000.parquet")
+    assert bad.select(Col.reason, Col.unreadable).rows() == [
+        ("unreadable_user_id", "user_id: a value cannot be read as string (UTF-8)"),
+        ("unreadable_item_id", r"item_id: b'\xff\xfe' cannot be read as string (UTF-8)"),
+        ("unreadable_event_type", r"event_type: b'\xff\xfe' cannot be read as string (UTF-8)"),
+        ("unreadable_session_id", "session_id: a value cannot be read as string (UTF-8)"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("seconds", "reason", "shown"),
     [

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
+from decimal import Decimal
 from pathlib import Path
+from unittest.mock import patch
+from uuid import UUID
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.adapters import base, open_adapter
+from recsys.adapters import base, foreign, open_adapter
 from recsys.adapters.base import split_into_parts
 from recsys.adapters.canonical import CanonicalAdapter
 from recsys.config import Data
@@ -149,6 +153,63 @@ class TestTypes:
         assert read.select(Col.user, Col.item, Col.session).rows() == [
             ("7", "1", "5"), ("8", None, "5"),
         ]  # fmt: skip
+
+    @pytest.mark.parametrize("has_arrow_schema", [True, False])
+    def test_ids_of_any_type_that_has_a_spelling(
+        self, has_arrow_schema: bool, tmp_path: Path
+    ) -> None:
+        ids = {
+            Col.user: pa.array([UUID(int=7).bytes, None], pa.uuid()),
+            Col.item: pa.array([Decimal(7), None], pa.decimal128(38, 0)),
+            Col.session: pa.array([b"s1", b"\xff"], pa.binary()),
+            Col.request: pa.array([b"ab", b"cd"], pa.binary(2)).dictionary_encode(),
+        }
+        pq.write_table(
+            pa.table(event_columns(**ids)), tmp_path / "events.parquet",
+            store_schema=has_arrow_schema,
+        )  # fmt: skip
+        read = events(tmp_path)
+        assert read.select(*ids).rows() == [
+            ("00000000-0000-0000-0000-000000000007", "7", "s1", "ab"), (None, None, None, "cd"),
+        ]  # fmt: skip
+        assert read[Col.unreadable].to_list() == [
+            None, "session_id: a value cannot be read as string (UTF-8)",
+        ]  # fmt: skip
+
+    def test_uuids_that_arrow_reads_as_bytes(self, tmp_path: Path) -> None:
+        """Arrow before 21 does, unless the file tells Arrow's own schema."""
+        ids = pa.array([UUID(int=7).bytes, None], pa.uuid())
+        path = write(tmp_path / "events.parquet", event_columns(user_id=ids))
+        bytes_only = functools.partial(pq.ParquetFile, arrow_extensions_enabled=False)
+        pq.write_table(pa.table(event_columns(user_id=ids)), path, store_schema=False)
+        with patch.object(foreign, "open_foreign", bytes_only):
+            assert events(tmp_path)[Col.user].to_list() == [str(UUID(int=7)), None]
+
+    @pytest.mark.parametrize(
+        ("kind", "values", "why"),
+        [
+            (pa.float64(), [7.0, 8.0], "floats above 2^53 are rounded"),
+            (pa.decimal128(9, 2), [Decimal(7), Decimal(8)], "`7` and `7.00` are two spellings"),
+            (pa.bool_(), [True, False], "bool where string is needed"),
+            (pa.list_(pa.string()), [["a"], ["b"]], "list<"),
+        ],
+    )
+    @pytest.mark.parametrize("name", [Col.user, Col.item, Col.session, Col.request])
+    def test_other_ids_are_refused_with_the_reason(
+        self, name: str, kind: pa.DataType, values: list[object], why: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(DataError, match="wrong type") as error:
+            self.read(tmp_path, **{name: pa.array(values, kind)})
+        assert error.value.field == name and why in error.value.problem
+        assert "string, integer or UUID" in error.value.mend
+
+    def test_text_may_be_bytes_in_every_column(self, tmp_path: Path) -> None:
+        """Impala writes strings so, and Spark's files of old."""
+        read = self.read(tmp_path, event_type=[b"view", b"\xff"])
+        assert read[Col.event_type].to_list() == ["view", None]
+        assert "event_type: b'\\xff' cannot be read" in read[Col.unreadable][1]
+        write(tmp_path / "items.parquet", {"item_id": [b"i1"], "title": [b"cup"]})
+        assert adapter(tmp_path).read_items().select("item_id", "title").rows() == [("i1", "cup")]
 
     @pytest.mark.parametrize(
         "kind",
