@@ -81,6 +81,7 @@ def plan(recipe: Recipe) -> list[str]:
     return [
         f"read {rows:,} rows in {len(parts)} parts ({recipe.data.adapter})",
         *(f"leave out {what}" for what in _left_out(scan.left_out)),
+        *(f"warn: {warning}" for warning in scan.warnings),
         *([f"read {count_rows(live):,} live events in {feedback.events}"] if live else []),
         *([f"leave out {len(erased):,} erased users"] if erased else []),
         f"split them into {recipe.data.num_buckets} user buckets and build the histories",
@@ -394,6 +395,7 @@ def _finish(
         "cuts_us": cuts | {"end": int(end.timestamp() * 1e6) if end else None},
         "counts": counts,
         "left_out_files": scan.left_out,
+        "warnings": scan.warnings,
         "quarantined": reasons(quarantined),
     }
     write_json(out / SUMMARY_FILE, summary)
@@ -455,7 +457,7 @@ def report(recipe: Recipe) -> list[str]:
     lines += [f"left out {what}" for what in _left_out(prepared.summary["left_out_files"])]
     if prepared.summary["quarantined"]:
         lines.append(f"quarantined: {prepared.summary['quarantined']} (in {QUARANTINE_DIR}/)")
-    return lines
+    return lines + [f"warning: {warning}" for warning in prepared.summary["warnings"]]
 
 
 if __name__ == "__main__":

@@ -32,11 +32,13 @@ class Scan:
         parts: of the log, in a fixed order.
         left_out: table -> why a file there is no data -> how many files, see `listing`.
         problems: what stops a run.
+        warnings: what does not, in words.
     """
 
     parts: list[Part]
     left_out: dict[str, dict[str, int]] = field(default_factory=dict)
     problems: list[DataError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 class Adapter(Protocol):

@@ -1,10 +1,11 @@
-"""Your own Parquet in canonical columns.
+"""Your own Parquet: in canonical columns, or in yours by the recipe's `data.columns`.
 
 Files or folders, hive-partitioned or not, local or in an object store.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import polars as pl
@@ -12,13 +13,22 @@ import pyarrow as pa
 from pyarrow import fs
 
 from recsys.adapters.base import EVENTS_NEEDED, ITEMS_NEEDED, Part, Scan, split_into_parts
+from recsys.adapters.columns import (
+    Layout,
+    layout_problems,
+    mapping_of,
+    overlooked,
+    unmapped,
+)
 from recsys.adapters.conform import conform
 from recsys.adapters.foreign import ForeignFile
 from recsys.adapters.hive import folder_column, folder_keys
 from recsys.adapters.listing import Listing, list_table
 from recsys.config import Data
 from recsys.errors import DataError
-from recsys.schema import EVENTS, ITEMS, Col
+from recsys.schema import EVENTS, ITEMS
+
+_SCHEMAS = {"events": (EVENTS, EVENTS_NEEDED), "items": (ITEMS, ITEMS_NEEDED)}
 
 
 class CanonicalAdapter:
@@ -30,7 +40,7 @@ class CanonicalAdapter:
 
     def __init__(self, data: Data) -> None:
         assert data.source is not None  # the recipe checks it
-        self._source = data.source
+        self._source, self._data = data.source, data
         location = (
             data.source if "://" in data.source else str(Path(data.source).expanduser().absolute())
         )
@@ -46,67 +56,130 @@ class CanonicalAdapter:
 
     def parts(self) -> list[Part]:
         """One part for each file, more for a large one."""
-        found = []
-        for path in self._listing("events").files:
-            found += split_into_parts(path, self._open(path).group_rows)
-        if not found:
-            raise DataError(
-                "the log holds no rows",
-                where=f"{self._source}/events",
-                mend="point data.source at a log with events",
-            )
-        return found
+        found = self._scan("events")
+        if found.problems:
+            raise found.problems[0]
+        return found.parts
 
     def scan(self) -> Scan:
         """See `Adapter`."""
-        parts: list[Part] = []
-        left_out, problems = {}, []
-        for table in ("events", "items"):
-            try:
-                left_out[table] = self._listing(table).left_out
-                if table == "events":
-                    parts = self.parts()
-            except DataError as error:
-                problems.append(error)
-        return Scan(parts, left_out, problems)
+        events, items = self._scan("events"), self._scan("items")
+        return Scan(
+            events.parts,
+            events.left_out | items.left_out,
+            events.problems + items.problems,
+            events.warnings + items.warnings,
+        )
 
     def read_events(self, part: Part) -> pl.DataFrame:
         """See `Adapter`."""
         groups = list(range(part.first_group, part.last_group))
-        table = self._read(self._open(part.path), EVENTS, groups)
-        return pl.DataFrame(conform(table, EVENTS, where=part.path, required=EVENTS_NEEDED))
+        return pl.DataFrame(self._read(ForeignFile(self._fs, part.path), "events", groups))
 
     def read_items(self) -> pl.DataFrame:
         """See `Adapter`."""
-        tables = []
-        for path in self._listing("items").files:
-            table = self._read(self._open(path), ITEMS, None)
-            tables.append(conform(table, ITEMS, where=path, required=ITEMS_NEEDED))
+        files = self._listing("items").files
+        tables = [self._read(ForeignFile(self._fs, path), "items") for path in files]
         return pl.DataFrame(pa.concat_tables(tables, promote_options="default"))
+
+    def _scan(self, table: str) -> Scan:
+        """One table's part of `scan`."""
+        try:
+            listing = self._listing(table)
+        except DataError as error:
+            return Scan([], problems=[error])
+        parts: list[Part] = []
+        problems: list[DataError] = []
+        layouts, first = Counter[Layout](), dict[Layout, str]()
+        for path in listing.files:
+            try:
+                file = ForeignFile(self._fs, path)
+                layout = self._layout(file)
+                self._check_folders(path, layout, table)
+            except DataError as error:
+                problems.append(error)
+                continue
+            layouts[layout] += 1
+            first.setdefault(layout, path)
+            parts += split_into_parts(path, file.group_rows)
+        for layout, count in layouts.items():
+            more = f" (and {count - 1:,} more files of these columns)" if count > 1 else ""
+            problems += self._problems(layout, table, f"{first[layout]}{more}")
+        misnamed, warnings = self._names(table, layouts)
+        problems += misnamed
+        if table == "events" and not parts and not problems:
+            problems.append(
+                DataError(
+                    "the log holds no rows",
+                    where=f"{self._source}/events",
+                    mend="point data.source at a log with events",
+                )  # fmt: skip
+            )
+        return Scan(parts, {table: listing.left_out}, problems, warnings)
+
+    def _names(self, table: str, layouts: Counter[Layout]) -> tuple[list[DataError], list[str]]:
+        """What is wrong with the names of all files together, and what may be."""
+        schema, renamed = _SCHEMAS[table][0], self._renamed(table)
+        there = list(dict.fromkeys(name for layout in layouts for name in layout.names))
+        sources = dict[str, str]()
+        for layout in layouts:
+            sources |= layout.sources(schema, renamed)
+        problems = unmapped(renamed, there, table=table) if layouts else []
+        fields = self._data.text_fields
+        if table == "items" and layouts and not set(fields) & set(sources):
+            free = [name for name in there if name not in sources.values()]
+            mapping = mapping_of(fields[:1], free, table=table)
+            problems.append(
+                DataError(
+                    f"no text: none of the columns {', '.join(fields)} is there",
+                    where=f"{self._source} (items)",
+                    field="data.text_fields",
+                    value=", ".join(there),
+                    mend=f"name yours in the recipe, {mapping}, or add a column `{fields[0]}`",
+                )  # fmt: skip
+            )
+        return problems, overlooked(there, sources, schema, table=table)
 
     def _listing(self, table: str) -> Listing:
         if table not in self._listings:
             self._listings[table] = list_table(self._fs, self._root, table, source=self._source)
         return self._listings[table]
 
-    def _open(self, path: str) -> ForeignFile:
-        return ForeignFile(self._fs, path)
+    def _renamed(self, table: str) -> dict[str, str]:
+        columns = self._data.columns
+        return columns.events if table == "events" else columns.items
 
-    def _read(self, file: ForeignFile, schema: pa.Schema, groups: list[int] | None) -> pa.Table:
-        for name in schema.names:
-            if file.is_twice(name):
-                raise DataError(
-                    "two columns of this name", where=file.path, field=name,
-                    mend="write the file with one of them",
-                )  # fmt: skip
-        wanted = [name for name in schema.names if name in file.types]
-        table = file.read(wanted, groups)
-        for key, value in folder_keys(file.path, self._root).items():
-            if key in schema.names and key not in wanted:
-                field = schema.field(key)
-                column = folder_column(value, field, table.num_rows, where=file.path)
-                table = table.append_column(key, column)
-        return table
+    def _layout(self, file: ForeignFile) -> Layout:
+        keys = folder_keys(file.path, self._root)
+        return Layout(tuple(file.types.items()), tuple(keys), file.twice)
 
+    def _problems(self, layout: Layout, table: str, where: str) -> list[DataError]:
+        schema, needed = _SCHEMAS[table]
+        renamed = self._renamed(table)
+        return layout_problems(layout, schema, renamed, needed, table=table, where=where)
 
-__all__ = ["CanonicalAdapter", "Col"]
+    def _check_folders(self, path: str, layout: Layout, table: str) -> None:
+        """Refuse a folder's value that is none of its column's type."""
+        schema, held = _SCHEMAS[table][0], dict(layout.types)
+        keys = folder_keys(path, self._root)
+        for ours, theirs in layout.sources(schema, self._renamed(table)).items():
+            if theirs not in held:
+                folder_column(keys[theirs], schema.field(ours), 0, where=path)
+
+    def _read(self, file: ForeignFile, table: str, groups: list[int] | None = None) -> pa.Table:
+        """Row groups of a file (all by default) in the columns of the table's schema."""
+        layout = self._layout(file)
+        for problem in self._problems(layout, table, file.path):
+            raise problem
+        schema = _SCHEMAS[table][0]
+        sources = layout.sources(schema, self._renamed(table))
+        held = list(dict.fromkeys(theirs for theirs in sources.values() if theirs in file.types))
+        rows = file.read(held, groups)
+        keys = folder_keys(file.path, self._root)
+        columns = {
+            ours: rows[theirs]
+            if theirs in held
+            else folder_column(keys[theirs], schema.field(ours), rows.num_rows, where=file.path)
+            for ours, theirs in sources.items()
+        }
+        return conform(pa.table(columns), schema, where=file.path)

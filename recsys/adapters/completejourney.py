@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.adapters.base import EVENTS_NEEDED, ITEMS_NEEDED, Part, Scan, split_into_parts
+from recsys.adapters.base import Part, Scan, split_into_parts
 from recsys.adapters.conform import conform
 from recsys.adapters.foreign import open_foreign
 from recsys.config import Data
@@ -79,9 +79,7 @@ class CompleteJourneyAdapter:
                 pl.col("quantity").cast(pl.Float64).alias(Col.quantity),
                 _unit_price().alias(Col.price),
             )  # fmt: skip
-        return pl.DataFrame(
-            conform(events.to_arrow(), EVENTS, where=part.path, required=EVENTS_NEEDED)
-        )
+        return pl.DataFrame(conform(events.to_arrow(), EVENTS, where=part.path))
 
     def read_items(self) -> pl.DataFrame:
         """See `Adapter`. A price is the median before the first cut: no later one leaks in."""
@@ -117,9 +115,7 @@ class CompleteJourneyAdapter:
                 pl.col("department").alias(Col.tags),
                 pl.col(Col.price),
             )
-        return pl.DataFrame(
-            conform(items.to_arrow(), ITEMS, where=str(self._folder), required=ITEMS_NEEDED)
-        )
+        return pl.DataFrame(conform(items.to_arrow(), ITEMS, where=str(self._folder)))
 
 
 def _unit_price() -> pl.Expr:

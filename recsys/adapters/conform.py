@@ -17,10 +17,8 @@ from recsys.schema import Col
 _PRIVATE = (Col.user, Col.session, Col.request, Col.context)
 
 
-def conform(
-    table: pa.Table, schema: pa.Schema, *, where: str, required: tuple[str, ...]
-) -> pa.Table:
-    """Bring a raw table to a canonical schema: order, types, nulls for absent optional columns.
+def conform(table: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:
+    """Bring a raw table to a canonical schema: order, types, nulls for columns that are not there.
 
     Ids become text (see `text`), times become UTC (see `times`), a list of tags is joined by
     commas; any other type than the contract's is an error.
@@ -30,19 +28,13 @@ def conform(
         those are null, and the text says which column it was and what stood there.
 
     Raises:
-        DataError: a required column is missing or a column's type cannot be taken.
+        DataError: a column's type, or a value that is no id, text or time, cannot be taken.
     """
     columns: dict[str, pa.ChunkedArray] = {}
     unreadable: dict[str, pa.ChunkedArray] = {}
     for field in schema:
         name = field.name
         if name not in table.column_names:
-            if name in required:
-                raise DataError(
-                    "missing column", where=where, field=name,
-                    value=", ".join(table.column_names),
-                    mend=f"add a column `{name}` of type {field.type}",
-                )  # fmt: skip
             columns[name] = pa.nulls(table.num_rows, field.type)
             continue
         if problem := wrong_type(field, table.schema.field(name).type, where=where):

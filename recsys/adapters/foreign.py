@@ -55,16 +55,15 @@ class ForeignFile:
             each.name: pa.uuid() if each.name in self._uuids else each.type
             for each in self._file.schema_arrow
         }
+        names = self._file.schema_arrow.names
+        #: Names that more than one column has.
+        self.twice = tuple(name for name in self.types if names.count(name) > 1)
 
     @property
     def group_rows(self) -> list[int]:
         """Rows of each row group."""
         metadata = self._file.metadata
         return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-
-    def is_twice(self, name: str) -> bool:
-        """Whether two columns have this name."""
-        return bool(self._file.schema_arrow.names.count(name) > 1)
 
     def read(self, columns: list[str], groups: list[int] | None = None) -> pa.Table:
         """Columns of some row groups (all by default).

@@ -34,10 +34,19 @@ def folder_column(value: str | None, field: pa.Field, num_rows: int, *, where: s
         DataError: it cannot be taken for that type.
     """
     try:
-        scalar = pa.scalar(value, pa.string()).cast(field.type)
+        scalar = _as(pa.scalar(value, pa.string()), field.type)
     except pa.ArrowException:
         raise DataError(
             f"a folder's value is no {field.type}", where=where, field=field.name, value=value,
             mend="rename the folder",
         ) from None  # fmt: skip
     return pa.repeat(scalar, num_rows)
+
+
+def _as(value: pa.Scalar, kind: pa.DataType) -> pa.Scalar:
+    try:
+        return value.cast(kind)
+    except pa.ArrowInvalid:
+        if not pa.types.is_timestamp(kind):
+            raise
+        return value.cast(pa.timestamp(kind.unit)).cast(kind)  # without a zone: UTC

@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import json
 import os
+import re
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from tiny import (
     CUTS,
     KEY,
@@ -408,6 +410,25 @@ def test_files_that_are_no_data_are_left_out_and_told(tmp_path: Path) -> None:
     assert summary["data_fingerprint"] == plain["data_fingerprint"]
     assert summary["left_out_files"] == {"events": {".csv": 1, "hidden": 3}, "items": {}}
     assert f"left out {left_out}" in prepare.report(recipe)
+
+
+def test_a_log_in_capitals_is_read_through_the_mapping_that_the_error_proposes(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    tiny_log(tmp_path / "plain" / "log")
+    plain = prepare_here(tiny_recipe(tmp_path / "plain")).summary
+    events, items = (
+        frame.rename({name: name.upper() for name in frame.columns})
+        for frame in (tiny_events(), tiny_items())
+    )
+    write_log(tmp_path / "log", events, items)
+    message = refused(tmp_path, capsys, tiny_recipe_file(tmp_path))
+    (mapping,) = re.findall(r"data\.(columns: {events: {.*?}})", message)
+    columns = yaml.safe_load(mapping)["columns"]
+    columns["items"] = {name: name.upper() for name in tiny_items().columns}
+    data = _data(tmp_path, columns=columns)
+    read = prepare_here(tiny_recipe(tmp_path, data=data)).summary
+    assert read["data_fingerprint"] == plain["data_fingerprint"]
 
 
 @pytest.mark.parametrize("keep", [0, 3, 0.5, 0.99])
