@@ -10,6 +10,7 @@ bucket.
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -25,6 +26,13 @@ from ray_jobs.cluster import connected
 from recsys.adapters import Part, Scan, open_adapter
 from recsys.adapters.base import split_into_parts
 from recsys.adapters.listing import told
+from recsys.adapters.spellings import (
+    COUNTED,
+    Spellings,
+    added,
+    count_spellings,
+    spelling_warnings,
+)
 from recsys.catalogue import ITEMS_FILE, TEXTS_FILE, Catalogue, build_catalogue, check_items
 from recsys.config import Recipe, target_codes
 from recsys.errors import DataError, RecipeError, raise_all
@@ -194,7 +202,8 @@ class _Split:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         data = self.recipe.data
         part = Part(row["path"], row["first_group"], row["last_group"], row["num_rows"])
-        if row[LIVE]:  # canonical already, names and users
+        live = row[LIVE]
+        if live:  # canonical already, names and users
             raw = read_events(part.path, part.first_group, part.last_group)
             mapped, left_out = raw, 0
         else:
@@ -241,6 +250,9 @@ class _Split:
             "live": raw.height if row[LIVE] else 0,
             "buckets": sorted(int(number) for (number,) in buckets),
             "latest_us": latest,
+            "spelled": json.dumps(
+                {name: asdict(count_spellings(raw[name])) for name in COUNTED} if not live else {}
+            ),
         }
 
 
@@ -380,6 +392,11 @@ def _finish(
     days = pl.concat([pl.read_parquet(p, glob=False) for p in sorted((out / "days").iterdir())])
     days = days.group_by("day", Col.item_row).sum().sort("day", Col.item_row)
     days.write_parquet(out / DAYS_FILE)
+    spelled = [json.loads(row["spelled"]) for row in read]
+    totals = {
+        name: added([Spellings(**each[name]) for each in spelled if name in each])
+        for name in COUNTED
+    }
     digest = hashlib.sha256("".join(row["sha256"] for row in built).encode())
     digest.update(catalogue.fingerprint.encode())
     cuts = cut_us(recipe.data.cuts)
@@ -395,7 +412,7 @@ def _finish(
         "cuts_us": cuts | {"end": int(end.timestamp() * 1e6) if end else None},
         "counts": counts,
         "left_out_files": scan.left_out,
-        "warnings": scan.warnings,
+        "warnings": scan.warnings + spelling_warnings(scan.id_files, totals),
         "quarantined": reasons(quarantined),
     }
     write_json(out / SUMMARY_FILE, summary)

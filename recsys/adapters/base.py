@@ -7,6 +7,7 @@ from typing import Protocol
 
 import polars as pl
 
+from recsys.adapters.spellings import IdFiles
 from recsys.errors import DataError
 from recsys.schema import EVENTS, ITEMS, Col
 
@@ -33,12 +34,14 @@ class Scan:
         left_out: table -> why a file there is no data -> how many files, see `listing`.
         problems: what stops a run.
         warnings: what does not, in words.
+        id_files: of each id column, which files hold it as which kind of type.
     """
 
     parts: list[Part]
     left_out: dict[str, dict[str, int]] = field(default_factory=dict)
     problems: list[DataError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    id_files: list[IdFiles] = field(default_factory=list)
 
 
 class Adapter(Protocol):

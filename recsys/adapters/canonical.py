@@ -24,6 +24,7 @@ from recsys.adapters.conform import conform
 from recsys.adapters.foreign import ForeignFile
 from recsys.adapters.hive import folder_column, folder_keys
 from recsys.adapters.listing import Listing, list_table
+from recsys.adapters.spellings import IdFiles
 from recsys.config import Data
 from recsys.errors import DataError
 from recsys.schema import EVENTS, ITEMS
@@ -69,6 +70,7 @@ class CanonicalAdapter:
             events.left_out | items.left_out,
             events.problems + items.problems,
             events.warnings + items.warnings,
+            events.id_files + items.id_files,
         )
 
     def read_events(self, part: Part) -> pl.DataFrame:
@@ -115,7 +117,12 @@ class CanonicalAdapter:
                     mend="point data.source at a log with events",
                 )  # fmt: skip
             )
-        return Scan(parts, {table: listing.left_out}, problems, warnings)
+        id_files = [
+            IdFiles(column, kind, count, first[layout])
+            for layout, count in layouts.items()
+            for column, kind in layout.id_kinds(_SCHEMAS[table][0], self._renamed(table)).items()
+        ]
+        return Scan(parts, {table: listing.left_out}, problems, warnings, id_files)
 
     def _names(self, table: str, layouts: Counter[Layout]) -> tuple[list[DataError], list[str]]:
         """What is wrong with the names of all files together, and what may be."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from recsys.adapters.conform import wrong_type
+from recsys.adapters.text import IdKind, id_kind, plain
 from recsys.errors import DataError
 from recsys.schema import Col
 
@@ -75,6 +76,16 @@ class Layout:
             ours: [each for each in theirs if each in there] for ours, theirs in wanted.items()
         }
         return {ours: theirs[0] for ours, theirs in found.items() if theirs}
+
+    def id_kinds(self, schema: pa.Schema, renamed: Mapping[str, str]) -> dict[str, IdKind]:
+        """Our id columns -> what kind of type holds them; a folder's name is text."""
+        types = dict(self.types)
+        kinds = {}
+        for ours, theirs in self.sources(schema, renamed).items():
+            kind = id_kind(plain(types[theirs])) if theirs in types else "text"
+            if ours.endswith("_id") and kind is not None:
+                kinds[ours] = kind
+        return kinds
 
 
 def layout_problems(

@@ -431,6 +431,29 @@ def test_a_log_in_capitals_is_read_through_the_mapping_that_the_error_proposes(
     assert read["data_fingerprint"] == plain["data_fingerprint"]
 
 
+def test_ids_of_two_kinds_are_told_and_the_run_goes_on(tmp_path: Path) -> None:
+    number = pl.col(Col.user).str.extract(r"-0*([0-9]+)$").cast(pl.Int64)
+    events = tiny_events().with_columns(number.alias(Col.user))
+    first, second = events[:400], events[400:]
+    padded = second.with_columns(pl.format("0{}", Col.user).alias(Col.user))
+    items = tiny_items().with_columns(pl.col(Col.item).cast(pl.Categorical))
+    write_log(tmp_path / "log", events, items)
+    (tmp_path / "log" / "events.parquet").unlink()
+    (tmp_path / "log" / "events").mkdir()
+    for name, frame in (("a", first), ("b", padded)):
+        frame.write_parquet(tmp_path / "log" / "events" / f"{name}.parquet")
+    recipe = tiny_recipe(tmp_path)
+    prepare_here(recipe)
+    (line,) = (each for each in prepare.report(recipe) if each.startswith("warning: "))
+    folder = tmp_path / "log" / "events"
+    assert line == (
+        f"warning: user_id is integer in 1 file ({folder}/a.parquet), text in 1 file "
+        f"({folder}/b.parquet); of the text ids {second[Col.user].n_unique()} are another spelling "
+        "of an integer, such as '007' (distinct ids by part, added up), and count as other ids: "
+        "write the column as one type"
+    )
+
+
 @pytest.mark.parametrize("keep", [0, 3, 0.5, 0.99])
 def test_a_corrupt_file_is_refused(
     keep: float, tmp_path: Path, capsys: pytest.CaptureFixture
