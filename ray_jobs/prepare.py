@@ -114,7 +114,8 @@ def run(recipe: Recipe) -> Path:
     with connected(recipe.ray), whole_folder(recipe.root / PREPARED) as out:
         for name in (HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR, "buckets", "counts", "days"):
             (out / name).mkdir()
-        catalogue = _write_catalogue(recipe, adapter.read_items(), out)
+        items = adapter.read_items()
+        catalogue = _write_catalogue(recipe, items.table, out)
         read = _split(recipe, key, out, scan.parts)
         build = _Build(recipe, out, max(row["latest_us"] for row in read) + 1)
         # By name: a folder that other nodes have just written into may be listed without them.
@@ -125,7 +126,7 @@ def run(recipe: Recipe) -> Path:
         built = _each([{"bucket": b, "files": names} for b, names in enumerate(files)], build)
         shards = [str(out / HISTORIES_DIR / row["shard"]) for row in built if row["shard"]]
         _each([{"as_of": name} for name in cut_us(recipe.data.cuts)], _Relate(recipe, out, shards))
-        _finish(recipe, out, catalogue, scan, read, built, key_check(key))
+        _finish(recipe, out, catalogue, scan, items.num_superseded, read, built, key_check(key))
     return recipe.root / PREPARED
 
 
@@ -334,6 +335,7 @@ def _finish(
     out: Path,
     catalogue: Catalogue,
     scan: Scan,
+    num_superseded: int,
     read: list[dict[str, Any]],
     built: list[dict[str, Any]],
     check: str,
@@ -366,6 +368,7 @@ def _finish(
         "live": sum(row["live"] for row in read),
         "erased": sum(row["erased"] for row in read),
         "items": catalogue.num_items,
+        "superseded": num_superseded,
         "texts": catalogue.num_texts,
         **{
             name: sum(row[name] for row in built)
@@ -467,6 +470,8 @@ def report(recipe: Recipe) -> list[str]:
         f"baskets: head {counts['head_baskets']:,}, valid {counts['valid_baskets']:,}, "
         f"test {counts['test_baskets']:,}",
     ]
+    if counts["superseded"]:
+        lines.append(f"{counts['superseded']:,} rows of items superseded by newer ones")
     if counts["live"]:
         lines.append(f"{counts['live']:,} of the rows were taken in by the service")
     if counts["erased"]:

@@ -110,6 +110,9 @@ class Data(Section):
     """Folder or URI that holds `events/` and `items/` (or `events.parquet`, `items.parquet`)."""
     columns: Columns = Columns()
     """With the canonical adapter: what the log calls our columns, where it is not our name."""
+    items_by: Annotated[str, Field(min_length=1)] | None = None
+    """With the canonical adapter: a column of the items files, whose largest value marks the newest
+    row of an item. None: the folders say (`dt=`, `version=`, ...), if they have such keys."""
     event_types: dict[str, EventName | None] = {}
     """The log's own event names -> canonical ones; `null` leaves an event type out."""
     target_events: Annotated[tuple[EventName, ...], Field(min_length=1)] = ("purchase",)
@@ -143,10 +146,11 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _columns_of_the_canonical(self) -> Data:
-        if self.adapter != "canonical" and self.columns != Columns():
-            raise ValueError(
-                f"data.columns is of data.adapter=canonical; {self.adapter} has columns of its own"
-            )
+        for key, given in (("columns", self.columns != Columns()), ("items_by", self.items_by)):
+            if given and self.adapter != "canonical":
+                raise ValueError(
+                    f"data.{key} is of data.adapter=canonical, and data.adapter is {self.adapter}"
+                )
         return self
 
 

@@ -44,6 +44,19 @@ class Scan:
     id_files: list[IdFiles] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Items:
+    """The items table.
+
+    Attributes:
+        table: the columns of `schema.ITEMS`, bad rows included.
+        num_superseded: rows left out because a newer snapshot holds the item too.
+    """
+
+    table: pl.DataFrame
+    num_superseded: int = 0
+
+
 class Adapter(Protocol):
     """Raw files -> canonical columns. Row checks come afterwards and are not its business."""
 
@@ -63,8 +76,8 @@ class Adapter(Protocol):
         """
         ...
 
-    def read_items(self) -> pl.DataFrame:
-        """All items in the columns of `schema.ITEMS`."""
+    def read_items(self) -> Items:
+        """All items; of one that stands in several snapshots the newest row."""
         ...
 
 
@@ -85,6 +98,6 @@ EVENTS_NEEDED = (Col.user, Col.item, Col.event_type, Col.timestamp)
 ITEMS_NEEDED = (Col.item,)
 
 __all__ = [
-    "EVENTS", "EVENTS_NEEDED", "ITEMS", "ITEMS_NEEDED", "Adapter", "Part", "Scan",
+    "EVENTS", "EVENTS_NEEDED", "ITEMS", "ITEMS_NEEDED", "Adapter", "Items", "Part", "Scan",
     "split_into_parts",
 ]  # fmt: skip

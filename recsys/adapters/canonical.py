@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import fs
 
-from recsys.adapters.base import EVENTS_NEEDED, ITEMS_NEEDED, Part, Scan, split_into_parts
+from recsys.adapters.base import EVENTS_NEEDED, ITEMS_NEEDED, Items, Part, Scan, split_into_parts
 from recsys.adapters.columns import (
     Layout,
     layout_problems,
@@ -24,11 +24,19 @@ from recsys.adapters.conform import conform
 from recsys.adapters.foreign import ForeignFile
 from recsys.adapters.hive import folder_column, folder_keys
 from recsys.adapters.listing import Listing, list_table
+from recsys.adapters.snapshots import (
+    joined_newness,
+    latest_rows,
+    merge_snapshots,
+    newness_problem,
+    snapshot_ranks,
+)
 from recsys.adapters.spellings import IdFiles
 from recsys.config import Data
 from recsys.errors import DataError
 from recsys.schema import EVENTS, ITEMS
 
+_BESIDE = "beside"
 _SCHEMAS = {"events": (EVENTS, EVENTS_NEEDED), "items": (ITEMS, ITEMS_NEEDED)}
 
 
@@ -78,10 +86,30 @@ class CanonicalAdapter:
         groups = list(range(part.first_group, part.last_group))
         return pl.DataFrame(self._read(ForeignFile(self._fs, part.path), "events", groups))
 
-    def read_items(self) -> pl.DataFrame:
-        """See `Adapter`."""
-        files = self._listing("items").files
-        tables = [self._read(ForeignFile(self._fs, path), "items") for path in files]
+    def read_items(self) -> Items:
+        """See `Adapter`. What is newer, `data.items_by` says, else the folders; see `snapshots`."""
+        paths = self._listing("items").files
+        if (by := self._data.items_by) is not None:
+            read = [self._read(ForeignFile(self._fs, path), "items", beside=by) for path in paths]
+            newness = joined_newness([table[_BESIDE] for table in read])
+            tables = [table.drop([_BESIDE]) for table in read]
+            rows = pa.concat_tables(tables, promote_options="default")
+            return latest_rows(pl.DataFrame(rows), newness)
+        snapshots: dict[int, list[str]] = {}
+        for path, rank in zip(paths, self._ranks(paths), strict=True):
+            snapshots.setdefault(rank, []).append(path)
+        return merge_snapshots(self._items_of(snapshots[rank]) for rank in sorted(snapshots)[::-1])
+
+    def _ranks(self, paths: list[str]) -> list[int]:
+        """How new the items of each file are, by the folders whose keys are no columns of ours."""
+        ours = {*ITEMS.names, *self._data.columns.items.values()}
+        keys = [folder_keys(path, self._root) for path in paths]
+        return snapshot_ranks(
+            [{key: value for key, value in each.items() if key not in ours} for each in keys]
+        )
+
+    def _items_of(self, paths: list[str]) -> pl.DataFrame:
+        tables = [self._read(ForeignFile(self._fs, path), "items") for path in paths]
         return pl.DataFrame(pa.concat_tables(tables, promote_options="default"))
 
     def _scan(self, table: str) -> Scan:
@@ -145,6 +173,10 @@ class CanonicalAdapter:
                     mend=f"name yours in the recipe, {mapping}, or add a column `{fields[0]}`",
                 )  # fmt: skip
             )
+        if table == "items" and layouts and (by := self._data.items_by) is not None:
+            kinds = [dict(layout.types).get(by) for layout in layouts if by in layout.names]
+            wrong = newness_problem(by, kinds, there, where=f"{self._source} (items)")
+            problems += [wrong] if wrong else []
         return problems, overlooked(there, sources, schema, table=table)
 
     def _listing(self, table: str) -> Listing:
@@ -173,20 +205,40 @@ class CanonicalAdapter:
             if theirs not in held:
                 folder_column(keys[theirs], schema.field(ours), 0, where=path)
 
-    def _read(self, file: ForeignFile, table: str, groups: list[int] | None = None) -> pa.Table:
-        """Row groups of a file (all by default) in the columns of the table's schema."""
+    def _read(
+        self,
+        file: ForeignFile,
+        table: str,
+        groups: list[int] | None = None,
+        *,
+        beside: str | None = None,
+    ) -> pa.Table:
+        """Row groups of a file (all by default) in the columns of the table's schema.
+
+        Args:
+            file: to be read.
+            table: `events` or `items`.
+            groups: row groups.
+            beside: one more column, of theirs, as it stands there, under the name `_BESIDE`; null
+                where it is not.
+        """
         layout = self._layout(file)
         for problem in self._problems(layout, table, file.path):
             raise problem
         schema = _SCHEMAS[table][0]
         sources = layout.sources(schema, self._renamed(table))
-        held = list(dict.fromkeys(theirs for theirs in sources.values() if theirs in file.types))
+        wanted = dict.fromkeys([*sources.values(), *([beside] if beside else [])])
+        held = [name for name in wanted if name in file.types]
         rows = file.read(held, groups)
         keys = folder_keys(file.path, self._root)
-        columns = {
-            ours: rows[theirs]
-            if theirs in held
-            else folder_column(keys[theirs], schema.field(ours), rows.num_rows, where=file.path)
-            for ours, theirs in sources.items()
-        }
-        return conform(pa.table(columns), schema, where=file.path)
+
+        def column(theirs: str, field: pa.Field) -> pa.Array | pa.ChunkedArray:
+            if theirs in held:
+                return rows[theirs]
+            return folder_column(keys.get(theirs), field, rows.num_rows, where=file.path)
+
+        read = pa.table({ours: column(name, schema.field(ours)) for ours, name in sources.items()})
+        canonical = conform(read, schema, where=file.path)
+        if beside is None:
+            return canonical
+        return canonical.append_column(_BESIDE, column(beside, pa.field(beside, pa.string())))

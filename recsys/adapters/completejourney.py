@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.adapters.base import Part, Scan, split_into_parts
+from recsys.adapters.base import Items, Part, Scan, split_into_parts
 from recsys.adapters.conform import conform
 from recsys.adapters.foreign import open_foreign
 from recsys.config import Data
@@ -81,7 +81,7 @@ class CompleteJourneyAdapter:
             )  # fmt: skip
         return pl.DataFrame(conform(events.to_arrow(), EVENTS, where=part.path))
 
-    def read_items(self) -> pl.DataFrame:
+    def read_items(self) -> Items:
         """See `Adapter`. A price is the median before the first cut: no later one leaks in."""
         transactions, products = (
             self._folder / "transactions.parquet", self._folder / "products.parquet",
@@ -115,7 +115,7 @@ class CompleteJourneyAdapter:
                 pl.col("department").alias(Col.tags),
                 pl.col(Col.price),
             )
-        return pl.DataFrame(conform(items.to_arrow(), ITEMS, where=str(self._folder)))
+        return Items(pl.DataFrame(conform(items.to_arrow(), ITEMS, where=str(self._folder))))
 
 
 def _unit_price() -> pl.Expr:

@@ -454,6 +454,19 @@ def test_ids_of_two_kinds_are_told_and_the_run_goes_on(tmp_path: Path) -> None:
     )
 
 
+def test_of_daily_snapshots_the_newest_row_of_an_item_counts(tmp_path: Path) -> None:
+    tiny_log(tmp_path / "log")
+    (tmp_path / "log" / "items.parquet").unlink()
+    for day_, price in (("2024-01-09", 1.0), ("2024-01-10", 2.0)):
+        folder = tmp_path / "log" / "items" / f"dt={day_}"
+        folder.mkdir(parents=True)
+        tiny_items().with_columns(price=pl.lit(price)).write_parquet(folder / "0.parquet")
+    prepared = prepare_here(tiny_recipe(tmp_path))
+    assert set(prepared.catalogue.prices.tolist()) == {2.0}
+    assert prepared.summary["counts"]["superseded"] == 40
+    assert "40 rows of items superseded by newer ones" in prepare.report(tiny_recipe(tmp_path))
+
+
 @pytest.mark.parametrize("keep", [0, 3, 0.5, 0.99])
 def test_a_corrupt_file_is_refused(
     keep: float, tmp_path: Path, capsys: pytest.CaptureFixture

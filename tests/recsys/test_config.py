@@ -144,6 +144,11 @@ class TestValues:
                 },
                 ["data.columns", "data.adapter=canonical"],
             ),
+            (
+                "data",
+                {**SMALL["data"], "adapter": "completejourney", "items_by": "at"},
+                ["data.items_by", "data.adapter=canonical"],
+            ),
             ("serve.default_k", 2000, ["serve.default_k (2000)", "serve.max_k (1000)"]),
             ("model.num_heads", 3, ["model.dim (128)", "model.num_heads (3)"]),
             ("tune.learning_rate", {"low": 0.1, "high": 0.01}, ["high (0.01)", "low (0.1)"]),

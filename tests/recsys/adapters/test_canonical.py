@@ -111,7 +111,7 @@ class TestLayout:
     def test_items_may_lie_in_several_files(self, tmp_path: Path) -> None:
         write(tmp_path / "items" / "a.parquet", {"item_id": ["i1"], "title": ["cup"]})
         write(tmp_path / "items" / "b.parquet", {"item_id": ["i2"], "brand": ["acme"]})
-        read = adapter(tmp_path).read_items()
+        read = adapter(tmp_path).read_items().table
         assert read.columns == ITEMS.names
         assert read.select("item_id", "title", "brand").rows() == [
             ("i1", "cup", None), ("i2", None, "acme"),
@@ -121,6 +121,98 @@ class TestLayout:
         write(tmp_path / "events.parquet", event_columns())
         opened = adapter(tmp_path.as_uri())
         assert [part.num_rows for part in opened.parts()] == [2]
+
+
+class TestSnapshots:
+    @staticmethod
+    def titles(folder: Path, **data: object) -> tuple[dict[str, str], int]:
+        items = adapter(folder, **data).read_items()
+        rows = items.table.select(Col.item, Col.title).rows()
+        assert len(dict(rows)) == len(rows)
+        return dict(rows), items.num_superseded
+
+    def test_the_newest_folder_s_row_counts(self, tmp_path: Path) -> None:
+        for day, ids in (("2024-01-09", ["a", "b"]), ("2024-01-10", ["b", "c"]),
+                         ("__HIVE_DEFAULT_PARTITION__", ["a", "d"])):  # fmt: skip
+            titles = [f"{each} of {day}" for each in ids]
+            write(tmp_path / "items" / f"dt={day}" / "0.parquet", {"item_id": ids, "title": titles})
+        titles, num_superseded = self.titles(tmp_path)
+        assert titles == {
+            "a": "a of 2024-01-09", "b": "b of 2024-01-10", "c": "c of 2024-01-10",
+            "d": "d of __HIVE_DEFAULT_PARTITION__",
+        }  # fmt: skip
+        assert num_superseded == 2
+
+    def test_doubles_of_one_snapshot_are_left_to_the_checks(self, tmp_path: Path) -> None:
+        for version, title in (("9", "old"), ("10", "new")):
+            for name in ("0", "1"):
+                write(
+                    tmp_path / "items" / f"version={version}" / f"{name}.parquet",
+                    {"item_id": ["a"], "title": [title]},
+                )
+        items = adapter(tmp_path).read_items()
+        assert items.table[Col.title].to_list() == ["new", "new"] and items.num_superseded == 2
+
+    def test_folders_of_our_own_columns_are_no_snapshots(self, tmp_path: Path) -> None:
+        for brand in ("acme", "zeta"):
+            write(tmp_path / "items" / f"brand={brand}" / "lang=en" / "0.parquet",
+                  {"item_id": ["a"], "title": ["cup"]})  # fmt: skip
+            write(tmp_path / "items" / "lang=en" / f"make={brand}" / "0.parquet",
+                  {"item_id": ["b"], "title": ["cup"]})  # fmt: skip
+        read = adapter(tmp_path, columns={"items": {Col.category: "make"}}).read_items()
+        assert sorted(read.table[Col.item]) == ["a", "a", "b", "b"]
+        assert read.num_superseded == 0
+
+    @pytest.mark.parametrize(
+        "stamps",
+        [
+            pa.array([2, 10, None, 10], pa.int32()),
+            pa.array([2.5, 10.5, float("nan"), 10.5]),
+            pa.array([Decimal(2), Decimal(10), None, Decimal(10)], pa.decimal128(9, 0)),
+            pa.array(["2", "10", None, "10"]),
+            pa.array(["2024-01-01", "2024-01-02", None, "2024-01-02"]).dictionary_encode(),
+            pa.array([dt.date(2023, 1, 1), NOON.date(), None, NOON.date()]),
+            pa.array([0, 10**13, None, 10**13], pa.int64()).cast(pa.timestamp("us")),
+        ],
+    )
+    def test_a_column_may_say_what_is_newer(self, stamps: pa.Array, tmp_path: Path) -> None:
+        """Whatever the folders say; here they say the contrary."""
+        rows = {"item_id": ["a", "a", "b", "c"], "title": ["old", "new", "b", "c"]}
+        write(tmp_path / "items" / "dt=2" / "0.parquet", {k: v[:1] for k, v in rows.items()}
+              | {"at": stamps[:1]})  # fmt: skip
+        write(tmp_path / "items" / "dt=1" / "0.parquet", {k: v[1:] for k, v in rows.items()}
+              | {"at": stamps[1:]})  # fmt: skip
+        write(tmp_path / "items" / "dt=3" / "0.parquet", {"item_id": ["c"], "title": ["no time"]})
+        titles, num_superseded = self.titles(tmp_path, items_by="at")
+        assert titles == {"a": "new", "b": "b", "c": "c"} and num_superseded == 2
+        assert adapter(tmp_path, items_by="at").scan().problems[1:] == []
+
+    def test_it_may_be_a_column_of_ours_or_a_folder(self, tmp_path: Path) -> None:
+        for price, title in ((9.0, "old"), (10.0, "new")):
+            write(tmp_path / "items" / f"rev={price:.0f}" / "0.parquet",
+                  {"item_id": ["a"], "title": [title], "price": [price]})  # fmt: skip
+        for by in ("price", "rev"):
+            assert self.titles(tmp_path, items_by=by) == ({"a": "new"}, 1)
+
+    @pytest.mark.parametrize(
+        ("by", "changes", "problem"),
+        [
+            ("updated", {}, "no items file has this column"),
+            ("flag", {"flag": [True]}, "values of type bool do not say"),
+            ("mix", {"mix": ["2024"]}, "values of type int64, string do not say"),
+        ],
+    )
+    def test_a_column_that_cannot_say_it_is_refused(
+        self, by: str, changes: dict[str, object], problem: str, tmp_path: Path
+    ) -> None:
+        row = {"item_id": ["a"], "title": ["cup"], "updated_at": [1]}
+        write(tmp_path / "events.parquet", event_columns())
+        write(tmp_path / "items" / "0.parquet", row | {"mix": [1]})
+        write(tmp_path / "items" / "1.parquet", row | changes)
+        (error,) = adapter(tmp_path, items_by=by).scan().problems
+        assert problem in error.problem
+        assert "data.items_by" in f"{error.field} {error.mend}"
+        assert by != "updated" or "did you mean `updated_at`?" in error.mend
 
 
 class TestColumns:
@@ -141,7 +233,7 @@ class TestColumns:
             ("u1", "i1", "view"), ("u2", "i2", "view"),
             ("v1", "i1", "view"), ("v2", "i2", "purchase"),
         ]  # fmt: skip
-        items = adapter(tmp_path, columns=mapping).read_items()
+        items = adapter(tmp_path, columns=mapping).read_items().table
         assert items.select(Col.item, Col.title, Col.description).rows() == [("1", "cup", "cup")]
         assert adapter(tmp_path, columns=mapping).scan().problems == []
 
@@ -265,7 +357,9 @@ class TestTypes:
         assert read[Col.event_type].to_list() == ["view", None]
         assert "event_type: b'\\xff' cannot be read" in read[Col.unreadable][1]
         write(tmp_path / "items.parquet", {"item_id": [b"i1"], "title": [b"cup"]})
-        assert adapter(tmp_path).read_items().select("item_id", "title").rows() == [("i1", "cup")]
+        assert adapter(tmp_path).read_items().table.select("item_id", "title").rows() == [
+            ("i1", "cup")
+        ]
 
     @pytest.mark.parametrize(
         "kind",
@@ -290,7 +384,7 @@ class TestTypes:
             )
         expected = [each.replace(tzinfo=dt.UTC) for each in far]
         assert events(tmp_path)[Col.timestamp].to_list() == expected
-        assert adapter(tmp_path).read_items()[Col.available_from].to_list() == expected
+        assert adapter(tmp_path).read_items().table[Col.available_from].to_list() == expected
 
     def test_a_time_that_microseconds_cannot_hold_is_told_beside_its_row(
         self, tmp_path: Path
@@ -303,7 +397,7 @@ class TestTypes:
         ]  # fmt: skip
         write(tmp_path / "items" / "a.parquet", {"item_id": ["i1"], "title": ["cup"]})
         write(tmp_path / "items" / "b.parquet", {"item_id": ["i2", "i3"], "available_from": beyond})
-        told = adapter(tmp_path).read_items()[Col.unreadable].to_list()
+        told = adapter(tmp_path).read_items().table[Col.unreadable].to_list()
         assert told[0] is told[2] is None and "available_from: 318857" in told[1]
 
     @pytest.mark.parametrize(
@@ -332,7 +426,7 @@ class TestTypes:
     def test_a_list_of_tags_is_joined(self, tmp_path: Path, kind: pa.DataType) -> None:
         tags = pa.array([["red", None, "new"], [], None], kind)
         write(tmp_path / "items.parquet", {"item_id": ["a", "b", "c"], "tags": tags})
-        assert adapter(tmp_path).read_items()[Col.tags].to_list() == ["red, new", "", None]
+        assert adapter(tmp_path).read_items().table[Col.tags].to_list() == ["red, new", "", None]
 
     @pytest.mark.parametrize(
         ("name", "values"),
