@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from recsys.language_model import tokenize
-from recsys.logs import unreadable_reason, with_unreadable
+from recsys.logs import is_no_id, is_unfit, unreadable_reason, with_unreadable
 from recsys.reading import read_parquet, reading
-from recsys.schema import CONTROL_CHARS, ITEMS, MAX_ID_CHARS, Col
+from recsys.schema import ITEMS, Col
 
 ITEMS_FILE, TEXTS_FILE = "items.parquet", "texts.parquet"
 _MEND = "run `recsys prepare` again"
@@ -62,12 +62,9 @@ def check_items(items: pl.DataFrame, order: Sequence[str]) -> tuple[pl.DataFrame
     reason = (
         pl.when(pl.col(Col.unreadable).is_not_null())
         .then(unreadable_reason())
-        .when(pl.col(Col.item).is_null() | (pl.col(Col.item) == ""))
+        .when(is_no_id(Col.item))
         .then(pl.lit("null_item_id"))
-        .when(
-            (pl.col(Col.item).str.len_chars() > MAX_ID_CHARS)
-            | pl.col(Col.item).str.contains(CONTROL_CHARS)
-        )
+        .when(is_unfit(Col.item))
         .then(pl.lit("unfit_item_id"))
         .when(~pl.col(Col.item).is_first_distinct())
         .then(pl.lit("duplicate_item_id"))

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from recsys.errors import DataError
-from recsys.schema import EVENT_TYPES, EVENTS, ITEMS, Col
+from recsys.schema import CONTROL_CHARS, EVENT_TYPES, EVENTS, ITEMS, MAX_ID_CHARS, Col
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -30,9 +30,12 @@ MENDS = {
     "too_many_events": (
         Col.user, "is it a robot or a shared account? else raise data.max_events_per_user",
     ),
-    "unfit_item_id": (
-        Col.item, "use ids of at most 256 characters and without control characters",
-    ),
+    **{
+        f"unfit_{name}": (
+            name, f"use ids of at most {MAX_ID_CHARS} characters and without control characters",
+        )
+        for name in (Col.user, Col.item)
+    },
     "duplicate_item_id": (Col.item, "keep one row an item"),
     "no_text": (Col.title, "give the item a title, or name other columns in data.text_fields"),
     **{
@@ -46,6 +49,21 @@ MENDS = {
         if pa.types.is_string(field.type) or pa.types.is_timestamp(field.type)
     },
 }  # fmt: skip
+
+
+def is_no_id(name: str) -> pl.Expr:
+    """Whether a column holds no id: null, or empty."""
+    return pl.col(name).is_null() | (pl.col(name) == "")
+
+
+def is_unfit(name: str) -> pl.Expr:
+    """Whether a column's id is one that no request to the service could name.
+
+    Such a user could not be erased, nor such an item taken away. The service's API has the same
+    two limits.
+    """
+    ids = pl.col(name)
+    return (ids.str.len_chars() > MAX_ID_CHARS) | ids.str.contains(CONTROL_CHARS)
 
 
 def unreadable_reason() -> pl.Expr:
@@ -88,15 +106,17 @@ def check_events(
         latest_us: a later timestamp (microseconds) lies in the future.
         known_items: ids of the catalogue.
     """
-    blank_user = pl.col(Col.user).is_null() | (pl.col(Col.user) == "")
-    blank_item = pl.col(Col.item).is_null() | (pl.col(Col.item) == "")
     reason = (
         pl.when(pl.col(Col.unreadable).is_not_null())
         .then(unreadable_reason())
-        .when(blank_user)
+        .when(is_no_id(Col.user))
         .then(pl.lit("null_user_id"))
-        .when(blank_item)
+        .when(is_no_id(Col.item))
         .then(pl.lit("null_item_id"))
+        .when(is_unfit(Col.user))
+        .then(pl.lit("unfit_user_id"))
+        .when(is_unfit(Col.item))
+        .then(pl.lit("unfit_item_id"))
         .when(pl.col(Col.timestamp).is_null())
         .then(pl.lit("null_timestamp"))
         .when(pl.col(Col.event_type).is_null())

@@ -285,6 +285,11 @@ BAD_LOGS: dict[str, tuple[Change, Change, list[str]]] = {
         same,
         ["events.parquet", "[user_id]", "null_user_id", "fill the column"],
     ),
+    "a user that no request can name": (
+        first_rows(Col.user, "x" * 300),
+        same,
+        ["events.parquet", "[user_id]", "unfit_user_id", "at most 256 characters"],
+    ),
     "null item": (first_rows(Col.item, None), same, ["[item_id]", "null_item_id", "fill"]),
     "null time": (first_rows(Col.timestamp, None), same, ["[timestamp]", "null_timestamp"]),
     "future": (

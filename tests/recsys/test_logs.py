@@ -5,6 +5,9 @@ import datetime as dt
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 from recsys.errors import DataError
 from recsys.logs import (
@@ -12,10 +15,13 @@ from recsys.logs import (
     check_events,
     drop_crowded_users,
     enforce_quarantine_limit,
+    is_no_id,
+    is_unfit,
     map_event_types,
     reasons,
 )
 from recsys.schema import EVENTS, Col
+from serve.api import Id
 
 NOON = dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC)
 NOON_US = int(NOON.timestamp() * 1e6)
@@ -48,6 +54,11 @@ class TestCheck:
             (("u", "i1", "view", LATER), "future_timestamp"),
             (("u", "i1", "View", NOON), "unknown_event_type"),
             (("u", "i3", "view", NOON), "unknown_item"),
+            (("u\t", "i1", "view", NOON), "unfit_user_id"),
+            (("\x7f", "i1", "view", NOON), "unfit_user_id"),
+            (("ü" * 257, "i1", "view", NOON), "unfit_user_id"),
+            (("u", "i\n1", "view", NOON), "unfit_item_id"),
+            (("u", "i" * 257, "view", NOON), "unfit_item_id"),
             ((None, None, None, None), "null_user_id"),  # the first that holds
         ],
     )
@@ -68,6 +79,9 @@ class TestCheck:
         assert bad.select(Col.reason, Col.unreadable).rows() == [("unreadable_timestamp", text)]
         assert "unreadable_timestamp" in MENDS
 
+    def test_256_characters_of_any_script_are_an_id(self) -> None:
+        assert check(("ü" * 256, "i1", "view", NOON))[0].height == 1
+
     def test_no_row_is_lost_and_good_ones_keep_their_columns(self) -> None:
         rows: list[Row] = [("u", "i1", "view", NOON), ("u", "i9", "view", NOON)] * 3
         good, bad = check(*rows)
@@ -77,6 +91,18 @@ class TestCheck:
     def test_nothing_is_nothing(self) -> None:
         good, bad = check()
         assert (good.height, bad.height) == (0, 0)
+
+
+@given(st.text(st.sampled_from("aé\x00\t\n\x1f\x7f\x80\u2028😀 "), max_size=3), st.integers(1, 300))
+def test_the_service_takes_the_same_ids(letters: str, times: int) -> None:
+    ids = pl.DataFrame({Col.user: [letters * times]})
+    fits = not ids.select(is_no_id(Col.user) | is_unfit(Col.user)).item()
+    try:
+        TypeAdapter(Id).validate_python(ids[Col.user][0])
+    except ValidationError:
+        assert not fits
+    else:
+        assert fits
 
 
 class TestNames:
