@@ -17,8 +17,17 @@ import polars as pl
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from recsys.errors import DataError
 from recsys.language_model import tokenize
-from recsys.logs import is_no_id, is_unfit, unreadable_reason, with_unreadable
+from recsys.logs import (
+    examples_of,
+    is_no_id,
+    is_unfit,
+    quarantine_problem,
+    reasons,
+    unreadable_reason,
+    with_unreadable,
+)
 from recsys.reading import read_parquet, reading
 from recsys.schema import ITEMS, Col
 
@@ -74,6 +83,29 @@ def check_items(items: pl.DataFrame, order: Sequence[str]) -> tuple[pl.DataFrame
     checked = texts.with_columns(reason.alias(Col.reason))
     good = checked.filter(pl.col(Col.reason).is_null()).drop(Col.reason, Col.unreadable)
     return good, checked.filter(pl.col(Col.reason).is_not_null())
+
+
+def catalogue_problem(
+    good: pl.DataFrame, bad: pl.DataFrame, limit: float, *, source: str, kept_at: object = None
+) -> DataError | None:
+    """Why checked items make no catalogue, if so: too many bad ones, or none that is good.
+
+    Args:
+        good: of `check_items`.
+        bad: of `check_items`.
+        limit: fraction of bad rows that is allowed.
+        source: the log, for the message.
+        kept_at: where the bad rows lie, if they are kept.
+    """
+    where = f"{source} (items)"
+    told = bad.with_columns(pl.lit(where).alias(Col.source))
+    problem = quarantine_problem(
+        reasons([told]), examples_of(told), good.height + bad.height, limit, what="items",
+        kept_at=kept_at,
+    )  # fmt: skip
+    if problem is None and good.is_empty():
+        problem = DataError("the catalogue holds no items", where=where, mend="add items")
+    return problem
 
 
 def build_catalogue(items: pl.DataFrame, tokenizer: Tokenizer) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import polars as pl
@@ -97,15 +98,18 @@ def map_event_types(
 
 
 def check_events(
-    events: pl.DataFrame, *, latest_us: int, known_items: pl.Series
+    events: pl.DataFrame, *, latest_us: int, known_items: pl.Series | None
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split canonical events into good rows and quarantined ones with `reason` and `unreadable`.
 
     Args:
         events: the `EVENTS` columns; `event_type` already mapped; `unreadable` if need be.
         latest_us: a later timestamp (microseconds) lies in the future.
-        known_items: ids of the catalogue.
+        known_items: ids of the catalogue; None: any is taken for known.
     """
+    unknown_item = (
+        pl.lit(False) if known_items is None else ~pl.col(Col.item).is_in(known_items.implode())
+    )
     reason = (
         pl.when(pl.col(Col.unreadable).is_not_null())
         .then(unreadable_reason())
@@ -127,7 +131,7 @@ def check_events(
         .then(pl.lit("future_timestamp"))
         .when(~pl.col(Col.event_type).is_in(list(EVENT_TYPES)))
         .then(pl.lit("unknown_event_type"))
-        .when(~pl.col(Col.item).is_in(known_items.implode()))
+        .when(unknown_item)
         .then(pl.lit("unknown_item"))
     )
     checked = with_unreadable(events).with_columns(reason.alias(Col.reason))
@@ -156,18 +160,50 @@ def enforce_quarantine_limit(
         kept_at: where the quarantined rows lie.
 
     Raises:
-        DataError: names the most frequent reason, an example's file, field and value, and the mend.
+        DataError: see `quarantine_problem`.
     """
-    if quarantined.height <= limit * num_rows:
-        return
-    counts = quarantined[Col.reason].value_counts(sort=True).rows()
-    worst = max(counts, key=lambda row: (row[1], row[0]))[0]
+    counts, examples = Counter(reasons([quarantined])), examples_of(quarantined)
+    problem = quarantine_problem(counts, examples, num_rows, limit, what=what, kept_at=kept_at)
+    if problem:
+        raise problem
+
+
+def examples_of(quarantined: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Reason -> the first row that was quarantined for it."""
+    first = quarantined.unique(Col.reason, keep="first", maintain_order=True)
+    return {str(row[Col.reason][0]): row for row in first.iter_slices(1)}
+
+
+def quarantine_problem(
+    counts: Mapping[str, int],
+    examples: Mapping[str, pl.DataFrame],
+    num_rows: int,
+    limit: float,
+    *,
+    what: str,
+    kept_at: object = None,
+) -> DataError | None:
+    """The most frequent reason, an example's file, field and value, and the mend.
+
+    Args:
+        counts: reason -> rows quarantined for it.
+        examples: of `examples_of`.
+        num_rows: rows read in all.
+        limit: fraction allowed; up to it there is no problem.
+        what: `events` or `items`, for the message.
+        kept_at: where the quarantined rows lie, if they are kept.
+    """
+    num_bad = sum(counts.values())
+    if num_bad <= limit * num_rows:
+        return None
+    ranked = sorted(counts.items(), key=lambda each: (each[1], each[0]), reverse=True)
+    worst, example = ranked[0][0], examples[ranked[0][0]]
     field, mend = MENDS[worst]
-    example = quarantined.filter(pl.col(Col.reason) == worst)[:1]
-    listed = ", ".join(f"{count:,} x {name}" for name, count in counts)
-    raise DataError(
-        f"{quarantined.height:,} of {num_rows:,} {what} were quarantined, more than the limit of "
-        f"{limit:.2%} ({listed}; all of them lie in {kept_at})",
+    listed = ", ".join(f"{count:,} x {name}" for name, count in ranked)
+    kept = f"; all of them lie in {kept_at}" if kept_at is not None else ""
+    return DataError(
+        f"{num_bad:,} of {num_rows:,} {what} were quarantined, more than the limit of {limit:.2%} "
+        f"({listed}{kept})",
         where=example[Col.source][0] if Col.source in example.columns else None,
         field=field,
         value=_shown(example, field),
@@ -182,11 +218,12 @@ def _shown(row: pl.DataFrame, field: str) -> str:
     if field not in row.columns:
         return "None"
     if row.schema[field] == pl.Datetime("us", "UTC"):
-        return _time_text(row[field].dt.epoch("us")[0])
+        return time_text(row[field].dt.epoch("us")[0])
     return str(row[field][0])
 
 
-def _time_text(us: int | None) -> str:
+def time_text(us: int | None) -> str:
+    """A time in microseconds since 1970 as a date and a time of day, UTC."""
     if us is None:
         return "None"
     try:

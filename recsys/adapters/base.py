@@ -34,6 +34,7 @@ class Scan:
         left_out: table -> why a file there is no data -> how many files, see `listing`.
         problems: what stops a run.
         warnings: what does not, in words.
+        broken: tables, `events` or `items`, that have problems.
         id_files: of each id column, which files hold it as which kind of type.
     """
 
@@ -41,6 +42,7 @@ class Scan:
     left_out: dict[str, dict[str, int]] = field(default_factory=dict)
     problems: list[DataError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    broken: frozenset[str] = frozenset()
     id_files: list[IdFiles] = field(default_factory=list)
 
 
@@ -74,6 +76,10 @@ class Adapter(Protocol):
         Where a value could not be read, it is null, and a column `unreadable` says what stood
         there; without such values there is no such column. The same holds for items.
         """
+        ...
+
+    def read_needed(self, part: Part) -> pl.DataFrame:
+        """Of the part's needed columns (`EVENTS_NEEDED`) those that can be read; see above."""
         ...
 
     def read_items(self) -> Items:

@@ -6,6 +6,7 @@ Files or folders, hive-partitioned or not, local or in an object store.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -32,9 +33,10 @@ from recsys.adapters.snapshots import (
     snapshot_ranks,
 )
 from recsys.adapters.spellings import IdFiles
+from recsys.adapters.text import plain
 from recsys.config import Data
 from recsys.errors import DataError
-from recsys.schema import EVENTS, ITEMS
+from recsys.schema import EVENTS, ITEMS, Col
 
 _BESIDE = "beside"
 _SCHEMAS = {"events": (EVENTS, EVENTS_NEEDED), "items": (ITEMS, ITEMS_NEEDED)}
@@ -78,19 +80,34 @@ class CanonicalAdapter:
             events.left_out | items.left_out,
             events.problems + items.problems,
             events.warnings + items.warnings,
+            events.broken | items.broken,
             events.id_files + items.id_files,
         )
 
     def read_events(self, part: Part) -> pl.DataFrame:
         """See `Adapter`."""
-        groups = list(range(part.first_group, part.last_group))
-        return pl.DataFrame(self._read(ForeignFile(self._fs, part.path), "events", groups))
+        file = ForeignFile(self._fs, part.path)
+        return pl.DataFrame(self._read(file, "events", _groups(part)))
+
+    def read_needed(self, part: Part) -> pl.DataFrame:
+        """See `Adapter`."""
+        file = ForeignFile(self._fs, part.path)
+        layout, renamed = self._layout(file), self._data.columns.events
+        readable = layout.readable(EVENTS, renamed)
+        wanted = [name for name in EVENTS_NEEDED if name in readable]
+        table = self._columns(
+            file, {name: readable[name] for name in wanted}, EVENTS, _groups(part)
+        )
+        schema = pa.schema([EVENTS.field(name) for name in wanted])
+        return pl.DataFrame(conform(table, schema, where=part.path))
 
     def read_items(self) -> Items:
         """See `Adapter`. What is newer, `data.items_by` says, else the folders; see `snapshots`."""
         paths = self._listing("items").files
         if (by := self._data.items_by) is not None:
-            read = [self._read(ForeignFile(self._fs, path), "items", beside=by) for path in paths]
+            read = [
+                self._read(ForeignFile(self._fs, path), "items", None, beside=by) for path in paths
+            ]
             newness = joined_newness([table[_BESIDE] for table in read])
             tables = [table.drop([_BESIDE]) for table in read]
             rows = pa.concat_tables(tables, promote_options="default")
@@ -109,7 +126,7 @@ class CanonicalAdapter:
         )
 
     def _items_of(self, paths: list[str]) -> pl.DataFrame:
-        tables = [self._read(ForeignFile(self._fs, path), "items") for path in paths]
+        tables = [self._read(ForeignFile(self._fs, path), "items", None) for path in paths]
         return pl.DataFrame(pa.concat_tables(tables, promote_options="default"))
 
     def _scan(self, table: str) -> Scan:
@@ -117,7 +134,7 @@ class CanonicalAdapter:
         try:
             listing = self._listing(table)
         except DataError as error:
-            return Scan([], problems=[error])
+            return Scan([], problems=[error], broken=frozenset({table}))
         parts: list[Part] = []
         problems: list[DataError] = []
         layouts, first = Counter[Layout](), dict[Layout, str]()
@@ -137,6 +154,8 @@ class CanonicalAdapter:
             problems += self._problems(layout, table, f"{first[layout]}{more}")
         misnamed, warnings = self._names(table, layouts)
         problems += misnamed
+        if table == "events":
+            warnings += self._dates(layouts, first)
         if table == "events" and not parts and not problems:
             problems.append(
                 DataError(
@@ -150,7 +169,8 @@ class CanonicalAdapter:
             for layout, count in layouts.items()
             for column, kind in layout.id_kinds(_SCHEMAS[table][0], self._renamed(table)).items()
         ]
-        return Scan(parts, {table: listing.left_out}, problems, warnings, id_files)
+        broken = frozenset({table}) if problems else frozenset[str]()
+        return Scan(parts, {table: listing.left_out}, problems, warnings, broken, id_files)
 
     def _names(self, table: str, layouts: Counter[Layout]) -> tuple[list[DataError], list[str]]:
         """What is wrong with the names of all files together, and what may be."""
@@ -179,6 +199,19 @@ class CanonicalAdapter:
             problems += [wrong] if wrong else []
         return problems, overlooked(there, sources, schema, table=table)
 
+    def _dates(self, layouts: Counter[Layout], first: Mapping[Layout, str]) -> list[str]:
+        """Which files know of an event's time no more than the day."""
+        lines = []
+        for layout, count in layouts.items():
+            theirs = layout.sources(EVENTS, self._renamed("events")).get(Col.timestamp, "")
+            kind = dict(layout.types).get(theirs, pa.null())
+            if pa.types.is_date(plain(kind)):
+                lines.append(
+                    f"`{theirs}` is a date in {count:,} file{'s' if count > 1 else ''} "
+                    f"({first[layout]}): a user's events of a day are one moment, without an order"
+                )
+        return lines
+
     def _listing(self, table: str) -> Listing:
         if table not in self._listings:
             self._listings[table] = list_table(self._fs, self._root, table, source=self._source)
@@ -206,14 +239,9 @@ class CanonicalAdapter:
                 folder_column(keys[theirs], schema.field(ours), 0, where=path)
 
     def _read(
-        self,
-        file: ForeignFile,
-        table: str,
-        groups: list[int] | None = None,
-        *,
-        beside: str | None = None,
+        self, file: ForeignFile, table: str, groups: list[int] | None, *, beside: str | None = None
     ) -> pa.Table:
-        """Row groups of a file (all by default) in the columns of the table's schema.
+        """Row groups of a file (None: all) in the columns of the table's schema.
 
         Args:
             file: to be read.
@@ -227,18 +255,32 @@ class CanonicalAdapter:
             raise problem
         schema = _SCHEMAS[table][0]
         sources = layout.sources(schema, self._renamed(table))
-        wanted = dict.fromkeys([*sources.values(), *([beside] if beside else [])])
-        held = [name for name in wanted if name in file.types]
-        rows = file.read(held, groups)
-        keys = folder_keys(file.path, self._root)
+        if beside is None:
+            return conform(self._columns(file, sources, schema, groups), schema, where=file.path)
+        extended = schema.append(pa.field(_BESIDE, pa.string()))
+        raw = self._columns(file, sources | {_BESIDE: beside}, extended, groups)
+        canonical = conform(raw.drop([_BESIDE]), schema, where=file.path)
+        return canonical.append_column(_BESIDE, raw[_BESIDE])
 
-        def column(theirs: str, field: pa.Field) -> pa.Array | pa.ChunkedArray:
+    def _columns(
+        self,
+        file: ForeignFile,
+        sources: Mapping[str, str],
+        schema: pa.Schema,
+        groups: list[int] | None,
+    ) -> pa.Table:
+        """Columns and folder keys of a file under our names, still of their own types."""
+        held = [name for name in dict.fromkeys(sources.values()) if name in file.types]
+        rows, keys = file.read(held, groups), folder_keys(file.path, self._root)
+
+        def column(ours: str, theirs: str) -> pa.Array | pa.ChunkedArray:
             if theirs in held:
                 return rows[theirs]
+            field = schema.field(ours)
             return folder_column(keys.get(theirs), field, rows.num_rows, where=file.path)
 
-        read = pa.table({ours: column(name, schema.field(ours)) for ours, name in sources.items()})
-        canonical = conform(read, schema, where=file.path)
-        if beside is None:
-            return canonical
-        return canonical.append_column(_BESIDE, column(beside, pa.field(beside, pa.string())))
+        return pa.table({ours: column(ours, theirs) for ours, theirs in sources.items()})
+
+
+def _groups(part: Part) -> list[int]:
+    return list(range(part.first_group, part.last_group))

@@ -77,6 +77,16 @@ class Layout:
         }
         return {ours: theirs[0] for ours, theirs in found.items() if theirs}
 
+    def readable(self, schema: pa.Schema, renamed: Mapping[str, str]) -> dict[str, str]:
+        """Those of `sources` whose types can be taken, whatever else is wrong."""
+        types = dict(self.types)
+        return {
+            ours: theirs
+            for ours, theirs in self.sources(schema, renamed).items()
+            if theirs not in self.twice
+            and (theirs not in types or not wrong_type(schema.field(ours), types[theirs], where=""))
+        }
+
     def id_kinds(self, schema: pa.Schema, renamed: Mapping[str, str]) -> dict[str, IdKind]:
         """Our id columns -> what kind of type holds them; a folder's name is text."""
         types = dict(self.types)
@@ -183,14 +193,15 @@ def unmapped(renamed: Mapping[str, str], there: Sequence[str], *, table: str) ->
 def overlooked(
     there: Sequence[str], sources: Mapping[str, str], schema: pa.Schema, *, table: str
 ) -> list[str]:
-    """Columns that only capitals or underscores keep from being one of ours, in words."""
+    """Columns that may well be one of ours and are not read, in words."""
     free = [each for each in there if each not in sources.values()]
     lines = []
     for name in (each for each in schema.names if each not in sources):
-        same = [each for each in free if _bare(each) == _bare(name)]
-        if same:
-            mapping = mapping_of([name], same, table=table)
-            lines.append(f"the {table}' column `{same[0]}` is not read; if it is ours, {mapping}")
+        if likely := _likely(name, free):
+            mapping = mapping_of([name], likely, table=table)
+            lines.append(
+                f"the {table}' column `{likely[0]}` is not read; if it is the {name}, {mapping}"
+            )
     return lines
 
 
@@ -208,16 +219,22 @@ def _missing(
     also = [
         name
         for name in schema.names
-        if name not in sources and name not in missing
-        and any(_bare(each) == _bare(name) for each in free)
+        if name not in sources and name not in missing and _likely(name, free)
     ]  # fmt: skip
     added = ", ".join(f"`{name}` of type {schema.field(name).type}" for name in missing)
-    column = "column" if len(missing) == 1 else "columns"
+    a_column, column = ("a column", "column") if len(missing) == 1 else ("columns", "columns")
     return DataError(
         f"missing {column}", where=where, field=", ".join(missing), value=_listed(layout.names),
         mend=f"name yours in the recipe, {mapping_of([*missing, *also], free, table=table)}, "
-        f"or add a {column} {added}",
+        f"or add {a_column} {added}",
     )  # fmt: skip
+
+
+def _likely(name: str, free: Sequence[str]) -> list[str]:
+    """Columns that are an optional one of ours in all likelihood; a title is worth a guess."""
+    if name == Col.title:
+        return nearest(name, free)
+    return [each for each in free if _bare(each) == _bare(name)]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.adapters.base import Items, Part, Scan, split_into_parts
+from recsys.adapters.base import EVENTS_NEEDED, Items, Part, Scan, split_into_parts
 from recsys.adapters.conform import conform
 from recsys.adapters.foreign import open_foreign
 from recsys.config import Data
@@ -62,7 +62,7 @@ class CompleteJourneyAdapter:
         try:
             return Scan(self.parts())
         except DataError as error:
-            return Scan([], problems=[error])
+            return Scan([], problems=[error], broken=frozenset({"events"}))
 
     def read_events(self, part: Part) -> pl.DataFrame:
         """See `Adapter`. The price is a unit's shelf price: what was paid plus the discounts."""
@@ -80,6 +80,10 @@ class CompleteJourneyAdapter:
                 _unit_price().alias(Col.price),
             )  # fmt: skip
         return pl.DataFrame(conform(events.to_arrow(), EVENTS, where=part.path))
+
+    def read_needed(self, part: Part) -> pl.DataFrame:
+        """See `Adapter`."""
+        return self.read_events(part).select(EVENTS_NEEDED)
 
     def read_items(self) -> Items:
         """See `Adapter`. A price is the median before the first cut: no later one leaks in."""

@@ -610,6 +610,17 @@ def test_the_plan_counts_rows_and_writes_nothing(tmp_path: Path) -> None:
     assert not recipe.root.exists()
 
 
+def test_duplicates_are_told_with_their_share(tmp_path: Path) -> None:
+    events = tiny_events()
+    write_log(tmp_path / "log", pl.concat([events, events, events]), tiny_items())
+    prepare_here(tiny_recipe(tmp_path))
+    (line,) = (
+        each for each in prepare.report(tiny_recipe(tmp_path)) if "duplicates left out" in each
+    )
+    assert line.startswith("12,370 duplicates left out, 66.7% of the usable rows")
+    assert "was an export joined twice" in line
+
+
 def test_a_missing_key_is_made_once(tmp_path: Path) -> None:
     tiny_log(tmp_path / "log")
     recipe = tiny_recipe(tmp_path)

@@ -400,6 +400,14 @@ class TestTypes:
         told = adapter(tmp_path).read_items().table[Col.unreadable].to_list()
         assert told[0] is told[2] is None and "available_from: 318857" in told[1]
 
+    def test_dates_are_midnights_and_told(self, tmp_path: Path) -> None:
+        days = pa.array([NOON.date(), None])
+        read = self.read(tmp_path, timestamp=days)
+        assert read[Col.timestamp].to_list() == [NOON.replace(hour=0), None]
+        write(tmp_path / "items.parquet", {"item_id": ["i1"], "title": ["cup"]})
+        (line,) = adapter(tmp_path).scan().warnings
+        assert line.startswith("`timestamp` is a date in 1 file (") and "one moment" in line
+
     @pytest.mark.parametrize(
         "kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
     )
