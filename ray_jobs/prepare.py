@@ -67,6 +67,7 @@ from recsys.prepared import (
 from recsys.privacy import key_check, load_key, pseudonymise
 from recsys.relations import count_relations, save_matrix
 from recsys.schema import EVENTS, HISTORIES, Col
+from recsys.survey import survey
 
 FORMAT = 4
 #: Column of the bucket files: whether the service took the event in, see `recsys.feedback`.
@@ -74,19 +75,24 @@ LIVE = "live"
 
 
 def plan(recipe: Recipe) -> list[str]:
-    """What a run would do; reads only the log's footers."""
-    scan = open_adapter(recipe.data).scan()
-    raise_all(scan.problems)
-    parts = scan.parts
+    """What a run would do and find; see `recsys.survey`.
+
+    Raises:
+        DataError: the run would be refused; one error for all the reasons there are.
+    """
+    found = survey(recipe)
+    raise_all(found.problems)
+    parts = found.scan.parts
     rows = sum(part.num_rows for part in parts)
     feedback = Feedback.of(recipe.root)
     live, erased = finished(feedback.events), feedback.erased()
     return [
         f"read {rows:,} rows in {len(parts)} parts ({recipe.data.adapter})",
-        *(f"leave out {what}" for what in _left_out(scan.left_out)),
-        *(f"warn: {warning}" for warning in scan.warnings),
+        *(f"leave out {what}" for what in _left_out(found.scan.left_out)),
         *([f"read {count_rows(live):,} live events in {feedback.events}"] if live else []),
         *([f"leave out {len(erased):,} erased users"] if erased else []),
+        *found.found,
+        *(f"warn: {warning}" for warning in found.warnings),
         f"split them into {recipe.data.num_buckets} user buckets and build the histories",
         f"write {recipe.root / PREPARED}",
     ]

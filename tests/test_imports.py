@@ -27,7 +27,7 @@ LAYERS = (
     "prepared text_store state",
     "features batches feedback metrics corpus adapted response coverage",
     "pairs objective optim exchange intake",
-    "model",
+    "model survey",
     "scoring checkpoint",
     "training masked_language baselines explain encoded",
     "bundle",
