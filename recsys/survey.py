@@ -152,7 +152,7 @@ class _Seen:
     """What was seen in the parts so far."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.num_rows, self.num_erased = 0, 0
+        self.num_rows = 0
         #: Needed columns that some part does not have, or not as what they should be.
         self.absent: set[str] = set()
         self._recipe, self._reasons = recipe, Counter[str]()
@@ -182,7 +182,6 @@ class _Seen:
     def add(self, taken: Taken, num_rows: int, path: str) -> None:
         """Count one part's rows."""
         self.num_rows += num_rows
-        self.num_erased += taken.num_erased
         self._reasons.update(reasons([taken.bad]))
         bad = taken.bad.with_columns(pl.lit(path).alias(Col.source))
         self._examples = examples_of(bad) | self._examples
@@ -220,10 +219,9 @@ class _Seen:
             + (f": {_counted(self._reasons)}" if num_bad else ""),
             f"find {targets_text(self._coverage, data)}",
         ]
-        if (
-            not self.absent & {Col.event_type, Col.timestamp}
-            and self._coverage.first_us is not None
-        ):
+        # Without a good row the windows are empty for a reason that has been given.
+        all_bad = wrong is not None and self._coverage.first_us is None
+        if not all_bad and not self.absent & {Col.event_type, Col.timestamp}:
             learnable = users.filter(pl.col("first_us") < pl.col("target_us")).height
             cuts = window_problem(
                 self._coverage, data, self._coverage.targets,

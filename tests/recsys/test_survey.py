@@ -169,6 +169,25 @@ class TestProblems:
             prepare_here(recipe)
         assert str(error.value) == str(found)
 
+    @pytest.mark.parametrize(
+        "data",
+        [
+            {"event_types": {"view": None, "purchase": None}},
+            {"event_types": {"purchase": "click"}},
+            {"target_events": ["click"]},
+        ],
+    )
+    def test_a_log_of_which_nothing_is_a_target(
+        self, data: dict[str, object], tmp_path: Path
+    ) -> None:
+        tiny_log(tmp_path / "log")
+        assert fields(survey(recipe_of(tmp_path, **data))) == ["data.target_events"]
+
+    def test_where_every_row_is_bad_that_is_the_problem(self, tmp_path: Path) -> None:
+        spoilt = tiny_events().with_columns(pl.lit("wink").alias(Col.event_type))
+        write_log(tmp_path / "log", spoilt, tiny_items())
+        assert fields(survey(recipe_of(tmp_path))) == [Col.event_type]
+
     def test_users_who_never_come_back_teach_nothing(self, tmp_path: Path) -> None:
         events = tiny_events().unique(Col.user, keep="first", maintain_order=True)
         every = [
