@@ -23,7 +23,9 @@ from recsys.schema import EVENT_TYPES, Col
 
 #: Before the first cut the encoders learn; what lies after `data.cuts.end` is left out.
 BEFORE, AFTER = "before head", "after end"
-_MOST_TYPES, _TOLD_TYPES, _NUM_POINTS = 100, 12, 256
+_MOST_TYPES, _TOLD_TYPES = 100, 12
+#: Times of targets that one part sends on, and that all parts together keep.
+_NUM_POINTS, _MOST_POINTS = 64, 4096
 _OTHERS = "(others)"
 #: Shares of the targets that lie before each cut that is proposed.
 _SHARES = {"head": 0.7, "valid": 0.8, "test": 0.9}
@@ -85,7 +87,7 @@ class Coverage:
             targets.update(part.targets)
         firsts = [part.first_us for part in parts if part.first_us is not None]
         lasts = [part.last_us for part in parts if part.last_us is not None]
-        points = sorted(point for part in parts for point in part.points)
+        points = _thinned(sorted(point for part in parts for point in part.points))
         return Coverage(
             min(firsts, default=None), max(lasts, default=None), _commonest(types),
             {name: targets[name] for name in (BEFORE, *WINDOWS, AFTER)}, points,
@@ -180,8 +182,11 @@ def window_problem(
         targets_text(coverage, data),
         f"event types there: {types_text(coverage.types, data)}",
     ]
-    field = f"data.cuts.{cut}" if coverage.points else "data.target_events"
-    value = str(cuts[cut]) if coverage.points else wanted
+    field, value = f"data.cuts.{cut}", str(cuts[cut])
+    if not coverage.points:
+        late = bool(coverage.targets.get(AFTER))
+        field = "data.cuts.end" if late else "data.target_events"
+        value = str(data.cuts.end) if late else wanted
     mend = _mend(coverage, data, wanted)
     return DataError("; ".join(told), where=source, field=field, value=value, mend=mend)
 
@@ -243,6 +248,8 @@ def _keeps(rounded: pl.Series, picked: pl.Series) -> bool:
 
 
 def _mend(coverage: Coverage, data: Data, wanted: str) -> str:
+    if not coverage.points and coverage.targets.get(AFTER):
+        return "move data.cuts.end behind the events that count, or leave it out"
     if not coverage.points:
         return (
             f"name event types that are there in data.target_events, or map one of them to "
@@ -256,6 +263,16 @@ def _mend(coverage: Coverage, data: Data, wanted: str) -> str:
         f"move data.cuts into the time that the log covers, e.g. data.cuts: {{{inner}}}; check "
         "data.target_events and that user ids repeat"
     )
+
+
+def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Fewer times with the same weight in all, evenly by weight."""
+    if len(points) <= _MOST_POINTS:
+        return points
+    weights = np.cumsum([weight for _, weight in points])
+    kept, total = _MOST_POINTS // 4, float(weights[-1])
+    places = np.searchsorted(weights, (np.arange(kept) + 0.5) * total / kept)
+    return [(points[place][0], total / kept) for place in places.tolist()]
 
 
 def _commonest(types: Mapping[str, int]) -> dict[str, int]:

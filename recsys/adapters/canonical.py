@@ -23,7 +23,7 @@ from recsys.adapters.columns import (
 )
 from recsys.adapters.conform import conform
 from recsys.adapters.foreign import ForeignFile
-from recsys.adapters.hive import folder_column, folder_keys
+from recsys.adapters.hive import fits, folder_column, folder_keys, folder_misfit
 from recsys.adapters.listing import Listing, list_table
 from recsys.adapters.snapshots import (
     joined_newness,
@@ -92,12 +92,15 @@ class CanonicalAdapter:
     def read_needed(self, part: Part) -> pl.DataFrame:
         """See `Adapter`."""
         file = ForeignFile(self._fs, part.path)
-        layout, renamed = self._layout(file), self._data.columns.events
-        readable = layout.readable(EVENTS, renamed)
-        wanted = [name for name in EVENTS_NEEDED if name in readable]
-        table = self._columns(
-            file, {name: readable[name] for name in wanted}, EVENTS, _groups(part)
-        )
+        layout = self._layout(file)
+        readable = layout.readable(EVENTS, self._renamed("events"))
+        misfits = self._misfits(part.path, layout, "events")
+        wanted = {
+            name: readable[name]
+            for name in EVENTS_NEEDED
+            if name in readable and name not in misfits
+        }
+        table = self._columns(file, wanted, EVENTS, _groups(part))
         schema = pa.schema([EVENTS.field(name) for name in wanted])
         return pl.DataFrame(conform(table, schema, where=part.path))
 
@@ -138,20 +141,26 @@ class CanonicalAdapter:
         parts: list[Part] = []
         problems: list[DataError] = []
         layouts, first = Counter[Layout](), dict[Layout, str]()
+        misfits = dict[tuple[str, str], list[str]]()
         for path in listing.files:
             try:
                 file = ForeignFile(self._fs, path)
-                layout = self._layout(file)
-                self._check_folders(path, layout, table)
             except DataError as error:
                 problems.append(error)
                 continue
+            layout = self._layout(file)
+            for pair in self._misfits(path, layout, table).items():
+                misfits.setdefault(pair, []).append(path)
             layouts[layout] += 1
             first.setdefault(layout, path)
             parts += split_into_parts(path, file.group_rows)
         for layout, count in layouts.items():
-            more = f" (and {count - 1:,} more files of these columns)" if count > 1 else ""
-            problems += self._problems(layout, table, f"{first[layout]}{more}")
+            where = f"{first[layout]}{_more(count, 'files of these columns')}"
+            problems += self._problems(layout, table, where)
+        for (ours, theirs), paths in misfits.items():
+            where = f"{paths[0]}{_more(len(paths), 'files')}"
+            value = folder_keys(paths[0], self._root)[theirs]
+            problems.append(folder_misfit(value, _SCHEMAS[table][0].field(ours), where=where))
         misnamed, warnings = self._names(table, layouts)
         problems += misnamed
         if table == "events":
@@ -230,13 +239,15 @@ class CanonicalAdapter:
         renamed = self._renamed(table)
         return layout_problems(layout, schema, renamed, needed, table=table, where=where)
 
-    def _check_folders(self, path: str, layout: Layout, table: str) -> None:
-        """Refuse a folder's value that is none of its column's type."""
+    def _misfits(self, path: str, layout: Layout, table: str) -> dict[str, str]:
+        """Our columns, and their keys, of which a file's folder has a value of another type."""
         schema, held = _SCHEMAS[table][0], dict(layout.types)
         keys = folder_keys(path, self._root)
-        for ours, theirs in layout.sources(schema, self._renamed(table)).items():
-            if theirs not in held:
-                folder_column(keys[theirs], schema.field(ours), 0, where=path)
+        return {
+            ours: theirs
+            for ours, theirs in layout.sources(schema, self._renamed(table)).items()
+            if theirs not in held and not fits(keys[theirs], schema.field(ours))
+        }
 
     def _read(
         self, file: ForeignFile, table: str, groups: list[int] | None, *, beside: str | None = None
@@ -280,6 +291,10 @@ class CanonicalAdapter:
             return folder_column(keys.get(theirs), field, rows.num_rows, where=file.path)
 
         return pa.table({ours: column(ours, theirs) for ours, theirs in sources.items()})
+
+
+def _more(count: int, what: str) -> str:
+    return f" (and {count - 1:,} more {what})" if count > 1 else ""
 
 
 def _groups(part: Part) -> list[int]:

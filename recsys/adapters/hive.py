@@ -36,11 +36,25 @@ def folder_column(value: str | None, field: pa.Field, num_rows: int, *, where: s
     try:
         scalar = _as(pa.scalar(value, pa.string()), field.type)
     except pa.ArrowException:
-        raise DataError(
-            f"a folder's value is no {field.type}", where=where, field=field.name, value=value,
-            mend="rename the folder",
-        ) from None  # fmt: skip
+        raise folder_misfit(value, field, where=where) from None
     return pa.repeat(scalar, num_rows)
+
+
+def fits(value: str | None, field: pa.Field) -> bool:
+    """Whether a folder's value can be taken for the field's type."""
+    try:
+        _as(pa.scalar(value, pa.string()), field.type)
+    except pa.ArrowException:
+        return False
+    return True
+
+
+def folder_misfit(value: str | None, field: pa.Field, *, where: str) -> DataError:
+    """That a folder's value cannot be taken for the field's type, and what to do."""
+    return DataError(
+        f"a folder's value is no {field.type}", where=where, field=field.name, value=value,
+        mend="rename the folder",
+    )  # fmt: skip
 
 
 def _as(value: pa.Scalar, kind: pa.DataType) -> pa.Scalar:

@@ -74,13 +74,16 @@ def list_table(filesystem: fs.FileSystem, root: str, name: str, *, source: str) 
         if place.type == fs.FileType.File:
             files = [place.path] if place.base_name != name else []
         else:
-            paths = below(place.path, recursive=True)
-            inside = [info.path[len(root) :].strip("/") for info in paths]
-            _refuse_table_format(inside, source)
+            # Relative to the source, as the messages name them.
+            inside = {
+                place.base_name + info.path[len(place.path) :]: info
+                for info in below(place.path, recursive=True)
+            }
+            _refuse_table_format(list(inside), source)
             kept, others = sort_out(
-                [p for p, i in zip(inside, paths, strict=True) if i.type == fs.FileType.File]
+                [path for path, info in inside.items() if info.type == fs.FileType.File]
             )
-            files = [f"{root}/{path}" for path in kept]
+            files = [inside[path].path for path in kept]
             left_out.update(others)
         if files:
             found[place.base_name] = files

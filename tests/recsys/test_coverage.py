@@ -73,9 +73,19 @@ class TestCounts:
 
     def test_a_part_s_targets_are_thinned_evenly(self) -> None:
         found = coverage(*[("purchase", at) for at in range(1024)])
-        assert len(found.points) == 256
+        assert len(found.points) == 64
         assert sum(weight for _, weight in found.points) == 1024
-        assert found.points[:2] == [(2 * DAY, 4.0), (6 * DAY, 4.0)]
+        assert found.points[:2] == [(8 * DAY, 16.0), (24 * DAY, 16.0)]
+
+    def test_the_targets_of_many_small_parts_are_thinned_too(self) -> None:
+        """A log of a hundred thousand files must not fill the driver's memory."""
+        found = Coverage.merged([coverage(("purchase", at)) for at in range(5000)])
+        assert len(found.points) == 1024
+        assert sum(weight for _, weight in found.points) == pytest.approx(5000)
+        cuts = propose_cuts(found.points)
+        assert cuts is not None
+        days = [(each - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)).days for each in cuts.values()]
+        assert days == pytest.approx([3500, 4000, 4500], abs=5)
 
     def test_a_log_of_countless_types_keeps_the_commonest(self) -> None:
         names = [f"t{number}" for number in range(300)]
@@ -145,6 +155,14 @@ class TestProblem:
         assert (error.field, error.value) == ("data.target_events", "purchase")
         assert "event types there: buy 1 -> unknown: quarantined, view 1 -> view" in error.problem
         assert "data.target_events" in error.mend and "data.event_types" in error.mend
+
+    def test_targets_that_all_lie_behind_the_end(self) -> None:
+        cuts = {"head": "1970-01-11", "valid": "1970-01-21", "test": "1970-01-31",
+                "end": "1970-02-05"}  # fmt: skip
+        error = self.problem(("view", 3), ("purchase", 50), cuts=cuts)
+        assert error is not None and error.field == "data.cuts.end"
+        assert "1 from end on, which are left out" in error.problem
+        assert "move data.cuts.end" in error.mend
 
     def test_too_few_times_for_any_cuts(self) -> None:
         error = self.problem(("purchase", 1), ("purchase", 2), ("purchase", 2), ("purchase", 3))

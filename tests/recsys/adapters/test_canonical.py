@@ -244,6 +244,20 @@ class TestColumns:
         read = events(tmp_path, columns={"events": {Col.timestamp: "dt"}})
         assert read[Col.timestamp].to_list() == [NOON.replace(hour=0)] * 2
 
+    def test_folders_of_another_type_are_told_once_and_hide_no_more(self, tmp_path: Path) -> None:
+        columns = event_columns()
+        del columns[Col.timestamp]
+        for name in ("20240101", "20240102", "2024-01-03"):
+            write(tmp_path / "events" / f"dt={name}" / "a.parquet", columns)
+        write(tmp_path / "items.parquet", {"item_id": ["i1"], "title": ["cup"]})
+        opened = adapter(tmp_path, columns={"events": {Col.timestamp: "dt"}})
+        scan = opened.scan()
+        (error,) = scan.problems
+        assert (error.field, error.value) == (Col.timestamp, "20240101")
+        assert str(error).startswith(f"{tmp_path}/events/dt=20240101/a.parquet (and 1 more files)")
+        read = [opened.read_needed(part).columns for part in scan.parts]
+        assert [Col.timestamp in names for names in read] == [True, False, False]
+
     def test_all_that_is_wrong_is_told_once_for_files_that_share_it(self, tmp_path: Path) -> None:
         columns = event_columns(price=["1", "2"])
         del columns[Col.item]

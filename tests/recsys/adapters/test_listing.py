@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fsspec
 import pytest
 from pyarrow import fs
 
@@ -159,6 +160,22 @@ class TestTableFormats:
     def test_a_folder_called_metadata_without_data_is_none_either(self, tmp_path: Path) -> None:
         place(tmp_path, "events/a.parquet", "events/metadata/v1.metadata.json")
         assert names(tmp_path) == ["events/a.parquet"]
+
+
+def test_an_object_store_is_listed_alike() -> None:
+    store = fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem("memory")))
+    store.create_dir("bucket/log/items/_delta_log", recursive=True)
+    for path in ("events/a=1/x.PARQUET", "events/_SUCCESS", "items/0.parquet",
+                 "items/_delta_log/0.json"):  # fmt: skip
+        store.create_dir(f"bucket/log/{path.rpartition('/')[0]}", recursive=True)
+        with store.open_output_stream(f"bucket/log/{path}") as out:
+            out.write(b"x")
+    found = list_table(store, "bucket/log", "events", source="s3://bucket/log/")
+    assert [path.lstrip("/") for path in found.files] == ["bucket/log/events/a=1/x.PARQUET"]
+    assert found.left_out == {"hidden": 1}
+    with pytest.raises(DataError, match="a Delta table") as error:
+        list_table(store, "bucket/log", "items", source="s3://bucket/log/")
+    assert 'load("s3://bucket/log/items")' in error.value.mend
 
 
 def test_a_folder_that_must_not_be_read_is_named() -> None:
