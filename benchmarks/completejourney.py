@@ -52,7 +52,7 @@ def write(folder: Path, valid: dt.date) -> None:
     events = pl.concat([adapter.read_events(part) for part in adapter.parts()])
     folder.mkdir(parents=True, exist_ok=True)
     events.write_parquet(folder / "events.parquet")
-    adapter.read_items().write_parquet(folder / "items.parquet")
+    adapter.read_items().table.write_parquet(folder / "items.parquet")
 
 
 if __name__ == "__main__":

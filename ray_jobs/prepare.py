@@ -10,7 +10,9 @@ bucket.
 from __future__ import annotations
 
 import hashlib
+import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -21,31 +23,35 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_jobs.cluster import connected
-from recsys.adapters import Part, open_adapter
+from recsys.adapters import Part, Scan, open_adapter
 from recsys.adapters.base import split_into_parts
-from recsys.catalogue import ITEMS_FILE, TEXTS_FILE, Catalogue, build_catalogue, check_items
+from recsys.adapters.listing import told
+from recsys.adapters.spellings import COUNTED, Spellings, added, spelling_warnings
+from recsys.catalogue import (
+    ITEMS_FILE,
+    TEXTS_FILE,
+    Catalogue,
+    build_catalogue,
+    catalogue_problem,
+    check_items,
+)
 from recsys.config import Recipe, target_codes
-from recsys.errors import DataError, RecipeError
+from recsys.coverage import Coverage, duplicates_told, window_problem
+from recsys.errors import raise_all
 from recsys.feedback import (
     Feedback,
     count_rows,
     finished,
     group_rows,
     read_events,
-    without_erased,
     without_logged,
 )
 from recsys.files import whole_folder, write_json
 from recsys.histories import UserEvents, ask, build_histories
+from recsys.intake import Intake
 from recsys.item_stats import ItemStats, count_days, count_items
-from recsys.language_model import fingerprint, load_tokenizer, locate, max_positions
-from recsys.logs import (
-    check_events,
-    drop_crowded_users,
-    enforce_quarantine_limit,
-    map_event_types,
-    reasons,
-)
+from recsys.language_model import fingerprint, load_tokenizer, locate, tokens_problem
+from recsys.logs import drop_crowded_users, enforce_quarantine_limit, reasons, with_unreadable
 from recsys.prepared import (
     CATALOGUE_DIR,
     DAYS_FILE,
@@ -61,6 +67,7 @@ from recsys.prepared import (
 from recsys.privacy import key_check, load_key, pseudonymise
 from recsys.relations import count_relations, save_matrix
 from recsys.schema import EVENTS, HISTORIES, Col
+from recsys.survey import survey
 
 FORMAT = 4
 #: Column of the bucket files: whether the service took the event in, see `recsys.feedback`.
@@ -68,15 +75,24 @@ LIVE = "live"
 
 
 def plan(recipe: Recipe) -> list[str]:
-    """What a run would do; reads only the log's footers."""
-    parts = open_adapter(recipe.data).parts()
+    """What a run would do and find; see `recsys.survey`.
+
+    Raises:
+        DataError: the run would be refused; one error for all the reasons there are.
+    """
+    found = survey(recipe)
+    raise_all(found.problems)
+    parts = found.scan.parts
     rows = sum(part.num_rows for part in parts)
     feedback = Feedback.of(recipe.root)
     live, erased = finished(feedback.events), feedback.erased()
     return [
         f"read {rows:,} rows in {len(parts)} parts ({recipe.data.adapter})",
+        *(f"leave out {what}" for what in _left_out(found.scan.left_out)),
         *([f"read {count_rows(live):,} live events in {feedback.events}"] if live else []),
         *([f"leave out {len(erased):,} erased users"] if erased else []),
+        *found.found,
+        *(f"warn: {warning}" for warning in found.warnings),
         f"split them into {recipe.data.num_buckets} user buckets and build the histories",
         f"write {recipe.root / PREPARED}",
     ]
@@ -92,13 +108,16 @@ def run(recipe: Recipe) -> Path:
         DataError: the log or the catalogue cannot be used; nothing is written.
     """
     adapter = open_adapter(recipe.data)
-    parts = adapter.parts()
+    scan = adapter.scan()
+    if scan.problems:
+        raise scan.problems[0]  # a dry run tells them all
     key = load_key(recipe.privacy, recipe.root, create=True)
     with connected(recipe.ray), whole_folder(recipe.root / PREPARED) as out:
         for name in (HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR, "buckets", "counts", "days"):
             (out / name).mkdir()
-        catalogue = _write_catalogue(recipe, adapter.read_items(), out)
-        read = _split(recipe, key, out, parts)
+        items = adapter.read_items()
+        catalogue = _write_catalogue(recipe, items.table, out)
+        read = _split(recipe, key, out, scan.parts)
         build = _Build(recipe, out, max(row["latest_us"] for row in read) + 1)
         # By name: a folder that other nodes have just written into may be listed without them.
         files: list[list[str]] = [[] for _ in range(recipe.data.num_buckets)]
@@ -108,7 +127,7 @@ def run(recipe: Recipe) -> Path:
         built = _each([{"bucket": b, "files": names} for b, names in enumerate(files)], build)
         shards = [str(out / HISTORIES_DIR / row["shard"]) for row in built if row["shard"]]
         _each([{"as_of": name} for name in cut_us(recipe.data.cuts)], _Relate(recipe, out, shards))
-        _finish(recipe, out, catalogue, read, built, key_check(key))
+        _finish(recipe, out, catalogue, scan, items.num_superseded, read, built, key_check(key))
     return recipe.root / PREPARED
 
 
@@ -141,24 +160,16 @@ def _each(rows: list[dict[str, Any]], task: Any) -> list[dict[str, Any]]:
 def _write_catalogue(recipe: Recipe, items: pl.DataFrame, out: Path) -> Catalogue:
     source = recipe.data.source or recipe.data.adapter
     good, bad = check_items(items, recipe.data.text_fields)
+    limit = recipe.data.max_quarantine_fraction
+    wrong = catalogue_problem(good, bad, limit, source=source, kept_at="the items table")
+    if wrong:
+        raise wrong
     bad = bad.with_columns(pl.lit(f"{source} (items)").alias(Col.source))
-    enforce_quarantine_limit(
-        bad,
-        items.height,
-        recipe.data.max_quarantine_fraction,
-        what="items",
-        kept_at="the items table",
-    )
-    if good.is_empty():
-        raise DataError("the catalogue holds no items", where=f"{source} (items)", mend="add items")
     bad.write_parquet(out / QUARANTINE_DIR / "items.parquet")
     language = locate(recipe.model.language_model)
-    most = max_positions(language)
-    if recipe.data.max_tokens > most:
-        raise RecipeError(
-            f"the language model reads at most {most} tokens", where=language,
-            field="data.max_tokens", value=recipe.data.max_tokens, mend=f"use at most {most}",
-        )  # fmt: skip
+    too_long = tokens_problem(language, recipe.data.max_tokens)
+    if too_long:
+        raise too_long
     tokenizer = load_tokenizer(language, recipe.data.max_tokens)
     numbered, texts = build_catalogue(good, tokenizer)
     numbered.write_parquet(out / CATALOGUE_DIR / ITEMS_FILE)
@@ -183,41 +194,33 @@ class _Split:
     erased: dict[str, int]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        data = self.recipe.data
+        data, live = self.recipe.data, row[LIVE]
         part = Part(row["path"], row["first_group"], row["last_group"], row["num_rows"])
-        if row[LIVE]:  # canonical already, names and users
-            raw = read_events(part.path, part.first_group, part.last_group)
-            mapped, left_out = raw, 0
-        else:
-            raw = open_adapter(data).read_events(part)
-            mapped, left_out = map_event_types(raw, data.event_types)
+        raw = (
+            read_events(part.path, part.first_group, part.last_group)
+            if live
+            else open_adapter(data).read_events(part)
+        )
         items = _item_rows(self.out / CATALOGUE_DIR / ITEMS_FILE, self.now_us)
-        latest = self.now_us + data.max_clock_skew_s * 1_000_000
-        good, bad = check_events(mapped, latest_us=latest, known_items=items[Col.item])
-        num_checked = good.height + bad.height
-        if not row[LIVE]:
-            good, bad = (
-                frame.with_columns(pseudonymise(frame[Col.user], self.key)) for frame in (good, bad)
-            )
-        good, bad = (without_erased(frame, self.erased) for frame in (good, bad))
-        num_erased = num_checked - good.height - bad.height
-        users = good[Col.user]
+        intake = Intake(data, self.key, self.erased, self.now_us)
+        taken = intake.take(raw, known_items=items[Col.item], live=live)
+        users = taken.ready[Col.user]
         bucket = users.str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64) % data.num_buckets
-        ready = good.with_columns(bucket.alias("bucket"), pl.lit(row[LIVE]).alias(LIVE)).join(
+        ready = taken.ready.with_columns(bucket.alias("bucket"), pl.lit(live).alias(LIVE)).join(
             items, on=Col.item
         )
-        if data.cuts.end is not None:
-            ready = ready.filter(pl.col(Col.timestamp) < data.cuts.end)
-            left_out += good.height - ready.height
         buckets = ready.partition_by("bucket", as_dict=True)
         for (number,), frame in buckets.items():
             folder = self.out / "buckets" / f"{number:05d}"
             folder.mkdir(exist_ok=True)
             frame.drop("bucket").write_parquet(folder / f"{row['number']:05d}.parquet")
-        quarantine = bad.with_columns(
+        quarantine = taken.bad.with_columns(
             pl.lit(part.path).alias(Col.source),
             # Session and request ids are often made of the user's, and a context may hold anything.
-            *(pseudonymise(bad[name], self.key).alias(name) for name in (Col.session, Col.request)),
+            *(
+                pseudonymise(taken.bad[name], self.key).alias(name)
+                for name in (Col.session, Col.request)
+            ),
             pl.lit(None, pl.String).alias(Col.context),
         )
         quarantine.write_parquet(self.out / QUARANTINE_DIR / f"part-{row['number']:05d}.parquet")
@@ -227,11 +230,13 @@ class _Split:
         return {
             "order": row["order"],
             "rows": raw.height,
-            "left_out": left_out,
-            "erased": num_erased,
-            "live": raw.height if row[LIVE] else 0,
+            "left_out": taken.num_left_out,
+            "erased": taken.num_erased,
+            "live": raw.height if live else 0,
             "buckets": sorted(int(number) for (number,) in buckets),
             "latest_us": latest,
+            "coverage": taken.coverage.to_json(),
+            "spelled": json.dumps({name: asdict(each) for name, each in taken.spelled.items()}),
         }
 
 
@@ -256,7 +261,7 @@ class _Build:
         result["duplicates"] = events.height - known.height
         kept, crowded = drop_crowded_users(known, self.recipe.data.max_events_per_user)
         if crowded.height:
-            crowded = crowded.select(*EVENTS.names, Col.reason)
+            crowded = with_unreadable(crowded.select(*EVENTS.names, Col.reason))
             crowded = crowded.with_columns(pl.lit("the whole log").alias(Col.source))
             crowded.write_parquet(self.out / QUARANTINE_DIR / f"users-{number:05d}.parquet")
         once = kept.unique([Col.user, Col.item, Col.event_type, Col.timestamp, Col.session])
@@ -312,6 +317,8 @@ def _finish(
     recipe: Recipe,
     out: Path,
     catalogue: Catalogue,
+    scan: Scan,
+    num_superseded: int,
     read: list[dict[str, Any]],
     built: list[dict[str, Any]],
     check: str,
@@ -326,7 +333,12 @@ def _finish(
     ]
     num_rows = sum(row["rows"] for row in read)
     enforce_quarantine_limit(
-        pl.concat([frame.select(*EVENTS.names, Col.reason, Col.source) for frame in quarantined]),
+        pl.concat(
+            [
+                frame.select(*EVENTS.names, Col.unreadable, Col.reason, Col.source)
+                for frame in quarantined
+            ]
+        ),
         num_rows,
         recipe.data.max_quarantine_fraction,
         what="events",
@@ -339,6 +351,7 @@ def _finish(
         "live": sum(row["live"] for row in read),
         "erased": sum(row["erased"] for row in read),
         "items": catalogue.num_items,
+        "superseded": num_superseded,
         "texts": catalogue.num_texts,
         **{
             name: sum(row[name] for row in built)
@@ -354,7 +367,14 @@ def _finish(
         counts[name] for name in ("left_out", "erased", "events", "duplicates")
     )
     assert accounted == num_rows, f"{num_rows} rows were read, {accounted} are accounted for"
-    _refuse_unusable(recipe, counts, sum(row["learnable"] for row in built))
+    coverage = Coverage.merged([Coverage.from_json(row["coverage"]) for row in read])
+    unusable = window_problem(
+        coverage, recipe.data, {window: counts[f"{window}_baskets"] for window in WINDOWS},
+        learnable=sum(row["learnable"] for row in built),
+        source=recipe.data.source or recipe.data.adapter,
+    )  # fmt: skip
+    if unusable:
+        raise unusable
     partial = pl.concat(
         [pl.read_parquet(path, glob=False) for path in sorted((out / "counts").iterdir())]
     )
@@ -365,6 +385,11 @@ def _finish(
     days = pl.concat([pl.read_parquet(p, glob=False) for p in sorted((out / "days").iterdir())])
     days = days.group_by("day", Col.item_row).sum().sort("day", Col.item_row)
     days.write_parquet(out / DAYS_FILE)
+    spelled = [json.loads(row["spelled"]) for row in read]
+    totals = {
+        name: added([Spellings(**each[name]) for each in spelled if name in each])
+        for name in COUNTED
+    }
     digest = hashlib.sha256("".join(row["sha256"] for row in built).encode())
     digest.update(catalogue.fingerprint.encode())
     cuts = cut_us(recipe.data.cuts)
@@ -379,11 +404,20 @@ def _finish(
         "language_model": fingerprint(locate(recipe.model.language_model)),
         "cuts_us": cuts | {"end": int(end.timestamp() * 1e6) if end else None},
         "counts": counts,
+        "left_out_files": scan.left_out,
+        "event_types": coverage.types,
+        "log_us": [coverage.first_us, coverage.last_us],
+        "warnings": scan.warnings + spelling_warnings(scan.id_files, totals),
         "quarantined": reasons(quarantined),
     }
     write_json(out / SUMMARY_FILE, summary)
     for name in ("buckets", "counts", "days"):
         shutil.rmtree(out / name)
+
+
+def _left_out(left_out: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Files that were no data, table by table, in words."""
+    return [f"in {table}: {told(whys)}" for table, whys in left_out.items() if whys]
 
 
 def _keep_quarantine(recipe: Recipe, out: Path) -> Path:
@@ -394,26 +428,6 @@ def _keep_quarantine(recipe: Recipe, out: Path) -> Path:
     with whole_folder(kept) as aside:
         shutil.copytree(out / QUARANTINE_DIR, aside, dirs_exist_ok=True)
     return kept
-
-
-def _refuse_unusable(recipe: Recipe, counts: dict[str, int], learnable: int) -> None:
-    source = recipe.data.source or recipe.data.adapter
-    targets = ", ".join(recipe.data.target_events)
-    if not learnable:
-        raise DataError(
-            f"nothing to learn: no user has a {targets} event before "
-            f"{recipe.data.cuts.head_at:%Y-%m-%d} that follows an event at an earlier time",
-            where=source, field="data.cuts.head", value=str(recipe.data.cuts.head_at),
-            mend="check the cuts, data.target_events and that user ids repeat",
-        )  # fmt: skip
-    for window, (start, _) in WINDOWS.items():
-        if not counts[f"{window}_baskets"]:
-            moment = getattr(recipe.data.cuts, "head_at" if start == "head" else start)
-            raise DataError(
-                f"the {window} window holds no {targets} event", where=source,
-                field=f"data.cuts.{start}", value=str(moment),
-                mend="move data.cuts into the time the log covers",
-            )  # fmt: skip
 
 
 def report(recipe: Recipe) -> list[str]:
@@ -428,13 +442,17 @@ def report(recipe: Recipe) -> list[str]:
         f"baskets: head {counts['head_baskets']:,}, valid {counts['valid_baskets']:,}, "
         f"test {counts['test_baskets']:,}",
     ]
+    lines += duplicates_told(counts["duplicates"], counts["events"])
+    if counts["superseded"]:
+        lines.append(f"{counts['superseded']:,} rows of items superseded by newer ones")
     if counts["live"]:
         lines.append(f"{counts['live']:,} of the rows were taken in by the service")
     if counts["erased"]:
         lines.append(f"{counts['erased']:,} rows of erased users left out")
+    lines += [f"left out {what}" for what in _left_out(prepared.summary["left_out_files"])]
     if prepared.summary["quarantined"]:
         lines.append(f"quarantined: {prepared.summary['quarantined']} (in {QUARANTINE_DIR}/)")
-    return lines
+    return lines + [f"warning: {warning}" for warning in prepared.summary["warnings"]]
 
 
 if __name__ == "__main__":

@@ -17,9 +17,19 @@ import polars as pl
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from recsys.errors import DataError
 from recsys.language_model import tokenize
+from recsys.logs import (
+    examples_of,
+    is_no_id,
+    is_unfit,
+    quarantine_problem,
+    reasons,
+    unreadable_reason,
+    with_unreadable,
+)
 from recsys.reading import read_parquet, reading
-from recsys.schema import CONTROL_CHARS, ITEMS, MAX_ID_CHARS, Col
+from recsys.schema import ITEMS, Col
 
 ITEMS_FILE, TEXTS_FILE = "items.parquet", "texts.parquet"
 _MEND = "run `recsys prepare` again"
@@ -55,16 +65,15 @@ def check_items(items: pl.DataFrame, order: Sequence[str]) -> tuple[pl.DataFrame
     """Items that can be used, with their text, and those that cannot, with the reason.
 
     Reasons: `null_item_id`, `unfit_item_id` (one that no request to the service could name),
-    `duplicate_item_id` (all but the first row of an id), `no_text`.
+    `duplicate_item_id` (all but the first row of an id), `no_text`, `unreadable_<column>`.
     """
-    texts = items.with_columns(texts_of(items, order).fill_null(""))
+    texts = with_unreadable(items).with_columns(texts_of(items, order).fill_null(""))
     reason = (
-        pl.when(pl.col(Col.item).is_null() | (pl.col(Col.item) == ""))
+        pl.when(pl.col(Col.unreadable).is_not_null())
+        .then(unreadable_reason())
+        .when(is_no_id(Col.item))
         .then(pl.lit("null_item_id"))
-        .when(
-            (pl.col(Col.item).str.len_chars() > MAX_ID_CHARS)
-            | pl.col(Col.item).str.contains(CONTROL_CHARS)
-        )
+        .when(is_unfit(Col.item))
         .then(pl.lit("unfit_item_id"))
         .when(~pl.col(Col.item).is_first_distinct())
         .then(pl.lit("duplicate_item_id"))
@@ -72,8 +81,31 @@ def check_items(items: pl.DataFrame, order: Sequence[str]) -> tuple[pl.DataFrame
         .then(pl.lit("no_text"))
     )
     checked = texts.with_columns(reason.alias(Col.reason))
-    good = checked.filter(pl.col(Col.reason).is_null()).drop(Col.reason)
+    good = checked.filter(pl.col(Col.reason).is_null()).drop(Col.reason, Col.unreadable)
     return good, checked.filter(pl.col(Col.reason).is_not_null())
+
+
+def catalogue_problem(
+    good: pl.DataFrame, bad: pl.DataFrame, limit: float, *, source: str, kept_at: object = None
+) -> DataError | None:
+    """Why checked items make no catalogue, if so: too many bad ones, or none that is good.
+
+    Args:
+        good: of `check_items`.
+        bad: of `check_items`.
+        limit: fraction of bad rows that is allowed.
+        source: the log, for the message.
+        kept_at: where the bad rows lie, if they are kept.
+    """
+    where = f"{source} (items)"
+    told = bad.with_columns(pl.lit(where).alias(Col.source))
+    problem = quarantine_problem(
+        reasons([told]), examples_of(told), good.height + bad.height, limit, what="items",
+        kept_at=kept_at,
+    )  # fmt: skip
+    if problem is None and good.is_empty():
+        problem = DataError("the catalogue holds no items", where=where, mend="add items")
+    return problem
 
 
 def build_catalogue(items: pl.DataFrame, tokenizer: Tokenizer) -> tuple[pl.DataFrame, pl.DataFrame]:

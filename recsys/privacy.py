@@ -43,7 +43,7 @@ def load_key(privacy: Privacy, run_dir: Path, *, create: bool) -> bytes:
     text = os.environ.get(privacy.key_env)
     if text is not None:
         return _checked(text.encode(), f"environment variable {privacy.key_env}")
-    path = Path(privacy.key_file).expanduser() if privacy.key_file else run_dir / KEY_FILE
+    path = _key_path(privacy, run_dir)
     try:
         if create and not path.exists():
             _make(path)
@@ -61,6 +61,11 @@ def load_key(privacy: Privacy, run_dir: Path, *, create: bool) -> bytes:
             where=path,
             mend=f"mend the file's permissions, or set {privacy.key_env}",
         ) from error
+
+
+def has_key(privacy: Privacy, run_dir: Path) -> bool:
+    """Whether a key is there, good or not: `load_key` would neither make nor miss one."""
+    return privacy.key_env in os.environ or _key_path(privacy, run_dir).exists()
 
 
 def key_check(key: bytes) -> str:
@@ -92,6 +97,10 @@ def pseudonymise(ids: pl.Series, key: bytes) -> pl.Series:
     distinct = ids.drop_nulls().unique()
     hashed = pl.Series([pseudonym(user_id, key) for user_id in distinct], dtype=pl.String)
     return ids.replace_strict(distinct, hashed, return_dtype=pl.String)
+
+
+def _key_path(privacy: Privacy, run_dir: Path) -> Path:
+    return Path(privacy.key_file).expanduser() if privacy.key_file else run_dir / KEY_FILE
 
 
 def _checked(raw: bytes, where: object) -> bytes:

@@ -48,6 +48,7 @@ class Col:
     timestamps: Final = "timestamps"
     baskets: Final = "baskets"
     reason: Final = "reason"
+    unreadable: Final = "unreadable"
     source: Final = "source"
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from recsys.adapters.spellings import IdFiles
 from recsys.errors import DataError
 from recsys.schema import EVENTS, ITEMS, Col
 
@@ -26,6 +25,40 @@ class Part:
     num_rows: int
 
 
+@dataclass(frozen=True)
+class Scan:
+    """What the folders and the files' footers tell, before a row is read.
+
+    Attributes:
+        parts: of the log, in a fixed order.
+        left_out: table -> why a file there is no data -> how many files, see `listing`.
+        problems: what stops a run.
+        warnings: what does not, in words.
+        broken: tables, `events` or `items`, that have problems.
+        id_files: of each id column, which files hold it as which kind of type.
+    """
+
+    parts: list[Part]
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
+    problems: list[DataError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    broken: frozenset[str] = frozenset()
+    id_files: list[IdFiles] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items table.
+
+    Attributes:
+        table: the columns of `schema.ITEMS`, bad rows included.
+        num_superseded: rows left out because a newer snapshot holds the item too.
+    """
+
+    table: pl.DataFrame
+    num_superseded: int = 0
+
+
 class Adapter(Protocol):
     """Raw files -> canonical columns. Row checks come afterwards and are not its business."""
 
@@ -33,12 +66,24 @@ class Adapter(Protocol):
         """The log's parts, in a fixed order; raises DataError if there is no usable file."""
         ...
 
-    def read_events(self, part: Part) -> pl.DataFrame:
-        """The part's rows in the columns of `schema.EVENTS`, bad rows included."""
+    def scan(self) -> Scan:
+        """What lies there, and all that is wrong with it; raises nothing for that."""
         ...
 
-    def read_items(self) -> pl.DataFrame:
-        """All items in the columns of `schema.ITEMS`."""
+    def read_events(self, part: Part) -> pl.DataFrame:
+        """The part's rows in the columns of `schema.EVENTS`, bad rows included.
+
+        Where a value could not be read, it is null, and a column `unreadable` says what stood
+        there; without such values there is no such column. The same holds for items.
+        """
+        ...
+
+    def read_needed(self, part: Part) -> pl.DataFrame:
+        """Of the part's needed columns (`EVENTS_NEEDED`) those that can be read; see above."""
+        ...
+
+    def read_items(self) -> Items:
+        """All items; of one that stands in several snapshots the newest row."""
         ...
 
 
@@ -55,78 +100,10 @@ def split_into_parts(path: str, group_rows: list[int]) -> list[Part]:
     return parts
 
 
-def conform(
-    table: pa.Table, schema: pa.Schema, *, where: str, required: tuple[str, ...]
-) -> pa.Table:
-    """Bring a raw table to a canonical schema: order, types, nulls for absent optional columns.
-
-    Integer ids become strings, naive timestamps count as UTC, a list of tags is joined by commas;
-    any other type than the contract's is an error.
-
-    Raises:
-        DataError: a required column is missing or a column's type cannot be taken.
-    """
-    columns = []
-    for field in schema:
-        if field.name not in table.column_names:
-            if field.name in required:
-                raise DataError(
-                    "missing column", where=where, field=field.name,
-                    value=", ".join(table.column_names),
-                    mend=f"add a column `{field.name}` of type {field.type}",
-                )  # fmt: skip
-            columns.append(pa.nulls(table.num_rows, field.type))
-            continue
-        try:
-            columns.append(_cast(table[field.name], field, where))
-            columns[-1].validate(full=True)
-        except pa.ArrowException as error:
-            raise DataError(
-                f"a value cannot be read as {field.type}: {error}", where=where, field=field.name,
-                mend="correct the values, or write the column as null where they are unknown",
-            ) from None  # fmt: skip
-    return pa.table(columns, names=schema.names)
-
-
-def _cast(column: pa.ChunkedArray, field: pa.Field, where: str) -> pa.ChunkedArray:
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if pa.types.is_null(kind) or kind == field.type:
-        return column.cast(field.type)
-    wanted = field.type
-    if pa.types.is_string(wanted):
-        if _is_text(kind) or (pa.types.is_integer(kind) and field.name.endswith("_id")):
-            return column.cast(pa.string())
-        if field.name == Col.tags and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-            joined = pl.Series(column).cast(pl.List(pl.String)).list.join(", ", ignore_nulls=True)
-            return pa.chunked_array([joined.to_arrow().cast(pa.string())])
-    elif (
-        (pa.types.is_timestamp(wanted) and pa.types.is_timestamp(kind))
-        or (pa.types.is_integer(wanted) and pa.types.is_integer(kind))
-        or (pa.types.is_floating(wanted) and _is_number(kind))
-    ):
-        # Nanoseconds may be cut to microseconds and large numbers rounded; nothing may overflow.
-        options = pc.CastOptions(wanted, allow_time_truncate=True, allow_float_truncate=True)
-        return column.cast(options=options)
-    raise DataError(
-        f"wrong type: {column.type} where {wanted} is needed", where=where, field=field.name,
-        mend=f"write the column as {wanted}",
-    )  # fmt: skip
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
-
-
 EVENTS_NEEDED = (Col.user, Col.item, Col.event_type, Col.timestamp)
 ITEMS_NEEDED = (Col.item,)
 
 __all__ = [
-    "EVENTS", "EVENTS_NEEDED", "ITEMS", "ITEMS_NEEDED", "Adapter", "Part", "conform",
+    "EVENTS", "EVENTS_NEEDED", "ITEMS", "ITEMS_NEEDED", "Adapter", "Items", "Part", "Scan",
     "split_into_parts",
 ]  # fmt: skip

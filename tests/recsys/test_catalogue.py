@@ -77,6 +77,11 @@ class TestCheck:
             "null_item_id", "null_item_id", "no_text", "duplicate_item_id",
         ]  # fmt: skip
 
+    @pytest.mark.parametrize("item_id", ["a\tb", "\x00", "ü" * 257])
+    def test_an_id_that_no_request_can_name_is_unfit(self, item_id: str) -> None:
+        _, bad = check_items(items(item(item_id, "cup"), item("ü" * 256, "cup")), TEXT_FIELDS)
+        assert bad.select(Col.item, Col.reason).rows() == [(item_id, "unfit_item_id")]
+
     def test_only_the_recipes_fields_make_a_text(self) -> None:
         good, bad = check_items(items(item("a", None, brand="acme")), ["title"])
         assert good.is_empty()

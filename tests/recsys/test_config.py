@@ -112,12 +112,43 @@ class TestValues:
         assert str(error.value).startswith("shop.yaml: [")
 
     @pytest.mark.parametrize(
+        ("columns", "named"),
+        [
+            ({"events": {"usr_id": "WHO"}}, "did you mean 'user_id'?"),
+            ({"events": {"USER_ID": "user_id"}}, "did you mean 'user_id'?"),
+            ({"items": {"user_id": "WHO"}}, "'user_id' on the left"),
+            ({"items": {"zzz": "WHO"}}, "use item_id, title"),
+        ],
+    )
+    def test_only_our_columns_have_other_names(
+        self, columns: dict[str, dict[str, str]], named: str
+    ) -> None:
+        with pytest.raises(RecipeError) as error:
+            recipe_from_dict(changed("data.columns", columns))
+        assert named in str(error.value)
+        assert error.value.field == f"data.columns.{next(iter(columns))}"
+
+    @pytest.mark.parametrize(
         ("key", "value", "names"),
         [
             ("data.cuts.test", "2024-03-01", ["data.cuts.test", "data.cuts.valid"]),
             ("data.cuts.head", "2024-03-01", ["data.cuts.head", "data.cuts.valid"]),
             ("data.cuts.end", "2024-04-01", ["data.cuts.end", "data.cuts.test"]),
             ("data.source", None, ["data.source", "data.adapter"]),
+            (
+                "data",
+                {
+                    **SMALL["data"],
+                    "adapter": "completejourney",
+                    "columns": {"items": {"title": "x"}},
+                },
+                ["data.columns", "data.adapter=canonical"],
+            ),
+            (
+                "data",
+                {**SMALL["data"], "adapter": "completejourney", "items_by": "at"},
+                ["data.items_by", "data.adapter=canonical"],
+            ),
             ("serve.default_k", 2000, ["serve.default_k (2000)", "serve.max_k (1000)"]),
             ("model.num_heads", 3, ["model.dim (128)", "model.num_heads (3)"]),
             ("tune.learning_rate", {"low": 0.1, "high": 0.01}, ["high (0.01)", "low (0.1)"]),

@@ -315,7 +315,7 @@ class TestRawLogs:
         frames = [adapter.read_events(part) for part in adapter.parts()]
         for frame in frames:
             check_events(frame, latest_us=NOW, known_items=pl.Series(["item-0001"]))
-        return [frame.height for frame in (*frames, adapter.read_items())]
+        return [frame.height for frame in (*frames, adapter.read_items().table)]
 
     def test_your_own_parquet(self, tmp_path: Path) -> None:
         log = write_log(tmp_path / "log", tiny_events(5), tiny_items())

@@ -7,10 +7,12 @@ import pytest
 from recsys.errors import (
     BundleError,
     DataError,
+    DataErrors,
     GateRefused,
     RaycommendError,
     RecipeError,
     cause_of,
+    raise_all,
 )
 
 
@@ -38,6 +40,19 @@ def test_it_crosses_a_process_boundary_with_its_fields(kind: type[RaycommendErro
     assert str(again) == str(error)
     assert vars(again) == vars(error)
     assert again.exit_code == error.exit_code != 0
+
+
+def test_several_are_told_in_one_list() -> None:
+    first, second = DataError("a", mend="x"), RecipeError("b", where="r.yaml", mend="y")
+    raise_all([])
+    with pytest.raises(DataError) as alone:
+        raise_all([first])
+    assert alone.value is first
+    with pytest.raises(DataErrors) as both:
+        raise_all([first, second])
+    assert str(both.value) == "2 problems:\n  1. a. Mend: x\n  2. r.yaml: b. Mend: y"
+    again = pickle.loads(pickle.dumps(both.value))
+    assert str(again) == str(both.value) and again.exit_code == 2
 
 
 class _Posing(DataError):

@@ -5,6 +5,9 @@ import datetime as dt
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 from recsys.errors import DataError
 from recsys.logs import (
@@ -12,10 +15,13 @@ from recsys.logs import (
     check_events,
     drop_crowded_users,
     enforce_quarantine_limit,
+    is_no_id,
+    is_unfit,
     map_event_types,
     reasons,
 )
 from recsys.schema import EVENTS, Col
+from serve.api import Id
 
 NOON = dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC)
 NOON_US = int(NOON.timestamp() * 1e6)
@@ -48,6 +54,11 @@ class TestCheck:
             (("u", "i1", "view", LATER), "future_timestamp"),
             (("u", "i1", "View", NOON), "unknown_event_type"),
             (("u", "i3", "view", NOON), "unknown_item"),
+            (("u\t", "i1", "view", NOON), "unfit_user_id"),
+            (("\x7f", "i1", "view", NOON), "unfit_user_id"),
+            (("ü" * 257, "i1", "view", NOON), "unfit_user_id"),
+            (("u", "i\n1", "view", NOON), "unfit_item_id"),
+            (("u", "i" * 257, "view", NOON), "unfit_item_id"),
             ((None, None, None, None), "null_user_id"),  # the first that holds
         ],
     )
@@ -58,6 +69,19 @@ class TestCheck:
         assert bad.select(EVENTS.names).equals(events(row))
         assert reason in MENDS
 
+    def test_a_value_that_could_not_be_read_is_the_reason_before_all_others(self) -> None:
+        text = "timestamp: 318857-05-20 cannot be read as timestamp[us, tz=UTC]"
+        log = events((None, "i1", "view", None), ("u", "i1", "view", NOON)).with_columns(
+            pl.Series(Col.unreadable, [text, None])
+        )
+        good, bad = check_events(log, latest_us=NOON_US, known_items=ITEMS)
+        assert good.height == 1 and good.columns == EVENTS.names
+        assert bad.select(Col.reason, Col.unreadable).rows() == [("unreadable_timestamp", text)]
+        assert "unreadable_timestamp" in MENDS
+
+    def test_256_characters_of_any_script_are_an_id(self) -> None:
+        assert check(("ü" * 256, "i1", "view", NOON))[0].height == 1
+
     def test_no_row_is_lost_and_good_ones_keep_their_columns(self) -> None:
         rows: list[Row] = [("u", "i1", "view", NOON), ("u", "i9", "view", NOON)] * 3
         good, bad = check(*rows)
@@ -67,6 +91,18 @@ class TestCheck:
     def test_nothing_is_nothing(self) -> None:
         good, bad = check()
         assert (good.height, bad.height) == (0, 0)
+
+
+@given(st.text(st.sampled_from("aé\x00\t\n\x1f\x7f\x80\u2028😀 "), max_size=3), st.integers(1, 300))
+def test_the_service_takes_the_same_ids(letters: str, times: int) -> None:
+    ids = pl.DataFrame({Col.user: [letters * times]})
+    fits = not ids.select(is_no_id(Col.user) | is_unfit(Col.user)).item()
+    try:
+        TypeAdapter(Id).validate_python(ids[Col.user][0])
+    except ValidationError:
+        assert not fits
+    else:
+        assert fits
 
 
 class TestNames:
@@ -117,6 +153,26 @@ class TestLimit:
             "(got 'i7'). Mend: add the item, with a text, to the items table; or raise "
             "data.max_quarantine_fraction"
         )
+
+    @pytest.mark.parametrize(
+        ("column", "value", "told"),
+        [
+            (Col.timestamp, dt.datetime(2600, 6, 1, tzinfo=dt.UTC), "'2600-06-01 00:00:00+00:00'"),
+            (Col.timestamp, 2**62, "'4611686018427387904 microseconds since 1970'"),
+            (Col.unreadable, "timestamp: 318857-05-20 cannot be read", "'318857-05-20 cannot be"),
+        ],
+    )
+    def test_a_time_is_told_however_far_it_lies(
+        self, column: str, value: object, told: str
+    ) -> None:
+        kind = pl.String if column == Col.unreadable else pl.Datetime("us", "UTC")
+        at = pl.Series([value], dtype=pl.Int64 if isinstance(value, int) else kind).cast(kind)
+        bad = self.BAD[:1].with_columns(
+            pl.lit("future_timestamp").alias(Col.reason), at.alias(column)
+        )
+        with pytest.raises(DataError) as error:
+            enforce_quarantine_limit(bad, 1, 0.5, what="events", kept_at="q")
+        assert f"(got {told}" in str(error.value)
 
     def test_every_reason_has_a_field_and_a_mend(self) -> None:
         for reason, (field, _) in MENDS.items():

@@ -28,7 +28,7 @@ def test_a_folder_without_the_log_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def items() -> pl.DataFrame:
-    return open_journey().read_items()
+    return open_journey().read_items().table
 
 
 @pytest.fixture(scope="module")
