@@ -8,6 +8,7 @@ import os
 import sys
 import time
 
+from ray_jobs.cluster import start_cost
 from recsys.config import load_recipe
 from recsys.errors import cause_of
 
@@ -24,6 +25,8 @@ JOBS = {
     "rollback": ("make the previous champion the champion again", "serve"),
     "pipeline": ("prepare (-> pretrain) -> tune -> embed -> evaluate -> promote", "serve"),
 }
+#: Those that need no Ray, or not always.
+WITHOUT_RAY = {"promote", "compact", "rollback"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -73,7 +76,10 @@ def _run(job: str, options: argparse.Namespace) -> int:
         recipe = load_recipe(options.config, options.overrides)
         module = importlib.import_module(f"ray_jobs.{job}")
         if options.dry_run:
-            for line in module.plan(recipe):
+            for line in [
+                *([] if job in WITHOUT_RAY else start_cost(recipe.ray)),
+                *module.plan(recipe),
+            ]:
                 print(f"would {line}")
             return 0
         started = time.monotonic()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.catalogue import ITEMS_FILE, Catalogue
-from recsys.config import Cuts, Recipe
+from recsys.config import Cuts, Data, Recipe
 from recsys.errors import DataError
 from recsys.histories import Questions, UserEvents, ask
 from recsys.item_stats import DailyCounts, ItemStats
@@ -104,7 +104,9 @@ class Prepared:
                 and tokens would not be what the recipe says.
         """
         prepared = Prepared.open(recipe.root)
-        then, now = prepared.summary["recipe"]["data"], recipe.resolved()["data"]
+        # What the release that prepared them had no key for was done as the key's default does it.
+        usual = Data.model_construct().model_dump(mode="json")
+        then, now = usual | prepared.summary["recipe"]["data"], recipe.resolved()["data"]
         changed = sorted(key for key in now if then.get(key) != now[key])
         if changed:
             raise DataError(

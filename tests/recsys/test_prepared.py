@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from tiny_logs import BUY, VIEW
 from recsys.config import recipe_from_dict
 from recsys.errors import DataError
 from recsys.item_stats import RECENT_DAYS
-from recsys.prepared import WINDOWS, Prepared
+from recsys.prepared import PREPARED, SUMMARY_FILE, WINDOWS, Prepared
 from recsys.privacy import pseudonymise
 from recsys.schema import Col
 
@@ -129,6 +131,20 @@ def test_data_of_another_recipe_are_refused(
     with pytest.raises(DataError, match="recsys prepare") as error:
         Prepared.of(recipe_from_dict(raw))
     assert error.value.field == field
+
+
+def test_a_key_that_an_older_release_did_not_know_counts_as_its_default(
+    shop: Shop, tmp_path: Path
+) -> None:
+    prepared = Prepared(shutil.copytree(shop.prepared.folder, tmp_path / "run" / PREPARED))
+    summary = json.loads((prepared.folder / SUMMARY_FILE).read_text())
+    del summary["recipe"]["data"]["items_by"]
+    (prepared.folder / SUMMARY_FILE).write_text(json.dumps(summary))
+    raw = shop.recipe.resolved() | {"run_dir": str(tmp_path / "run")}
+    assert Prepared.of(recipe_from_dict(raw)).folder == prepared.folder
+    raw["data"]["items_by"] = "updated_at"
+    with pytest.raises(DataError, match="recsys prepare"):
+        Prepared.of(recipe_from_dict(raw))
 
 
 def test_data_serve_every_recipe_that_differs_elsewhere(shop: Shop) -> None:
