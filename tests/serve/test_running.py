@@ -9,6 +9,8 @@ import json
 import math
 import os
 import re
+import resource
+import shlex
 import shutil
 import signal
 import socket
@@ -41,9 +43,10 @@ from recsys.feedback import Feedback, finished
 from recsys.histories import US_PER_DAY, Histories
 from recsys.recommender import load_scorer
 from recsys.schema import EVENT_CODE, Col
+from recsys.scratch import MARK
 from serve.access import KeyFile
 from serve.callers import RIGHTS
-from serve.environment import MARK
+from serve.own_files import OwnFiles
 from serve.ports import END, FIRST
 from serve.protos import ranking_pb2 as pb
 from serve.protos.ranking_pb2_grpc import RankingStub
@@ -54,13 +57,23 @@ from serve.text_encoder import TextEncoder
 pytestmark = [pytest.mark.serve, pytest.mark.ray]
 
 ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "recipes" / "demo.yaml"
 #: Seconds that a change of the load may take to be followed, on a machine that is busy otherwise.
 FOLLOWS_S = 90
 #: Seconds until a proxy that was killed answers again, at most.
 PROXY_BACK_S = 60
 #: Requests that wait in a replica, at most; fewer than by default, so that a test can exceed them.
 NUM_QUEUED = 64
-DISCOVERY = "prom_metrics_service_discovery.json"
+#: Methods of Ray's own servers over gRPC; each has one.
+RAYS_METHODS = [
+    "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
+    "/ray.rpc.NodeManagerService/GetNodeStats",
+    "/ray.rpc.ObjectManagerService/Pull",
+    "/ray.rpc.CoreWorkerService/GetCoreWorkerStats",
+    "/ray.rpc.ReporterService/GetTraceback",
+    "/ray.serve.ASGIService/HandleRequest",
+]
+OURS = "/raycommend.v1.Ranking/Recommend"
 
 
 @dataclass
@@ -82,7 +95,8 @@ class Running:
             text = self.log.read_text()
             assert self.process.poll() is None, text
             assert time.monotonic() < deadline, text
-            lines = re.findall(r"^(service|gRPC|dashboard|update) +(.*)$", text, re.MULTILINE)
+            names = "service|gRPC|dashboard|logs|metrics|update"
+            lines = re.findall(rf"^({names}) +(.*)$", text, re.MULTILINE)
             self.printed = dict(lines)
             time.sleep(0.2)
 
@@ -119,18 +133,31 @@ class Running:
         """Process ids of all replicas, the text encoder's too."""
         return {pid for pid, name in self.marked().items() if "ServeReplica" in name}
 
-    def session(self) -> Path:
-        """The folder of the service's Ray."""
-        (raylet,) = [name for name in self.marked().values() if "/raylet/raylet\0" in name]
-        return Path(re.findall(r"--session_dir=([^\0]+)", raylet)[0])
+    def listening(self) -> set[tuple[str, int]]:
+        """Address and port of every socket on which a process of the service takes connections."""
+        sockets = {}
+        for table, kind in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+            for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+                words = line.split()
+                number, port = words[1].split(":")
+                if words[3] == "0A":  # listens
+                    pieces = [bytes.fromhex(number[at : at + 8]) for at in range(0, len(number), 8)]
+                    address = socket.inet_ntop(kind, b"".join(each[::-1] for each in pieces))
+                    sockets[f"socket:[{words[9]}]"] = (address, int(port, 16))
+        found = set()
+        for pid in {*self.marked(), self.process.pid}:
+            for handle in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    found.add(sockets.get(os.readlink(handle)))
+        return {each for each in found if each}
 
     def discovered(self) -> list[dict[str, Any]]:
-        """What Ray's discovery file tells Prometheus to scrape."""
-        return list(json.loads((self.session() / DISCOVERY).read_text()))
+        """What the service's own file tells Prometheus to scrape."""
+        return list(json.loads(Path(self.printed["metrics"]).read_text()))
 
     def log_lines(self) -> list[dict[str, Any]]:
         """Requests in the log of the replicas."""
-        logs = (self.session() / "logs" / "serve").glob("replica_*_Ranking_*.log")
+        logs = Path(self.printed["logs"]).glob("replica_*_Ranking_*.log")
         lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
         return [line for line in lines if line["message"] == "request"]
 
@@ -366,11 +393,13 @@ def test_grpc_answers_as_http_does(running: Running) -> None:
         candidates = [{"item_id": item_id(1)}, {"new_item": {"title": "red cup"}}]
         ranked = stub.Rank(pb.RankRequest(user_id="u", candidates=candidates), metadata=key)
         assert {item.candidate for item in ranked.items} == {0, 1}
+        gone = pb.RankRequest(user_id="u", candidates=[{"item_id": "gone"}, candidates[0]])
+        assert stub.Rank(gone, metadata=key).unknown_items == ["gone"]
 
         with pytest.raises(grpc.RpcError) as refused:
-            stub.Rank(pb.RankRequest(user_id="u", candidates=[{"item_id": "gone"}]), metadata=key)
+            stub.Rank(pb.RankRequest(user_id="u", candidates=[{"item_id": "a\n"}]), metadata=key)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert refused.value.details().startswith("candidates[0]: not in the catalogue")
+        assert refused.value.details().startswith("candidates[0]")
         assert "grpc-status-details-bin" in dict(refused.value.trailing_metadata())
         with pytest.raises(grpc.RpcError) as closed:
             stub.Recommend(user)
@@ -589,9 +618,9 @@ def test_prometheus_answers_what_dashboard_and_alerts_ask(running: Running, tmp_
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(PROMETHEUS.parent / name) for name in config["rule_files"]]
     ray, haproxy = config["scrape_configs"]
-    assert ray["file_sd_configs"][0]["files"] == [f"/tmp/ray/{DISCOVERY}"]
-    # That link leads to the cluster that was started last; ours need not be the only one here.
-    ray["file_sd_configs"][0]["files"] = [str(running.session() / DISCOVERY)]
+    (targets,) = ray["file_sd_configs"][0]["files"]
+    assert (PROMETHEUS.parent / targets).resolve() == OwnFiles.of(load_recipe(DEMO)).targets
+    ray["file_sd_configs"][0]["files"] = [running.printed["metrics"]]
     haproxy["static_configs"][0]["targets"] = [f"127.0.0.1:{running.ports[1]}"]
     path = tmp_path / "prometheus.yml"
     path.write_text(yaml.safe_dump(config))
@@ -640,6 +669,113 @@ def test_prometheus_answers_what_dashboard_and_alerts_ask(running: Running, tmp_
         process.wait(30)
 
 
+def asks_for(address: str, port: int) -> str:
+    """What a server wants to see before it answers, in the README's words."""
+    host = "127.0.0.1" if address in ("0.0.0.0", "::") else address
+    url = f"http://{host}:{port}"
+    try:
+        if httpx.get(f"{url}/metrics", timeout=10).status_code == 200:
+            return "nothing"
+        said = httpx.get(f"{url}/model", timeout=10)
+        if said.status_code == 401:
+            return "API key" if said.headers["www-authenticate"] == "Bearer" else "Ray's token"
+        if "Statistics Report" in httpx.get(f"{url}/stats", timeout=10).text:
+            return "nothing"
+    except (httpx.HTTPError, KeyError):
+        pass
+    with grpc.insecure_channel(f"{host}:{port}") as channel:
+        for method in (OURS, *RAYS_METHODS):
+            try:
+                channel.unary_unary(method)(b"", timeout=10)
+                return "nothing"
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                    return "API key" if method == OURS else "Ray's token"
+    return "no known protocol"
+
+
+def test_it_listens_where_the_readme_says_and_asks_for_what_it_says(running: Running) -> None:
+    readme = (ROOT / "README.md").read_text()
+    table = readme[readme.index("What listens, and what it asks") :].split("\n\n")[1]
+    told = {tuple(each.strip() for each in row.split("|")[2:5]) for row in table.splitlines()[2:]}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("192.0.2.1", 9))  # sends nothing
+        (mine, _), dashboard = sock.getsockname(), int(running.printed["dashboard"].split(":")[-1])
+    http, metrics, statistics, rpc = running.ports
+
+    def row(address: str, port: int) -> tuple[str, str, str]:
+        if port == dashboard:
+            where, which = address, "8265, or the next that is free"
+        else:
+            where = {"127.0.0.1": "`serve.host`", "0.0.0.0": "all", "::": "all"}.get(address, "")
+            which = (
+                "`serve.port`, `serve.grpc_port`" if port in (http, rpc)
+                else "9101, 8404" if port in (metrics, statistics)
+                else f"{FIRST} to {END}" if FIRST <= port < END
+                else "any that is free"
+            )  # fmt: skip
+        return (
+            where or ("the machine's" if address == mine else address),
+            which,
+            asks_for(address, port),
+        )
+
+    found = {row(*each): each for each in running.listening()}
+    assert found.keys() - told == set(), found
+    # The one that is idle may not have been asked to start.
+    assert told - found.keys() <= set(), told - found.keys()
+
+
+@pytest.mark.chaos
+def test_slow_clients_are_told_off_and_nobody_waits_for_them(running: Running) -> None:
+    """Thousands that send half a request, and those that send a body byte by byte."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most[1], most[1]))
+    address, host = ("127.0.0.1", running.ports[0]), f"Host: shop\r\n{'X: y'}\r\n"
+    half = f"POST /recommend HTTP/1.1\r\n{host}Conte".encode()
+    body = f"POST /recommend HTTP/1.1\r\n{host}Content-Length: 9000\r\n\r\n".encode()
+    told: Counter[str] = Counter()
+    slow = []
+
+    def drip(number: int) -> None:
+        """A body at a byte a second, until there is an answer."""
+        with socket.create_connection(address) as sock:
+            sock.sendall(body)
+            sock.settimeout(1)
+            for _ in range(40):
+                with contextlib.suppress(TimeoutError):
+                    told[f"drip {sock.recv(12).decode()}"] += 1
+                    return
+                sock.sendall(b" ")
+        told["drip forever"] += 1
+
+    try:
+        with Load(running, num_clients=2) as load, ThreadPoolExecutor(8) as dripping:
+            began = time.monotonic()
+            for _ in range(min(4200, most[1] - 1000)):
+                sock = socket.create_connection(address)
+                sock.sendall(half)
+                slow.append(sock)
+            dripping.map(drip, range(8))
+            healthy, slowest_s = 0, 0.0
+            while time.monotonic() < began + 15:
+                asked = time.monotonic()
+                assert httpx.get(f"{running.url}/healthz", timeout=30).status_code == 200
+                healthy, slowest_s = healthy + 1, max(slowest_s, time.monotonic() - asked)
+                time.sleep(0.1)
+        for sock in slow:
+            sock.settimeout(30)
+            told[sock.recv(12).decode()] += 1
+    finally:
+        for sock in slow:
+            sock.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
+    print(f"slowest health {slowest_s:.2f} s, slowest answer {load.slowest_s:.2f} s, {told}")
+    assert told == {"HTTP/1.1 408": len(slow), "drip HTTP/1.1 408": 8}
+    assert (load.refused, load.broken) == ([], [])
+    assert max(slowest_s, load.slowest_s) < 5 and min(healthy, len(load.versions)) > 50
+
+
 def test_a_second_service_is_refused_at_once(running: Running) -> None:
     done = running.run()
     assert done.returncode == 2
@@ -653,9 +789,12 @@ def test_a_new_bundle_is_taken_while_requests_are_answered(
     running: Running, bundle: Path, other_bundle: Path
 ) -> None:
     before = running.replicas()
-    address = running.printed["update"].rsplit("=", 1)[1]
+    plain = {name: value for name, value in running.environment.items() if name[:4] != "RAY_"}
     with Load(running, num_clients=1) as load:
-        update = running.run("--set", f"ray.address={address}", "--bundle", str(other_bundle))
+        update = subprocess.run(
+            f"{running.printed['update']} --bundle {shlex.quote(str(other_bundle))}", shell=True,
+            env=plain, cwd="/", capture_output=True, text=True, timeout=200, check=False,
+        )  # fmt: skip
     assert update.returncode == 0, update.stderr
     assert (load.refused, load.broken) == ([], [])
     assert load.versions[0] == version_of(bundle)
@@ -883,8 +1022,30 @@ def test_a_signal_ends_it_without_a_trace(running: Running) -> None:
     children = running.marked()
     assert any("haproxy" in name for name in children.values())
     assert any("raylet" in name for name in children.values())
-    os.killpg(running.process.pid, signal.SIGINT)  # as Ctrl-C does, to the whole group
-    assert running.process.wait(120) == 0, running.log.read_text()
+    texts = [{"title": f"a cup of colour {n}"} for n in range(200)]  # some seconds of work
+    ready = f"{running.url}/readyz"
+    with ThreadPoolExecutor(12) as askers:
+        asked = [
+            askers.submit(running.post, "/rank", {"user_id": f"u{n}", "candidates": texts})
+            for n in range(12)
+        ]
+        while len([each for each in asked if each.running()]) < 12:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        before = [each for each in asked if not each.done()]
+        os.killpg(running.process.pid, signal.SIGINT)  # as Ctrl-C does, to the whole group
+        while httpx.get(ready).status_code == 200:
+            time.sleep(0.02)
+        assert httpx.get(ready).json()["detail"][0]["msg"] == "the service is stopping"
+        assert all(len(each.result()["items"]) == 10 for each in asked)
+    assert before, "some were in work"
+    while True:
+        try:
+            assert httpx.get(ready).status_code == 503, "for as long as the port is open"
+        except httpx.TransportError:
+            break
+        time.sleep(0.05)
+    assert running.process.wait(60) == 0, running.log.read_text()
     assert running.log.read_text().rstrip().endswith("stopped")
     shown = [pq.read_table(path) for path in finished(Feedback.of(running.root).impressions)]
     logged = pa.concat_tables(shown).select([Col.request, Col.item]).to_pylist()
