@@ -407,6 +407,9 @@ class TestCommand:
         assert capsys.readouterr().out.split() == ["front", "recommend,", "events"]
         assert keys.main(["add", "front", "--right", "items", *run]) != 0
         assert "another name" in capsys.readouterr().err
+        assert keys.main(["add", "bad name", "--right", "items", *run]) == 2
+        (told,) = capsys.readouterr().err.splitlines()
+        assert "'bad name'" in told
         assert keys.main(["remove", "front", *run]) == 0
         assert KeyFile.read(key_file).keys == ()
         assert keys.main(["remove", "front", *run]) != 0
