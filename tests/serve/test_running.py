@@ -297,8 +297,11 @@ def version_of(bundle: Path) -> str:
 class Load:
     """Clients that ask without a pause while the block runs, and what they were answered."""
 
-    def __init__(self, running: Running, num_clients: int = 4) -> None:
+    def __init__(
+        self, running: Running, num_clients: int = 4, path: str = "/recommend", **body: Any
+    ) -> None:
         self._running, self._done = running, threading.Event()
+        self._path, self._body = path, body
         self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(num_clients)]
         self.versions: list[str] = []
         self.broken: list[str] = []
@@ -311,7 +314,7 @@ class Load:
             while not self._done.is_set():
                 began = time.monotonic()
                 try:
-                    response = client.post("/recommend", json={"user_id": f"u{number}"})
+                    response = client.post(self._path, json=self._body | {"user_id": f"u{number}"})
                 except httpx.HTTPError as error:
                     self.broken.append(repr(error))
                     continue
@@ -870,11 +873,15 @@ def test_a_user_is_erased_while_the_service_runs(running: Running) -> None:
 def test_more_and_fewer_replicas_cost_no_answer(running: Running, bundle: Path) -> None:
     running.configure(bundle)
     before = running.answering()
-    with Load(running) as load:
+    texts = [{"title": f"a cup of colour {n}"} for n in range(256)]
+    with Load(running) as load, Load(running, path="/rank", candidates=texts) as long:
         running.scale(3, bundle)
         assert before <= running.answering(), "scaling restarts nobody"
         running.scale(2, bundle)
-    assert (load.refused, load.broken) == ([], [])
+        while len(running.answering()) > 2:  # the third answers what it has
+            time.sleep(0.2)
+    assert (load.refused, load.broken, long.refused, long.broken) == ([], [], [], [])
+    assert min(len(load.versions), len(long.versions)) > 20
 
 
 @pytest.mark.chaos
