@@ -12,7 +12,7 @@ from pathlib import Path
 
 from recsys.config import RayCluster
 from recsys.errors import cause_of
-from recsys.ray_token import check_token, hide_token
+from recsys.ray_token import make_token
 from recsys.scratch import Scratch, sweep
 
 #: A CPU that trainers must leave free, or Ray Data cannot read for them (ray#23158).
@@ -63,11 +63,11 @@ def connected(cluster: RayCluster, *, dashboard: bool = False) -> Iterator[None]
         yield
         return
     address = address_of(cluster)
-    check_token()
     # What the workers print, and what Ray warns of, stays in Ray's logs.
     options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with ExitStack() as stack:
         if address == "local":
+            make_token()
             # Ray's C++ parts report as errors what they recover from.
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             options["num_cpus"] = num_cpus = (cluster.num_cpus or os.cpu_count() or 1) + SPARE_CPUS
@@ -77,7 +77,6 @@ def connected(cluster: RayCluster, *, dashboard: bool = False) -> Iterator[None]
             temporary = stack.enter_context(_private_folder())
         with _without_banner():
             ray.init(address=address, **options)
-        hide_token()
         stack.callback(ray.shutdown)
         if address == "local":
             # Train's cleaner of stopped trials looks its cluster up here, and beside another Ray on

@@ -55,9 +55,11 @@ class Scratch:
             run: the run's folder; its logs go there if the owner is killed.
         """
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=PARENT))
-        lock = os.open(folder / _OWNER, os.O_RDWR | os.O_CREAT, 0o600)
+        # On the folder itself: what tidies /tmp by age leaves alone what is locked.
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        os.write(lock, json.dumps({"kind": kind, "run": run and str(run)}).encode())
+        note = {"kind": kind, "run": run and str(run)}
+        (folder / _OWNER).write_text(json.dumps(note))
         os.environ[MARK] = folder.name
         return Scratch(folder, lock)
 
@@ -97,6 +99,16 @@ class LeftOver:
     kind: str
     run: str | None
     num_processes: int
+
+
+def outlived(run: Path) -> bool:
+    """Whether processes of a killed service of a run still live, and may answer."""
+    for folder in PARENT.glob(f"{PREFIX}*"):
+        with suppress(OSError, ValueError), _unowned(folder) as owner:
+            is_its = owner is not None and (owner["kind"], owner["run"]) == ("service", str(run))
+            if is_its and marked(folder.name):
+                return True
+    return False
 
 
 def sweep(kind: Kind, run: Path | None = None) -> list[LeftOver]:
@@ -190,16 +202,19 @@ def _unowned(folder: Path) -> Iterator[dict[str, Any] | None]:
     """
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(folder)
-    with (folder / _OWNER).open("r+") as lock:
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield None
             return
-        owner = json.load(lock)
+        owner = json.loads((folder / _OWNER).read_text())
         if not isinstance(owner, dict) or not {"kind", "run"} <= owner.keys():
             raise ValueError(folder)
         yield owner
+    finally:
+        os.close(lock)
 
 
 def _kept_until(folder: Path) -> float:

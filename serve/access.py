@@ -300,13 +300,16 @@ class Access:
         path = scope["path"]
         if path in OPEN:
             return self._app
-        return refused(self._keys, Headers(scope=scope), needed(path), path) or self._app
+        right = needed(scope["method"], path)
+        return refused(self._keys, Headers(scope=scope), right, path) or self._app
 
 
-def needed(path: str) -> Right | None:
-    """The right that a path takes; None: all of them."""
+def needed(method: str, path: str) -> Right | None:
+    """The right that a request takes; None: all of them."""
     above = path[: path.find("/", 1) + 1]
-    return NEEDED.get(path, NEEDED.get(above) if above else None)
+    of_folder = NEEDED.get(above) if above else None
+    # What is deleted is named by an id, and any word may be one: `token`, too.
+    return of_folder if method == "DELETE" else NEEDED.get(path, of_folder)
 
 
 def refused(

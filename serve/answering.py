@@ -236,7 +236,7 @@ def in_words(model: Recommender, row: int, why: Explanation, verbs: Verbs) -> di
         times = "once" if first.count == 1 else f"{first.count} times"
         what = "it" if first.item_row == row else model.title(first.item_row)
         sentence = (
-            f"You {verbs[EVENT_TYPES[first.event_code]].format(what)} {times}, last on "
+            f"You {verbs[EVENT_TYPES[first.event_code]].replace('{}', what)} {times}, last on "
             f"{_moment(first.last_us):%Y-%m-%d}."
         )
     return {"sentence": sentence, "reasons": reasons, "parts": why.parts}

@@ -75,6 +75,8 @@ Title = Annotated[
 Price = Annotated[StrictFloat, Field(ge=0, le=1e12, allow_inf_nan=False)]
 Timestamp = Annotated[AwareDatetime, BeforeValidator(_iso_text), AfterValidator(_after_epoch)]
 K = Annotated[StrictInt, Field(ge=1), BeforeValidator(_whole)]
+#: A place in a list, from 1, as a log can hold it.
+Position = Annotated[StrictInt, Field(ge=1, le=2**31 - 1), BeforeValidator(_whole)]
 Count = Annotated[StrictInt, Field(ge=0, le=2**31 - 1), BeforeValidator(_whole)]
 RequestId = Annotated[str, StringConstraints(pattern=f"^{SANE_ID}$")]
 
@@ -228,7 +230,7 @@ class ItemUpdate(_Strict):
     tags: Text | None = Field(None, description="Further words.")
     price: Price | None = Field(None, description="Price, in the catalogue's currency.")
     available: StrictBool | None = Field(
-        None, description="False keeps it out of `/recommend`; null is true."
+        None, description="False keeps it out of `/recommend`; null: as the bundle has it."
     )
 
     def given(self) -> dict[str, Any]:
@@ -253,7 +255,7 @@ ItemsRequest = Annotated[
 
 Candidate = Annotated[
     Annotated[Id, Tag("<id>")] | Annotated[NewItem, Tag("<item>")],
-    Discriminator(lambda value: "<id>" if isinstance(value, str | int) else "<item>"),
+    Discriminator(lambda value: "<item>" if isinstance(value, dict | NewItem) else "<id>"),
 ]
 
 
@@ -301,7 +303,7 @@ class Event(_Strict):
     request_id: RequestId | None = Field(
         None, description="The `request_id` of the list that the item was shown in."
     )
-    position: K | None = Field(None, description="Its place in that list, from 1.")
+    position: Position | None = Field(None, description="Its place in that list, from 1.")
     dwell_ms: Count | None = Field(None, description="How long it was looked at, milliseconds.")
     price: Price | None = Field(None, description="What a unit cost then.")
     quantity: Annotated[StrictFloat, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None = Field(

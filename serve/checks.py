@@ -14,12 +14,13 @@ from serve.ports import check_ports
 from serve.router import placed
 
 
-def check(recipe: Recipe, address: str) -> None:
+def check(recipe: Recipe, address: str, *, ports: bool = True) -> None:
     """Refuse what a start would fail with; nothing is written, no bundle is read.
 
     Args:
         recipe: the service's.
         address: of Ray; `local` starts one.
+        ports: whether they have to be free by now.
 
     Raises:
         RaycommendError: there is no pseudonym key, the file of API keys cannot be read, a port is
@@ -30,17 +31,17 @@ def check(recipe: Recipe, address: str) -> None:
         KeyFile.read(Path(recipe.serve.access.keys).expanduser())
     placed(recipe.serve.arms)
     check_token()
-    if address == "local":
+    if address == "local" and ports:
         check_ports(recipe.serve)
 
 
-def check_start(recipe: Recipe, address: str) -> None:
+def check_start(recipe: Recipe, address: str, *, ports: bool = True) -> None:
     """The same, and that the stores can be opened; they are made if they are not there.
 
     Raises:
         RaycommendError: as `check`, or a store cannot be opened.
     """
-    check(recipe, address)
+    check(recipe, address, ports=ports)
     if address == "local" and recipe.serve.state.backend != "memory":
         state, path = state_of(recipe), recipe.root / STATE_FILE
         open_state(state, path).close()

@@ -61,12 +61,12 @@ class Surroundings:
     Attributes:
         scratch: the folder of its Ray and its HAProxy, and its processes.
         ports: of its replicas.
-        names: variables of the environment that tell of these.
+        before: names of the variables of the environment that are not of these.
     """
 
     scratch: Scratch
     ports: Block
-    names: frozenset[str]
+    before: frozenset[str]
 
     @staticmethod
     def make(settings: Serve, run: Path) -> Surroundings:
@@ -80,13 +80,22 @@ class Surroundings:
             DataError: no ports are free.
         """
         set_defaults()
-        before = os.environ.keys() - {MARK}
+        before = frozenset(os.environ.keys())
         ports = Block.reserve()
         for together in ports.variables:
             if not together.keys() & os.environ.keys():
                 os.environ.update(together)
         scratch = Scratch.make("service", run)
-        folder = scratch.folder
+        made = Surroundings(scratch, ports, before)
+        try:
+            made._set(settings)
+        except BaseException:
+            made.clear()
+            raise
+        return made
+
+    def _set(self, settings: Serve) -> None:
+        folder = self.scratch.folder
         os.environ.setdefault("RAY_TMPDIR", str(folder))
         for name, file in _FILES.items():
             os.environ.setdefault(name, str(folder / file))
@@ -102,14 +111,13 @@ class Surroundings:
                 connections=int(os.environ["RAY_SERVE_HAPROXY_MAXCONN"]),
             )
             os.environ[BINARY] = str(script)
-        return Surroundings(scratch, ports, frozenset(os.environ.keys() - before - {MARK}))
 
     def clear(self, patience_s: float = 10.0) -> None:
         """Wait for the service's processes to end, end those that do not, let go of the rest."""
         self.scratch.clear(patience_s)
         self.ports.release()
-        for name in self.names:
-            os.environ.pop(name, None)
+        for name in os.environ.keys() - self.before - {MARK}:
+            del os.environ[name]
 
 
 def set_defaults() -> None:

@@ -22,6 +22,9 @@ IDLE_CLIENT_S = 30
 MAX_CONNECTIONS = 16_384
 #: Of these one client may hold so large a part: all of a gateway's have one address.
 SHARE_OF_A_CLIENT = 0.75
+#: And so many those who read its metrics, and as many those who look at its statistics: they share
+#: the places of all.
+MAX_OTHER_CONNECTIONS = 50
 #: Bytes that HAProxy holds of a request, headers included: what fits is sent on when it is whole.
 BUFFER_BYTES = 32_768
 #: A longer body, or one of unknown length, is at a replica while it trickles in, and keeps a place.
@@ -33,7 +36,7 @@ BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 _SCRIPT = r"""#!/bin/sh
 for word in "$@"; do
-    [ "$previous" != -f ] || sed -i -f {changes} "$word"
+    [ "$previous" != -f ] || sed -i -f {changes} "$word" || exit 1
     previous=$word
 done
 exec {binary} "$@"
@@ -50,9 +53,12 @@ s/^    option httplog$/&\
     option http-buffer-request {added}\
     timeout http-request {max_request_s}s {added}\
 {errors}/
+/^frontend http_frontend$/a\
+    stick-table type ipv6 size 100k expire 60s store conn_cur {added}
+s/^\(frontend prometheus\|listen stats\)$/&\
+    maxconn {others} {added}/
 s/^frontend \(http\|grpc\)_frontend$/&\
-    stick-table type ipv6 size 100k expire 60s store conn_cur {added}\
-    tcp-request connection track-sc0 src {added}\
+    tcp-request connection track-sc0 src table http_frontend {added}\
     tcp-request connection reject if {{ sc0_conn_cur gt {most_of_client} }} {added}/
 s/^\( *bind\) \*\{{0,1\}}:\([0-9]*\)$/\1 {host}:\2/
 /^backend default_backend$/,/ return status / s/ return status 404 .*/{no_app}/
@@ -113,6 +119,7 @@ def write_script(folder: Path, binary: str, settings: Serve, *, connections: int
         errors="\\\n".join(errors).replace("/", r"\/"),
         most_of_client=int(connections * SHARE_OF_A_CLIENT),
         host=host,
+        others=MAX_OTHER_CONNECTIONS,
         no_app=_NO_APP,
         room=settings.max_ongoing_requests + settings.max_queued_requests,
         places=settings.max_ongoing_requests,

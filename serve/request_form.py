@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.message
 import re
 from collections.abc import Container
 
@@ -61,9 +62,10 @@ class RequestForm:
 
 
 def _is_json(content_type: str) -> bool:
-    kind, _, parameters = content_type.lower().partition(";")
-    name, _, value = parameters.strip().partition("=")
-    is_text = name.strip() != "charset" or value.strip().strip('"') in ("utf-8", "utf8")
-    kind = kind.strip()
+    if content_type == "application/json":  # nearly always
+        return True
+    header = email.message.Message()
+    header["content-type"] = content_type
+    kind, charset = header.get_content_type(), header.get_content_charset("utf-8")
     is_json = kind == "application/json" or (kind[:12] == "application/" and kind[-5:] == "+json")
-    return is_json and is_text
+    return is_json and charset in ("utf-8", "utf8", "us-ascii")

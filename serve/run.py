@@ -18,13 +18,14 @@ from recsys.bundle import Bundle
 from recsys.config import Recipe
 from recsys.errors import DataError, RaycommendError
 from recsys.privacy import load_key
-from recsys.ray_token import hide_token
-from recsys.scratch import sweep
+from recsys.ray_token import make_token
+from recsys.scratch import outlived, sweep
 from serve.access import own_key
 from serve.checks import check_start, warnings
 from serve.deploying import deploy
 from serve.environment import Surroundings, set_defaults
 from serve.own_files import OwnFiles
+from serve.ports import check_ports
 from serve.stopping import drain
 
 #: How often Ray is started where it does not come up: on a busy machine its own patience ends.
@@ -60,13 +61,17 @@ def start(
             signal.signal(number, signal.default_int_handler)
     address = recipe.ray.address or os.environ.get("RAY_ADDRESS") or "local"
     set_defaults()
-    if address == "local":
-        for left in sweep("service", recipe.root):
-            print(f"removed what a killed {left.kind} had left in {left.folder}", flush=True)
-    check_start(recipe, address)
+    # What a killed service left may still answer at our port: it ends when all is in order here.
+    takes_place = address == "local" and outlived(recipe.root)
+    check_start(recipe, address, ports=not takes_place)
     for warning in warnings(recipe):
         print(f"warning: {warning}", flush=True)
     version = Bundle.open(bundle).version
+    if address == "local":
+        for left in sweep("service", recipe.root):
+            print(f"removed what a killed {left.kind} had left in {left.folder}", flush=True)
+    if takes_place:
+        check_ports(recipe.serve)
     print(f"serving {version} from {bundle}: starting", flush=True)
     with ExitStack() as stack:
         cluster = _started(stack, recipe, address)
@@ -152,6 +157,7 @@ def _not_up(recipe: Recipe, address: str, reason: str, load: str) -> DataError:
 
 def _local(stack: ExitStack, recipe: Recipe) -> Cluster:
     """A Ray of our own on this machine."""
+    make_token()
     files, surroundings = OwnFiles.of(recipe), Surroundings.make(recipe.serve, recipe.root)
     stack.callback(surroundings.clear)
     stack.callback(files.keep, surroundings.scratch)
@@ -201,7 +207,6 @@ def _connected(address: str, **options: Any) -> Iterator[Any]:
     context = ray.init(
         address=address, logging_level=logging.CRITICAL, log_to_driver=False, **options
     )
-    hide_token()
     try:
         yield context
     finally:

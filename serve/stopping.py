@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,18 +32,22 @@ def drain(scratch: Scratch, grace_s: float) -> None:
 
     from serve.app import NAME
 
+    async def tell(what: str) -> None:
+        # A replica that is dead, or does not obey in time, does not keep the others from it.
+        with suppress(RayError, RayServeException, TimeoutError):
+            asked = serve.get_app_handle(NAME).broadcast(what)
+            await asked.results_async(timeout_s=OBEY_S, return_exceptions=True)
+
     async def drained() -> None:
-        ranking = serve.get_app_handle(NAME)
-        await ranking.broadcast("drain").results_async(timeout_s=OBEY_S)
+        await tell("drain")
         await asyncio.sleep(grace_s)
         # Serve's controller would start a new HAProxy in the place of the one that ends.
-        ray.kill(serve.context._get_global_client()._controller)
+        with suppress(RayError, RayServeException):
+            ray.kill(serve.context._get_global_client()._controller)
         await asyncio.to_thread(close_proxies, scratch)
-        await ranking.broadcast("close").results_async(timeout_s=OBEY_S)
+        await tell("close")
 
-    # No replica is there, or does not obey: the service ends all the same.
-    with suppress(RayError, RayServeException, TimeoutError):
-        asyncio.run(drained())
+    asyncio.run(drained())
 
 
 def close_proxies(scratch: Scratch, patience_s: float = ANSWER_S) -> None:
@@ -52,7 +55,9 @@ def close_proxies(scratch: Scratch, patience_s: float = ANSWER_S) -> None:
     for pid, _ in proxies(scratch):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGUSR1)
-    wait_until(lambda: not proxies(scratch), patience_s)
+    deadline = time.monotonic() + patience_s
+    while proxies(scratch) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def proxies(scratch: Scratch) -> set[Process]:
@@ -62,14 +67,6 @@ def proxies(scratch: Scratch) -> set[Process]:
         for pid, began in scratch.processes() & alive().keys()
         if _program(pid).name == "haproxy"
     }
-
-
-def wait_until(is_so: Callable[[], bool], patience_s: float) -> bool:
-    """Whether it is so before the patience ends."""
-    deadline = time.monotonic() + patience_s
-    while not (found := is_so()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return found
 
 
 def _program(pid: int) -> Path:

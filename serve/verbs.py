@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from recsys.config import EventName
@@ -9,6 +10,8 @@ from recsys.config import EventName
 #: Event type -> what is said of it, `{}` for the item's title.
 Verbs = Mapping[str, str]
 
+#: A verb of the past, regular: "played", "added_to_list"; not "feed".
+_PAST = re.compile(r"[a-z_ -]*[^e{}]ed", re.IGNORECASE)
 _USUAL = {
     "impression": "were shown {}",
     "view": "viewed {}",
@@ -29,6 +32,6 @@ def verbs_of(names: Mapping[str, EventName | None], given: Mapping[EventName, st
     own = {}
     for event_type in _USUAL:
         mapped = [name for name, target in names.items() if target == event_type]
-        if len(mapped) == 1 and mapped[0] != event_type and mapped[0].endswith("ed"):
+        if len(mapped) == 1 and mapped[0] != event_type and _PAST.fullmatch(mapped[0]):
             own[event_type] = f"{mapped[0].replace('_', ' ')} {{}}"
     return {**_USUAL, **own, **given}

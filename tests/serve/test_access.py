@@ -136,7 +136,7 @@ class TestRights:
         self, client: TestClient, texts: dict[str, str]
     ) -> None:
         for right, text in texts.items():
-            for user in ("u", "recommend", "healthz", "%2Fhealthz", "erase"):
+            for user in ("u", "recommend", "healthz", "%2Fhealthz", "erase", "token"):
                 answer = client.delete(f"/users/{user}", headers={"X-API-Key": text})
                 assert answer.status_code == (200 if right == "erase" else 403), (right, user)
 

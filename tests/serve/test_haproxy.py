@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import socket
 import subprocess
@@ -255,6 +254,20 @@ def test_metrics_are_told_where_the_service_is(
     assert "haproxy_backend_http_responses_total" in metrics.text
 
 
+def test_who_holds_other_ports_keeps_nobody_out(
+    started: Callable[..., Proxy], server: socket.socket
+) -> None:
+    """All ports share the places of one process, and these ask for no key."""
+    proxy = started([server], connections=200)
+    with contextlib.ExitStack() as held, answering(server):
+        for port in (proxy.metrics_port, proxy.stats_port):
+            for _ in range(250):
+                sock = held.enter_context(socket.create_connection(("127.0.0.1", port)))
+                sock.sendall(HALF)
+        with httpx.Client(timeout=SLOW_S / 2) as client:
+            assert client.get(f"http://127.0.0.1:{proxy.port}/healthz").status_code == 200
+
+
 def test_connections_fit_the_files_that_the_process_may_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -271,6 +284,4 @@ def test_connections_fit_the_files_that_the_process_may_open(
 def test_it_starts_with_as_many_connections_as_files_allow(
     started: Callable[..., Proxy], server: socket.socket
 ) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert started([server], connections=max_connections()).process.poll() is None
-    assert os.getpid() and resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)

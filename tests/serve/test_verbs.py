@@ -20,6 +20,8 @@ from serve.verbs import verbs_of
         ({"order": "purchase"}, {}, "bought {}"),
         ({"played": "purchase", "finished": "purchase"}, {}, "bought {}"),
         ({"viewed": "view"}, {}, "bought {}"),
+        ({"feed": "purchase"}, {}, "bought {}"),
+        ({"wish{x}ed": "purchase"}, {}, "bought {}"),
         ({"played": "purchase"}, {"purchase": "listened to {}"}, "listened to {}"),
     ],
 )
