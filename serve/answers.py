@@ -96,14 +96,22 @@ class Conflict(BaseModel):
     status: Literal[409] = Field(409, description="What the event alone is answered with.")
 
 
+class Repeated(BaseModel):
+    """An event that was not stored: it is held already."""
+
+    event: int = Field(description="Its position in the request's `events`, from 0.")
+    event_id: str | None = Field(description="The id that it was sent under, if it was.")
+
+
 class EventsAnswer(BaseModel):
     """What became of the events; they are on disk when this answer comes."""
 
     received: int = Field(description="Events in the request.")
     stored: int = Field(description="Events that were new.")
     ignored: int = Field(description="Events of a type that the recipe leaves out.")
-    repeated: list[str] = Field(
-        description="Ids of events that had been sent before: the same item, type and time."
+    repeated: list[Repeated] = Field(
+        description="Events that are held already, sent before or read from the shop's log: the "
+        "same item, type and time."
     )
     conflicts: list[Conflict] = Field(
         description="Events whose id another event bears: another item, type or time."

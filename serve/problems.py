@@ -155,7 +155,8 @@ def _methods(request: Request) -> list[str]:
     """Those that a request's path takes."""
     fit = [each for each in request.app.routes if each.matches(request.scope)[0] is not Match.NONE]
     same = [each for each in fit if each.path == fit[0].path]
-    return sorted({method for each in same for method in getattr(each, "methods", None) or ()})
+    methods = {method for each in same for method in getattr(each, "methods", None) or ()}
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

@@ -170,6 +170,7 @@ class Service:
 
     async def update_items(self, updates: Sequence[ItemUpdate], *, single: bool) -> bytes:
         """The JSON answer to `POST /items`; `single`: the request is one item, not a list."""
+        await self._refresh()  # another replica may have been told of them a moment ago
         arms, served = self.arms, self.arms.first.served
         seen, loc = served.seen.items, () if single else ("items",)
         ids = [update.item_id for update in updates]
@@ -215,6 +216,7 @@ class Service:
         Raises:
             NotFound: neither the bundle holds it nor was it added.
         """
+        await self._refresh()
         served = self.arms.first.served
         in_bundle, said = served.bundle.in_bundle(item_id), served.seen.items.get(item_id)
         if not in_bundle and said is None:

@@ -36,7 +36,7 @@ class Kept:
 
     stored: int
     ignored: int
-    repeated: list[str]
+    repeated: list[dict[str, Any]]
     conflicts: list[dict[str, Any]]
     older_than_erasure: list[int]
 
@@ -86,9 +86,9 @@ class Users:
             stored=list(became.values()).count("new"),
             ignored=len(events) - len(rows),
             repeated=[
-                events[place].event_id or ""
+                {"event": place, "event_id": events[place].event_id}
                 for place, outcome in became.items()
-                if outcome == "repeated" and events[place].event_id
+                if outcome == "repeated"
             ],
             conflicts=[
                 {"event": place, "event_id": events[place].event_id, "status": 409}

@@ -246,6 +246,14 @@ class Conflict(_message.Message):
     status: int
     def __init__(self, event: _Optional[int] = ..., event_id: _Optional[str] = ..., status: _Optional[int] = ...) -> None: ...
 
+class Repeated(_message.Message):
+    __slots__ = ("event", "event_id")
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    event: int
+    event_id: str
+    def __init__(self, event: _Optional[int] = ..., event_id: _Optional[str] = ...) -> None: ...
+
 class EventsAnswer(_message.Message):
     __slots__ = ("received", "stored", "ignored", "unknown_items", "request_id", "repeated", "conflicts", "older_than_erasure")
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
@@ -261,7 +269,7 @@ class EventsAnswer(_message.Message):
     ignored: int
     unknown_items: _containers.RepeatedScalarFieldContainer[str]
     request_id: str
-    repeated: _containers.RepeatedScalarFieldContainer[str]
+    repeated: _containers.RepeatedCompositeFieldContainer[Repeated]
     conflicts: _containers.RepeatedCompositeFieldContainer[Conflict]
     older_than_erasure: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, received: _Optional[int] = ..., stored: _Optional[int] = ..., ignored: _Optional[int] = ..., unknown_items: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ..., repeated: _Optional[_Iterable[str]] = ..., conflicts: _Optional[_Iterable[_Union[Conflict, _Mapping]]] = ..., older_than_erasure: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, received: _Optional[int] = ..., stored: _Optional[int] = ..., ignored: _Optional[int] = ..., unknown_items: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ..., repeated: _Optional[_Iterable[_Union[Repeated, _Mapping]]] = ..., conflicts: _Optional[_Iterable[_Union[Conflict, _Mapping]]] = ..., older_than_erasure: _Optional[_Iterable[int]] = ...) -> None: ...

@@ -437,10 +437,30 @@ def test_what_is_not_said_to_be_json_is_not_taken_for_it(client: TestClient) -> 
     for kind in (
         "text/plain", "application/x-www-form-urlencoded", "", "application/json; charset=latin-1",
         "application/jsonp", "text/json", "json",
+        "application/json; boundary=x; charset=latin-1", "application/json; charset=utf-16",
     ):  # fmt: skip
         answer = client.post("/recommend", content=body, headers={"Content-Type": kind})
         assert (answer.status_code, refused_at(answer.json())) == (415, ["body"]), kind
         assert "content-type: application/json" in answer.json()["detail"][0]["msg"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/json;charset=UTF-8;", "application/json; charset=utf-8; x=1",
+        'Application/JSON; charset="utf-8"', "application/vnd.shop+json",
+    ],
+)  # fmt: skip
+def test_json_may_say_more_of_itself(client: TestClient, kind: str) -> None:
+    body = json.dumps({"user_id": "nobody"})
+    answer = client.post("/recommend", content=body, headers={"Content-Type": kind})
+    assert answer.status_code == 200
+
+
+def test_an_id_is_one_whatever_stands_beside_it(client: TestClient) -> None:
+    for candidates in ([2.0], [2.0, {"title": "red cup"}], [2, {"title": "red cup"}]):
+        answer = post(client, "/rank", {"user_id": "nobody", "candidates": candidates})
+        assert answer["unknown_items"] == ["2"]
 
 
 def test_a_body_that_is_packed_is_refused_as_that(client: TestClient) -> None:
@@ -609,13 +629,16 @@ class TestEventIds:
         first, second = ({**self.LINE, "item_id": item_id(row)} for row in (1, 2))
         assert post(client, "/events", first)["stored"] == 1
         again = post(client, "/events", first)
-        assert (again["stored"], again["repeated"]) == (0, ["order-17"])
+        assert (again["stored"], again["repeated"]) == (0, [{"event": 0, "event_id": "order-17"}])
         assert refused_at(post(client, "/events", second, 409)) == ["event_id"]
 
     def test_an_order_s_number_on_each_of_its_lines_is_told(self, client: TestClient) -> None:
         lines = [{**self.LINE, "item_id": item_id(row)} for row in (1, 2, 1)]
         answer = post(client, "/events", {"events": lines})
-        assert (answer["stored"], answer["repeated"]) == (1, ["order-17"])
+        assert (answer["stored"], [each["event_id"] for each in answer["repeated"]]) == (
+            1,
+            ["order-17"],
+        )
         assert answer["conflicts"] == [{"event": 1, "event_id": "order-17", "status": 409}]
 
 
@@ -638,8 +661,14 @@ def test_what_else_an_event_tells_is_kept_for_the_next_model(
     }
     assert len(session) == 32 and "ann" not in session
     assert all(kept[1][name] is None for name in told)
+    most = {
+        "session_id": "s" * 256, "request_id": "r" * 64, "position": 2**31 - 1,
+        "dwell_ms": 2**31 - 1, "price": 1e12, "quantity": -1e9,
+    }  # fmt: skip
+    assert post(client, "/events", {**event, **most})["stored"] == 1
+    compact.run(recipe)
     for name, wrong in (
-        ("position", 0), ("dwell_ms", -1), ("price", -1.0), ("request_id", "a b"),
+        ("position", 0), ("position", 2**31), ("dwell_ms", -1), ("dwell_ms", 2**31), ("price", -1.0), ("request_id", "a b"),
         ("quantity", "1"),
     ):  # fmt: skip
         assert refused_at(post(client, "/events", {**event, name: wrong}, 422)) == [name]
