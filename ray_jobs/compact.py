@@ -13,7 +13,6 @@ file is there already had been written by a run that did not live to drop it.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -30,7 +29,7 @@ from recsys.feedback import (
     tidy,
 )
 from recsys.files import whole_file
-from recsys.state import STATE_FILE, UserState, open_state, state_of
+from recsys.state import STATE_FILE, UserState, joined, open_state, state_of
 
 #: Events in a file at most.
 BATCH = 50_000
@@ -62,7 +61,7 @@ def run(recipe: Recipe) -> Path:
     try:
         with feedback.locked(exclusive=True):
             drain(state, feedback)
-            erased = _later(state.erased(), feedback.erased())
+            erased = joined(state.erased(), feedback.erased())
             if erased != feedback.erased():
                 feedback.write_erased(erased)
             for folder in (feedback.events, feedback.impressions):
@@ -120,13 +119,6 @@ def _open(recipe: Recipe) -> UserState:
             mend="run `recsys serve` first, on this machine",
         )  # fmt: skip
     return open_state(state, path)
-
-
-def _later(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    """Tombstones of both; the later of two. A store that was lost must not lose them."""
-    return {
-        user: max(one.get(user, at), other.get(user, at)) for user, at in {**one, **other}.items()
-    }
 
 
 if __name__ == "__main__":

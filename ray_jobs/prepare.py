@@ -67,6 +67,7 @@ from recsys.prepared import (
 from recsys.privacy import key_check, load_key, pseudonymise
 from recsys.relations import count_relations, save_matrix
 from recsys.schema import EVENTS, HISTORIES, Col
+from recsys.state import Tombstone
 from recsys.survey import survey
 
 FORMAT = 4
@@ -191,7 +192,7 @@ class _Split:
     key: bytes
     out: Path
     now_us: int
-    erased: dict[str, int]
+    erased: dict[str, Tombstone]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         data, live = self.recipe.data, row[LIVE]

@@ -24,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 
 import polars as pl
@@ -34,7 +35,7 @@ import pyarrow.parquet as pq
 from recsys.errors import DataError
 from recsys.files import whole_file, write_json
 from recsys.schema import ERASED, EVENT_TYPES, EVENTS, EVENTS_OPTIONAL, TIMESTAMP, Col
-from recsys.state import StateEvent
+from recsys.state import StateEvent, Tombstone, is_erased
 
 _STANDS_FOR, _MERGED = b"raycommend.stands_for", "-merged.parquet"
 #: So many files of today are merged too: a busy replica writes one a second.
@@ -42,6 +43,8 @@ _MANY = 500
 _DATE_CHARS = len("2026-01-31")
 #: Which files were looked through for which erased users.
 _CHECKED = "checked.json"
+#: What tells whether a row is from before its user's erasure; impressions have no type.
+_TOLD = (Col.user, Col.timestamp, Col.item, Col.event_type)
 #: A file of that age which nobody finished was left by a process that was killed.
 _STALE_S = 86_400.0
 
@@ -91,32 +94,45 @@ class Feedback:
                 ) from None  # fmt: skip
             yield
 
-    def erased(self) -> dict[str, int]:
-        """The tombstones: pseudonym -> time of the erasure, microseconds since 1970, UTC."""
+    def erased(self) -> dict[str, Tombstone]:
+        """The tombstones, by pseudonym."""
         path = self.folder / "erased.parquet"
         if not path.is_file():
             return {}
         table = pq.read_table(path)
-        times = table[Col.erased_at].cast(pa.int64()).to_pylist()
-        return dict(zip(table[Col.user].to_pylist(), times, strict=True))
+        at = table[Col.erased_at].cast(pa.int64()).to_pylist()
+        until: list[int] = at
+        ahead: list[list[str]] = [[] for _ in at]
+        if Col.erased_until in table.column_names:  # an earlier release knew of one time
+            until = table[Col.erased_until].cast(pa.int64()).to_pylist()
+            ahead = table["ahead"].to_pylist()
+        facts = zip(at, until, map(frozenset, ahead), strict=True)
+        return dict(zip(table[Col.user].to_pylist(), starmap(Tombstone, facts), strict=True))
 
-    def unchecked(self, files: Sequence[Path], erased: Mapping[str, int]) -> list[Path]:
+    def unchecked(self, files: Sequence[Path], erased: Mapping[str, Tombstone]) -> list[Path]:
         """Those of the files that were not looked through for all of these erased users yet."""
         path = self.folder / _CHECKED
         seen = json.loads(path.read_text()) if path.is_file() else {}
         done = set(seen["files"]) if seen.get("erased") == _digest(erased) else set()
         return [file for file in files if _name(file, self.folder) not in done]
 
-    def mark_checked(self, files: Sequence[Path], erased: Mapping[str, int]) -> None:
+    def mark_checked(self, files: Sequence[Path], erased: Mapping[str, Tombstone]) -> None:
         """Remember that these files hold no row of these erased users; forget all others."""
         names = [_name(file, self.folder) for file in files]
         write_json(self.folder / _CHECKED, {"erased": _digest(erased), "files": names})
 
-    def write_erased(self, erased: Mapping[str, int]) -> None:
+    def write_erased(self, erased: Mapping[str, Tombstone]) -> None:
         """Replace the tombstones."""
-        users = sorted(erased)
-        times = pa.array([erased[user] for user in users], pa.int64()).cast(TIMESTAMP)
-        table = pa.table([pa.array(users, pa.string()), times], schema=ERASED)
+        users, left = sorted(erased), [erased[user] for user in sorted(erased)]
+        table = pa.table(
+            [
+                pa.array(users, pa.string()),
+                pa.array([each.at_us for each in left], pa.int64()).cast(TIMESTAMP),
+                pa.array([each.until_us for each in left], pa.int64()).cast(TIMESTAMP),
+                pa.array([sorted(each.ahead) for each in left], pa.list_(pa.string())),
+            ],
+            schema=ERASED,
+        )
         with whole_file(self.folder / "erased.parquet") as aside:
             pq.write_table(table, aside)
 
@@ -133,20 +149,6 @@ def events_table(events: Sequence[StateEvent]) -> pa.Table:
     for field in EVENTS_OPTIONAL:
         known[field.name] = pa.array([told.get(field.name) for told in details], field.type)
     return pa.table([known[field.name] for field in EVENTS], schema=EVENTS)
-
-
-def without_erased(events: pl.DataFrame, erased: Mapping[str, int]) -> pl.DataFrame:
-    """The events less those of erased users, up to the erasure or without a time.
-
-    Args:
-        events: columns `user_id` (pseudonyms) and `timestamp`.
-        erased: of `Feedback.erased`.
-    """
-    if not erased:
-        return events
-    at = pl.col(Col.user).replace_strict(erased, default=None, return_dtype=pl.Int64)
-    later = pl.col(Col.timestamp).dt.epoch("us") > at
-    return events.filter(at.is_null() | later.fill_null(False))
 
 
 def without_logged(events: pl.DataFrame, is_live: str) -> pl.DataFrame:
@@ -229,25 +231,25 @@ def merge_days(folder: Path, today: dt.date) -> None:
                 path.unlink()
 
 
-def erase_rows(files: Sequence[Path], erased: Mapping[str, int]) -> int:
-    """Rewrite the files that hold rows of erased users, up to their erasure.
+def erase_rows(files: Sequence[Path], erased: Mapping[str, Tombstone]) -> int:
+    """Rewrite the files that hold rows of erased users, from before their erasure.
 
     Returns:
         How many rows were removed.
     """
     if not erased:
         return 0
-    users = pa.array(erased.keys(), pa.string())
-    times = pa.array(erased.values(), pa.int64()).cast(TIMESTAMP)
 
-    def keep(rows: pa.Table) -> pa.ChunkedArray:
-        at = times.take(pc.index_in(rows[Col.user], users).combine_chunks())
-        return pc.fill_null(pc.greater(rows[Col.timestamp], at), True)
+    def keep(rows: pa.Table) -> pa.Array:
+        known = [name for name in _TOLD if name in rows.column_names]
+        frame = pl.DataFrame(rows.select(known))
+        return (~is_erased(frame, erased)).to_arrow()
 
     removed = 0
     for path in files:
         with _reading(path):
-            rows = pq.read_table(path, columns=[Col.user, Col.timestamp], partitioning=None)
+            known = [name for name in _TOLD if name in pq.read_schema(path).names]
+            rows = pq.read_table(path, columns=known, partitioning=None)
         num_erased = len(rows) - (pc.sum(keep(rows)).as_py() or 0)
         if num_erased:
             _write(path, [path], stands_for=_stands_for(path), keep=keep)
@@ -260,7 +262,7 @@ def _write(
     files: Sequence[Path],
     *,
     stands_for: Sequence[str],
-    keep: Callable[[pa.Table], pa.ChunkedArray] | None = None,
+    keep: Callable[[pa.Table], pa.Array] | None = None,
 ) -> None:
     """Write the rows of some files into one, a row group in memory at a time.
 
@@ -286,8 +288,9 @@ def _write(
                     out.write_table(rows.select(schema.names).cast(schema))
 
 
-def _digest(erased: Mapping[str, int]) -> str:
-    return hashlib.sha256(json.dumps(sorted(erased.items())).encode()).hexdigest()
+def _digest(erased: Mapping[str, Tombstone]) -> str:
+    facts = [[user, each.at_us, each.until_us, sorted(each.ahead)] for user, each in erased.items()]
+    return hashlib.sha256(json.dumps(sorted(facts)).encode()).hexdigest()
 
 
 def _files(folder: Path) -> list[Path]:

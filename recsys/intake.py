@@ -10,10 +10,10 @@ import polars as pl
 from recsys.adapters.spellings import COUNTED, Spellings, count_spellings
 from recsys.config import Data
 from recsys.coverage import Coverage
-from recsys.feedback import without_erased
 from recsys.logs import check_events, map_event_types
 from recsys.privacy import pseudonymise
 from recsys.schema import Col
+from recsys.state import Tombstone, is_erased
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Intake:
     Attributes:
         data: of the recipe.
         key: of the pseudonyms.
-        erased: pseudonym -> time of the erasure, microseconds.
+        erased: tombstones, by pseudonym.
         now_us: the present; later events lie in the future.
     """
 
     data: Data
     key: bytes
-    erased: Mapping[str, int]
+    erased: Mapping[str, Tombstone]
     now_us: int
 
     def take(self, raw: pl.DataFrame, *, known_items: pl.Series | None, live: bool) -> Taken:
@@ -69,7 +69,8 @@ class Intake:
             good, bad = (
                 frame.with_columns(pseudonymise(frame[Col.user], self.key)) for frame in (good, bad)
             )
-        good, bad = (without_erased(frame, self.erased) for frame in (good, bad))
+        if self.erased:
+            good, bad = (frame.filter(~is_erased(frame, self.erased)) for frame in (good, bad))
         end = self.data.cuts.end
         ready = good if end is None else good.filter(pl.col(Col.timestamp) < end)
         return Taken(

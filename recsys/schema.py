@@ -28,6 +28,7 @@ class Col:
     model_version: Final = "model_version"
     arm: Final = "arm"
     erased_at: Final = "erased_at"
+    erased_until: Final = "erased_until"
 
     title: Final = "title"
     description: Final = "description"
@@ -101,11 +102,13 @@ IMPRESSIONS: Final = pa.schema(
     ]
 )
 
-#: Tombstones: nothing of the user up to that time is used.
+#: Tombstones, see `state.tombstones`.
 ERASED: Final = pa.schema(
     [
         pa.field(Col.user, pa.string(), nullable=False),
         pa.field(Col.erased_at, TIMESTAMP, nullable=False),
+        pa.field(Col.erased_until, TIMESTAMP, nullable=False),
+        pa.field("ahead", pa.list_(pa.string()), nullable=False),
     ]
 )
 

@@ -12,10 +12,12 @@ from recsys.state.items import ItemStore, MemoryItems
 from recsys.state.memory import MemoryState
 from recsys.state.sqlite import SqliteState
 from recsys.state.sqlite_items import SqliteItems
+from recsys.state.tombstones import Tombstone, is_erased, joined
 
 __all__ = [
     "STATE_FILE", "Batch", "Erasure", "ItemStore", "MemoryState", "Outcome", "SqliteState",
-    "StateEvent", "UserState", "clock_us", "open_items", "open_state", "state_of",
+    "StateEvent", "Tombstone", "UserState", "clock_us", "is_erased", "joined", "open_items",
+    "open_state", "state_of",
 ]  # fmt: skip
 
 #: Environment variable with the Redis server's URL, where the recipe names none.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,8 @@ from typing import Literal, Protocol
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from recsys.state.tombstones import Tombstone, digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,17 @@ def is_same(one: StateEvent, other: StateEvent) -> bool:
 
 
 def digest_of(event: StateEvent) -> str:
-    """What tells an erased event that comes again, and keeps nothing of it: 32 hex digits."""
-    text = f"{event.user_id}\0{event.timestamp}\0{event.event_code}\0{event.item_id}"
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    """See `tombstones.digest`."""
+    return digest(event.user_id, event.timestamp, event.event_code, event.item_id)
+
+
+def tombstone_of(events: Sequence[StateEvent], now_us: int) -> Tombstone:
+    """What is left of all events of a user who is erased now."""
+    return Tombstone(
+        now_us,
+        max([now_us, *(event.timestamp for event in events)]),
+        frozenset(digest_of(event) for event in events if event.timestamp > now_us),
+    )
 
 
 def order(event: StateEvent) -> tuple[int, str, str]:
@@ -132,7 +141,7 @@ class UserState(Protocol):
         """The user's latest `limit` events, in the order of `order`; empty for an unknown user."""
 
     def delete(self, user_id: str, now_us: int) -> Erasure:
-        """Erase a user from histories and outbox, and keep a tombstone: pseudonym and times.
+        """Erase a user from histories and outbox, and keep a tombstone.
 
         Nothing that happened up to now comes back, by `append` or by `seed`; what happens later
         starts a new history. A sender's clock may have been ahead: what had come from it is not
@@ -143,11 +152,8 @@ class UserState(Protocol):
             now_us: the time of the erasure, microseconds.
         """
 
-    def erased(self) -> dict[str, int]:
-        """The tombstones: pseudonym -> until when logs are not taken, microseconds since 1970, UTC.
-
-        The time of the erasure, or of the user's latest event if a sender's clock was ahead.
-        """
+    def erased(self) -> dict[str, Tombstone]:
+        """The tombstones, by pseudonym."""
 
     def claim(self, limit: int) -> Batch | None:
         """The first events of the outbox, as a batch that stays the same until it is settled.
@@ -183,14 +189,15 @@ class UserState(Protocol):
         max_events_per_user: int,
         *,
         source: str,
-        erased: Mapping[str, int] | None = None,
+        erased: Mapping[str, Tombstone] | None = None,
     ) -> bool:
         """Take over the histories that a bundle was built with; all of them or none.
 
         (`RedisState` alone may leave a part there when it fails, which the next call completes.)
 
         Events that are held already, from another source or from `append`, are not doubled: see
-        `seeding`. Expired events are left out, and those of erased users, up to the erasure.
+        `seeding`. Expired events are left out, and those of erased users, up to the last time that
+        their tombstone names.
 
         Args:
             table: rows of `schema.HISTORIES`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import starmap, takewhile
 
 import numpy as np
@@ -18,11 +18,11 @@ from recsys.state.base import (
     Outcome,
     StateEvent,
     clock_us,
-    digest_of,
     is_same,
     new_batch_id,
     oldest_us,
     order,
+    tombstone_of,
 )
 from recsys.state.seeding import (
     EVENT_COLUMNS,
@@ -32,26 +32,12 @@ from recsys.state.seeding import (
     seed_id,
     unheld,
 )
+from recsys.state.tombstones import Tombstone
 
 #: Events that the outbox holds at most: no other process can reach it, so nobody may empty it.
 MAX_WAITING = 100_000
 #: Appending sweeps all users after so much of the maximal age.
 SWEEP_FRACTION = 0.1
-
-
-@dataclass(frozen=True)
-class _Tombstone:
-    """When a user was erased, until when logs are not taken, and what had come from ahead."""
-
-    at_us: int
-    until_us: int
-    ahead: frozenset[str]
-
-    def covers(self, event: StateEvent) -> bool:
-        """Whether a live event is not taken."""
-        if event.timestamp <= self.at_us:
-            return True
-        return event.timestamp <= self.until_us and digest_of(event) in self.ahead
 
 
 class MemoryState:
@@ -67,7 +53,7 @@ class MemoryState:
         self._lock = threading.Lock()
         self._users: dict[str, dict[str, StateEvent]] = {}
         self._sources: set[str] = set()
-        self._erased: dict[str, _Tombstone] = {}
+        self._erased: dict[str, Tombstone] = {}
         self._outbox: deque[tuple[int, StateEvent]] = deque(maxlen=MAX_WAITING)
         self._seq = 0
         self._claimed: tuple[str, int] | None = None
@@ -104,19 +90,14 @@ class MemoryState:
             for entry in waiting:
                 self._outbox.remove(entry)
             events = [*history.values(), *(event for _, event in waiting)]
-            ahead = {digest_of(event) for event in events if event.timestamp > now_us}
-            before = self._erased.get(user_id, _Tombstone(now_us, now_us, frozenset()))
-            self._erased[user_id] = _Tombstone(
-                max([now_us, before.at_us]),
-                max([now_us, before.until_us, *(event.timestamp for event in events)]),
-                before.ahead | ahead,
-            )
+            left = tombstone_of(events, now_us)
+            self._erased[user_id] = left.joined(self._erased.get(user_id, left))
         return Erasure(len(history), bool(events))
 
-    def erased(self) -> dict[str, int]:
+    def erased(self) -> dict[str, Tombstone]:
         """See `UserState.erased`."""
         with self._lock:
-            return self._erased_until()
+            return dict(self._erased)
 
     def claim(self, limit: int) -> Batch | None:
         """See `UserState.claim`."""
@@ -156,7 +137,7 @@ class MemoryState:
         max_events_per_user: int,
         *,
         source: str,
-        erased: Mapping[str, int] | None = None,
+        erased: Mapping[str, Tombstone] | None = None,
     ) -> bool:
         """See `UserState.seed`."""
         with self._lock:
@@ -169,7 +150,7 @@ class MemoryState:
                 for event in held.values()
                 if not event.event_id.startswith(SEED_PREFIX)
             ]
-            own = lasting(unheld(seeds, live), self._erased_until(), oldest_us(self._max_age_us))
+            own = lasting(unheld(seeds, live), self._erased, oldest_us(self._max_age_us))
             new = lasting(own, erased or {}, None)
             rows = new.select(EVENT_COLUMNS).iter_rows()
             self._add(list(starmap(StateEvent, rows)), seeded=True)
@@ -213,14 +194,12 @@ class MemoryState:
         self, event: StateEvent, held: Mapping[str, StateEvent], *, seeded: bool
     ) -> Outcome:
         erased = self._erased.get(event.user_id)
-        if erased is not None and not seeded and erased.covers(event):
+        told = (event.user_id, event.timestamp, event.event_code, event.item_id)
+        if erased is not None and not seeded and erased.covers(*told):
             return "erased"
         if event.event_id in held:
             return "repeated" if is_same(held[event.event_id], event) else "conflict"
         return "repeated" if not seeded and seed_id(event) in held else "new"
-
-    def _erased_until(self) -> dict[str, int]:
-        return {user: tombstone.until_us for user, tombstone in self._erased.items()}
 
     def _sweep(self) -> None:
         self._swept_us = clock_us()

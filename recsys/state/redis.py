@@ -19,6 +19,7 @@ id of 32 characters; 86 and 126 with 600, where the server leaves its compact en
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +30,7 @@ from typing import cast
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import redis
 from numpy.typing import NDArray
 
 from recsys.errors import DataError
@@ -41,10 +43,12 @@ from recsys.state.base import (
     new_batch_id,
     oldest_us,
     order,
+    tombstone_of,
 )
 from recsys.state.redis_connection import Connection
 from recsys.state.redis_scripts import APPEND, DELETE, SEED, SETTLE, SWEEP
 from recsys.state.seeding import EVENT_COLUMNS, SEED_PREFIX, lasting, seed_events, seed_id
+from recsys.state.tombstones import Tombstone
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +58,8 @@ FORMAT_VERSION = 3
 CHUNK = 5000
 #: Users in a step of `sweep`.
 SWEEP_USERS = 100
+#: How often an erasure begins anew because something of the user came meanwhile.
+MAX_TRIES = 100
 #: A user's key outlives the last write by the maximal age and so much: clocks differ.
 _SLACK_S = 86_400
 #: Packed times are above zero.
@@ -126,31 +132,52 @@ class RedisState:
     def delete(self, user_id: str, now_us: int) -> Erasure:
         """See `UserState.delete`; the append-only file holds the events until it is rewritten.
 
-        The outbox is gone through after the rest: if that breaks off, erase the user again.
+        All in one step, once nothing came of the user while it was looked for.
         """
-        with self._named():
-            fields = cast(dict[bytes, bytes], self._client.hgetall(self._user(user_id)))
-            events = [_event(user_id, *pair) for pair in fields.items()]
-            waiting: list[bytes] = []
-            for entries in self._entries("+"):
-                mine = [(entry, event) for entry, event in entries if event.user_id == user_id]
-                waiting += (entry for entry, _ in mine)
-                events += (event for _, event in mine)
-            until = max([now_us, *(event.timestamp for event in events)])
-            ahead = {digest_of(event) for event in events if event.timestamp > now_us}
-            keys = [self._user(user_id), self._erased, self._ahead]
-            arguments: list[str | bytes] = [user_id, _pack_time(until), _pack_time(now_us)]
-            arguments += sorted(ahead)
-            num_events = int(self._delete(keys=keys, args=arguments))
-            if waiting:
-                self._client.xdel(self._outbox, *waiting)
-        return Erasure(num_events, bool(events))
+        key = self._user(user_id)
+        with self._named(), self._client.pipeline() as pipe:
+            for _ in range(MAX_TRIES):
+                pipe.watch(key)  # type: ignore[no-untyped-call]  # whatever is new of the user changes it, in the outbox or not
+                fields = cast(dict[bytes, bytes], self._client.hgetall(key))
+                events = [_event(user_id, *pair) for pair in fields.items()]
+                waiting: list[bytes] = []
+                for entries in self._entries("+"):
+                    mine = [(entry, event) for entry, event in entries if event.user_id == user_id]
+                    waiting += (entry for entry, _ in mine)
+                    events += (event for _, event in mine)
+                left = tombstone_of(events, now_us)
+                times = (_pack_time(left.until_us), _pack_time(left.at_us))
+                pipe.multi()
+                self._delete(
+                    keys=[key, self._erased, self._ahead],
+                    args=[user_id, *times, *sorted(left.ahead)], client=pipe,
+                )  # fmt: skip
+                if waiting:
+                    pipe.xdel(self._outbox, *waiting)
+                try:
+                    num_events = int(pipe.execute()[0])
+                except redis.WatchError:
+                    continue
+                return Erasure(num_events, bool(events))
+        raise DataError(
+            "events of the user came faster than they could be erased", where=self._name,
+            mend="erase the user again",
+        )  # fmt: skip
 
-    def erased(self) -> dict[str, int]:
+    def erased(self) -> dict[str, Tombstone]:
         """See `UserState.erased`."""
+        ahead: dict[str, set[str]] = defaultdict(set)
         with self._named():
             found = cast(dict[bytes, bytes], self._client.hgetall(self._erased))
-        return {user.decode(): _unpack_time(packed) for user, packed in found.items()}
+            for member in self._client.sscan_iter(self._ahead, count=1000):
+                user, _, text = member.decode().rpartition(":")
+                ahead[user].add(text)
+        # An earlier release wrote one time.
+        times = {user.decode(): (packed[-8:], packed[:8]) for user, packed in found.items()}
+        return {
+            user: Tombstone(_unpack_time(at), _unpack_time(until), frozenset(ahead[user]))
+            for user, (at, until) in times.items()
+        }
 
     def claim(self, limit: int) -> Batch | None:
         """See `UserState.claim`."""
@@ -197,7 +224,7 @@ class RedisState:
         max_events_per_user: int,
         *,
         source: str,
-        erased: Mapping[str, int] | None = None,
+        erased: Mapping[str, Tombstone] | None = None,
     ) -> bool:
         """See `UserState.seed`; but what is there already when a seed breaks off stays.
 

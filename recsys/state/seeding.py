@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from recsys.schema import Col
 from recsys.state.base import StateEvent
+from recsys.state.tombstones import Tombstone
 
 #: Begin of a seeded event's id; a sender's event ids must not begin so.
 SEED_PREFIX = "seed:"
@@ -92,8 +93,10 @@ def unheld(seeds: pl.DataFrame, live: list[tuple[str, int, str, int]]) -> pl.Dat
     return joined.filter(pl.col("nth") >= pl.col("num_live").fill_null(0)).drop("num_live")
 
 
-def lasting(seeds: pl.DataFrame, erased: Mapping[str, int], oldest_us: int | None) -> pl.DataFrame:
-    """The seeds less expired ones, and less those of erased users, up to their erasure.
+def lasting(
+    seeds: pl.DataFrame, erased: Mapping[str, Tombstone], oldest_us: int | None
+) -> pl.DataFrame:
+    """The seeds less expired ones, and less those of erased users, up to their tombstone's end.
 
     Args:
         seeds: of `seed_events`.
@@ -105,7 +108,8 @@ def lasting(seeds: pl.DataFrame, erased: Mapping[str, int], oldest_us: int | Non
     if not erased:
         return seeds
     schema = {"user": pl.String, "erased": pl.Int64}
-    tombstones = pl.DataFrame(list(erased.items()), schema=schema, orient="row")
+    until = [(user, tombstone.until_us) for user, tombstone in erased.items()]
+    tombstones = pl.DataFrame(until, schema=schema, orient="row")
     joined = seeds.join(tombstones, on="user", how="left", maintain_order="left")
     stays = pl.col("erased").is_null() | (pl.col("us") > pl.col("erased"))
     return joined.filter(stays).drop("erased")

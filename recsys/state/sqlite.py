@@ -18,6 +18,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ from recsys.state.base import (
     is_same,
     new_batch_id,
     oldest_us,
+    tombstone_of,
 )
 from recsys.state.seeding import (
     EVENT_COLUMNS,
@@ -45,6 +47,7 @@ from recsys.state.seeding import (
     seed_id,
     unheld,
 )
+from recsys.state.tombstones import Tombstone
 
 #: 2: outbox, batch and erased. 3: `outbox.details`, `erased.at` and `ahead`. A file of an earlier
 #: format gets what it lacks when it is opened.
@@ -197,19 +200,18 @@ class SqliteState:
             events = [StateEvent(*row) for row in rows]
             num_events = db.execute("DELETE FROM events WHERE user = ?", (user_id,)).rowcount
             db.execute("DELETE FROM outbox WHERE user = ?", (user_id,))
-            until = max([now_us, *(event.timestamp for event in events)])
-            db.execute(_ERASE, (user_id, until, now_us))
-            ahead = {digest_of(event) for event in events if event.timestamp > now_us}
+            left = tombstone_of(events, now_us)
+            db.execute(_ERASE, (user_id, left.until_us, left.at_us))
             db.executemany(
                 "INSERT OR IGNORE INTO ahead (user, digest) VALUES (?, ?)",
-                ((user_id, digest) for digest in ahead),
+                ((user_id, digest) for digest in left.ahead),
             )
         return Erasure(num_events, bool(events))
 
-    def erased(self) -> dict[str, int]:
+    def erased(self) -> dict[str, Tombstone]:
         """See `UserState.erased`."""
         with self._read() as db:
-            return dict(db.execute("SELECT user, us FROM erased"))
+            return _tombstones(db)
 
     def claim(self, limit: int) -> Batch | None:
         """See `UserState.claim`."""
@@ -260,7 +262,7 @@ class SqliteState:
         max_events_per_user: int,
         *,
         source: str,
-        erased: Mapping[str, int] | None = None,
+        erased: Mapping[str, Tombstone] | None = None,
     ) -> bool:
         """See `UserState.seed`; of several replicas at once, one seeds and the others wait."""
         if self.is_seeded(source):
@@ -274,8 +276,7 @@ class SqliteState:
             live = [
                 row for user in users for row in db.execute(_LIVE, {"user": user, **_SEEDED_IDS})
             ]
-            own = dict(db.execute("SELECT user, us FROM erased"))
-            new = lasting(unheld(seeds, live), own, None)
+            new = lasting(unheld(seeds, live), _tombstones(db), None)
             db.executemany(_INSERT, new.select(EVENT_COLUMNS).iter_rows())
             for user in users:
                 self._trim(db, user)
@@ -425,3 +426,13 @@ _MENDS = {
     sqlite3.SQLITE_CORRUPT: _MEND_BROKEN,
     sqlite3.SQLITE_BUSY: "try again; if it stays so, end the process that holds the file",
 }
+
+
+def _tombstones(db: sqlite3.Connection) -> dict[str, Tombstone]:
+    ahead = defaultdict(set)
+    for user, digest in db.execute("SELECT user, digest FROM ahead"):
+        ahead[user].add(digest)
+    return {
+        user: Tombstone(at, until, frozenset(ahead[user]))
+        for user, at, until in db.execute("SELECT user, coalesce(at, us), us FROM erased")
+    }

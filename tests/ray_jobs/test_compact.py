@@ -43,7 +43,16 @@ from recsys.feedback import (
 )
 from recsys.privacy import pseudonym
 from recsys.schema import EVENT_CODE, EVENTS, IMPRESSIONS, TIMESTAMP, Col
-from recsys.state import STATE_FILE, SqliteState, StateEvent, open_state, state_of
+from recsys.state import (
+    STATE_FILE,
+    SqliteState,
+    StateEvent,
+    Tombstone,
+    open_state,
+    state_of,
+)
+from recsys.state.base import digest_of
+from recsys.state.tombstones import digest
 
 ROOT = Path(__file__).parents[2]
 #: The steps to die at: a run has some 300, and more where files wait to be merged.
@@ -205,7 +214,7 @@ def test_redis_is_emptied_too(tmp_path: Path) -> None:
         store.delete("v", 100)
         compact.run(recipe)
         assert live_rows(recipe).height == 5 and store.num_waiting() == 0
-        assert Feedback.of(recipe.root).erased() == {"v": 100}
+        assert Feedback.of(recipe.root).erased() == {"v": Tombstone(100, 100)}
         store.close()
     finally:
         server.stop()
@@ -219,11 +228,14 @@ class TestErasure:
         compact.run(recipe)
         assert feedback.erased() == {}
         store.delete("v", 100)
-        store.append([event(4, "v", timestamp=201)])
+        ahead = event(3, "v", timestamp=200)  # the sender's clock was
+        assert store.append([ahead]) == ["erased"]
+        after = [event(4, "v", timestamp=150), event(5, "v", timestamp=201)]
+        assert store.append(after) == ["new", "new"]
         compact.run(recipe)
         left = live_rows(recipe).select(Col.user, pl.col(Col.timestamp).dt.epoch("us"))
-        assert set(left.rows()) == {("u", 1), ("v", 201)}
-        assert feedback.erased() == {"v": 200}, "the latest event's time: its clock was ahead"
+        assert set(left.rows()) == {("u", 1), ("v", 150), ("v", 201)}
+        assert feedback.erased() == {"v": Tombstone(100, 200, frozenset([digest_of(ahead)]))}
         assert pq.read_table(segment)[Col.user].to_pylist() == ["u", None]
         store.close()
 
@@ -251,7 +263,10 @@ class TestErasure:
         store.delete("w", 50)
         store.close()
         compact.run(recipe)
-        assert Feedback.of(recipe.root).erased() == {"v": 100, "w": 50}
+        assert Feedback.of(recipe.root).erased() == {
+            "v": Tombstone(100, 100),
+            "w": Tombstone(50, 50),
+        }
 
 
 def _segment(folder: Path, users: list[str | None], times: list[int], date: str = "") -> Path:
@@ -308,7 +323,7 @@ class TestMerging:
         for path, content in zip(files[:left], copies, strict=False):
             path.write_bytes(content)
         assert self.times(tmp_path) == [0, 1, 2]
-        erase_rows(finished(tmp_path), {"nobody": 5, "u": 0})
+        erase_rows(finished(tmp_path), {"nobody": Tombstone(5, 5), "u": Tombstone(0, 0)})
         assert self.times(tmp_path) == [1, 2]
         tidy(tmp_path)
         assert len(list(tmp_path.rglob("*.parquet"))) == 1
@@ -321,7 +336,7 @@ class TestMerging:
         with pytest.raises(DataError, match=path.name):
             merge_days(tmp_path, TODAY)
         with pytest.raises(DataError, match=path.name):
-            erase_rows([path], {"u": 5})
+            erase_rows([path], {"u": Tombstone(5, 5)})
 
     def test_what_a_killed_process_left_goes_in_time(self, tmp_path: Path) -> None:
         (tmp_path / "gone").mkdir()
@@ -394,8 +409,12 @@ class TestPrepare:
         )
         write_log(tmp_path / "log", pl.concat([events, spoilt]), tiny_items())
         user = pseudonym("customer-001", KEY.encode())
-        self.live(recipe, [("customer-001", "item-0003", day(85)), ("u", "item-0004", day(81))])
-        Feedback.of(recipe.root).write_erased({user: int(day(60).timestamp() * 1e6)})
+        ahead = ("customer-001", "item-0003", day(85))
+        after = ("customer-001", "item-0004", day(84))
+        self.live(recipe, [ahead, after, ("u", "item-0004", day(81))])
+        at, until = (int(day(number).timestamp() * 1e6) for number in (60, 85))
+        known = digest(user, until, EVENT_CODE["purchase"], "item-0003")
+        Feedback.of(recipe.root).write_erased({user: Tombstone(at, until, frozenset([known]))})
         assert "leave out 1 erased users" in prepare.plan(recipe)[2]
         prepared = prepare_here(recipe)
         users = prepared.users()
@@ -405,6 +424,6 @@ class TestPrepare:
         assert len(times) == own.filter(pl.col(Col.timestamp) > day(60)).height + 1
         assert times.min() > day(60).timestamp() * 1e6
         early = own.filter(pl.col(Col.timestamp) <= day(60)).height
-        assert prepared.summary["counts"]["erased"] == early + 1 > 1
+        assert prepared.summary["counts"]["erased"] == early + 2 > 2
         assert prepared.summary["quarantined"] == {}, "the spoilt row is of the erased time"
         assert any("erased users left out" in line for line in prepare.report(recipe))

@@ -32,7 +32,7 @@ from recsys.feedback import Feedback, events_table
 from recsys.prepared import PREPARED
 from recsys.privacy import pseudonym
 from recsys.schema import EVENT_CODE, Col
-from recsys.state import StateEvent
+from recsys.state import StateEvent, Tombstone
 from recsys.survey import Survey, spread, survey
 
 
@@ -95,7 +95,7 @@ class TestFound:
         recipe = recipe_of(tmp_path)
         feedback = Feedback.of(recipe.root)
         gone = pseudonym(tiny_events()[Col.user][0], KEY.encode())
-        feedback.write_erased({gone: int(day(500).timestamp() * 1e6)})
+        feedback.write_erased({gone: Tombstone(*(int(day(500).timestamp() * 1e6),) * 2)})
         moment = int(day(60).timestamp() * 1e6)
         live = events_table(
             [StateEvent(name * 32, name, "item-0001", EVENT_CODE["purchase"], moment)

@@ -668,7 +668,8 @@ def test_what_else_an_event_tells_is_kept_for_the_next_model(
     assert post(client, "/events", {**event, **most})["stored"] == 1
     compact.run(recipe)
     for name, wrong in (
-        ("position", 0), ("position", 2**31), ("dwell_ms", -1), ("dwell_ms", 2**31), ("price", -1.0), ("request_id", "a b"),
+        ("position", 0), ("position", 2**31), ("dwell_ms", -1), ("dwell_ms", 2**31),
+        ("price", -1.0), ("request_id", "a b"),
         ("quantity", "1"),
     ):  # fmt: skip
         assert refused_at(post(client, "/events", {**event, name: wrong}, 422)) == [name]

@@ -18,7 +18,7 @@ import recsys.state.redis_connection as redis_connection
 from recsys.config import State
 from recsys.errors import DataError
 from recsys.schema import HISTORIES
-from recsys.state import MemoryState, StateEvent, open_state
+from recsys.state import MemoryState, StateEvent, Tombstone, open_state
 from recsys.state.redis import CHUNK, FORMAT_VERSION, RedisState
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -292,6 +292,27 @@ def test_a_store_of_format_1_goes_on(shared_server, make_store, prefix):
             assert client.hget(f"{prefix}:meta", "format") == str(FORMAT_VERSION).encode()
 
 
+def test_what_comes_of_a_user_while_it_is_erased_is_erased_whole_or_stays_whole(
+    make_store, monkeypatch
+):
+    """An erasure looks through the outbox, which may be long, and others write meanwhile."""
+    store, other = make_store(), make_store()
+    store.append([event("u", "1", timestamp=5)])
+    entries, came = store._entries, [event("u", "2", timestamp=7), event("u", "3", timestamp=150)]
+
+    def slowly(*given):
+        found = list(entries(*given))
+        if came:
+            assert other.append([came.pop()]) == ["new"]
+        return iter(found)
+
+    monkeypatch.setattr(store, "_entries", slowly)
+    assert store.delete("u", 100).num_events == 3
+    assert store.history("u", 10) == [] and store.num_waiting() == 0
+    again = [event("u", "4", timestamp=150), event("u", "5", timestamp=149)]
+    assert store.append(again) == ["erased", "new"], "what had come from a clock ahead is known"
+
+
 def test_a_tombstone_of_format_2_holds(shared_server, make_store, prefix):
     """It is the one time of the erasure."""
     make_store().delete("u", 100)
@@ -302,7 +323,7 @@ def test_a_tombstone_of_format_2_holds(shared_server, make_store, prefix):
         late = [event(event_id="1", timestamp=100), event(event_id="2", timestamp=101)]
         assert store.append(late) == ["erased", "new"]
         store.delete("u", 200)
-        assert store.erased() == {"u": 200}
+        assert store.erased() == {"u": Tombstone(200, 200)}
         assert store.append([event(event_id="3", timestamp=200)]) == ["erased"]
 
 

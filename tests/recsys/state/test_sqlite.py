@@ -12,7 +12,7 @@ import pytest
 
 from recsys.errors import DataError
 from recsys.schema import HISTORIES
-from recsys.state import SqliteState, StateEvent
+from recsys.state import SqliteState, StateEvent, Tombstone
 from recsys.state.sqlite import APPLICATION_ID, FORMAT_VERSION
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -184,7 +184,7 @@ def test_a_file_of_format_2_goes_on(path):
     assert stores[1].append([event("gone", "2", timestamp=101)]) == ["new"]
     assert [e.event_id for e in stores[0].claim(10).events] == ["old", "2"]
     stores[1].delete("gone", 200)
-    assert stores[0].erased() == {"gone": 200}
+    assert stores[0].erased() == {"gone": Tombstone(200, 200)}
     for store in stores:
         store.close()
 

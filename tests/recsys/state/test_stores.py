@@ -20,11 +20,12 @@ from recsys.state import (
     MemoryState,
     SqliteState,
     StateEvent,
+    Tombstone,
     base,
     clock_us,
     open_state,
 )
-from recsys.state.base import order
+from recsys.state.base import digest_of, order
 
 CAP = 5
 
@@ -166,7 +167,7 @@ class TestErasure:
         assert store.delete("u", 100) == Erasure(2, held=True)
         assert store.history("u", 10) == []
         assert store.count_users() == 1
-        assert store.erased() == {"u": 100}
+        assert store.erased() == {"u": Tombstone(100, 100)}
         assert [each.user_id for each in store.claim(10).events] == ["v"]
 
     def test_what_was_before_does_not_come_back_and_what_comes_later_does(self, store):
@@ -189,26 +190,30 @@ class TestErasure:
     def test_tombstones_that_the_store_has_lost_hold_too(self, store):
         store.delete("v", 30)
         table = histories({name: [(1, 4, 10), (0, 2, 21), (0, 2, 31)] for name in "uvw"})
-        store.seed(table, ITEM_IDS, 10, source="s", erased={"u": 20, "v": 5})
+        store.seed(
+            table, ITEM_IDS, 10, source="s", erased={"u": Tombstone(20, 20), "v": Tombstone(5, 5)}
+        )
         times = [[each.timestamp for each in store.history(name, 10)] for name in "uvw"]
         assert times == [[21, 31], [31], [10, 21, 31]]
 
-    def test_the_time_is_the_latest_known(self, store):
+    def test_the_times_are_the_latest_known(self, store):
         """Of two erasures; and of the user's events, if the sender's clock was ahead."""
-        store.append([event("u", "1", timestamp=150)])
-        store.delete("u", 100)
-        assert store.erased() == {"u": 150}
-        store.delete("u", 120)
-        assert store.erased() == {"u": 150}
-        store.delete("u", 200)
-        assert store.erased() == {"u": 200}
+        ahead = event("u", "1", timestamp=150)
+        store.append([ahead])
+        for now, times in (
+            (100, (100, 150)),
+            (120, (120, 150)),
+            (110, (120, 150)),
+            (200, (200,) * 2),
+        ):
+            store.delete("u", now)
+            assert store.erased() == {"u": Tombstone(*times, frozenset([digest_of(ahead)]))}
 
     def test_a_clock_that_was_ahead_keeps_nothing_new_out(self, store):
         """What comes after the erasure is taken, whatever had come before it; that never is."""
         ahead = event("u", "1", timestamp=150)
         store.append([ahead, event("u", "2", item="j", timestamp=90)])
         store.delete("u", 100)
-        assert store.erased() == {"u": 150}, "of logs"
         old = [event("u", "3", timestamp=100), ahead, replace(ahead, event_id="4")]
         assert store.append(old) == ["erased"] * 3
         new = [event("u", "5", timestamp=101), event("u", "6", item="j", timestamp=150)]
