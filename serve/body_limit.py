@@ -1,7 +1,7 @@
 """A bound on the body of a request, in bytes and in time.
 
 It stands in the application because each replica's own port can be reached past the proxy, and the
-proxy has no such bound anyway.
+proxy of a cluster that others started has none.
 """
 
 from __future__ import annotations
