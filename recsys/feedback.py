@@ -26,6 +26,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -147,8 +148,16 @@ def events_table(events: Sequence[StateEvent]) -> pa.Table:
     }
     details = [json.loads(e.details) if e.details else {} for e in events]
     for field in EVENTS_OPTIONAL:
-        known[field.name] = pa.array([told.get(field.name) for told in details], field.type)
+        values = [_fitting(told.get(field.name), field.type) for told in details]
+        known[field.name] = pa.array(values, field.type)
     return pa.table([known[field.name] for field in EVENTS], schema=EVENTS)
+
+
+def _fitting(value: Any, kind: pa.DataType) -> Any:
+    """A detail of an event, or None where no column of its type holds it: the event counts."""
+    if pa.types.is_integer(kind) and value is not None:
+        return value if abs(value) < 2 ** (kind.bit_width - 1) else None
+    return value
 
 
 def without_logged(events: pl.DataFrame, is_live: str) -> pl.DataFrame:

@@ -147,6 +147,7 @@ def move_logs(folder: Path, target: Path) -> None:
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(logs, target)
+        target.chmod(0o755)  # in Ray's folder, which is private, all may write
 
 
 def end(name: str, patience_s: float) -> None:
@@ -164,21 +165,33 @@ def end(name: str, patience_s: float) -> None:
 def marked(name: str) -> set[Process]:
     """The processes that carry a mark, and those below them, without this one; see `alive`.
 
-    Some of Ray's write their name over their environment: their parents tell whose they are.
+    Some of Ray's write their name over their environment: their parents tell whose they are, or if
+    those are gone, the files in the folder that they hold open.
     """
+    folder = str(PARENT / name)
     mark = f"{MARK}={name}".encode()
     found, children = set(), defaultdict(list)
     for (pid, began), parent in alive().items():
         children[parent].append((pid, began))
         with suppress(OSError):  # ended meanwhile, or another user's
             environment = Path(f"/proc/{pid}/environ").read_bytes()
-            if pid != os.getpid() and mark in environment.split(b"\0"):
+            if pid != os.getpid() and (
+                mark in environment.split(b"\0")
+                or (b"=" not in environment.split(b"\0", 1)[0] and _holds_open(pid, folder))
+            ):
                 found.add((pid, began))
     below = list(found)
     while below:
         below = [child for pid, _ in below for child in children[pid] if child not in found]
         found.update(below)
     return found
+
+
+def _holds_open(pid: int, folder: str) -> bool:
+    """Whether a process has a file in a folder open."""
+    return any(
+        os.readlink(each).startswith(f"{folder}/") for each in Path(f"/proc/{pid}/fd").iterdir()
+    )
 
 
 def alive() -> dict[Process, int]:

@@ -106,7 +106,7 @@ class KeyFile(Section):
             DataError: it is missing, unreadable or not a file of keys.
         """
         try:
-            return KeyFile.model_validate_json(path.read_bytes())
+            found = KeyFile.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             raise DataError(
                 "no file of API keys", where=path, field="serve.access.keys",
@@ -124,6 +124,12 @@ class KeyFile(Section):
                 field=".".join(map(str, first["loc"])),
                 mend="restore it from a copy, or make the keys again with `recsys keys add`",
             ) from None  # fmt: skip
+        if "keys" not in found.model_fields_set:
+            raise DataError(
+                "not a file of API keys: Field required", where=path, field="keys",
+                mend="restore it from a copy, or make the keys again with `recsys keys add`",
+            )  # fmt: skip
+        return found
 
     def write(self, path: Path) -> None:
         """Replace the file whole; only its owner can read it."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from recsys.recommender import ADDED, NewItems, Recommender
 from recsys.schema import TEXT_FIELDS
 from recsys.state import STATE_FILE, open_items
-from recsys.state.items import ItemChange, ItemPatch
+from recsys.state.items import ItemChange, ItemEdit
 from serve.api import MAX_NEW_ITEMS
 from serve.settings import Settings
 
@@ -59,13 +59,13 @@ class AddedItems:
         self._encode = encode
         self._store = open_items(settings.serve.state, settings.root / STATE_FILE)
 
-    def put(self, patches: Sequence[ItemPatch], model: str) -> int:
+    def put(self, edits: Sequence[ItemEdit], model: str) -> int | None:
         """See `ItemStore.put`.
 
         Raises:
             DataError: the store cannot be written.
         """
-        return self._store.put(patches, model)
+        return self._store.put(edits, model)
 
     def remove(self, item_id: str) -> bool:
         """Take back what was said of an item; whether anything was.

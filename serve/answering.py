@@ -234,7 +234,8 @@ def in_words(model: Recommender, row: int, why: Explanation, verbs: Verbs) -> di
     if why.reasons:
         first = why.reasons[0]
         times = "once" if first.count == 1 else f"{first.count} times"
-        what = "it" if first.item_row == row else model.title(first.item_row)
+        ((item_id, title),) = model.names([first.item_row])
+        what = "it" if first.item_row == row else title or f"item {item_id}"
         sentence = (
             f"You {verbs[EVENT_TYPES[first.event_code]].replace('{}', what)} {times}, last on "
             f"{_moment(first.last_us):%Y-%m-%d}."

@@ -59,7 +59,8 @@ s/^\(frontend prometheus\|listen stats\)$/&\
     maxconn {others} {added}/
 s/^frontend \(http\|grpc\)_frontend$/&\
     tcp-request connection track-sc0 src table http_frontend {added}\
-    tcp-request connection reject if {{ sc0_conn_cur gt {most_of_client} }} {added}/
+    tcp-request connection reject if {{ sc0_conn_cur gt {most_of_client} }} {added}\
+    option disable-h2-upgrade {added}/
 s/^\( *bind\) \*\{{0,1\}}:\([0-9]*\)$/\1 {host}:\2/
 /^backend default_backend$/,/ return status / s/ return status 404 .*/{no_app}/
 /^backend http-/a\
@@ -69,6 +70,7 @@ s/^\( *bind\) \*\{{0,1\}}:\([0-9]*\)$/\1 {host}:\2/
     http-request set-var(txn.half) nbsrv,mul({places}),div(2) {added}\
     acl is_large req.hdr_val(content-length) gt {large} {added}\
     acl is_large req.hdr(transfer-encoding) -m found {added}\
+    acl is_large req.body_size gt {large} {added}\
     http-request track-sc1 str(large) if is_large {added}\
     http-request return status 503 {full} if is_large {{ sc1_conn_cur,sub(txn.half) gt 0 }} {added}
 """

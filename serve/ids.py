@@ -49,8 +49,9 @@ class _IdRule:
 
 
 def _whole(value: Any) -> int:
-    # JSON knows numbers alone: to its schemas 2.0 is an integer. Above, floats are not exact.
-    is_exact = isinstance(value, float) and value.is_integer() and abs(value) <= 2**53
+    # JSON knows numbers alone: to its schemas 2.0 is an integer. From 2**53 on one float
+    # stands for several.
+    is_exact = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
     if is_exact or (isinstance(value, int) and not isinstance(value, bool)):
         return int(value)
     raise ValueError("no whole number")

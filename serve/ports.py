@@ -88,8 +88,10 @@ def check_ports(settings: Serve) -> None:
     Raises:
         DataError: a port is taken, or the host is none of this machine.
     """
+    wanted = {"serve.port": settings.port}
     _check(settings.host, settings.port, "serve.port", "set another serve.port")
     if settings.grpc_port is not None:
+        wanted["serve.grpc_port"] = settings.grpc_port
         _check(settings.host, settings.grpc_port, "serve.grpc_port", "set another serve.grpc_port")
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
         for name, default in (METRICS_PORT, STATS_PORT):
@@ -98,7 +100,14 @@ def check_ports(settings: Serve) -> None:
                 raise DataError(
                     "not a port", field=name, value=text, mend="set a number from 1 to 65535"
                 )
+            wanted[name] = port
             _check("0.0.0.0", port, name, f"set another {name} in the environment")
+    for name, port in wanted.items():
+        if (first := next(each for each, other in wanted.items() if other == port)) != name:
+            raise DataError(
+                f"{first} and {name} are the same port", field=name, value=port,
+                mend="set another one for one of them",
+            )  # fmt: skip
 
 
 def _check(host: str, port: int, field: str, mend: str) -> None:

@@ -204,9 +204,13 @@ def _connected(address: str, **options: Any) -> Iterator[Any]:
     import ray
 
     # What it logs stands in the exception too.
+    handlers = [(number, signal.getsignal(number)) for number in _SIGNALS]
     context = ray.init(
         address=address, logging_level=logging.CRITICAL, log_to_driver=False, **options
     )
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers:  # Ray's own for SIGTERM ends the process on the spot
+            signal.signal(number, handler)
     try:
         yield context
     finally:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from recsys.feedback import Feedback
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE, TEXT_FIELDS, Col
 from recsys.state import StateEvent, clock_us
-from recsys.state.items import ItemChange, ItemPatch, merged
+from recsys.state.items import NOTHING, ItemChange, ItemEdit, merged
 from serve import answering
 from serve.added_items import AddedItems, Encode, Seen, extended, texts_of
 from serve.answering import Answer, Candidates
@@ -170,7 +171,23 @@ class Service:
 
     async def update_items(self, updates: Sequence[ItemUpdate], *, single: bool) -> bytes:
         """The JSON answer to `POST /items`; `single`: the request is one item, not a list."""
-        await self._refresh()  # another replica may have been told of them a moment ago
+        stored = None
+        while stored is None:  # somebody else has said something of one of them meanwhile
+            await self._refresh()
+            edits, known, version = await self._edits(updates, single=single)
+            put = partial(self._added.put, edits, version)
+            stored = await self._in_thread(put, self._writer)
+        await self._refresh()
+        return answering.to_json({"received": len(updates), "stored": stored, "known_items": known})
+
+    async def _edits(
+        self, updates: Sequence[ItemUpdate], *, single: bool
+    ) -> tuple[list[ItemEdit], list[str], str]:
+        """What is to be stored of items, the ids that the catalogue holds, and the model's version.
+
+        Raises:
+            Refused: an item stands there twice, a new one has no text, or there are too many.
+        """
         arms, served = self.arms, self.arms.first.served
         seen, loc = served.seen.items, () if single else ("items",)
         ids = [update.item_id for update in updates]
@@ -200,15 +217,13 @@ class Service:
         }
         for at, vector in zip(unread, await self._encoded(served, unread), strict=True):
             vectors[new[at]] = vector
-        patches = [
-            ItemPatch(each.item_id, each.given(), now[each.item_id], vectors.get(each.item_id))
-            for each in updates
+        edits = [
+            ItemEdit(name, said[name], now[name], vectors.get(name))
+            for name in ids
+            if said[name] is not None or now[name] != NOTHING
         ]
-        version = served.bundle.version
-        stored = await self._in_thread(lambda: self._added.put(patches, version), self._writer)
-        await self._refresh()
         known = [name for name in ids if name not in new.values()]
-        return answering.to_json({"received": len(ids), "stored": stored, "known_items": known})
+        return edits, known, served.bundle.version
 
     async def item(self, item_id: str) -> bytes:
         """The JSON answer to `GET /items/...`.

@@ -37,20 +37,24 @@ class ItemChange:
 
 
 @dataclass(frozen=True, eq=False)
-class ItemPatch:
+class ItemEdit:
     """What is to be said of an item from now on.
 
     Attributes:
         item_id: the shop's id.
-        given: fields by name; None takes one back, what is not named stays.
-        fields: what is said of it then, by what the sender knew: `merged` of that and `given`.
+        before: what is said of it now, by what the sender knows; None: nothing.
+        after: what is to be said of it, as JSON text.
         vector: [H] of that by the sender's language model; None: it was not asked for.
     """
 
     item_id: str
-    given: Mapping[str, Any]
-    fields: str
+    before: str | None
+    after: str
     vector: Vector | None
+
+
+#: What `merged` makes of nothing.
+NOTHING = "{}"
 
 
 def merged(fields: str | None, given: Mapping[str, Any]) -> str:
@@ -58,7 +62,7 @@ def merged(fields: str | None, given: Mapping[str, Any]) -> str:
 
     Args:
         fields: what was said before; None: nothing.
-        given: see `ItemPatch`.
+        given: fields by name; None takes one back, what is not named stays.
     """
     held = json.loads(fields) if fields else {}
     known = {name: value for name, value in {**held, **given}.items() if value is not None}
@@ -72,17 +76,16 @@ class ItemStore(Protocol):
     written, each raises `DataError`.
     """
 
-    def put(self, patches: Sequence[ItemPatch], model: str) -> int:
+    def put(self, edits: Sequence[ItemEdit], model: str) -> int | None:
         """Say more of items, all or none; durable when this returns, as far as the store is.
 
-        Where somebody else has said something meanwhile, a patch's vector is not used.
-
         Args:
-            patches: of different items.
+            edits: of different items.
             model: the bundle whose language model made the vectors.
 
         Returns:
-            Of how many items something else is said now.
+            Of how many items something else is said now. None: somebody else has said something of
+            one of them meanwhile, and nothing was stored.
         """
 
     def remove(self, item_id: str) -> bool:
@@ -121,21 +124,20 @@ class MemoryItems:
         self._items: dict[str, tuple[int, str | None]] = {}
         self._vectors: dict[str, dict[str, tuple[int, Vector]]] = {}
 
-    def put(self, patches: Sequence[ItemPatch], model: str) -> int:
+    def put(self, edits: Sequence[ItemEdit], model: str) -> int | None:
         """See `ItemStore.put`."""
         with self._lock:
-            next_version, num_changed = self._version + 1, 0
+            if any(self._items.get(each.item_id, (0, None))[1] != each.before for each in edits):
+                return None
+            changed = [each for each in edits if each.after != each.before]
+            for each in changed:
+                self._items[each.item_id] = self._version + 1, each.after
+            self._version += bool(changed)
             of_model = self._vectors.setdefault(model, {})
-            for patch in patches:
-                held = self._items.get(patch.item_id, (0, None))[1]
-                fields = merged(held, patch.given)
-                if fields != held:
-                    self._items[patch.item_id] = next_version, fields
-                    self._version = next_version
-                    num_changed += 1
-                if patch.vector is not None and fields == patch.fields:
-                    of_model[patch.item_id] = self._items[patch.item_id][0], patch.vector
-            return num_changed
+            for each in edits:
+                if each.vector is not None:
+                    of_model[each.item_id] = self._items[each.item_id][0], each.vector
+            return len(changed)
 
     def remove(self, item_id: str) -> bool:
         """See `ItemStore.remove`."""

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from recsys.state.items import ItemChange, ItemPatch, merged
+from recsys.state.items import ItemChange, ItemEdit
 from recsys.state.redis_connection import Connection
 
 #: Items put, where nobody has said anything else meanwhile: -1 tells that somebody has, and nothing
@@ -59,21 +59,16 @@ class RedisItems:
         self._models = f"{self._items}:models"
         self._put = self._client.register_script(_PUT)
 
-    def put(self, patches: Sequence[ItemPatch], model: str) -> int:
+    def put(self, edits: Sequence[ItemEdit], model: str) -> int | None:
         """See `ItemStore.put`; as durable as the server's `appendfsync` makes it."""
-        while True:
-            held = self._held([patch.item_id for patch in patches])
-            arguments: list[str | bytes] = []
-            for patch, before in zip(patches, held, strict=True):
-                fields = merged(before, patch.given)
-                is_mine = patch.vector is not None and fields == patch.fields
-                vector = patch.vector.tobytes() if is_mine and patch.vector is not None else b""
-                arguments += (patch.item_id, before, fields, vector)
-            with self._server.named():
-                self._client.sadd(self._models, model)
-                num_changed = int(self._put(keys=self._keys(model), args=arguments))
-            if num_changed >= 0:
-                return num_changed
+        arguments: list[str | bytes] = []
+        for each in edits:
+            vector = b"" if each.vector is None else each.vector.tobytes()
+            arguments += (each.item_id, each.before or "", each.after, vector)
+        with self._server.named():
+            self._client.sadd(self._models, model)
+            num_changed = int(self._put(keys=self._keys(model), args=arguments))
+        return None if num_changed < 0 else num_changed
 
     def remove(self, item_id: str) -> bool:
         """See `ItemStore.remove`."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from recsys.errors import DataError
-from recsys.state.items import ItemChange, ItemPatch, merged
+from recsys.state.items import ItemChange, ItemEdit
 
 FORMAT_VERSION = 1
 #: "RayI", big-endian: tells this store's files from any other SQLite file.
@@ -75,20 +75,20 @@ class SqliteItems:
                 self.close()
                 raise
 
-    def put(self, patches: Sequence[ItemPatch], model: str) -> int:
+    def put(self, edits: Sequence[ItemEdit], model: str) -> int | None:
         """See `ItemStore.put`."""
-        num_changed = 0
         with self._write() as db:
+            for each in edits:
+                (held,) = db.execute(_HELD, (each.item_id,)).fetchone() or (None,)
+                if held != each.before:
+                    return None
             version = db.execute(_VERSION).fetchone()[0] + 1
-            for patch in patches:
-                (held,) = db.execute(_HELD, (patch.item_id,)).fetchone() or (None,)
-                fields = merged(held, patch.given)
-                if fields != held:
-                    db.execute(_PUT, (patch.item_id, version, fields))
-                    num_changed += 1
-                if patch.vector is not None and fields == patch.fields:
-                    db.execute(_PUT_VECTOR, (model, patch.vector.tobytes(), patch.item_id))
-        return num_changed
+            changed = [each for each in edits if each.after != each.before]
+            db.executemany(_PUT, [(each.item_id, version, each.after) for each in changed])
+            for each in edits:
+                if each.vector is not None:
+                    db.execute(_PUT_VECTOR, (model, each.vector.tobytes(), each.item_id))
+        return len(changed)
 
     def remove(self, item_id: str) -> bool:
         """See `ItemStore.remove`."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -218,6 +219,12 @@ def test_redis_is_emptied_too(tmp_path: Path) -> None:
         store.close()
     finally:
         server.stop()
+
+
+def test_a_detail_that_no_column_holds_costs_the_event_nothing_else() -> None:
+    told = '{"position": 4294967296, "dwell_ms": 99999999999999999999, "price": 2.5}'
+    (row,) = events_table([replace(event(1), details=told)]).to_pylist()
+    assert (row[Col.position], row[Col.dwell_ms], row[Col.price]) == (None, None, 2.5)
 
 
 class TestErasure:

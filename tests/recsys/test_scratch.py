@@ -96,6 +96,24 @@ def test_a_child_that_wrote_over_its_environment_is_found_by_its_parent() -> Non
         parent.wait()
 
 
+def test_one_whose_parent_is_gone_is_found_by_what_it_holds_open() -> None:
+    mine = Scratch.make("job")
+    orphan = subprocess.Popen(["sh", "-c", f"exec env -i sleep 60 3>{mine.folder}/log"])
+    stranger = subprocess.Popen(["env", "-i", "sleep", "60"])
+    try:
+        deadline = time.monotonic() + 10
+        while {pid for pid, _ in mine.processes()} != {orphan.pid} or stranger.poll():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        mine.clear(patience_s=0.2)
+        assert orphan.wait(5) == -9
+        assert stranger.poll() is None
+    finally:
+        for process in (orphan, stranger):
+            process.kill()
+            process.wait()
+
+
 def test_what_a_killed_job_left_goes_with_its_processes(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()

@@ -369,6 +369,7 @@ class TestFile:
         [
             ("", ""),
             ('{"format": 2}', "format"),
+            ("{}", "keys"),
             ('{"keys": [{"name": "a", "sha256": "x", "rights": ["admin"]}]}', "keys.0.sha256"),
             (f'{{"keys": [{{"name": "a", "sha256": "{HASH}", "rights": []}}]}}', "keys.0.rights"),
             (f'{{"keys": [{{"name": "a b", "sha256": "{HASH}"}}]}}', "keys.0.name"),

@@ -42,6 +42,22 @@ def run(chunks: Iterable[bytes | None], headers: dict[str, str] | None = None) -
     return sent[0]["status"], sent[1]["body"]
 
 
+def test_what_takes_no_body_waits_for_none() -> None:
+    async def ask() -> None:
+        async def healthy(scope: Any, receive: Any, send: Any) -> None:
+            answered.append(scope["method"])
+
+        async def never() -> Any:
+            await asyncio.sleep(60)
+
+        answered: list[str] = []
+        limit = BodyLimit(healthy, max_s=0.05)
+        await limit({"type": "http", "method": "GET", "path": "/", "headers": []}, never, never)
+        assert answered == ["GET"]
+
+    asyncio.run(ask())
+
+
 def test_a_small_body_passes_whole() -> None:
     assert run([b"12345", b"", b"67890"]) == (200, b"1234567890")
     assert run([b""]) == (200, b"")

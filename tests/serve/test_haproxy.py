@@ -224,6 +224,16 @@ def test_slow_large_bodies_leave_room_for_others(
         each.close()
 
 
+def test_another_protocol_goes_round_no_bound(
+    started: Callable[..., Proxy], server: socket.socket
+) -> None:
+    """HTTP/2 without TLS: many requests in one connection, with bodies of untold length."""
+    proxy = started([server])
+    settings = b"\0\0\0\x04\0\0\0\0\0"
+    with proxy.connect(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings) as client:
+        assert answer_to(client)[:10] == b"HTTP/1.1 4"
+
+
 def test_what_there_is_no_room_for_is_refused(started: Callable[..., Proxy]) -> None:
     """Of seven that come at once two servers, with room for two each, take on four."""
     with contextlib.ExitStack() as stack:

@@ -461,6 +461,8 @@ def test_an_id_is_one_whatever_stands_beside_it(client: TestClient) -> None:
     for candidates in ([2.0], [2.0, {"title": "red cup"}], [2, {"title": "red cup"}]):
         answer = post(client, "/rank", {"user_id": "nobody", "candidates": candidates})
         assert answer["unknown_items"] == ["2"]
+    # Read as a float, 2**53 + 1 is 2**53.
+    post(client, "/rank", {"user_id": "nobody", "candidates": [float(2**53 + 1)]}, 422)
 
 
 def test_a_body_that_is_packed_is_refused_as_that(client: TestClient) -> None:

@@ -1068,8 +1068,15 @@ def test_a_signal_ends_it_without_a_trace(running: Running) -> None:
         socket.create_server(("127.0.0.1", port)).close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_it_starts_ends_it_without_a_trace(running: Running, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "at"),
+    [
+        (signal.SIGINT, "raylet"), (signal.SIGTERM, "raylet"), (signal.SIGTERM, "ServeController"),
+    ],
+)  # fmt: skip
+def test_a_signal_while_it_starts_ends_it_without_a_trace(
+    running: Running, number: int, at: str
+) -> None:
     """A shell's background job is started with SIGINT ignored, and heeds it all the same."""
     assert running.process.poll() is not None, "the test before has ended it"
     with running.log.open("wb") as out:
@@ -1079,7 +1086,7 @@ def test_a_signal_while_it_starts_ends_it_without_a_trace(running: Running, numb
         )  # fmt: skip
     try:
         deadline = time.monotonic() + 60
-        while not any("raylet" in name for name in running.marked().values()):
+        while not any(at in name for name in running.marked().values()):
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.05)
         process.send_signal(number)

@@ -69,6 +69,20 @@ def test_a_taken_port_is_named(
     assert (caught.value.field, caught.value.value) == (field, free_ports[taken])
 
 
+@pytest.mark.parametrize("other", ["grpc", "RAY_SERVE_HAPROXY_STATS_PORT"])
+def test_a_port_that_is_named_twice_is_refused(
+    recipe: Recipe, free_ports: dict[str, int], monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    port, grpc_port = free_ports["http"], free_ports["grpc"]
+    if other == "grpc":
+        grpc_port = port
+    else:
+        monkeypatch.setenv(other, str(port))
+    with pytest.raises(DataError, match="are the same port") as error:
+        check_ports(serve_of(recipe, port=port, grpc_port=grpc_port))
+    assert error.value.value == port
+
+
 def test_a_host_of_another_machine_is_named(recipe: Recipe) -> None:
     with pytest.raises(DataError) as caught:
         check_ports(serve_of(recipe, host="192.0.2.1"))

@@ -18,7 +18,7 @@ from benchmarks.ports import free_ports
 from recsys.config import Recipe
 from recsys.errors import DataError, RecipeError
 from recsys.scratch import Scratch
-from serve import run
+from serve import checks, run
 from serve.__main__ import command_of, main
 from serve.checks import warnings
 from serve.deploying import _cause
@@ -61,6 +61,26 @@ def test_what_is_cheap_to_see_is_seen_before_the_bundle_is_read(
             assert main([*arguments, *more]) == 2
             (line,) = capsys.readouterr().err.splitlines()
             assert "port in use" in line and "serve.port" in line
+
+
+def test_an_address_where_nobody_listens_is_told_at_once(recipe: Recipe) -> None:
+    (port,) = free_ports(1)
+    for address in ("auto", "local", "ray://head:10001/x"):
+        checks._check_address(address)
+    with pytest.raises(DataError, match="no Ray cluster listens there") as error:
+        checks._check_address(f"127.0.0.1:{port}")
+    assert error.value.field == "ray.address"
+
+
+def test_a_run_that_takes_no_file_is_told(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", KEY)
+    (tmp_path / "file").touch()
+    elsewhere = recipe.model_copy(update={"run_dir": str(tmp_path / "file" / "run")})
+    with pytest.raises(DataError, match="takes no file") as error:
+        checks.check_start(elsewhere, "local")
+    assert error.value.field == "run_dir"
 
 
 class TestAttempts:

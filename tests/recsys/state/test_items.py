@@ -11,7 +11,7 @@ import pytest
 from recsys.config import State
 from recsys.errors import DataError
 from recsys.state import SqliteState, open_items
-from recsys.state.items import ItemPatch, MemoryItems, merged
+from recsys.state.items import ItemEdit, MemoryItems, merged
 from recsys.state.redis_items import RedisItems
 from recsys.state.sqlite_items import SqliteItems
 
@@ -42,9 +42,22 @@ def store(open_again):
     return open_again()
 
 
-def patch(item_id, fields, vector=None, before=None):
-    """What the service sends: `before` is what it knew of the item."""
-    return ItemPatch(item_id, fields, merged(before, fields), vector)
+def patch(item_id, given, vector=None):
+    """What a sender says of an item."""
+    return item_id, given, vector
+
+
+def put(store, patches, model):
+    """As the service does: again with what is held now, if that has changed meanwhile."""
+    stored = None
+    while stored is None:
+        known = {change.item_id: change.fields for change in store.changes(0, model)[1]}
+        edits = [
+            ItemEdit(name, known.get(name), merged(known.get(name), given), vector)
+            for name, given, vector in patches
+        ]
+        stored = store.put(edits, model)
+    return stored
 
 
 def held(store, model="a", since=0):
@@ -63,7 +76,7 @@ def test_a_fresh_store_is_empty(store):
 
 
 def test_what_was_put_is_there_for_others_and_after(store, open_again):
-    assert store.put([patch("x", {"n": 1}, ONE), patch("ö:y\n", {}, TWO)], "a") == 2
+    assert put(store, [patch("x", {"n": 1}, ONE), patch("ö:y\n", {}, TWO)], "a") == 2
     other = open_again()
     assert held(other) == {"x": ('{"n": 1}', 1), "ö:y\n": ("{}", 2)}
     assert other.version() == store.version() > 0
@@ -72,36 +85,32 @@ def test_what_was_put_is_there_for_others_and_after(store, open_again):
 
 
 def test_only_what_changed_is_told(store):
-    store.put([patch("x", {"n": 1}, ONE), patch("y", {"n": 1}, ONE)], "a")
+    put(store, [patch("x", {"n": 1}, ONE), patch("y", {"n": 1}, ONE)], "a")
     first, _ = store.changes(0, "a")
     assert store.changes(first, "a") == (first, [])
-    assert (
-        store.put(
-            [patch("x", {"n": 1}, ONE), patch("y", {"n": 2}, TWO), patch("z", {"n": 1}, THREE)], "a"
-        )
-        == 2
-    )
+    again = [patch("x", {"n": 1}, ONE), patch("y", {"n": 2}, TWO), patch("z", {"n": 1}, THREE)]
+    assert put(store, again, "a") == 2
     assert held(store, since=first) == {"y": ('{"n": 2}', 2), "z": ('{"n": 1}', 3)}
-    assert store.put([patch("x", {"n": 1}, ONE)], "a") == 0
+    assert put(store, [patch("x", {"n": 1}, ONE)], "a") == 0
     second, _ = store.changes(first, "a")
     assert second == store.version() > first
 
 
 def test_a_removed_item_is_told_once_and_may_come_back(store):
-    store.put([patch("x", {"n": 1}, ONE), patch("y", {"n": 1}, ONE)], "a")
+    put(store, [patch("x", {"n": 1}, ONE), patch("y", {"n": 1}, ONE)], "a")
     first = store.version()
     assert store.remove("x") is True
     assert store.remove("x") is False
     assert held(store, since=first) == {"x": (None, None)}
-    assert store.put([patch("x", {"n": 1}, TWO)], "a") == 1
+    assert put(store, [patch("x", {"n": 1}, TWO)], "a") == 1
     assert held(store, since=first) == {"x": ('{"n": 1}', 2)}
 
 
 def test_vectors_are_of_one_model_and_one_text(store):
-    store.put([patch("x", {"n": 1}, ONE), patch("y", {"n": 1}, ONE)], "a")
+    put(store, [patch("x", {"n": 1}, ONE), patch("y", {"n": 1}, ONE)], "a")
     assert held(store, "b") == {"x": ('{"n": 1}', None), "y": ('{"n": 1}', None)}
     changes = [replace(change, vector=TWO) for change in store.changes(0, "b")[1]]
-    store.put([patch("y", {"n": 2}, ONE)], "a")  # since then its text is another
+    put(store, [patch("y", {"n": 2}, ONE)], "a")  # since then its text is another
     store.add_vectors(changes, "b", keep=["a"])
     assert held(store, "b") == {"x": ('{"n": 1}', 2), "y": ('{"n": 2}', None)}
     assert held(store, "a") == {"x": ('{"n": 1}', 1), "y": ('{"n": 2}', 1)}
@@ -114,8 +123,10 @@ def test_several_writers_lose_nothing(store, open_again):
     stores = [store, open_again(), open_again()]
 
     def write(number):
-        stores[number % 3].put(
-            [patch(f"{number}", {"n": 1}, ONE), patch("shared", {"n": number}, TWO)], "a"
+        put(
+            stores[number % 3],
+            [patch(f"{number}", {"n": 1}, ONE), patch("shared", {"n": number}, TWO)],
+            "a",
         )
 
     with ThreadPoolExecutor(6) as pool:
@@ -126,20 +137,30 @@ def test_several_writers_lose_nothing(store, open_again):
 
 
 def test_what_is_not_given_stays_and_null_takes_back(store):
-    store.put([patch("x", {"title": "lamp", "price": 9.0}, ONE)], "a")
-    assert store.put([patch("x", {"price": 8.0}, TWO, '{"title": "lump"}')], "a") == 1
-    known = '{"price": 8.0, "title": "lamp"}'
-    assert held(store) == {"x": (known, None)}, "the vector is of another text"
-    assert store.put([patch("x", {"price": None, "brand": "acme"}, THREE, known)], "a") == 1
+    put(store, [patch("x", {"title": "lamp", "price": 9.0}, ONE)], "a")
+    assert put(store, [patch("x", {"price": 8.0}, TWO)], "a") == 1
+    assert held(store) == {"x": ('{"price": 8.0, "title": "lamp"}', 2)}
+    assert put(store, [patch("x", {"price": None, "brand": "acme"}, THREE)], "a") == 1
     assert held(store) == {"x": ('{"brand": "acme", "title": "lamp"}', 3)}
-    assert store.put([patch("x", {"brand": "acme", "colour": None})], "a") == 0
+    assert put(store, [patch("x", {"brand": "acme", "colour": None})], "a") == 0
+
+
+@pytest.mark.parametrize("believed", [None, '{"title": "lump"}'])
+def test_who_knows_an_older_state_changes_nothing(store, believed):
+    put(store, [patch("x", {"title": "lamp"}, ONE)], "a")
+    version = store.version()
+    edits = [ItemEdit("y", None, "{}", TWO), ItemEdit("x", believed, '{"price": 8.0}', TWO)]
+    assert store.put(edits, "a") is None
+    assert (held(store), store.version()) == ({"x": ('{"title": "lamp"}', 1)}, version)
+    store.remove("x")
+    assert store.put([ItemEdit("x", '{"title": "lamp"}', '{"price": 8.0}', TWO)], "a") is None
 
 
 def test_writers_of_different_fields_lose_nothing(store, open_again):
     stores = [store, open_again(), open_again()]
 
     def write(number):
-        return stores[number % 3].put([patch("x", {f"f{number:02}": number})], "a")
+        return put(stores[number % 3], [patch("x", {f"f{number:02}": number})], "a")
 
     with ThreadPoolExecutor(6) as pool:
         assert sum(pool.map(write, range(30))) == 30
@@ -166,7 +187,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 def test_a_server_that_is_gone_is_named_without_its_password(make_server):
     server = make_server("--requirepass", "s3cret")
     store = RedisItems(f"redis://:s3cret@127.0.0.1:{server.port}/0", "p")
-    store.put([patch("x", {"n": 1}, ONE)], "a")
+    put(store, [patch("x", {"n": 1}, ONE)], "a")
     server.stop()
     with pytest.raises(DataError, match="cannot be reached") as caught:
         store.version()
