@@ -26,9 +26,9 @@ STATIONS = {
 
 def plan(recipe: Recipe) -> list[str]:
     """What a run would do."""
-    adapt = pretrain.plan(recipe) if recipe.pretrain.epochs else []
+    adapt = pretrain.steps(recipe) if recipe.pretrain.epochs else []
     last = "embed, evaluate and promote the winner"
-    return [*prepare.plan(recipe), *adapt, *tune.plan(recipe), last]
+    return [*prepare.plan(recipe), *adapt, *tune.steps(recipe), last]
 
 
 def _names(recipe: Recipe) -> list[str]:

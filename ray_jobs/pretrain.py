@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.cluster import connected
-from ray_jobs.train import RAY_DIR, fit, group_of_workers, summing, trials_at_once
+from ray_jobs.train import (
+    RAY_DIR,
+    check_prepared,
+    fit,
+    group_of_workers,
+    prepared_for,
+    summing,
+    trials_at_once,
+)
 from recsys.adapted import LANGUAGE_DIR, PRETRAIN_FILE, made_of
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import RecipeError
@@ -27,7 +35,14 @@ from recsys.prepared import PREPARED, Prepared
 
 def plan(recipe: Recipe) -> list[str]:
     """What a run would do."""
-    settings = _asked(recipe)
+    _asked(recipe)
+    check_prepared(recipe)
+    return steps(recipe)
+
+
+def steps(recipe: Recipe) -> list[str]:
+    """What a run does, whatever is prepared now."""
+    settings = recipe.pretrain
     return [
         f"read {recipe.root / PREPARED}",
         f"adapt the last {settings.last_n} layers of {recipe.model.language_model} on "
@@ -47,7 +62,7 @@ def run(recipe: Recipe) -> Path:
         RecipeError: the recipe asks for no adaptation.
     """
     epochs = _asked(recipe).epochs
-    prepared = Prepared.of(recipe)
+    prepared = prepared_for(recipe)
     origin = made_of(recipe, prepared).values()
     name = "-".join(["pretrain", *(value[:8] for value in origin)])
     storage = recipe.root / RAY_DIR

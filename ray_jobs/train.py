@@ -24,7 +24,7 @@ from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.errors import DataError, RecipeError
 from recsys.files import write_json
 from recsys.language_model import fingerprint, locate
-from recsys.prepared import PREPARED, Prepared
+from recsys.prepared import PREPARED, SUMMARY_FILE, Prepared
 from recsys.reading import read_json
 
 WINNER_FILE = "winner.json"
@@ -37,6 +37,7 @@ DRIVER_CPUS = 0.01
 
 def plan(recipe: Recipe) -> list[str]:
     """What a run would do."""
+    check_prepared(recipe)
     train = recipe.train
     device = "GPU" if train.use_gpu else "CPU"
     return [
@@ -46,6 +47,24 @@ def plan(recipe: Recipe) -> list[str]:
         f"at {train.learning_rate:g}",
         f"write {recipe.root / WINNER_FILE}",
     ]
+
+
+def prepared_for(recipe: Recipe) -> Prepared:
+    """The prepared data that a recipe's workers train on.
+
+    Raises:
+        DataError: there are none of this recipe, see `Prepared.of`.
+        RecipeError: there are fewer history shards than workers.
+    """
+    prepared = Prepared.of(recipe)
+    prepared.check_workers(recipe.train.num_workers)
+    return prepared
+
+
+def check_prepared(recipe: Recipe) -> None:
+    """For a dry run: what `prepared_for` would refuse; nothing where `prepare` is yet to run."""
+    if (recipe.root / PREPARED / SUMMARY_FILE).is_file():
+        prepared_for(recipe)
 
 
 def run_key(recipe: Recipe, prepared: Prepared, *more: str) -> str:
@@ -98,7 +117,7 @@ def groups_that_fit(recipe: Recipe, cpus: float, gpus: float, *, grows: bool) ->
 
 def run(recipe: Recipe) -> Path:
     """Train one recipe and name its best checkpoint the winner."""
-    prepared = Prepared.of(recipe)
+    prepared = prepared_for(recipe)
     recipe = adapted(recipe, prepared)
     with connected(recipe.ray):
         trials_at_once(recipe)
@@ -365,6 +384,14 @@ def train_loop(config: dict[str, Any]) -> None:
     _, valid_questions = prepared.questions(
         "valid", codes, shards=mine, most=train.valid_rows, seed=recipe.seed
     )
+    samples = {"valid_rows": valid_questions} if not config["again"] else {}
+    samples |= {"head_rows": head_questions} if recipe.model.side_features else {}
+    for name, questions in samples.items():
+        if not total(len(questions))[0]:
+            raise RecipeError(
+                "the sample of the window's baskets holds none", field=f"train.{name}",
+                value=getattr(train, name), mend="take a larger one",
+            )  # fmt: skip
     while progress.epoch < epochs:
         if not config["again"] and should_stop(progress.values(METRIC), train.patience):
             break

@@ -28,7 +28,9 @@ from ray_jobs.train import (
     RAY_DIR,
     WINNER_FILE,
     build_trainer,
+    check_prepared,
     choose,
+    prepared_for,
     run_key,
     trials_at_once,
 )
@@ -41,6 +43,12 @@ from recsys.prepared import PREPARED, Prepared
 
 def plan(recipe: Recipe) -> list[str]:
     """What a run would do."""
+    check_prepared(recipe)
+    return steps(recipe)
+
+
+def steps(recipe: Recipe) -> list[str]:
+    """What a run does, whatever is prepared now."""
     tune = recipe.tune
     rate = tune.learning_rate
     return [
@@ -53,7 +61,7 @@ def plan(recipe: Recipe) -> list[str]:
 
 def run(recipe: Recipe) -> Path:
     """Search, and name the best trial's best checkpoint the winner."""
-    prepared = Prepared.of(recipe)
+    prepared = prepared_for(recipe)
     recipe = adapted(recipe, prepared)
     with connected(recipe.ray):
         concurrent = recipe.tune.max_concurrent or trials_at_once(recipe)

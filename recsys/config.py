@@ -541,7 +541,8 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     """Read a recipe and apply `a.b=value` overrides (values are YAML).
 
     Raises:
-        RecipeError: the file is missing or not YAML, a key is unknown, a value is wrong.
+        RecipeError: the file is missing or not YAML, a key is unknown, a value is wrong, two
+            values contradict each other.
     """
     path = Path(path)
     try:
@@ -565,7 +566,18 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         )
     for override in overrides:
         apply_override(raw, override)
-    return recipe_from_dict(raw, where=path)
+    recipe = recipe_from_dict(raw, where=path)
+    # Not of the model itself: a bundle that such a recipe once made is still served.
+    buckets, workers = recipe.data.num_buckets, recipe.train.num_workers
+    if buckets < workers:
+        raise RecipeError(
+            f"data.num_buckets ({buckets}) lies below train.num_workers ({workers}): each worker "
+            "reads history shards of its own, and a bucket is one shard",
+            where=path, field="data.num_buckets", value=buckets,
+            mend=f"set data.num_buckets to {workers} or more, or train.num_workers to at most "
+            f"{buckets}",
+        )  # fmt: skip
+    return recipe
 
 
 def recipe_from_dict(raw: dict[str, Any], where: object = "recipe") -> Recipe:

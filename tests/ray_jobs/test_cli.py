@@ -134,6 +134,23 @@ def test_a_dry_run_does_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("job", ["train", "tune", "pretrain"])
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_more_workers_than_history_shards_are_refused_at_once(
+    job: str, more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two people fill two buckets at most, whatever the recipe says."""
+    tiny_log(tmp_path / "log", num_users=2)
+    config = tiny_recipe_file(tmp_path, train={"num_workers": 3}, pretrain={"epochs": 1})
+    prepare_here(load_recipe(config))
+    capsys.readouterr()
+    assert status_of(job, "--config", str(config), *more) == 2
+    printed = capsys.readouterr()
+    assert "[train.num_workers] 3 workers cannot share" in printed.err
+    assert "data.num_buckets (4)" in printed.err and printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
 def test_a_refusal_at_the_gate_has_its_own_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,17 +7,31 @@ import signal
 import threading
 from pathlib import Path
 
+import polars as pl
 import pytest
-from tiny import prepare_here, tiny_log, tiny_recipe, tiny_shop
+from tiny import (
+    CUTS,
+    KEY,
+    day,
+    prepare_here,
+    tiny_events,
+    tiny_items,
+    tiny_log,
+    tiny_recipe,
+    tiny_shop,
+    write_log,
+)
 
 from ray_jobs import embed, prepare, train
 from ray_jobs.cluster import connected
 from recsys.bundle import Bundle
 from recsys.checkpoint import load_progress
-from recsys.config import Recipe, recipe_from_dict
+from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.errors import DataError, RecipeError
 from recsys.language_model import CONFIG, fingerprint
 from recsys.prepared import Prepared
+from recsys.privacy import pseudonymise
+from recsys.schema import Col
 
 EPOCHS = 4
 
@@ -115,6 +129,38 @@ def test_a_retraining_learns_up_to_the_test_window(recipe: Recipe) -> None:
     weights = Bundle.open(recipe.root / embed.BUNDLE_DIR).weights("items.")
     with_id = {cut: (prepared.stats(cut).num_events >= least).sum() for cut in ("head", "valid")}
     assert len(weights["ids.weight"]) == with_id["valid"] > with_id["head"]
+
+
+@pytest.fixture(scope="module")
+def one_sided(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A log in two buckets; after the head's cut nobody of the second one wants anything."""
+    folder = tmp_path_factory.mktemp("one-sided")
+    events = tiny_events()
+    bucket = pseudonymise(events[Col.user], KEY.encode()).str.slice(0, 8)
+    second = bucket.str.to_integer(base=16, dtype=pl.Int64) % 2 == 1
+    late = (pl.col(Col.event_type) == "purchase") & (pl.col(Col.timestamp) >= day(CUTS["head"]))
+    write_log(folder / "log", events.filter(~(second & late)), tiny_items())
+    return tiny_recipe(
+        folder, data={"num_buckets": 2}, train={"num_workers": 2, "epochs": 1},
+        ray={"num_cpus": 2},
+    )  # fmt: skip
+
+
+@pytest.mark.ray
+def test_a_worker_without_a_question_trains_along(one_sided: Recipe) -> None:
+    prepared = prepare_here(one_sided)
+    codes, (first, second) = target_codes(one_sided), prepared.shards
+    for window in ("head", "valid"):
+        asked = [
+            len(prepared.questions(window, codes, shards=[shard])[1]) for shard in (first, second)
+        ]
+        assert asked[0] > 0 == asked[1]
+    with connected(one_sided.ray):
+        train.run(one_sided)
+    (point,) = json.loads((one_sided.root / train.WINNER_FILE).read_text())["curve"]
+    assert point["num_valid"] == prepared.summary["counts"]["valid_baskets"]
+    assert 0 < point["head_loss"] < 10
+    assert 0 < point["ndcg@10"] <= 1
 
 
 @pytest.mark.parametrize(
