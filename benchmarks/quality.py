@@ -3,11 +3,11 @@
     python -m benchmarks.quality DIR [--protocol splits|time|leave_one_out] [--json FILE]
 
 DIR holds `items.parquet`, `events.parquet` and, for `splits`, `splits.parquet`; see
-`benchmarks.protocols`. The model goes the product's own way, prepare -> tune -> embed: learning
-rate and batch size are chosen on the validation part by the first seed's search, never on test, and
-the other seeds train with what was chosen. Then every model ranks the whole catalogue for the same
-test rows. Where events carry labels, the chance of a like is measured beside it
-(`benchmarks.response`), with `--response-only` nothing else.
+`benchmarks.protocols` and `benchmarks.parts`. The model goes the product's own way, prepare -> tune
+-> embed: learning rate and batch size are chosen on the validation part by the first seed's search,
+never on test, and the other seeds train with what was chosen. Then every model ranks the whole
+catalogue for the same test rows. Where events carry labels, the chance of a like is measured beside
+it (`benchmarks.response`), with `--response-only` nothing else.
 """
 
 from __future__ import annotations
