@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from ray_jobs import evaluate, pipeline
-from ray_jobs.promote import registry_of
 from recsys.config import Recipe, load_recipe
 from recsys.errors import RaycommendError, cause_of
+from recsys.registry import Registry
 
 #: Two households of the log and a visitor who is in no log.
 KNOWN_USERS, NEW_USER = ("2070", "718"), "a-new-visitor"
@@ -131,7 +131,7 @@ def say_where(recipe: Recipe, config: str) -> None:
     print(
         f"\nreport     {recipe.root / evaluate.REPORT_FILE}"
         f"\nbundle     {recipe.root / 'bundle'}"
-        f"\nchampion   {registry_of(recipe).champion()} in {recipe.promote.registry}"
+        f"\nchampion   {Registry.of(recipe).champion()} in {recipe.registry}"
         f"\n\nnext: make serve                 the service, at http://{recipe.serve.host}:{recipe.serve.port}"
         f"\n      .../docs                   its API, in a browser"
         f"\n      http://127.0.0.1:8265      Ray's dashboard, while it runs"

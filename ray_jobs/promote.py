@@ -21,6 +21,7 @@ from recsys.config import Recipe
 from recsys.errors import DataError, GateRefused
 from recsys.evaluation import COLUMNS
 from recsys.gate import Verdict, beats
+from recsys.line import check_challenger
 from recsys.prepared import Prepared
 from recsys.reading import read_json, read_parquet, reading
 from recsys.recommender import scorer_on
@@ -28,32 +29,31 @@ from recsys.registry import Registry
 from recsys.schema import Col
 
 
-def registry_of(recipe: Recipe) -> Registry:
-    """The registry that the recipe names."""
-    return Registry(Path(recipe.promote.registry).expanduser().absolute())
-
-
 def plan(recipe: Recipe) -> list[str]:
     """What a run would do."""
     bundle = Bundle.open(recipe.root / BUNDLE_DIR, verify=False)
-    incumbent = registry_of(recipe).champion()
+    check_challenger(recipe, bundle)
+    registry = Registry.of(recipe)
+    incumbent = registry.champion()
     against = (
         f"compare it with {incumbent} on {METRIC}"
         if incumbent
         else "promote it: there is no champion"
     )
-    return [f"add {bundle.version} to {recipe.promote.registry}", against]
+    return [f"add {bundle.version} to {registry.root}", against]
 
 
 def run(recipe: Recipe) -> Path:
     """Promote the run's bundle, or refuse.
 
     Raises:
+        BundleError: the registry holds another product's line.
         GateRefused: the incumbent is not beaten; the alias stays.
     """
+    check_challenger(recipe, Bundle.open(recipe.root / BUNDLE_DIR, verify=False))
     bundle = Bundle.open(recipe.root / BUNDLE_DIR)
     ours = _evaluated(recipe, bundle)
-    registry = registry_of(recipe)
+    registry = Registry.of(recipe)
     registry.add(bundle.folder, bundle.version)
     incumbent = registry.champion()
     if incumbent is not None and incumbent != bundle.version:
@@ -63,7 +63,7 @@ def run(recipe: Recipe) -> Path:
                 f"{bundle.version} does not beat {incumbent} on {METRIC}: "
                 f"{verdict.difference:+.5f} [{verdict.low:+.5f}, {verdict.high:+.5f}] "
                 f"at {recipe.promote.confidence:.0%}",
-                where=recipe.promote.registry,
+                where=registry.root,
                 mend=f"{incumbent} stays champion; the bundle is kept in the registry",
             )
     registry.promote(bundle.version)
@@ -128,9 +128,9 @@ def _compare(recipe: Recipe, ours: pl.DataFrame, incumbent: Bundle) -> Verdict:
 
 def report(recipe: Recipe) -> list[str]:
     """Who is champion."""
-    registry = registry_of(recipe)
+    registry = Registry.of(recipe)
     history: list[dict[str, Any]] = registry.history()
-    return [f"champion: {registry.champion()} (change {len(history)} in {recipe.promote.registry})"]
+    return [f"champion: {registry.champion()} (change {len(history)} in {registry.root})"]
 
 
 if __name__ == "__main__":

@@ -288,7 +288,8 @@ class Evaluate(Section):
 class Promote(Section):
     """The gate in front of the registry."""
 
-    registry: str = "runs/registry"
+    registry: str = "runs/registry/{name}"
+    """Folder of the bundles; one product's line, see `recsys.line`."""
     metric: Literal["ndcg@10"] = "ndcg@10"
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
@@ -519,7 +520,15 @@ class Recipe(Section):
     @property
     def root(self) -> Path:
         """The run's folder, absolute (Ray workers run elsewhere)."""
-        return Path(self.run_dir.replace("{name}", self.name)).expanduser().absolute()
+        return self._folder(self.run_dir)
+
+    @property
+    def registry(self) -> Path:
+        """The registry's folder, absolute."""
+        return self._folder(self.promote.registry)
+
+    def _folder(self, text: str) -> Path:
+        return Path(text.replace("{name}", self.name)).expanduser().absolute()
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, as plain JSON data."""

@@ -43,7 +43,7 @@ def load_key(privacy: Privacy, run_dir: Path, *, create: bool) -> bytes:
     text = os.environ.get(privacy.key_env)
     if text is not None:
         return _checked(text.encode(), f"environment variable {privacy.key_env}")
-    path = Path(privacy.key_file).expanduser() if privacy.key_file else run_dir / KEY_FILE
+    path = _path(privacy, run_dir)
     try:
         if create and not path.exists():
             _make(path)
@@ -61,6 +61,17 @@ def load_key(privacy: Privacy, run_dir: Path, *, create: bool) -> bytes:
             where=path,
             mend=f"mend the file's permissions, or set {privacy.key_env}",
         ) from error
+
+
+def find_key(privacy: Privacy, run_dir: Path) -> bytes | None:
+    """The key if there is one yet, see `load_key`; None: `prepare` is still to make it.
+
+    Raises:
+        DataError: there is one that is too short or cannot be read.
+    """
+    if privacy.key_env not in os.environ and not _path(privacy, run_dir).exists():
+        return None
+    return load_key(privacy, run_dir, create=False)
 
 
 def key_check(key: bytes) -> str:
@@ -92,6 +103,10 @@ def pseudonymise(ids: pl.Series, key: bytes) -> pl.Series:
     distinct = ids.drop_nulls().unique()
     hashed = pl.Series([pseudonym(user_id, key) for user_id in distinct], dtype=pl.String)
     return ids.replace_strict(distinct, hashed, return_dtype=pl.String)
+
+
+def _path(privacy: Privacy, run_dir: Path) -> Path:
+    return Path(privacy.key_file).expanduser() if privacy.key_file else run_dir / KEY_FILE
 
 
 def _checked(raw: bytes, where: object) -> bytes:

@@ -24,6 +24,7 @@ from recsys.errors import BundleError, DataError, GateRefused
 from recsys.language_model import WEIGHTS
 from recsys.prepared import Prepared
 from recsys.recommender import Recommender, scorer_on
+from recsys.registry import Registry
 from recsys.text_store import TextStore
 
 pytestmark = pytest.mark.ray
@@ -124,7 +125,7 @@ def test_training_makes_the_encoders_better_than_nothing(recipe: Recipe) -> None
 
 
 def test_the_same_bundle_is_promoted_once(recipe: Recipe) -> None:
-    registry = promote.registry_of(recipe)
+    registry = Registry.of(recipe)
     version = Bundle.open(recipe.root / embed.BUNDLE_DIR).version
     assert registry.champion() == version
     promote.run(recipe)
@@ -132,7 +133,7 @@ def test_the_same_bundle_is_promoted_once(recipe: Recipe) -> None:
 
 
 def test_a_worse_bundle_is_refused_and_the_champion_stays(recipe: Recipe) -> None:
-    registry = promote.registry_of(recipe)
+    registry = Registry.of(recipe)
     champion = registry.champion()
     saved = recipe.root / "saved"
     shutil.copytree(recipe.root / embed.BUNDLE_DIR, saved)
