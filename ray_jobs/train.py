@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.cluster import READER_CPUS, connected, is_local
+from ray_jobs.giving_up import giving_up
 from ray_jobs.progress import epoch_line, printing_epochs
 from ray_jobs.texts import ensure_store, store_folder
 from recsys.adapted import adapted
@@ -322,7 +323,7 @@ def group_of_workers(
             checkpoint_config=CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute=metric, checkpoint_score_order="max"
             ),
-            callbacks=callbacks,
+            callbacks=[*(callbacks or []), giving_up()],
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
         **datasets,

@@ -10,6 +10,7 @@ again under the same recipe. The winner's own checkpoint goes on to `embed`.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -20,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from ray_jobs.cluster import connected
+from ray_jobs.giving_up import reason_of
 from ray_jobs.progress import epoch_line
 from ray_jobs.texts import ensure_store, store_folder
 from ray_jobs.train import (
@@ -37,7 +39,7 @@ from ray_jobs.train import (
 from recsys.adapted import adapted
 from recsys.checkpoint import load_progress
 from recsys.config import Recipe, recipe_from_dict
-from recsys.errors import DataError
+from recsys.errors import DataError, RaycommendError
 from recsys.prepared import PREPARED, Prepared
 
 
@@ -71,16 +73,34 @@ def run(recipe: Recipe) -> Path:
         trials = trial_table(results)
         finished = [trial for trial in trials if trial[METRIC] is not None]
         if not finished:
-            raise DataError(
-                "every trial failed",
-                where=recipe.root / RAY_DIR,
-                mend="read the trials' error files there",
-            )
+            raise all_failed(trials, Path(results.experiment_path))
         best = finished[0]
         chosen = with_trial(recipe, best)
         checkpoint, metrics = best_checkpoint(Path(best["path"]))
         choose(chosen, prepared, checkpoint, metrics, trials)
     return recipe.root / WINNER_FILE
+
+
+def all_failed(trials: list[dict[str, Any]], folder: Path) -> RaycommendError:
+    """The error of a search that has no winner; it tells every trial's reason.
+
+    Args:
+        trials: see `trial_table`.
+        folder: of the search.
+    """
+    reasons = [f"{_settings(trial)}: {trial['error']}" for trial in trials]
+    return DataError(
+        f"every trial failed: {'; '.join(reasons)}", where=folder, field="tune.learning_rate",
+        mend="search lower rates or set a lower train.clip_norm if they diverged; else see the "
+        "trials' error.txt there",
+    )  # fmt: skip
+
+
+def _settings(trial: dict[str, Any]) -> str:
+    return (
+        f"{trial['trial']} (learning rate {trial['learning_rate']:.2e}, "
+        f"batch size {trial['batch_size']})"
+    )
 
 
 @contextmanager
@@ -120,6 +140,9 @@ def with_trial(recipe: Recipe, trial: dict[str, Any]) -> Recipe:
 
 def search(recipe: Recipe, prepared: Prepared, concurrent: int) -> Any:
     """Run or resume the search, `concurrent` trials at a time; returns Tune's result grid."""
+    # Of a failed trial both print a stack trace; `_epoch_lines` tells it in one line.
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search import BasicVariantGenerator
@@ -200,9 +223,18 @@ def _epoch_lines(recipe: Recipe) -> Any:
             print(f"    {trial}: {line}", flush=True)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            print(f"    {trial} failed: {trial.error_file}", flush=True)
+            print(f"    {trial} failed: {reason_of(_error_of(trial))}", flush=True)
 
     return EpochLines()
+
+
+def _error_of(trial: Any) -> object:
+    """What Tune has noted of a trial's failure a moment ago, here and not in the run's folder."""
+    from ray import cloudpickle
+
+    if trial.pickled_error_file is None:
+        return Path(trial.error_file).read_text()
+    return cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
 
 
 def trial(
@@ -240,7 +272,7 @@ def trial_table(results: Any) -> list[dict[str, Any]]:
                 "epochs": int(metrics.get("epoch", 0)),
                 METRIC: best,
                 "path": str(Path(checkpoint).parent) if checkpoint else None,
-                "error": str(result.error) if result.error else None,
+                "error": reason_of(result.error),
             }
         )
     return sorted(rows, key=lambda row: (row[METRIC] is None, -(row[METRIC] or 0), row["trial"]))
@@ -267,6 +299,8 @@ def report(recipe: Recipe) -> list[str]:
     for number, row in enumerate(trials):
         value = "failed" if row[METRIC] is None else f"{row[METRIC]:.4f}"
         mark = "  <- winner" if number == 0 else ""
+        if row[METRIC] is None:
+            mark = f"  ({row['error']})"
         if row["epochs"] < recipe.train.epochs and row[METRIC] is not None:
             mark += "  (stopped early)"
         lines.append(

@@ -61,17 +61,21 @@ def cause_of(error: BaseException | None) -> RaycommendError | None:
     """The error of ours behind another: Ray wraps what its tasks raise, more than once.
 
     A wrapper may pass for the type of what it wraps, with a stack trace as its text: what it holds
-    (`cause`; of a training run, `worker_failures`) goes first.
+    (`cause`; of a training run, `controller_failure` or `worker_failures`) is looked at instead. Of
+    several workers' errors one may be ours and the others only follow from it.
     """
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        held = getattr(error, "cause", None)
-        if held is None and isinstance(error, RaycommendError):
-            return error
-        failures = getattr(error, "worker_failures", None) or {}
-        held = held or next(iter(failures.values()), None)
-        error = held or error.__cause__ or error.__context__
+    waiting: list[object] = [error]
+    while waiting:
+        each = waiting.pop(0)
+        if not isinstance(each, BaseException) or id(each) in seen:
+            continue
+        seen.add(id(each))
+        held = [getattr(each, name, None) for name in ("cause", "controller_failure")]
+        if isinstance(each, RaycommendError) and not any(held):
+            return each
+        failures = getattr(each, "worker_failures", None) or {}
+        waiting += [*held, *failures.values(), each.__cause__, each.__context__]
     return None
 
 

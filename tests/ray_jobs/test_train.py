@@ -27,7 +27,7 @@ from ray_jobs.cluster import connected
 from recsys.bundle import Bundle
 from recsys.checkpoint import load_progress
 from recsys.config import Recipe, recipe_from_dict, target_codes
-from recsys.errors import DataError, RecipeError
+from recsys.errors import DataError, RecipeError, cause_of
 from recsys.language_model import CONFIG, fingerprint
 from recsys.prepared import Prepared
 from recsys.privacy import pseudonymise
@@ -161,6 +161,24 @@ def test_a_worker_without_a_question_trains_along(one_sided: Recipe) -> None:
     assert point["num_valid"] == prepared.summary["counts"]["valid_baskets"]
     assert 0 < point["head_loss"] < 10
     assert 0 < point["ndcg@10"] <= 1
+
+
+@pytest.mark.ray
+def test_an_error_of_ours_is_not_tried_again(tmp_path: Path) -> None:
+    """It would be the same; a lost worker is replaced `train.max_failures` times."""
+    from ray.util.state import list_actors
+
+    tiny_log(tmp_path / "log")
+    recipe = tiny_recipe(tmp_path, train={"learning_rate": 1e20})
+    prepare_here(recipe)
+    assert recipe.train.max_failures == 2
+    with connected(recipe.ray):
+        with pytest.raises(Exception, match="diverged") as error:
+            train.run(recipe)
+        started = list_actors(filters=[("class_name", "=", "RayTrainWorker")])
+    ours = cause_of(error.value)
+    assert ours is not None and ours.field == "train.learning_rate"
+    assert len(started) == recipe.train.num_workers == 1
 
 
 @pytest.mark.parametrize(

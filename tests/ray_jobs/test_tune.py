@@ -26,9 +26,10 @@ from tiny import (
     write_log,
 )
 
-from ray_jobs import prepare, train, tune
+from ray_jobs import giving_up, prepare, train, tune
 from ray_jobs.cluster import connected
 from recsys.config import Recipe, load_recipe
+from recsys.errors import DataError, RecipeError
 from recsys.schema import Col
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,90 @@ def rounds(num_users: int = 200, num_items: int = 40) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=names, orient="row").with_columns(
         pl.col(Col.timestamp).cast(pl.Datetime("us", "UTC"))
     )
+
+
+def row(name: str, best: float | None, error: str | None = None, epochs: int = 2) -> dict[str, Any]:
+    return {
+        "trial": name, "learning_rate": 0.01, "batch_size": 16, "epochs": epochs,
+        train.METRIC: best, "path": None, "error": error,
+    }  # fmt: skip
+
+
+class TestFailedTrials:
+    """Each one's reason is told, in one clause, wherever trials are told of."""
+
+    DIVERGED = RecipeError(
+        "training has diverged: the loss of step 2 is nan", field="train.learning_rate", mend="x"
+    )
+
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (None, None),
+            (DIVERGED, "training has diverged: the loss of step 2 is nan"),
+            (RuntimeError("out of\nmemory"), "memory"),
+            ("Traceback\n  File\nValueError: x\n\n", "ValueError: x"),
+            (RuntimeError(), "RuntimeError"),
+        ],
+    )
+    def test_a_reason_is_one_clause(self, error: object, reason: str | None) -> None:
+        assert giving_up.reason_of(error) == reason
+
+    def test_it_stands_in_the_table(self, tmp_path: Path) -> None:
+        recipe = tiny_recipe(tmp_path)
+        recipe.root.mkdir()
+        trials = [row("trial-a", 0.5), row("trial-b", None, "training has diverged", epochs=0)]
+        (recipe.root / train.WINNER_FILE).write_text(json.dumps({"trials": trials}))
+        _, good, bad = tune.report(recipe)
+        assert good.endswith("0.5000  <- winner")
+        assert bad.endswith("failed  (training has diverged)")
+
+    def test_without_a_winner_all_reasons_are_told(self) -> None:
+        trials = [row("trial-a", None, "training has diverged"), row("trial-b", None, "lost")]
+        error = tune.all_failed(trials, Path("/runs/ray/tune-1"))
+        assert isinstance(error, DataError) and error.exit_code == 2
+        assert error.problem == (
+            "every trial failed: trial-a (learning rate 1.00e-02, batch size 16): training has "
+            "diverged; trial-b (learning rate 1.00e-02, batch size 16): lost"
+        )
+
+    @pytest.mark.ray
+    def test_one_among_good_ones(self, tmp_path: Path) -> None:
+        """This seed's rates are 5e20 and .04. Nothing but our lines is printed."""
+        tiny_log(tmp_path / "log")
+        config = tiny_recipe_file(
+            tmp_path, seed=0, train={"epochs": 1},
+            tune={"num_trials": 2, "learning_rate": {"low": 1e-3, "high": 1e35}},
+        )  # fmt: skip
+        prepare_here(load_recipe(config))
+        command = [sys.executable, "-m", "ray_jobs.tune", "--config", str(config)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        good, bad = _winner(load_recipe(config))["trials"]
+        assert (good["error"], bad[train.METRIC]) == (None, None)
+        assert bad["error"].startswith("training has diverged: the loss of step")
+        assert done.stdout.count(bad["error"]) == 2, "when it failed, and in the table"
+        assert f"failed  ({bad['error']})" in done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
+        assert [line for line in done.stderr.splitlines() if "logging.cc" not in line] == []
+
+    @pytest.mark.ray
+    def test_all_of_them(self, tmp_path: Path) -> None:
+        tiny_log(tmp_path / "log")
+        config = tiny_recipe_file(
+            tmp_path, tune={"num_trials": 1, "learning_rate": {"low": 1e20, "high": 1e20}}
+        )
+        prepare_here(load_recipe(config))
+        command = [sys.executable, "-m", "ray_jobs.tune", "--config", str(config)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 2, done.stdout + done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if "logging.cc" not in line]
+        assert "every trial failed: trial-" in line
+        assert "(learning rate 1.00e+20, batch size" in line
+        assert "): training has diverged: the loss of step 2 is nan." in line
+        assert "Traceback" not in done.stdout
+        folder = Path(line.split(": ")[1])
+        assert len(list(folder.glob("trial-*/error.txt"))) == 1
 
 
 @pytest.fixture(scope="module")

@@ -54,13 +54,24 @@ class _OfTraining(Exception):
         self.worker_failures = worker_failures
 
 
+class _OfController(Exception):
+    def __init__(self, controller_failure: Exception) -> None:
+        super().__init__("training failed")
+        self.controller_failure = controller_failure
+
+
 def test_our_error_is_found_behind_others() -> None:
     ours = DataError("wrong", mend="correct it")
     chained = RuntimeError("task failed")
     chained.__cause__ = ours
     implied = RuntimeError("while that")
     implied.__context__ = chained
-    for error in (ours, chained, implied, _Posing(ours), _OfTraining({1: _Posing(ours)})):
+    # The others lost their connection to the one that ended.
+    several = _OfTraining({0: RuntimeError("connection closed"), 1: _Posing(ours), 2: ValueError()})
+    for error in (
+        ours, chained, implied, _Posing(ours), _OfTraining({1: _Posing(ours)}), several,
+        _OfController(several),
+    ):  # fmt: skip
         assert cause_of(error) is ours
 
 
