@@ -37,10 +37,13 @@ from ray_jobs.train import (
     trials_at_once,
 )
 from recsys.adapted import adapted
-from recsys.checkpoint import load_progress
+from recsys.checkpoint import Progress, is_whole, load_progress
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import DataError, RaycommendError
 from recsys.prepared import PREPARED, Prepared
+
+#: Begin of a trial's name.
+TRIAL = "trial-"
 
 
 def plan(recipe: Recipe) -> list[str]:
@@ -189,8 +192,8 @@ def search(recipe: Recipe, prepared: Prepared, concurrent: int) -> Any:
                     grace_period=min(settings.grace_epochs, recipe.train.epochs),
                     reduction_factor=settings.reduction_factor,
                 ),
-                trial_name_creator=lambda trial: f"trial-{trial.trial_id}",
-                trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
+                trial_name_creator=lambda trial: f"{TRIAL}{trial.trial_id}",
+                trial_dirname_creator=lambda trial: f"{TRIAL}{trial.trial_id}",
             ),
             run_config=tune.RunConfig(
                 name=name,
@@ -245,7 +248,7 @@ def trial(
     from ray.tune.integration.ray_train import TuneReportCallback
 
     chosen = with_trial(recipe_from_dict(recipe), config)
-    name = f"train-{tune.get_context().get_trial_id()}"
+    name = _run_name(tune.get_context().get_trial_id())
     build_trainer(
         chosen,
         Prepared(Path(prepared)),
@@ -257,34 +260,47 @@ def trial(
 
 
 def trial_table(results: Any) -> list[dict[str, Any]]:
-    """The trials, best first; a failed one has no metric."""
+    """The trials, best first; one that finished no epoch has no metric.
+
+    A trial is judged by the curve that its latest checkpoint holds. What Tune remembers of it
+    begins anew where an interrupted search goes on.
+    """
     rows = []
     for result in results:
-        metrics = result.metrics or {}
-        checkpoint = metrics.get("checkpoint_path")
-        frame = result.metrics_dataframe
-        best = float(frame[METRIC].max()) if frame is not None and METRIC in frame else None
+        run = _run_of(Path(result.path))
+        curve = max((progress.curve for _, progress in _checkpoints(run)), key=len, default=[])
         rows.append(
             {
                 "trial": Path(result.path).name,
                 "learning_rate": result.config["learning_rate"],
                 "batch_size": result.config["batch_size"],
-                "epochs": int(metrics.get("epoch", 0)),
-                METRIC: best,
-                "path": str(Path(checkpoint).parent) if checkpoint else None,
+                "epochs": len(curve),
+                METRIC: max((point[METRIC] for point in curve), default=None),
+                "path": str(run) if curve else None,
                 "error": reason_of(result.error),
             }
         )
     return sorted(rows, key=lambda row: (row[METRIC] is None, -(row[METRIC] or 0), row["trial"]))
 
 
+def _run_of(trial: Path) -> Path:
+    """The folder of the Ray Train run of a trial, beside the trial's own."""
+    return trial.with_name(_run_name(trial.name.removeprefix(TRIAL)))
+
+
+def _run_name(trial_id: str) -> str:
+    return f"train-{trial_id}"
+
+
+def _checkpoints(run: Path) -> list[tuple[Path, Progress]]:
+    """The checkpoints that a training run has kept; one that is half written is none."""
+    paths = sorted(run.glob("checkpoint_*"))
+    return [(path, load_progress(path)) for path in paths if is_whole(path)]
+
+
 def best_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
     """The best checkpoint that a training run kept, and its last epoch's metrics."""
-    found = []
-    for path in sorted(run.glob("checkpoint_*")):
-        progress = path / "progress.json"
-        if progress.is_file():
-            found.append((path, load_progress(path).curve[-1]))
+    found = [(path, progress.curve[-1]) for path, progress in _checkpoints(run)]
     if not found:
         raise DataError(
             "the winning trial left no checkpoint", where=run, mend="run `recsys tune` again"
@@ -299,9 +315,9 @@ def report(recipe: Recipe) -> list[str]:
     for number, row in enumerate(trials):
         value = "failed" if row[METRIC] is None else f"{row[METRIC]:.4f}"
         mark = "  <- winner" if number == 0 else ""
-        if row[METRIC] is None:
-            mark = f"  ({row['error']})"
-        if row["epochs"] < recipe.train.epochs and row[METRIC] is not None:
+        if row["error"]:
+            mark += f"  ({row['error']})"
+        elif row["epochs"] < recipe.train.epochs:
             mark += "  (stopped early)"
         lines.append(
             f"{row['trial']:<20} {row['learning_rate']:>13.2e} {row['batch_size']:>6} "

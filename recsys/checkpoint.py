@@ -100,6 +100,15 @@ def load_progress(folder: Path) -> Progress:
     return Progress(read["epoch"], read["step"], read["curve"], read["until"])
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint is there as it was written; a worker may be killed while it writes."""
+    try:
+        hashes = _sealed(folder)["files"]
+        return all(file_sha256(folder / name) == digest for name, digest in hashes.items())
+    except (DataError, OSError):
+        return False
+
+
 def _sealed(folder: Path) -> dict[str, Any]:
     path = folder / PROGRESS
     kinds = {"epoch": int, "step": int, "curve": list, "until": str, "files": dict, "seal": str}
