@@ -16,6 +16,7 @@ import argparse
 import copy
 import datetime as dt
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ from ray_jobs.texts import ensure_store
 from recsys.baselines import Recommends, fit_baselines
 from recsys.bundle import Bundle
 from recsys.config import BaselineName, Recipe, apply_override, recipe_from_dict, target_codes
-from recsys.errors import DataError, RaycommendError, RecipeError
+from recsys.errors import DataError, RecipeError, cause_of
 from recsys.evaluation import COLUMNS, answer, head_items, summarise, table
 from recsys.files import write_json
 from recsys.gate import beats
@@ -95,9 +96,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         report = run(options)
-    except RaycommendError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        work = (options.work or Path("runs/quality")).absolute()
+        ours = cause_of(error, work, Path(tempfile.gettempdir()))
+        if ours is None:
+            raise
+        print(f"error: {ours}", file=sys.stderr)
+        return ours.exit_code
     print("\n" + "\n".join(render(report)))
     if options.json:
         write_json(options.json, report)

@@ -15,9 +15,11 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ray_jobs import evaluate, pipeline
+from ray_jobs.cli import written_to
 from recsys.config import Recipe, load_recipe
 from recsys.errors import RaycommendError, cause_of
 from recsys.registry import Registry
@@ -37,9 +39,10 @@ def main() -> int:
     parser.add_argument("--config", default="recipes/demo.yaml", metavar="FILE", help="the recipe")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides")
     options = parser.parse_args()
-    started = time.monotonic()
+    started, folders = time.monotonic(), list[Path]()
     try:
         recipe = load_recipe(options.config, options.overrides)
+        folders = written_to(recipe)
         seconds, _ = pipeline.stations(recipe, strict=False)
         began = time.monotonic()
         with serving(options.config, options.overrides, recipe) as url:
@@ -53,7 +56,7 @@ def main() -> int:
         print("demo: interrupted; run the same command to go on", file=sys.stderr)
         return 130
     except BaseException as error:
-        ours = cause_of(error)
+        ours = cause_of(error, *folders)
         if ours is None:
             raise
         print(f"demo: {ours}", file=sys.stderr)

@@ -21,7 +21,7 @@ from recsys.bundle import Bundle
 from recsys.config import Recipe, target_codes
 from recsys.errors import DataError, RecipeError
 from recsys.evaluation import COLUMNS, PROTOCOL, answer, head_items, summarise, table
-from recsys.files import write_json
+from recsys.files import whole_file, write_json
 from recsys.gate import beats
 from recsys.prepared import Prepared
 from recsys.recommender import scorer_on
@@ -75,9 +75,8 @@ def run(recipe: Recipe) -> Path:
     metric = COLUMNS.index(("all", METRIC))
     columns = {Col.user: users, "basket": baskets, "bundle": [bundle.version] * len(users)}
     columns |= {f"{name}:{METRIC}": values[name][:, metric] for name in values}
-    aside = recipe.root / f".{ROWS_FILE}.part"
-    pl.DataFrame(columns).write_parquet(aside)
-    aside.replace(recipe.root / ROWS_FILE)
+    with whole_file(recipe.root / ROWS_FILE) as aside:
+        pl.DataFrame(columns).write_parquet(aside)
     # The report last: who finds it takes the rows for whole.
     write_json(
         recipe.root / REPORT_FILE,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from recsys.errors import cause_of
+from recsys.errors import RaycommendError, cause_of
 
 
 def giving_up() -> Any:
@@ -27,15 +27,18 @@ def giving_up() -> Any:
     return GivingUp()
 
 
-def reason_of(error: object) -> str | None:
-    """Why a trial failed, in one clause; None if it did not.
+def failure_of(error: object) -> RaycommendError | None:
+    """The error of ours in what Tune keeps of a trial: an exception, the text of one, or None."""
+    if isinstance(error, str):
+        error = RuntimeError(error)
+    return cause_of(error) if isinstance(error, BaseException) else None
 
-    Args:
-        error: what Tune keeps: an exception, the text of one, or None.
-    """
+
+def reason_of(error: object) -> str | None:
+    """Why a trial failed, in one clause; None if it did not. See `failure_of`."""
     if error is None:
         return None
-    if isinstance(error, BaseException) and (ours := cause_of(error)):
+    if ours := failure_of(error):
         return ours.problem
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

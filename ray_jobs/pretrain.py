@@ -21,6 +21,8 @@ from ray_jobs.train import (
     check_prepared,
     fit,
     group_of_workers,
+    last_checkpoint,
+    latest_checkpoint,
     prepared_for,
     summing,
     trials_at_once,
@@ -70,8 +72,8 @@ def run(recipe: Recipe) -> Path:
         trials_at_once(recipe)
         config = {"recipe": recipe.resolved(), "prepared": str(prepared.folder)}
         trainer = group_of_workers(recipe, adapt_loop, config, name, storage)
-        result = fit(trainer, storage / name, lambda point: epoch_line(point, epochs))
-    write_adapted(recipe, prepared, Path(result.checkpoint.path))
+        fit(trainer, storage / name, lambda point: epoch_line(point, epochs))
+    write_adapted(recipe, prepared, latest_checkpoint(storage / name))
     return recipe.root / LANGUAGE_DIR
 
 
@@ -129,11 +131,10 @@ def adapt_loop(config: dict[str, Any]) -> None:
     adapter = Adapter(recipe, corpus, model, device)
     # The head's epoch is number 0; `epoch` counts the finished ones, and it with them.
     progress = files.Progress()
-    last = ray.train.get_checkpoint()
+    last = last_checkpoint(config)
     if last is not None:
-        with last.as_directory() as folder:
-            progress = files.load_model(Path(folder), model, None)
-            files.load_optimizer(Path(folder), adapter.optimizer)
+        progress = files.load_model(last, model, None)
+        files.load_optimizer(last, adapter.optimizer)
     total = summing(world, device)
     while progress.epoch <= recipe.pretrain.epochs:
         epoch, started = progress.epoch, time.monotonic()

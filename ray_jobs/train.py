@@ -9,6 +9,7 @@ does the same.
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from ray_jobs.giving_up import giving_up
 from ray_jobs.progress import epoch_line, printing_epochs
 from ray_jobs.texts import ensure_store, store_folder
 from recsys.adapted import adapted
-from recsys.checkpoint import PROGRESS
+from recsys.checkpoint import PROGRESS, is_whole, whole_ones
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.errors import DataError, RecipeError
 from recsys.files import write_json
@@ -30,6 +31,8 @@ from recsys.reading import read_json
 
 WINNER_FILE = "winner.json"
 RAY_DIR = "ray"
+#: Ray Train's list of a run's checkpoints.
+SNAPSHOT = "checkpoint_manager_snapshot.json"
 METRIC = "ndcg@10"
 
 #: A trial's driver only waits; drivers that took whole CPUs would starve their own workers.
@@ -125,10 +128,18 @@ def run(recipe: Recipe) -> Path:
         ensure_store(recipe, prepared)
         name, storage = f"train-{run_key(recipe, prepared)}", recipe.root / RAY_DIR
         trainer = build_trainer(recipe, prepared, store_folder(recipe, prepared), name, storage)
-        result = fit(trainer, storage / name, _line(recipe.train.epochs))
-        best = max(result.best_checkpoints, key=lambda pair: pair[1][METRIC])
-        choose(recipe, prepared, Path(best[0].path), best[1], trials=[])
+        fit(trainer, storage / name, _line(recipe.train.epochs))
+        checkpoint, metrics = best_checkpoint(storage / name)
+        choose(recipe, prepared, checkpoint, metrics, trials=[])
     return recipe.root / WINNER_FILE
+
+
+def best_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
+    """The best checkpoint that a training run kept, and its last epoch's metrics."""
+    found = [(path, progress.curve[-1]) for path, progress in whole_ones(run)]
+    if not found:
+        raise DataError("the training left no checkpoint", where=run, mend="train again")
+    return max(found, key=lambda pair: pair[1][METRIC])
 
 
 def choose(
@@ -170,18 +181,27 @@ def retrain(recipe: Recipe, prepared: Prepared, epochs: int) -> Path:
     name, storage = f"retrain-{run_key(recipe, prepared)}-{epochs}", recipe.root / RAY_DIR
     store = store_folder(recipe, prepared)
     trainer = build_trainer(recipe, prepared, store, name, storage, again=epochs)
-    return Path(fit(trainer, storage / name, _line(epochs)).checkpoint.path)
+    fit(trainer, storage / name, _line(epochs))
+    return latest_checkpoint(storage / name)
+
+
+def latest_checkpoint(run: Path) -> Path:
+    """The checkpoint that a finished training run ended with."""
+    found = whole_ones(run)
+    if not found:
+        raise DataError("the training left no checkpoint", where=run, mend="train again")
+    return found[-1][0]
 
 
 def _line(epochs: int) -> Callable[[dict[str, Any]], str]:
     return lambda point: epoch_line(point, epochs, METRIC)
 
 
-def fit(trainer: Any, run: Path, line: Callable[[dict[str, Any]], str]) -> Any:
-    """Ray Train's result; the line of each epoch is printed as it ends."""
+def fit(trainer: Any, run: Path, line: Callable[[dict[str, Any]], str]) -> None:
+    """Train to the end; the line of each epoch is printed as it ends."""
     with printing_epochs(run, line):
         try:
-            return trainer.fit()
+            trainer.fit()
         except SystemExit:  # so Train answers Ctrl-C
             raise KeyboardInterrupt from None
 
@@ -306,13 +326,14 @@ def group_of_workers(
     )
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    drop_torn(storage / name)
     train = recipe.train
     resources = {"CPU": train.cpus_per_worker, **({"GPU": 1} if train.use_gpu else {})}
     return TorchTrainer(
         loop,
         # The head is fitted on CPUs, whatever the encoders train on.
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo"),
-        train_loop_config=config,
+        train_loop_config={**config, "run": str(storage / name)},
         scaling_config=ScalingConfig(
             num_workers=train.num_workers, use_gpu=train.use_gpu, resources_per_worker=resources
         ),
@@ -359,11 +380,10 @@ def train_loop(config: dict[str, Any]) -> None:
     ranker.to(device)
     worker = Worker(recipe, prepared, store, ranker, item_rows, rank, world, device, until=until)
     progress = files.Progress(until=until)
-    last = ray.train.get_checkpoint()
+    last = last_checkpoint(config)
     if last is not None:
-        with last.as_directory() as folder:
-            progress = files.load_model(Path(folder), ranker, worker.head)
-            files.load_optimizer(Path(folder), worker.optimizer)
+        progress = files.load_model(last, ranker, worker.head)
+        files.load_optimizer(last, worker.optimizer)
         worker.step = progress.step
         worker.cache.expire(progress.step)
     if world > 1:
@@ -431,6 +451,39 @@ def train_loop(config: dict[str, Any]) -> None:
                 files.save(Path(folder), ranker, worker.head, worker.optimizer, progress)
                 saved = ray.train.Checkpoint.from_directory(folder)
             ray.train.report(point, checkpoint=saved)
+
+
+def last_checkpoint(config: dict[str, Any]) -> Path | None:
+    """What a worker goes on from: the last checkpoint that Ray Train knows, or that lies there.
+
+    Ray Train knows of none where its list of them was torn, see `drop_torn`.
+    """
+    import ray.train
+
+    last = ray.train.get_checkpoint()
+    if last is not None:
+        return Path(last.path)
+    found = whole_ones(Path(config["run"]))
+    return found[-1][0] if found else None
+
+
+def drop_torn(run: Path) -> None:
+    """Take away what a disk that filled has left half written in the folder of a training run.
+
+    Ray Train cannot start on a torn list of checkpoints. Without one it starts, and the workers go
+    on from the checkpoint that lies there.
+    """
+    known = run / SNAPSHOT
+    try:
+        listed = json.dumps(json.loads(known.read_text()))
+    except FileNotFoundError:
+        listed = ""
+    except ValueError:
+        known.unlink()
+        listed = ""
+    for path in run.glob("checkpoint_*/"):
+        if path.name not in listed and not is_whole(path):
+            shutil.rmtree(path)
 
 
 def summing(world: int, device: Any) -> Callable[..., list[float]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from ray_jobs.cluster import connected
-from ray_jobs.giving_up import reason_of
+from ray_jobs.giving_up import failure_of, reason_of
 from ray_jobs.progress import epoch_line
 from ray_jobs.texts import ensure_store, store_folder
 from ray_jobs.train import (
@@ -29,6 +30,7 @@ from ray_jobs.train import (
     METRIC,
     RAY_DIR,
     WINNER_FILE,
+    best_checkpoint,
     build_trainer,
     check_prepared,
     choose,
@@ -37,9 +39,9 @@ from ray_jobs.train import (
     trials_at_once,
 )
 from recsys.adapted import adapted
-from recsys.checkpoint import Progress, is_whole, load_progress
+from recsys.checkpoint import whole_ones
 from recsys.config import Recipe, recipe_from_dict
-from recsys.errors import DataError, RaycommendError
+from recsys.errors import DataError, NoSpaceError, RaycommendError, cause_of
 from recsys.prepared import PREPARED, Prepared
 
 #: Begin of a trial's name.
@@ -143,6 +145,17 @@ def with_trial(recipe: Recipe, trial: dict[str, Any]) -> Recipe:
 
 def search(recipe: Recipe, prepared: Prepared, concurrent: int) -> Any:
     """Run or resume the search, `concurrent` trials at a time; returns Tune's result grid."""
+    folder = recipe.root / RAY_DIR / f"tune-{run_key(recipe, prepared, 'tune')}"
+    try:
+        return _tuner(recipe, prepared, concurrent, folder).fit()
+    except Exception as error:
+        if isinstance(cause_of(error), NoSpaceError):
+            forget(folder)
+        raise
+
+
+def _tuner(recipe: Recipe, prepared: Prepared, concurrent: int, folder: Path) -> Any:
+    """Tune's tuner of a search, as it stands in its folder or a new one."""
     # Of a failed trial both print a stack trace; `_epoch_lines` tells it in one line.
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -151,59 +164,52 @@ def search(recipe: Recipe, prepared: Prepared, concurrent: int) -> Any:
     from ray.tune.search import BasicVariantGenerator
 
     settings = recipe.tune
-    name = f"tune-{run_key(recipe, prepared, 'tune')}"
-    storage = recipe.root / RAY_DIR
     trainable = tune.with_resources(
         tune.with_parameters(
             trial,
             recipe=recipe.resolved(),
             prepared=str(prepared.folder),
             store=str(store_folder(recipe, prepared)),
-            storage=str(storage / name),
+            storage=str(folder),
         ),
         {"CPU": DRIVER_CPUS},
     )
-    path = storage / name
-    if tune.Tuner.can_restore(str(path)):
-        tuner = tune.Tuner.restore(
-            str(path), trainable=trainable, resume_unfinished=True, resume_errored=True
+    if tune.Tuner.can_restore(str(folder)):
+        return tune.Tuner.restore(
+            str(folder), trainable=trainable, resume_unfinished=True, resume_errored=True
         )
-    else:
-        tuner = tune.Tuner(
-            trainable,
-            param_space={
-                "learning_rate": tune.loguniform(
-                    settings.learning_rate.low, settings.learning_rate.high
-                ),
-                "batch_size": tune.choice(list(settings.batch_size)),
-            },
-            tune_config=tune.TuneConfig(
-                metric=METRIC,
-                mode="max",
-                num_samples=settings.num_trials,
-                # TuneConfig's own max_concurrent_trials is ignored beside a given search_alg.
-                search_alg=BasicVariantGenerator(
-                    random_state=recipe.seed, max_concurrent=concurrent
-                ),
-                scheduler=ASHAScheduler(
-                    time_attr="epoch",
-                    # One more than there are: a trial that gets so far ends by itself.
-                    max_t=recipe.train.epochs + 1,
-                    grace_period=min(settings.grace_epochs, recipe.train.epochs),
-                    reduction_factor=settings.reduction_factor,
-                ),
-                trial_name_creator=lambda trial: f"{TRIAL}{trial.trial_id}",
-                trial_dirname_creator=lambda trial: f"{TRIAL}{trial.trial_id}",
+    return tune.Tuner(
+        trainable,
+        param_space={
+            "learning_rate": tune.loguniform(
+                settings.learning_rate.low, settings.learning_rate.high
             ),
-            run_config=tune.RunConfig(
-                name=name,
-                storage_path=str(storage),
-                failure_config=tune.FailureConfig(max_failures=0),
-                callbacks=[_epoch_lines(recipe)],
-                verbose=0,
+            "batch_size": tune.choice(list(settings.batch_size)),
+        },
+        tune_config=tune.TuneConfig(
+            metric=METRIC,
+            mode="max",
+            num_samples=settings.num_trials,
+            # TuneConfig's own max_concurrent_trials is ignored beside a given search_alg.
+            search_alg=BasicVariantGenerator(random_state=recipe.seed, max_concurrent=concurrent),
+            scheduler=ASHAScheduler(
+                time_attr="epoch",
+                # One more than there are: a trial that gets so far ends by itself.
+                max_t=recipe.train.epochs + 1,
+                grace_period=min(settings.grace_epochs, recipe.train.epochs),
+                reduction_factor=settings.reduction_factor,
             ),
-        )
-    return tuner.fit()
+            trial_name_creator=lambda trial: f"{TRIAL}{trial.trial_id}",
+            trial_dirname_creator=lambda trial: f"{TRIAL}{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent),
+            failure_config=tune.FailureConfig(max_failures=0),
+            callbacks=[_epoch_lines(recipe)],
+            verbose=0,
+        ),
+    )
 
 
 def _epoch_lines(recipe: Recipe) -> Any:
@@ -226,7 +232,10 @@ def _epoch_lines(recipe: Recipe) -> Any:
             print(f"    {trial}: {line}", flush=True)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            print(f"    {trial} failed: {reason_of(_error_of(trial))}", flush=True)
+            error = _error_of(trial)
+            print(f"    {trial} failed: {reason_of(error)}", flush=True)
+            if isinstance(full := failure_of(error), NoSpaceError):
+                raise full  # the disk's fault: no other trial would get further
 
     return EpochLines()
 
@@ -248,15 +257,20 @@ def trial(
     from ray.tune.integration.ray_train import TuneReportCallback
 
     chosen = with_trial(recipe_from_dict(recipe), config)
-    name = _run_name(tune.get_context().get_trial_id())
+    run = run_folder(Path(storage), tune.get_context().get_trial_id())
+    before = len(curve_of(run))
     build_trainer(
         chosen,
         Prepared(Path(prepared)),
         Path(store),
-        name,
-        Path(storage),
+        run.name,
+        run.parent,
         callbacks=[TuneReportCallback()],
     ).fit()
+    curve = curve_of(run)
+    if len(curve) == before:
+        # It had finished when the search was interrupted. Tune takes no trial without a metric.
+        tune.report(curve[-1])
 
 
 def trial_table(results: Any) -> list[dict[str, Any]]:
@@ -268,7 +282,7 @@ def trial_table(results: Any) -> list[dict[str, Any]]:
     rows = []
     for result in results:
         run = _run_of(Path(result.path))
-        curve = max((progress.curve for _, progress in _checkpoints(run)), key=len, default=[])
+        curve = curve_of(run)
         rows.append(
             {
                 "trial": Path(result.path).name,
@@ -283,29 +297,40 @@ def trial_table(results: Any) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row[METRIC] is None, -(row[METRIC] or 0), row["trial"]))
 
 
+def curve_of(run: Path) -> list[dict[str, Any]]:
+    """All epochs that a training run has finished, as its checkpoints tell."""
+    return max((progress.curve for _, progress in whole_ones(run)), key=len, default=[])
+
+
 def _run_of(trial: Path) -> Path:
-    """The folder of the Ray Train run of a trial, beside the trial's own."""
-    return trial.with_name(_run_name(trial.name.removeprefix(TRIAL)))
+    """The folder of a trial's training run, beside the trial's own."""
+    return run_folder(trial.parent, trial.name.removeprefix(TRIAL))
 
 
-def _run_name(trial_id: str) -> str:
-    return f"train-{trial_id}"
+def run_folder(search: Path, trial_id: str) -> Path:
+    """Where a trial trains: where the same trial of a search that had to begin anew has trained.
+
+    Trials are drawn by the recipe's seed, so those of one number are the same; their ids are not.
+
+    Args:
+        search: folder of the search.
+        trial_id: Tune's, which ends with the trial's number.
+    """
+    number = trial_id.rpartition("_")[2]
+    found = sorted(search.glob(f"train-*_{number}"))
+    return found[0] if found else search / f"train-{trial_id}"
 
 
-def _checkpoints(run: Path) -> list[tuple[Path, Progress]]:
-    """The checkpoints that a training run has kept; one that is half written is none."""
-    paths = sorted(run.glob("checkpoint_*"))
-    return [(path, load_progress(path)) for path in paths if is_whole(path)]
+def forget(search: Path) -> None:
+    """Take away what Tune remembers of a search, which a full disk has torn, and leave the runs.
 
-
-def best_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
-    """The best checkpoint that a training run kept, and its last epoch's metrics."""
-    found = [(path, progress.curve[-1]) for path, progress in _checkpoints(run)]
-    if not found:
-        raise DataError(
-            "the winning trial left no checkpoint", where=run, mend="run `recsys tune` again"
-        )
-    return max(found, key=lambda pair: pair[1][METRIC])
+    The search then begins anew, and each of its trials goes on from its checkpoints.
+    """
+    for path in search.iterdir() if search.is_dir() else ():
+        if path.is_dir() and not path.name.startswith("train-"):
+            shutil.rmtree(path)
+        elif path.is_file():
+            path.unlink()
 
 
 def report(recipe: Recipe) -> list[str]:

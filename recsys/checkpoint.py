@@ -100,6 +100,12 @@ def load_progress(folder: Path) -> Progress:
     return Progress(read["epoch"], read["step"], read["curve"], read["until"])
 
 
+def whole_ones(run: Path) -> list[tuple[Path, Progress]]:
+    """The checkpoints of a training run that are whole, with their progress; oldest first."""
+    found = [(path, load_progress(path)) for path in run.glob("checkpoint_*") if is_whole(path)]
+    return sorted(found, key=lambda pair: (pair[1].epoch, pair[0].name))
+
+
 def is_whole(folder: Path) -> bool:
     """Whether a checkpoint is there as it was written; a worker may be killed while it writes."""
     try:
