@@ -40,7 +40,7 @@ from recsys.config import BaselineName, Recipe, apply_override, recipe_from_dict
 from recsys.errors import DataError, RecipeError, cause_of
 from recsys.evaluation import COLUMNS, answer, head_items, summarise, table
 from recsys.files import write_json
-from recsys.gate import beats
+from recsys.gate import beats, comparison
 from recsys.histories import Histories, Questions
 from recsys.prepared import Prepared
 from recsys.recommender import scorer_on
@@ -456,7 +456,8 @@ def _gains(values: dict[str, np.ndarray], users: np.ndarray, recipe: Recipe) -> 
             values[OURS][:, column], values[best][:, column], users, 0.95,
             recipe.evaluate.num_bootstrap, recipe.seed,
         )  # fmt: skip
-        gains[f"{slice_}/{metric}"] = {"baseline": best, "of_baseline": means[best]} | vars(verdict)
+        told = verdict.told()
+        gains[f"{slice_}/{metric}"] = {"baseline": best, "of_baseline": means[best]} | told
     return gains
 
 
@@ -518,12 +519,7 @@ def render(report: dict[str, Any]) -> list[str]:
                 *table(rows, (METRIC, "hr@50"), slice_),
             ]
     lines.append("")
-    for name, gain in report["gains"].items():
-        ratio = (gain["of_baseline"] + gain["difference"]) / max(gain["of_baseline"], 1e-9)
-        lines.append(
-            f"{name}: {ratio:.2f} x {gain['baseline']}, paired difference "
-            f"{gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
-        )
+    lines += [f"{name}: {_beside(gain)}" for name, gain in report["gains"].items()]
     seeds = ", ".join(f"{value:.4f}" for value in report["seeds"])
     settings = report["recipe"]["train"]
     lines += [
@@ -531,6 +527,17 @@ def render(report: dict[str, Any]) -> list[str]:
         f"{settings['learning_rate']:.2e}, batch size {settings['batch_size']}",
     ]
     return lines + _render_response(report)
+
+
+def _beside(gain: dict[str, Any]) -> str:
+    """A gain in words; a ratio only where there is an interval, and something to divide by."""
+    baseline, of_baseline = gain["baseline"], gain["of_baseline"]
+    if not gain["judged"]:
+        return f"beside {baseline} {comparison(gain)}"
+    ratio = f"{baseline} finds nothing"
+    if of_baseline > 0:
+        ratio = f"{(of_baseline + gain['difference']) / of_baseline:.2f} x {baseline}"
+    return f"{ratio}, paired difference {comparison(gain)}"
 
 
 def _render_response(report: dict[str, Any]) -> list[str]:

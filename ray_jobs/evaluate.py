@@ -22,7 +22,7 @@ from recsys.config import Recipe, target_codes
 from recsys.errors import DataError, RecipeError
 from recsys.evaluation import COLUMNS, PROTOCOL, answer, head_items, summarise, table
 from recsys.files import whole_file, write_json
-from recsys.gate import beats
+from recsys.gate import beats, comparison
 from recsys.prepared import Prepared
 from recsys.recommender import scorer_on
 from recsys.schema import Col
@@ -90,7 +90,7 @@ def run(recipe: Recipe) -> Path:
             "recipe_hash": bundle.recipe.fingerprint(),
             "data_fingerprint": prepared.summary["data_fingerprint"],
             "best_baseline": best,
-            "gain_over_best_baseline": vars(verdict) if verdict else None,
+            "gain_over_best_baseline": verdict.told() if verdict else None,
             "rows": rows,
         },
     )
@@ -239,11 +239,8 @@ def report(recipe: Recipe) -> list[str]:
             ]
     gain = data["gain_over_best_baseline"]
     if gain:
-        lines += [
-            "",
-            f"{METRIC} over {data['best_baseline']}: {gain['difference']:+.4f} "
-            f"[{gain['low']:+.4f}, {gain['high']:+.4f}] (paired, users resampled)",
-        ]
+        told = comparison(gain) + (" (paired, users resampled)" if gain["judged"] else "")
+        lines += ["", f"{METRIC} over {data['best_baseline']}: {told}"]
     return lines
 
 

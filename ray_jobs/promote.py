@@ -6,7 +6,6 @@ python -m ray_jobs.promote --config recipes/demo.yaml
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,7 +19,7 @@ from recsys.bundle import Bundle
 from recsys.config import Recipe
 from recsys.errors import DataError, GateRefused
 from recsys.evaluation import COLUMNS
-from recsys.gate import Verdict, beats
+from recsys.gate import MIN_USERS, Verdict, beats, not_judged
 from recsys.line import check_challenger
 from recsys.prepared import Prepared
 from recsys.reading import read_json, read_parquet, reading
@@ -34,12 +33,14 @@ def plan(recipe: Recipe) -> list[str]:
     bundle = Bundle.open(recipe.root / BUNDLE_DIR, verify=False)
     check_challenger(recipe, bundle)
     registry = Registry.of(recipe)
+    num_users = _evaluated(recipe, bundle)[Col.user].n_unique()
+    against = "promote it: there is no champion"
+    if num_users < MIN_USERS:
+        against += f" ({not_judged(num_users)})"
     incumbent = registry.champion()
-    against = (
-        f"compare it with {incumbent} on {METRIC}"
-        if incumbent
-        else "promote it: there is no champion"
-    )
+    if incumbent is not None and incumbent != bundle.version:
+        _check_judged(recipe, num_users, bundle.version, incumbent)
+        against = f"compare it with {incumbent} on {METRIC}"
     return [f"add {bundle.version} to {registry.root}", against]
 
 
@@ -57,6 +58,7 @@ def run(recipe: Recipe) -> Path:
     registry.add(bundle.folder, bundle.version)
     incumbent = registry.champion()
     if incumbent is not None and incumbent != bundle.version:
+        _check_judged(recipe, ours[Col.user].n_unique(), bundle.version, incumbent)
         verdict = _compare(recipe, ours, Bundle.open(registry.path(incumbent)))
         if not verdict.better:
             raise GateRefused(
@@ -68,6 +70,21 @@ def run(recipe: Recipe) -> Path:
             )
     registry.promote(bundle.version)
     return registry.path(bundle.version)
+
+
+def _check_judged(recipe: Recipe, num_users: int, challenger: str, incumbent: str) -> None:
+    """Refuse to compare on too few users.
+
+    Raises:
+        GateRefused: nobody could say which is better.
+    """
+    if num_users < MIN_USERS:
+        raise GateRefused(
+            f"{challenger} beside {incumbent} is {not_judged(num_users)}",
+            where=recipe.root / ROWS_FILE,
+            mend=f"{incumbent} stays champion; evaluate on more baskets, with an earlier "
+            "data.cuts.test or a larger evaluate.max_rows",
+        )
 
 
 def _evaluated(recipe: Recipe, bundle: Bundle) -> pl.DataFrame:
@@ -126,11 +143,19 @@ def _compare(recipe: Recipe, ours: pl.DataFrame, incumbent: Bundle) -> Verdict:
     )
 
 
-def report(recipe: Recipe) -> list[str]:
-    """Who is champion."""
+def champion(recipe: Recipe) -> str:
+    """Who is champion, in words."""
     registry = Registry.of(recipe)
-    history: list[dict[str, Any]] = registry.history()
-    return [f"champion: {registry.champion()} (change {len(history)} in {registry.root})"]
+    return f"champion: {registry.champion()} (change {len(registry.history())} in {registry.root})"
+
+
+def report(recipe: Recipe) -> list[str]:
+    """Who is champion, and whether that could be judged."""
+    bundle = Bundle.open(recipe.root / BUNDLE_DIR, verify=False)
+    num_users = _evaluated(recipe, bundle)[Col.user].n_unique()
+    is_champion = bundle.version == Registry.of(recipe).champion()
+    unsure = is_champion and num_users < MIN_USERS
+    return [champion(recipe), *([not_judged(num_users)] if unsure else [])]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ray_jobs.promote import report as report
+from ray_jobs.promote import champion
 from recsys.config import Recipe
 from recsys.line import check_previous
 from recsys.registry import Registry
@@ -29,6 +29,11 @@ def run(recipe: Recipe) -> Path:
     check_previous(recipe)
     registry = Registry.of(recipe)
     return registry.path(registry.rollback())
+
+
+def report(recipe: Recipe) -> list[str]:
+    """Who is champion."""
+    return [champion(recipe)]
 
 
 if __name__ == "__main__":
