@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.cluster import READER_CPUS, connected, is_local
+from ray_jobs.cluster import READER_CPUS, SPARE_CPUS, connected, is_local
 from ray_jobs.giving_up import giving_up
 from ray_jobs.progress import epoch_line, printing_epochs
 from ray_jobs.texts import ensure_store, store_folder
@@ -109,14 +109,31 @@ def groups_that_fit(recipe: Recipe, cpus: float, gpus: float, *, grows: bool) ->
     if train.use_gpu:
         fit = min(fit, int(gpus // train.num_workers))
     if fit < 1 and not grows:
-        needed = f"{train.num_workers * train.cpus_per_worker + DRIVER_CPUS + READER_CPUS:g} CPUs"
-        needed += f" and {train.num_workers} GPUs" if train.use_gpu else ""
-        raise RecipeError(
-            f"training needs {needed}, the cluster has {cpus:g} CPUs and {gpus:g} GPUs",
-            field="train.num_workers", value=train.num_workers,
-            mend="use fewer workers, or a larger cluster",
-        )  # fmt: skip
+        raise _too_small(recipe, cpus, gpus)
     return max(1, fit)
+
+
+def _too_small(recipe: Recipe, cpus: float, gpus: float) -> RecipeError:
+    """The refusal of a cluster of our own, in numbers of the machine: the spare CPUs are none."""
+    train, given = recipe.train, recipe.ray.num_cpus
+    workers, each = train.num_workers, train.cpus_per_worker
+    real = max(0, cpus - SPARE_CPUS)
+    most = int((cpus - READER_CPUS - DRIVER_CPUS) // each)
+    needs, has = f"{_count(workers * each, 'CPU')} ({each:g} each)", _count(real, "CPU")
+    if train.use_gpu:
+        most = min(most, int(gpus))
+        needs, has = f"{needs} and {_count(workers, 'GPU')}", f"{has} and {_count(gpus, 'GPU')}"
+    where = "this machine has" if given is None else "ray.num_cpus and this machine give"
+    return RecipeError(
+        f"training on {_count(workers, 'worker')} needs {needs}, {where} {has}",
+        field="train.num_workers", value=workers,
+        mend=f"use at most {_count(most, 'worker')}, or a cluster (ray.address)" if most > 0 else
+        "use a lower train.cpus_per_worker, no train.use_gpu, or a cluster (ray.address)",
+    )  # fmt: skip
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"
 
 
 def run(recipe: Recipe) -> Path:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -210,6 +211,47 @@ def test_a_cluster_that_is_too_small_and_does_not_grow_is_refused(
     with pytest.raises(RecipeError, match="train.num_workers"):
         train.groups_that_fit(recipe, cpus, 0, grows=False)
     assert train.groups_that_fit(recipe, cpus, 0, grows=True) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_cpus", "cpus", "gpus", "told", "mend"),
+    [
+        # Two CPUs; Ray is told of two more, for what only waits.
+        (
+            {"num_workers": 3}, None, 4, 0,
+            "3 workers needs 3 CPUs (1 each), this machine has 2 CPUs", "at most 2 workers",
+        ),
+        (
+            {"num_workers": 4, "cpus_per_worker": 1.5}, 4, 6, 0,
+            "4 workers needs 6 CPUs (1.5 each), ray.num_cpus and this machine give 4 CPUs",
+            "at most 3 workers",
+        ),
+        (
+            {"num_workers": 2, "use_gpu": True}, None, 18, 1,
+            "2 workers needs 2 CPUs (1 each) and 2 GPUs, this machine has 16 CPUs and 1 GPU",
+            "at most 1 worker",
+        ),
+        (
+            {"num_workers": 1, "use_gpu": True}, None, 4, 0,
+            "1 worker needs 1 CPU (1 each) and 1 GPU, this machine has 2 CPUs and 0 GPUs",
+            "no train.use_gpu",
+        ),
+    ],
+)  # fmt: skip
+def test_the_refusal_tells_the_machines_own_numbers(
+    settings: dict[str, object], num_cpus: int | None, cpus: float, gpus: float, told: str,
+    mend: str, tmp_path: Path,
+) -> None:  # fmt: skip
+    recipe = tiny_recipe(tmp_path, train=settings, ray={"num_cpus": num_cpus})
+    with pytest.raises(RecipeError) as error:
+        train.groups_that_fit(recipe, cpus, gpus, grows=False)
+    assert error.value.problem == f"training on {told}"
+    assert mend in error.value.mend
+    most = re.search(r"at most (\d+)", error.value.mend)
+    if most:  # and so many fit
+        fewer = {**settings, "num_workers": int(most[1])}
+        fitting = tiny_recipe(tmp_path, train=fewer, ray={"num_cpus": num_cpus})
+        assert train.groups_that_fit(fitting, cpus, gpus, grows=False) == 1
 
 
 class TestWinner:
