@@ -31,7 +31,7 @@ def settings(folder: Path) -> list[str]:
     picked = {section: raw[section] for section in ("model", "train", "embed", "evaluate")}
     picked["train"] |= {"epochs": 1, "retrain": True}
     picked["data"] = {"max_tokens": 16}
-    picked["ray"] = {"num_cpus": 1}
+    picked["ray"] = raw["ray"]
     return [
         f"--set={section}.{key}={json.dumps(value)}"
         for section, values in picked.items()
