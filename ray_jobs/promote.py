@@ -38,7 +38,9 @@ def plan(recipe: Recipe) -> list[str]:
     if num_users < MIN_USERS:
         against += f" ({not_judged(num_users)})"
     incumbent = registry.champion()
-    if incumbent is not None and incumbent != bundle.version:
+    if incumbent == bundle.version:
+        against = "leave it champion"
+    elif incumbent is not None:
         _check_judged(recipe, num_users, bundle.version, incumbent)
         against = f"compare it with {incumbent} on {METRIC}"
     return [f"add {bundle.version} to {registry.root}", against]

@@ -41,7 +41,7 @@ def check_key(
         raise DataError(
             f"the pseudonym key is not the one that the log of {bundle.version} was prepared with "
             f"(its check is {made_with}, here it is {own})",
-            where=registry.root if registry else bundle.folder, field="key_check", value=own,
+            where=registry.root if registry else bundle.folder, field="key_check",
             mend=f"{mend}; or {_OWN}" if registry else mend,
         )  # fmt: skip
 
@@ -75,7 +75,7 @@ def check_challenger(recipe: Recipe, challenger: Bundle) -> None:
     if challenger.recipe.name != recipe.name:
         raise BundleError(
             f"the bundle was made under the name {challenger.recipe.name}, the recipe is "
-            f"{recipe.name}", where=challenger.folder, field="name", value=recipe.name,
+            f"{recipe.name}", where=challenger.folder, field="name",
             mend="run `recsys tune` and `recsys embed` again; finished trainings are not repeated",
         )  # fmt: skip
     registry = Registry.of(recipe)
@@ -149,7 +149,7 @@ def _check_name(registry: Registry, bundle: Bundle, name: str) -> None:
         raise BundleError(
             f"a registry holds one product's line: {bundle.version} in it was made by the recipe "
             f"{bundle.recipe.name}, this one is {name}", where=registry.root, field="name",
-            value=name, mend=_OWN,
+            mend=_OWN,
         )  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def _check_made_with(registry: Registry, bundle: Bundle, own: str | None, privac
         raise BundleError(
             f"a registry holds one product's line: {bundle.version} in it was made with another "
             f"pseudonym key (its check is {theirs}, here it is {own})", where=registry.root,
-            field="key_check", value=own,
+            field="key_check",
             mend=f"{_OWN}; or give the key that was used then, in {privacy.key_env} or "
             "privacy.key_file",
         )  # fmt: skip
@@ -171,7 +171,7 @@ def _check_items(registry: Registry, incumbent: Bundle, challenger: Bundle) -> N
         raise BundleError(
             f"a registry holds one product's line: no item of {challenger.version} is in the "
             f"catalogue of {incumbent.version} (there {theirs[0]}, ..., here {ours[0]}, ...)",
-            where=registry.root, field=Col.item, value=ours[0], mend=_OWN,
+            where=registry.root, field=Col.item, mend=_OWN,
         )  # fmt: skip
 
 

@@ -73,6 +73,7 @@ def test_with_users_enough_nothing_is_said(recipe: Recipe) -> None:
     assert promote.plan(recipe)[1] == "promote it: there is no champion"
     promote.run(recipe)
     assert len(promote.report(recipe)) == 1
+    assert promote.plan(recipe)[1] == "leave it champion"
     evaluated(recipe, seed=2, users=MIN_USERS, rows=50)
     assert promote.plan(recipe)[1].startswith("compare it with tiny-")
 
