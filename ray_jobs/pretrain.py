@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.cluster import connected
+from ray_jobs.kept import last_checkpoint, latest_checkpoint
 from ray_jobs.train import (
     RAY_DIR,
     check_prepared,
     fit,
     group_of_workers,
-    last_checkpoint,
-    latest_checkpoint,
     prepared_for,
     summing,
     trials_at_once,

@@ -9,7 +9,6 @@ does the same.
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +17,11 @@ from typing import Any
 
 from ray_jobs.cluster import READER_CPUS, SPARE_CPUS, connected, is_local
 from ray_jobs.giving_up import giving_up
+from ray_jobs.kept import best_checkpoint, drop_torn, last_checkpoint, latest_checkpoint
 from ray_jobs.progress import epoch_line, printing_epochs
 from ray_jobs.texts import ensure_store, store_folder
 from recsys.adapted import adapted
-from recsys.checkpoint import PROGRESS, is_whole, whole_ones
+from recsys.checkpoint import PROGRESS
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.errors import DataError, RecipeError
 from recsys.files import write_json
@@ -31,8 +31,6 @@ from recsys.reading import read_json
 
 WINNER_FILE = "winner.json"
 RAY_DIR = "ray"
-#: Ray Train's list of a run's checkpoints.
-SNAPSHOT = "checkpoint_manager_snapshot.json"
 METRIC = "ndcg@10"
 
 #: A trial's driver only waits; drivers that took whole CPUs would starve their own workers.
@@ -146,17 +144,9 @@ def run(recipe: Recipe) -> Path:
         name, storage = f"train-{run_key(recipe, prepared)}", recipe.root / RAY_DIR
         trainer = build_trainer(recipe, prepared, store_folder(recipe, prepared), name, storage)
         fit(trainer, storage / name, _line(recipe.train.epochs))
-        checkpoint, metrics = best_checkpoint(storage / name)
+        checkpoint, metrics = best_checkpoint(storage / name, METRIC)
         choose(recipe, prepared, checkpoint, metrics, trials=[])
     return recipe.root / WINNER_FILE
-
-
-def best_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
-    """The best checkpoint that a training run kept, and its last epoch's metrics."""
-    found = [(path, progress.curve[-1]) for path, progress in whole_ones(run)]
-    if not found:
-        raise DataError("the training left no checkpoint", where=run, mend="train again")
-    return max(found, key=lambda pair: pair[1][METRIC])
 
 
 def choose(
@@ -200,14 +190,6 @@ def retrain(recipe: Recipe, prepared: Prepared, epochs: int) -> Path:
     trainer = build_trainer(recipe, prepared, store, name, storage, again=epochs)
     fit(trainer, storage / name, _line(epochs))
     return latest_checkpoint(storage / name)
-
-
-def latest_checkpoint(run: Path) -> Path:
-    """The checkpoint that a finished training run ended with."""
-    found = whole_ones(run)
-    if not found:
-        raise DataError("the training left no checkpoint", where=run, mend="train again")
-    return found[-1][0]
 
 
 def _line(epochs: int) -> Callable[[dict[str, Any]], str]:
@@ -468,39 +450,6 @@ def train_loop(config: dict[str, Any]) -> None:
                 files.save(Path(folder), ranker, worker.head, worker.optimizer, progress)
                 saved = ray.train.Checkpoint.from_directory(folder)
             ray.train.report(point, checkpoint=saved)
-
-
-def last_checkpoint(config: dict[str, Any]) -> Path | None:
-    """What a worker goes on from: the last checkpoint that Ray Train knows, or that lies there.
-
-    Ray Train knows of none where its list of them was torn, see `drop_torn`.
-    """
-    import ray.train
-
-    last = ray.train.get_checkpoint()
-    if last is not None:
-        return Path(last.path)
-    found = whole_ones(Path(config["run"]))
-    return found[-1][0] if found else None
-
-
-def drop_torn(run: Path) -> None:
-    """Take away what a disk that filled has left half written in the folder of a training run.
-
-    Ray Train cannot start on a torn list of checkpoints. Without one it starts, and the workers go
-    on from the checkpoint that lies there.
-    """
-    known = run / SNAPSHOT
-    try:
-        listed = json.dumps(json.loads(known.read_text()))
-    except FileNotFoundError:
-        listed = ""
-    except ValueError:
-        known.unlink()
-        listed = ""
-    for path in run.glob("checkpoint_*/"):
-        if path.name not in listed and not is_whole(path):
-            shutil.rmtree(path)
 
 
 def summing(world: int, device: Any) -> Callable[..., list[float]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from typing import Any
 
 from ray_jobs.cluster import connected
 from ray_jobs.giving_up import failure_of, reason_of
+from ray_jobs.kept import best_checkpoint, curve_of, forget, run_folder
 from ray_jobs.progress import epoch_line
 from ray_jobs.texts import ensure_store, store_folder
 from ray_jobs.train import (
@@ -30,7 +30,6 @@ from ray_jobs.train import (
     METRIC,
     RAY_DIR,
     WINNER_FILE,
-    best_checkpoint,
     build_trainer,
     check_prepared,
     choose,
@@ -39,7 +38,6 @@ from ray_jobs.train import (
     trials_at_once,
 )
 from recsys.adapted import adapted
-from recsys.checkpoint import whole_ones
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import DataError, NoSpaceError, RaycommendError, cause_of
 from recsys.prepared import PREPARED, Prepared
@@ -81,7 +79,7 @@ def run(recipe: Recipe) -> Path:
             raise all_failed(trials, Path(results.experiment_path))
         best = finished[0]
         chosen = with_trial(recipe, best)
-        checkpoint, metrics = best_checkpoint(Path(best["path"]))
+        checkpoint, metrics = best_checkpoint(Path(best["path"]), METRIC)
         choose(chosen, prepared, checkpoint, metrics, trials)
     return recipe.root / WINNER_FILE
 
@@ -297,40 +295,9 @@ def trial_table(results: Any) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row[METRIC] is None, -(row[METRIC] or 0), row["trial"]))
 
 
-def curve_of(run: Path) -> list[dict[str, Any]]:
-    """All epochs that a training run has finished, as its checkpoints tell."""
-    return max((progress.curve for _, progress in whole_ones(run)), key=len, default=[])
-
-
 def _run_of(trial: Path) -> Path:
     """The folder of a trial's training run, beside the trial's own."""
     return run_folder(trial.parent, trial.name.removeprefix(TRIAL))
-
-
-def run_folder(search: Path, trial_id: str) -> Path:
-    """Where a trial trains: where the same trial of a search that had to begin anew has trained.
-
-    Trials are drawn by the recipe's seed, so those of one number are the same; their ids are not.
-
-    Args:
-        search: folder of the search.
-        trial_id: Tune's, which ends with the trial's number.
-    """
-    number = trial_id.rpartition("_")[2]
-    found = sorted(search.glob(f"train-*_{number}"))
-    return found[0] if found else search / f"train-{trial_id}"
-
-
-def forget(search: Path) -> None:
-    """Take away what Tune remembers of a search, which a full disk has torn, and leave the runs.
-
-    The search then begins anew, and each of its trials goes on from its checkpoints.
-    """
-    for path in search.iterdir() if search.is_dir() else ():
-        if path.is_dir() and not path.name.startswith("train-"):
-            shutil.rmtree(path)
-        elif path.is_file():
-            path.unlink()
 
 
 def report(recipe: Recipe) -> list[str]:

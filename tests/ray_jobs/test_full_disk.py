@@ -11,7 +11,7 @@ import pytest
 from small_disk import fill, mounted
 from tiny import KEY, KEY_ENV, prepare_here, tiny_log, tiny_recipe_file
 
-from ray_jobs import cli, train
+from ray_jobs import cli, kept, train
 from ray_jobs.cluster import connected
 from recsys.checkpoint import is_whole, whole_ones
 from recsys.config import load_recipe
@@ -115,7 +115,7 @@ def test_training_goes_on_from_the_epochs_that_had_room(
         had_room = whole_ones(first)[-1][1].epoch
         assert 1 <= had_room < EPOCHS
         # As a process that is killed while it writes would leave it.
-        (first / train.SNAPSHOT).write_text("")
+        (first / kept.SNAPSHOT).write_text("")
         (disk / "other").unlink()
         told = commands.done(job)
     for epoch in range(1, EPOCHS + 1):

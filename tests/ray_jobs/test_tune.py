@@ -29,6 +29,7 @@ from tiny import (
 
 from ray_jobs import giving_up, prepare, train, tune
 from ray_jobs.cluster import connected
+from ray_jobs.kept import best_checkpoint
 from ray_jobs.progress import latest_curve
 from recsys import checkpoint
 from recsys.checkpoint import Progress, seal
@@ -177,7 +178,7 @@ class TestTable:
         assert [(row["trial"], row[train.METRIC], row["epochs"]) for row in rows] == [
             ("trial-a", 0.3200, 3), ("trial-b", 0.3180, 1),
         ]  # fmt: skip
-        checkpoint, metrics = tune.best_checkpoint(Path(rows[0]["path"]))
+        checkpoint, metrics = best_checkpoint(Path(rows[0]["path"]), train.METRIC)
         assert metrics[train.METRIC] == 0.3200
         assert checkpoint.name.endswith("00")
 
