@@ -57,6 +57,7 @@ from recsys.batches import TrainingBatch
 from recsys.config import Recipe, apply_override, recipe_from_dict, target_codes
 from recsys.errors import RaycommendError
 from recsys.files import write_json
+from recsys.gate import comparison
 from recsys.prepared import Prepared
 from recsys.text_store import TextStore
 
@@ -326,10 +327,7 @@ def _range(spread: dict[str, float]) -> str:
 
 def _figures(part: dict[str, Any]) -> list[str]:
     lines = [f"    {name:<28}{value:.4f}" for name, value in part[METRIC].items()]
-    return lines + [
-        f"    {name}: {each['difference']:+.4f} [{each['low']:+.4f}, {each['high']:+.4f}]"
-        for name, each in part["differences"].items()
-    ]
+    return lines + [f"    {name}: {comparison(each)}" for name, each in part["differences"].items()]
 
 
 if __name__ == "__main__":

@@ -122,12 +122,10 @@ def _compared(
     pairs: list[tuple[str, str]],
 ) -> dict[str, Any]:
     gains = {
-        f"{one} - {other}": vars(
-            beats(
-                values[one], values[other], questions.user_index, 0.95,
-                recipe.evaluate.num_bootstrap, recipe.seed,
-            )
-        )
+        f"{one} - {other}": beats(
+            values[one], values[other], questions.user_index, 0.95,
+            recipe.evaluate.num_bootstrap, recipe.seed,
+        ).told()
         for one, other in pairs
     }  # fmt: skip
     return {

@@ -23,11 +23,11 @@ from typing import Any
 
 import polars as pl
 
+from benchmarks.parts import LABEL, PART, PARTS, read_parts
 from recsys.errors import DataError
 from recsys.schema import EVENT_CODE, EVENT_TYPES, Col
 
 PROTOCOLS = ("splits", "time", "leave_one_out")
-SPLITS = ("train", "valid", "test")
 UTC_US = pl.Datetime("us", "UTC")
 
 #: Where protocols that keep only the order begin their test window.
@@ -41,7 +41,7 @@ NO_TEXT = "unknown item"
 VALID_FROM, TEST_FROM = 0.8, 0.9
 
 # Columns of `Benchmark.rows`, and of `Benchmark.exposures`.
-HISTORY, TIMES, CODES, LABEL, NOW = "history", "times", "codes", "label", "now"
+HISTORY, TIMES, CODES, NOW = "history", "times", "codes", "now"
 IS_TEST = "is_test"
 
 
@@ -110,7 +110,9 @@ def open_benchmark(
     has_splits = (folder / "splits.parquet").is_file()
     if protocol is None:
         protocol = "splits" if has_splits else "time" if has_times else "leave_one_out"
-    splits = _read(folder, "splits") if has_splits and protocol == "splits" else None
+    splits = None
+    if has_splits and protocol == "splits":
+        splits = read_parts(_read(folder, "splits"), folder / "splits.parquet", notes)
     items = _items(items, events, splits)
     events = _where(_events(events, notes), items, where, notes)
     labelled = None
@@ -143,7 +145,7 @@ def open_benchmark(
             "the protocol `splits` needs its file", where=folder / "splits.parquet",
             mend="use --protocol time or leave_one_out",
         )  # fmt: skip
-    laid, rows, cuts = _splits(splits, events, targets, folder, notes)
+    laid, rows, cuts = _splits(splits, events, targets, notes)
     exposures, whole = None, False
     # A label that the file does not give, and days that follow from the order alone, tell nothing.
     if has_times and labelled is not None and cuts != _day_cuts() and LABEL in splits.columns:
@@ -167,7 +169,7 @@ def _read(folder: Path, name: str) -> pl.DataFrame:
             f"cannot be read: {error}", where=path, mend="a benchmark needs this file"
         ) from None
     needed = {"items": [Col.item], "events": [Col.user, Col.item]}.get(
-        name, ["split", Col.user, HISTORY, Col.item]
+        name, [PART, Col.user, HISTORY, Col.item]
     )
     for column in needed:
         if column not in frame.columns:
@@ -355,7 +357,7 @@ def _exposures(splits: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:
     """All that was shown: the rows of the splits, and the events that are none of them."""
     rows = splits.select(
         Col.user, Col.item, Col.timestamp, pl.col(LABEL).cast(pl.Int8),
-        (pl.col("split") == "test").alias(IS_TEST),
+        (pl.col(PART) == "test").alias(IS_TEST),
     )  # fmt: skip
     others = labelled.join(rows, on=[Col.user, Col.item, Col.timestamp], how="anti")
     return pl.concat([rows, others.with_columns(pl.lit(False).alias(IS_TEST))])
@@ -363,7 +365,7 @@ def _exposures(splits: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:
 
 def _whole_histories(splits: pl.DataFrame, exposures: pl.DataFrame) -> bool:
     """Whether no test row's history lacks a like that its user gave before the row's timestamp."""
-    tests = splits.filter(pl.col("split") == "test").with_row_index("row")
+    tests = splits.filter(pl.col(PART) == "test").with_row_index("row")
     likes = exposures.filter(pl.col(LABEL) == 1).select(
         Col.user, pl.col(Col.item).alias(HISTORY), pl.col(Col.timestamp).alias(NOW)
     )
@@ -392,16 +394,8 @@ def _splits(
     splits: pl.DataFrame,
     events: pl.DataFrame,
     targets: Sequence[str],
-    folder: Path,
     notes: list[str],
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, dt.datetime]]:
-    unknown = set(splits["split"].unique()) - set(SPLITS)
-    if unknown or not (splits["split"] == "test").any():
-        raise DataError(
-            "splits must be train, valid and test, and test must be there",
-            where=folder / "splits.parquet", field="split",
-            value=", ".join(sorted(unknown)) or None, mend="correct the column",
-        )  # fmt: skip
     has_times = Col.timestamp in splits.columns and splits[Col.timestamp].null_count() == 0
     if not has_times:
         splits = splits.with_columns(pl.lit(None, UTC_US).alias(Col.timestamp))
@@ -441,10 +435,10 @@ def _splits(
 
 def _sequences(splits: pl.DataFrame) -> dict[str, list[_Step]]:
     """Each user's published sequence: the first row's history, then the rows' items in order."""
-    order = {name: place for place, name in enumerate(SPLITS)}
-    columns = ("split", Col.user, HISTORY, Col.item, Col.timestamp, LABEL)
+    order = {name: place for place, name in enumerate(PARTS)}
+    columns = (PART, Col.user, HISTORY, Col.item, Col.timestamp, LABEL)
     numbered = splits.with_row_index("row").with_columns(
-        pl.col("split").replace_strict(order, return_dtype=pl.Int8).alias("place")
+        pl.col(PART).replace_strict(order, return_dtype=pl.Int8).alias("place")
     )
     numbered = numbered.sort(Col.user, "place", "row")
     sequences: dict[str, list[_Step]] = {}
@@ -458,10 +452,10 @@ def _sequences(splits: pl.DataFrame) -> dict[str, list[_Step]]:
 
 def _cuts_of(splits: pl.DataFrame) -> dict[str, dt.datetime] | None:
     """The global cuts that the splits follow; None if they follow none."""
-    bounds = {name: splits.filter(pl.col("split") == name)[Col.timestamp] for name in SPLITS}
+    bounds = {name: splits.filter(pl.col(PART) == name)[Col.timestamp] for name in PARTS}
     if any(times.is_empty() for times in bounds.values()):
         return None
-    train, valid, test = (bounds[name] for name in SPLITS)
+    train, valid, test = (bounds[name] for name in PARTS)
     if not (train.max() <= valid.min() and valid.max() <= test.min()):  # type: ignore[operator]
         return None
     cuts = {"valid": valid.min(), "test": test.min()}
@@ -556,7 +550,7 @@ def _share_tied(splits: pl.DataFrame, events: pl.DataFrame) -> float:
     """Share of test rows whose user has another event at the target's very time, in its history."""
     if Col.timestamp not in events.columns:
         return 0.0
-    tests = splits.filter(pl.col("split") == "test").with_row_index("number")
+    tests = splits.filter(pl.col(PART) == "test").with_row_index("number")
     joined = (
         tests.explode(HISTORY)
         .join(

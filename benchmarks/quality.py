@@ -3,11 +3,11 @@
     python -m benchmarks.quality DIR [--protocol splits|time|leave_one_out] [--json FILE]
 
 DIR holds `items.parquet`, `events.parquet` and, for `splits`, `splits.parquet`; see
-`benchmarks.protocols`. The model goes the product's own way, prepare -> tune -> embed: learning
-rate and batch size are chosen on the validation part by the first seed's search, never on test, and
-the other seeds train with what was chosen. Then every model ranks the whole catalogue for the same
-test rows. Where events carry labels, the chance of a like is measured beside it
-(`benchmarks.response`), with `--response-only` nothing else.
+`benchmarks.protocols` and `benchmarks.parts`. The model goes the product's own way, prepare -> tune
+-> embed: learning rate and batch size are chosen on the validation part by the first seed's search,
+never on test, and the other seeds train with what was chosen. Then every model ranks the whole
+catalogue for the same test rows. Where events carry labels, the chance of a like is measured beside
+it (`benchmarks.response`), with `--response-only` nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import copy
 import datetime as dt
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,10 +37,10 @@ from ray_jobs.texts import ensure_store
 from recsys.baselines import Recommends, fit_baselines
 from recsys.bundle import Bundle
 from recsys.config import BaselineName, Recipe, apply_override, recipe_from_dict, target_codes
-from recsys.errors import DataError, RaycommendError, RecipeError
+from recsys.errors import DataError, RecipeError, cause_of
 from recsys.evaluation import COLUMNS, answer, head_items, summarise, table
 from recsys.files import write_json
-from recsys.gate import beats
+from recsys.gate import beats, comparison
 from recsys.histories import Histories, Questions
 from recsys.prepared import Prepared
 from recsys.recommender import scorer_on
@@ -95,9 +96,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         report = run(options)
-    except RaycommendError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        work = (options.work or Path("runs/quality")).absolute()
+        ours = cause_of(error, work, Path(tempfile.gettempdir()))
+        if ours is None:
+            raise
+        print(f"error: {ours}", file=sys.stderr)
+        return ours.exit_code
     print("\n" + "\n".join(render(report)))
     if options.json:
         write_json(options.json, report)
@@ -451,7 +456,8 @@ def _gains(values: dict[str, np.ndarray], users: np.ndarray, recipe: Recipe) -> 
             values[OURS][:, column], values[best][:, column], users, 0.95,
             recipe.evaluate.num_bootstrap, recipe.seed,
         )  # fmt: skip
-        gains[f"{slice_}/{metric}"] = {"baseline": best, "of_baseline": means[best]} | vars(verdict)
+        told = verdict.told()
+        gains[f"{slice_}/{metric}"] = {"baseline": best, "of_baseline": means[best]} | told
     return gains
 
 
@@ -513,12 +519,7 @@ def render(report: dict[str, Any]) -> list[str]:
                 *table(rows, (METRIC, "hr@50"), slice_),
             ]
     lines.append("")
-    for name, gain in report["gains"].items():
-        ratio = (gain["of_baseline"] + gain["difference"]) / max(gain["of_baseline"], 1e-9)
-        lines.append(
-            f"{name}: {ratio:.2f} x {gain['baseline']}, paired difference "
-            f"{gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
-        )
+    lines += [f"{name}: {_beside(gain)}" for name, gain in report["gains"].items()]
     seeds = ", ".join(f"{value:.4f}" for value in report["seeds"])
     settings = report["recipe"]["train"]
     lines += [
@@ -526,6 +527,17 @@ def render(report: dict[str, Any]) -> list[str]:
         f"{settings['learning_rate']:.2e}, batch size {settings['batch_size']}",
     ]
     return lines + _render_response(report)
+
+
+def _beside(gain: dict[str, Any]) -> str:
+    """A gain in words; a ratio only where there is an interval, and something to divide by."""
+    baseline, of_baseline = gain["baseline"], gain["of_baseline"]
+    if not gain["judged"]:
+        return f"beside {baseline} {comparison(gain)}"
+    ratio = f"{baseline} finds nothing"
+    if of_baseline > 0:
+        ratio = f"{(of_baseline + gain['difference']) / of_baseline:.2f} x {baseline}"
+    return f"{ratio}, paired difference {comparison(gain)}"
 
 
 def _render_response(report: dict[str, Any]) -> list[str]:

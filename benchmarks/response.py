@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.protocols import IS_TEST, LABEL, Benchmark
+from recsys.evaluation import finite
 from recsys.histories import UserEvents, ask_shown
 from recsys.metrics.calibration import ece_equal_mass, ece_equal_width
 from recsys.metrics.classification import auc_by_group, log_loss, pointwise_auc
@@ -81,9 +82,11 @@ def measure(
         rows += [
             {
                 "model": name, "slice": "all", "metric": metric, "value": interval.mean,
-                "low": interval.low, "high": interval.high, "num_rows": interval.num_rows,
+                "low": finite(interval.low), "high": finite(interval.high),
+                "num_rows": interval.num_rows,
             }
             for metric, interval in found.items()
+            if finite(interval.mean) is not None
         ]  # fmt: skip
     return rows
 

@@ -6,10 +6,12 @@ import argparse
 import importlib
 import os
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 from ray_jobs.cluster import start_cost
-from recsys.config import load_recipe
+from recsys.config import Recipe, load_recipe
 from recsys.errors import cause_of
 
 #: Job -> what it does, and the job that usually follows.
@@ -72,8 +74,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(job: str, options: argparse.Namespace) -> int:
+    folders: list[Path] = []
     try:
         recipe = load_recipe(options.config, options.overrides)
+        folders = written_to(recipe)
         module = importlib.import_module(f"ray_jobs.{job}")
         if options.dry_run:
             for line in [
@@ -94,11 +98,16 @@ def _run(job: str, options: argparse.Namespace) -> int:
         print(f"{job}: interrupted; run the same command to go on", file=sys.stderr)
         return 130
     except BaseException as error:
-        ours = cause_of(error)
+        ours = cause_of(error, *folders)
         if ours is None:
             raise
         print(f"{job}: {ours}", file=sys.stderr)
         return ours.exit_code
+
+
+def written_to(recipe: Recipe) -> list[Path]:
+    """The folders that the jobs of a recipe write to; temporary files among them."""
+    return [recipe.root, recipe.registry, Path(tempfile.gettempdir())]
 
 
 def _hand_over(command: str, arguments: list[str]) -> None:

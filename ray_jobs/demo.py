@@ -15,12 +15,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ray_jobs import evaluate, pipeline
-from ray_jobs.promote import registry_of
+from ray_jobs.cli import written_to
 from recsys.config import Recipe, load_recipe
 from recsys.errors import RaycommendError, cause_of
+from recsys.registry import Registry
 
 #: Two households of the log and a visitor who is in no log.
 KNOWN_USERS, NEW_USER = ("2070", "718"), "a-new-visitor"
@@ -37,9 +39,10 @@ def main() -> int:
     parser.add_argument("--config", default="recipes/demo.yaml", metavar="FILE", help="the recipe")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides")
     options = parser.parse_args()
-    started = time.monotonic()
+    started, folders = time.monotonic(), list[Path]()
     try:
         recipe = load_recipe(options.config, options.overrides)
+        folders = written_to(recipe)
         seconds, _ = pipeline.stations(recipe, strict=False)
         began = time.monotonic()
         with serving(options.config, options.overrides, recipe) as url:
@@ -53,7 +56,7 @@ def main() -> int:
         print("demo: interrupted; run the same command to go on", file=sys.stderr)
         return 130
     except BaseException as error:
-        ours = cause_of(error)
+        ours = cause_of(error, *folders)
         if ours is None:
             raise
         print(f"demo: {ours}", file=sys.stderr)
@@ -131,7 +134,7 @@ def say_where(recipe: Recipe, config: str) -> None:
     print(
         f"\nreport     {recipe.root / evaluate.REPORT_FILE}"
         f"\nbundle     {recipe.root / 'bundle'}"
-        f"\nchampion   {registry_of(recipe).champion()} in {recipe.promote.registry}"
+        f"\nchampion   {Registry.of(recipe).champion()} in {recipe.registry}"
         f"\n\nnext: make serve                 the service, at http://{recipe.serve.host}:{recipe.serve.port}"
         f"\n      .../docs                   its API, in a browser"
         f"\n      http://127.0.0.1:8265      Ray's dashboard, while it runs"

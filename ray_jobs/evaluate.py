@@ -21,8 +21,8 @@ from recsys.bundle import Bundle
 from recsys.config import Recipe, target_codes
 from recsys.errors import DataError, RecipeError
 from recsys.evaluation import COLUMNS, PROTOCOL, answer, head_items, summarise, table
-from recsys.files import write_json
-from recsys.gate import beats
+from recsys.files import whole_file, write_json
+from recsys.gate import beats, comparison
 from recsys.prepared import Prepared
 from recsys.recommender import scorer_on
 from recsys.schema import Col
@@ -75,9 +75,8 @@ def run(recipe: Recipe) -> Path:
     metric = COLUMNS.index(("all", METRIC))
     columns = {Col.user: users, "basket": baskets, "bundle": [bundle.version] * len(users)}
     columns |= {f"{name}:{METRIC}": values[name][:, metric] for name in values}
-    aside = recipe.root / f".{ROWS_FILE}.part"
-    pl.DataFrame(columns).write_parquet(aside)
-    aside.replace(recipe.root / ROWS_FILE)
+    with whole_file(recipe.root / ROWS_FILE) as aside:
+        pl.DataFrame(columns).write_parquet(aside)
     # The report last: who finds it takes the rows for whole.
     write_json(
         recipe.root / REPORT_FILE,
@@ -91,7 +90,7 @@ def run(recipe: Recipe) -> Path:
             "recipe_hash": bundle.recipe.fingerprint(),
             "data_fingerprint": prepared.summary["data_fingerprint"],
             "best_baseline": best,
-            "gain_over_best_baseline": vars(verdict) if verdict else None,
+            "gain_over_best_baseline": verdict.told() if verdict else None,
             "rows": rows,
         },
     )
@@ -240,11 +239,8 @@ def report(recipe: Recipe) -> list[str]:
             ]
     gain = data["gain_over_best_baseline"]
     if gain:
-        lines += [
-            "",
-            f"{METRIC} over {data['best_baseline']}: {gain['difference']:+.4f} "
-            f"[{gain['low']:+.4f}, {gain['high']:+.4f}] (paired, users resampled)",
-        ]
+        told = comparison(gain) + (" (paired, users resampled)" if gain["judged"] else "")
+        lines += ["", f"{METRIC} over {data['best_baseline']}: {told}"]
     return lines
 
 

@@ -13,6 +13,7 @@ from ray_jobs import embed, evaluate, prepare, pretrain, promote, tune
 from ray_jobs.cluster import connected
 from recsys.config import Recipe
 from recsys.errors import GateRefused
+from recsys.line import check_start
 
 STATIONS = {
     "prepare": prepare,
@@ -26,9 +27,10 @@ STATIONS = {
 
 def plan(recipe: Recipe) -> list[str]:
     """What a run would do."""
-    adapt = pretrain.plan(recipe) if recipe.pretrain.epochs else []
+    check_start(recipe)
+    adapt = pretrain.steps(recipe) if recipe.pretrain.epochs else []
     last = "embed, evaluate and promote the winner"
-    return [*prepare.plan(recipe), *adapt, *tune.plan(recipe), last]
+    return [*prepare.plan(recipe), *adapt, *tune.steps(recipe), last]
 
 
 def _names(recipe: Recipe) -> list[str]:
@@ -47,7 +49,11 @@ def stations(recipe: Recipe, *, strict: bool = True) -> tuple[dict[str, float], 
     Args:
         recipe: the recipe.
         strict: let a refusal at the gate end the run.
+
+    Raises:
+        BundleError: the registry holds another product's line; hours before `promote` would say so.
     """
+    check_start(recipe)
     seconds = {}
     output = recipe.root
     with connected(recipe.ray, dashboard=True):

@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.cluster import connected
-from ray_jobs.train import RAY_DIR, fit, group_of_workers, summing, trials_at_once
+from ray_jobs.kept import last_checkpoint, latest_checkpoint
+from ray_jobs.train import (
+    RAY_DIR,
+    check_prepared,
+    fit,
+    group_of_workers,
+    prepared_for,
+    summing,
+    trials_at_once,
+)
 from recsys.adapted import LANGUAGE_DIR, PRETRAIN_FILE, made_of
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import RecipeError
@@ -27,7 +36,14 @@ from recsys.prepared import PREPARED, Prepared
 
 def plan(recipe: Recipe) -> list[str]:
     """What a run would do."""
-    settings = _asked(recipe)
+    _asked(recipe)
+    check_prepared(recipe)
+    return steps(recipe)
+
+
+def steps(recipe: Recipe) -> list[str]:
+    """What a run does, whatever is prepared now."""
+    settings = recipe.pretrain
     return [
         f"read {recipe.root / PREPARED}",
         f"adapt the last {settings.last_n} layers of {recipe.model.language_model} on "
@@ -47,7 +63,7 @@ def run(recipe: Recipe) -> Path:
         RecipeError: the recipe asks for no adaptation.
     """
     epochs = _asked(recipe).epochs
-    prepared = Prepared.of(recipe)
+    prepared = prepared_for(recipe)
     origin = made_of(recipe, prepared).values()
     name = "-".join(["pretrain", *(value[:8] for value in origin)])
     storage = recipe.root / RAY_DIR
@@ -55,8 +71,8 @@ def run(recipe: Recipe) -> Path:
         trials_at_once(recipe)
         config = {"recipe": recipe.resolved(), "prepared": str(prepared.folder)}
         trainer = group_of_workers(recipe, adapt_loop, config, name, storage)
-        result = fit(trainer, storage / name, lambda point: epoch_line(point, epochs))
-    write_adapted(recipe, prepared, Path(result.checkpoint.path))
+        fit(trainer, storage / name, lambda point: epoch_line(point, epochs))
+    write_adapted(recipe, prepared, latest_checkpoint(storage / name))
     return recipe.root / LANGUAGE_DIR
 
 
@@ -114,11 +130,10 @@ def adapt_loop(config: dict[str, Any]) -> None:
     adapter = Adapter(recipe, corpus, model, device)
     # The head's epoch is number 0; `epoch` counts the finished ones, and it with them.
     progress = files.Progress()
-    last = ray.train.get_checkpoint()
+    last = last_checkpoint(config)
     if last is not None:
-        with last.as_directory() as folder:
-            progress = files.load_model(Path(folder), model, None)
-            files.load_optimizer(Path(folder), adapter.optimizer)
+        progress = files.load_model(last, model, None)
+        files.load_optimizer(last, adapter.optimizer)
     total = summing(world, device)
     while progress.epoch <= recipe.pretrain.epochs:
         epoch, started = progress.epoch, time.monotonic()

@@ -6,7 +6,6 @@ python -m ray_jobs.promote --config recipes/demo.yaml
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,7 +19,8 @@ from recsys.bundle import Bundle
 from recsys.config import Recipe
 from recsys.errors import DataError, GateRefused
 from recsys.evaluation import COLUMNS
-from recsys.gate import Verdict, beats
+from recsys.gate import MIN_USERS, Verdict, beats, not_judged
+from recsys.line import check_challenger
 from recsys.prepared import Prepared
 from recsys.reading import read_json, read_parquet, reading
 from recsys.recommender import scorer_on
@@ -28,46 +28,65 @@ from recsys.registry import Registry
 from recsys.schema import Col
 
 
-def registry_of(recipe: Recipe) -> Registry:
-    """The registry that the recipe names."""
-    return Registry(Path(recipe.promote.registry).expanduser().absolute())
-
-
 def plan(recipe: Recipe) -> list[str]:
     """What a run would do."""
     bundle = Bundle.open(recipe.root / BUNDLE_DIR, verify=False)
-    incumbent = registry_of(recipe).champion()
-    against = (
-        f"compare it with {incumbent} on {METRIC}"
-        if incumbent
-        else "promote it: there is no champion"
-    )
-    return [f"add {bundle.version} to {recipe.promote.registry}", against]
+    check_challenger(recipe, bundle)
+    registry = Registry.of(recipe)
+    num_users = _evaluated(recipe, bundle)[Col.user].n_unique()
+    against = "promote it: there is no champion"
+    if num_users < MIN_USERS:
+        against += f" ({not_judged(num_users)})"
+    incumbent = registry.champion()
+    if incumbent == bundle.version:
+        against = "leave it champion"
+    elif incumbent is not None:
+        _check_judged(recipe, num_users, bundle.version, incumbent)
+        against = f"compare it with {incumbent} on {METRIC}"
+    return [f"add {bundle.version} to {registry.root}", against]
 
 
 def run(recipe: Recipe) -> Path:
     """Promote the run's bundle, or refuse.
 
     Raises:
+        BundleError: the registry holds another product's line.
         GateRefused: the incumbent is not beaten; the alias stays.
     """
+    check_challenger(recipe, Bundle.open(recipe.root / BUNDLE_DIR, verify=False))
     bundle = Bundle.open(recipe.root / BUNDLE_DIR)
     ours = _evaluated(recipe, bundle)
-    registry = registry_of(recipe)
+    registry = Registry.of(recipe)
     registry.add(bundle.folder, bundle.version)
     incumbent = registry.champion()
     if incumbent is not None and incumbent != bundle.version:
+        _check_judged(recipe, ours[Col.user].n_unique(), bundle.version, incumbent)
         verdict = _compare(recipe, ours, Bundle.open(registry.path(incumbent)))
         if not verdict.better:
             raise GateRefused(
                 f"{bundle.version} does not beat {incumbent} on {METRIC}: "
                 f"{verdict.difference:+.5f} [{verdict.low:+.5f}, {verdict.high:+.5f}] "
                 f"at {recipe.promote.confidence:.0%}",
-                where=recipe.promote.registry,
+                where=registry.root,
                 mend=f"{incumbent} stays champion; the bundle is kept in the registry",
             )
     registry.promote(bundle.version)
     return registry.path(bundle.version)
+
+
+def _check_judged(recipe: Recipe, num_users: int, challenger: str, incumbent: str) -> None:
+    """Refuse to compare on too few users.
+
+    Raises:
+        GateRefused: nobody could say which is better.
+    """
+    if num_users < MIN_USERS:
+        raise GateRefused(
+            f"{challenger} beside {incumbent} is {not_judged(num_users)}",
+            where=recipe.root / ROWS_FILE,
+            mend=f"{incumbent} stays champion; evaluate on more baskets, with an earlier "
+            "data.cuts.test or a larger evaluate.max_rows",
+        )
 
 
 def _evaluated(recipe: Recipe, bundle: Bundle) -> pl.DataFrame:
@@ -126,11 +145,19 @@ def _compare(recipe: Recipe, ours: pl.DataFrame, incumbent: Bundle) -> Verdict:
     )
 
 
+def champion(recipe: Recipe) -> str:
+    """Who is champion, in words."""
+    registry = Registry.of(recipe)
+    return f"champion: {registry.champion()} (change {len(registry.history())} in {registry.root})"
+
+
 def report(recipe: Recipe) -> list[str]:
-    """Who is champion."""
-    registry = registry_of(recipe)
-    history: list[dict[str, Any]] = registry.history()
-    return [f"champion: {registry.champion()} (change {len(history)} in {recipe.promote.registry})"]
+    """Who is champion, and whether that could be judged."""
+    bundle = Bundle.open(recipe.root / BUNDLE_DIR, verify=False)
+    num_users = _evaluated(recipe, bundle)[Col.user].n_unique()
+    is_champion = bundle.version == Registry.of(recipe).champion()
+    unsure = is_champion and num_users < MIN_USERS
+    return [champion(recipe), *([not_judged(num_users)] if unsure else [])]
 
 
 if __name__ == "__main__":

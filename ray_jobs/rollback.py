@@ -7,24 +7,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ray_jobs.promote import registry_of
-from ray_jobs.promote import report as report
+from ray_jobs.promote import champion
 from recsys.config import Recipe
+from recsys.line import check_previous
+from recsys.registry import Registry
 
 
 def plan(recipe: Recipe) -> list[str]:
     """What a run would do."""
-    return [f"take {registry_of(recipe).champion()} back in {recipe.promote.registry}"]
+    check_previous(recipe)
+    registry = Registry.of(recipe)
+    return [f"make {registry.previous()} champion again in place of {registry.champion()}"]
 
 
 def run(recipe: Recipe) -> Path:
     """Go back one champion.
 
     Raises:
-        BundleError: there is none before.
+        BundleError: there is none before, or it is another product's.
     """
-    registry = registry_of(recipe)
+    check_previous(recipe)
+    registry = Registry.of(recipe)
     return registry.path(registry.rollback())
+
+
+def report(recipe: Recipe) -> list[str]:
+    """Who is champion."""
+    return [champion(recipe)]
 
 
 if __name__ == "__main__":

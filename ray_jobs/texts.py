@@ -7,6 +7,7 @@ one process writes them: several that write into one file lose each other's page
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,7 +204,11 @@ def _device() -> Any:
 
 
 def _create(path: Path, dtype: Any, shape: tuple[int, ...]) -> Any:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    # Reserved at once: on a disk that fills later, writing to a mapped page kills the process.
+    with path.open("rb+") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _to_bytes(array: np.ndarray) -> bytes:

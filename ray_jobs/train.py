@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.cluster import READER_CPUS, connected, is_local
+from ray_jobs.cluster import READER_CPUS, SPARE_CPUS, connected, is_local
+from ray_jobs.giving_up import giving_up
+from ray_jobs.kept import best_checkpoint, drop_torn, last_checkpoint, latest_checkpoint
 from ray_jobs.progress import epoch_line, printing_epochs
 from ray_jobs.texts import ensure_store, store_folder
 from recsys.adapted import adapted
@@ -24,7 +26,7 @@ from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.errors import DataError, RecipeError
 from recsys.files import write_json
 from recsys.language_model import fingerprint, locate
-from recsys.prepared import PREPARED, Prepared
+from recsys.prepared import PREPARED, SUMMARY_FILE, Prepared
 from recsys.reading import read_json
 
 WINNER_FILE = "winner.json"
@@ -37,6 +39,7 @@ DRIVER_CPUS = 0.01
 
 def plan(recipe: Recipe) -> list[str]:
     """What a run would do."""
+    check_prepared(recipe)
     train = recipe.train
     device = "GPU" if train.use_gpu else "CPU"
     return [
@@ -46,6 +49,24 @@ def plan(recipe: Recipe) -> list[str]:
         f"at {train.learning_rate:g}",
         f"write {recipe.root / WINNER_FILE}",
     ]
+
+
+def prepared_for(recipe: Recipe) -> Prepared:
+    """The prepared data that a recipe's workers train on.
+
+    Raises:
+        DataError: there are none of this recipe, see `Prepared.of`.
+        RecipeError: there are fewer history shards than workers.
+    """
+    prepared = Prepared.of(recipe)
+    prepared.check_workers(recipe.train.num_workers)
+    return prepared
+
+
+def check_prepared(recipe: Recipe) -> None:
+    """For a dry run: what `prepared_for` would refuse; nothing where `prepare` is yet to run."""
+    if (recipe.root / PREPARED / SUMMARY_FILE).is_file():
+        prepared_for(recipe)
 
 
 def run_key(recipe: Recipe, prepared: Prepared, *more: str) -> str:
@@ -86,28 +107,45 @@ def groups_that_fit(recipe: Recipe, cpus: float, gpus: float, *, grows: bool) ->
     if train.use_gpu:
         fit = min(fit, int(gpus // train.num_workers))
     if fit < 1 and not grows:
-        needed = f"{train.num_workers * train.cpus_per_worker + DRIVER_CPUS + READER_CPUS:g} CPUs"
-        needed += f" and {train.num_workers} GPUs" if train.use_gpu else ""
-        raise RecipeError(
-            f"training needs {needed}, the cluster has {cpus:g} CPUs and {gpus:g} GPUs",
-            field="train.num_workers", value=train.num_workers,
-            mend="use fewer workers, or a larger cluster",
-        )  # fmt: skip
+        raise _too_small(recipe, cpus, gpus)
     return max(1, fit)
+
+
+def _too_small(recipe: Recipe, cpus: float, gpus: float) -> RecipeError:
+    """The refusal of a cluster of our own, in numbers of the machine: the spare CPUs are none."""
+    train, given = recipe.train, recipe.ray.num_cpus
+    workers, each = train.num_workers, train.cpus_per_worker
+    real = max(0, cpus - SPARE_CPUS)
+    most = int((cpus - READER_CPUS - DRIVER_CPUS) // each)
+    needs, has = f"{_count(workers * each, 'CPU')} ({each:g} each)", _count(real, "CPU")
+    if train.use_gpu:
+        most = min(most, int(gpus))
+        needs, has = f"{needs} and {_count(workers, 'GPU')}", f"{has} and {_count(gpus, 'GPU')}"
+    where = "this machine has" if given is None else "ray.num_cpus and this machine give"
+    return RecipeError(
+        f"training on {_count(workers, 'worker')} needs {needs}, {where} {has}",
+        field="train.num_workers", value=workers,
+        mend=f"use at most {_count(most, 'worker')}, or a cluster (ray.address)" if most > 0 else
+        "use a lower train.cpus_per_worker, no train.use_gpu, or a cluster (ray.address)",
+    )  # fmt: skip
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"
 
 
 def run(recipe: Recipe) -> Path:
     """Train one recipe and name its best checkpoint the winner."""
-    prepared = Prepared.of(recipe)
+    prepared = prepared_for(recipe)
     recipe = adapted(recipe, prepared)
     with connected(recipe.ray, dashboard=True):
         trials_at_once(recipe)
         ensure_store(recipe, prepared)
         name, storage = f"train-{run_key(recipe, prepared)}", recipe.root / RAY_DIR
         trainer = build_trainer(recipe, prepared, store_folder(recipe, prepared), name, storage)
-        result = fit(trainer, storage / name, _line(recipe.train.epochs))
-        best = max(result.best_checkpoints, key=lambda pair: pair[1][METRIC])
-        choose(recipe, prepared, Path(best[0].path), best[1], trials=[])
+        fit(trainer, storage / name, _line(recipe.train.epochs))
+        checkpoint, metrics = best_checkpoint(storage / name, METRIC)
+        choose(recipe, prepared, checkpoint, metrics, trials=[])
     return recipe.root / WINNER_FILE
 
 
@@ -150,18 +188,19 @@ def retrain(recipe: Recipe, prepared: Prepared, epochs: int) -> Path:
     name, storage = f"retrain-{run_key(recipe, prepared)}-{epochs}", recipe.root / RAY_DIR
     store = store_folder(recipe, prepared)
     trainer = build_trainer(recipe, prepared, store, name, storage, again=epochs)
-    return Path(fit(trainer, storage / name, _line(epochs)).checkpoint.path)
+    fit(trainer, storage / name, _line(epochs))
+    return latest_checkpoint(storage / name)
 
 
 def _line(epochs: int) -> Callable[[dict[str, Any]], str]:
     return lambda point: epoch_line(point, epochs, METRIC)
 
 
-def fit(trainer: Any, run: Path, line: Callable[[dict[str, Any]], str]) -> Any:
-    """Ray Train's result; the line of each epoch is printed as it ends."""
+def fit(trainer: Any, run: Path, line: Callable[[dict[str, Any]], str]) -> None:
+    """Train to the end; the line of each epoch is printed as it ends."""
     with printing_epochs(run, line):
         try:
-            return trainer.fit()
+            trainer.fit()
         except SystemExit:  # so Train answers Ctrl-C
             raise KeyboardInterrupt from None
 
@@ -286,13 +325,14 @@ def group_of_workers(
     )
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    drop_torn(storage / name)
     train = recipe.train
     resources = {"CPU": train.cpus_per_worker, **({"GPU": 1} if train.use_gpu else {})}
     return TorchTrainer(
         loop,
         # The head is fitted on CPUs, whatever the encoders train on.
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo"),
-        train_loop_config=config,
+        train_loop_config={**config, "run": str(storage / name)},
         scaling_config=ScalingConfig(
             num_workers=train.num_workers, use_gpu=train.use_gpu, resources_per_worker=resources
         ),
@@ -303,7 +343,7 @@ def group_of_workers(
             checkpoint_config=CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute=metric, checkpoint_score_order="max"
             ),
-            callbacks=callbacks,
+            callbacks=[*(callbacks or []), giving_up()],
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
         **datasets,
@@ -339,11 +379,10 @@ def train_loop(config: dict[str, Any]) -> None:
     ranker.to(device)
     worker = Worker(recipe, prepared, store, ranker, item_rows, rank, world, device, until=until)
     progress = files.Progress(until=until)
-    last = ray.train.get_checkpoint()
+    last = last_checkpoint(config)
     if last is not None:
-        with last.as_directory() as folder:
-            progress = files.load_model(Path(folder), ranker, worker.head)
-            files.load_optimizer(Path(folder), worker.optimizer)
+        progress = files.load_model(last, ranker, worker.head)
+        files.load_optimizer(last, worker.optimizer)
         worker.step = progress.step
         worker.cache.expire(progress.step)
     if world > 1:
@@ -365,6 +404,14 @@ def train_loop(config: dict[str, Any]) -> None:
     _, valid_questions = prepared.questions(
         "valid", codes, shards=mine, most=train.valid_rows, seed=recipe.seed
     )
+    samples = {"valid_rows": valid_questions} if not config["again"] else {}
+    samples |= {"head_rows": head_questions} if recipe.model.side_features else {}
+    for name, questions in samples.items():
+        if not total(len(questions))[0]:
+            raise RecipeError(
+                "the sample of the window's baskets holds none", field=f"train.{name}",
+                value=getattr(train, name), mend="take a larger one",
+            )  # fmt: skip
     while progress.epoch < epochs:
         if not config["again"] and should_stop(progress.values(METRIC), train.patience):
             break

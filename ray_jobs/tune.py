@@ -10,6 +10,7 @@ again under the same recipe. The winner's own checkpoint goes on to `embed`.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -20,6 +21,8 @@ from types import FrameType
 from typing import Any
 
 from ray_jobs.cluster import connected
+from ray_jobs.giving_up import failure_of, reason_of
+from ray_jobs.kept import best_checkpoint, curve_of, forget, run_folder
 from ray_jobs.progress import epoch_line
 from ray_jobs.texts import ensure_store, store_folder
 from ray_jobs.train import (
@@ -28,19 +31,29 @@ from ray_jobs.train import (
     RAY_DIR,
     WINNER_FILE,
     build_trainer,
+    check_prepared,
     choose,
+    prepared_for,
     run_key,
     trials_at_once,
 )
 from recsys.adapted import adapted
-from recsys.checkpoint import load_progress
 from recsys.config import Recipe, recipe_from_dict
-from recsys.errors import DataError
+from recsys.errors import DataError, NoSpaceError, RaycommendError, cause_of
 from recsys.prepared import PREPARED, Prepared
+
+#: Begin of a trial's name.
+TRIAL = "trial-"
 
 
 def plan(recipe: Recipe) -> list[str]:
     """What a run would do."""
+    check_prepared(recipe)
+    return steps(recipe)
+
+
+def steps(recipe: Recipe) -> list[str]:
+    """What a run does, whatever is prepared now."""
     tune = recipe.tune
     rate = tune.learning_rate
     return [
@@ -53,7 +66,7 @@ def plan(recipe: Recipe) -> list[str]:
 
 def run(recipe: Recipe) -> Path:
     """Search, and name the best trial's best checkpoint the winner."""
-    prepared = Prepared.of(recipe)
+    prepared = prepared_for(recipe)
     recipe = adapted(recipe, prepared)
     with connected(recipe.ray, dashboard=True):
         concurrent = recipe.tune.max_concurrent or trials_at_once(recipe)
@@ -63,16 +76,34 @@ def run(recipe: Recipe) -> Path:
         trials = trial_table(results)
         finished = [trial for trial in trials if trial[METRIC] is not None]
         if not finished:
-            raise DataError(
-                "every trial failed",
-                where=recipe.root / RAY_DIR,
-                mend="read the trials' error files there",
-            )
+            raise all_failed(trials, Path(results.experiment_path))
         best = finished[0]
         chosen = with_trial(recipe, best)
-        checkpoint, metrics = best_checkpoint(Path(best["path"]))
+        checkpoint, metrics = best_checkpoint(Path(best["path"]), METRIC)
         choose(chosen, prepared, checkpoint, metrics, trials)
     return recipe.root / WINNER_FILE
+
+
+def all_failed(trials: list[dict[str, Any]], folder: Path) -> RaycommendError:
+    """The error of a search that has no winner; it tells every trial's reason.
+
+    Args:
+        trials: see `trial_table`.
+        folder: of the search.
+    """
+    reasons = [f"{_settings(trial)}: {trial['error']}" for trial in trials]
+    return DataError(
+        f"every trial failed: {'; '.join(reasons)}", where=folder, field="tune.learning_rate",
+        mend="search lower rates or set a lower train.clip_norm if they diverged; else see the "
+        "trials' error.txt there",
+    )  # fmt: skip
+
+
+def _settings(trial: dict[str, Any]) -> str:
+    return (
+        f"{trial['trial']} (learning rate {trial['learning_rate']:.2e}, "
+        f"batch size {trial['batch_size']})"
+    )
 
 
 @contextmanager
@@ -112,64 +143,71 @@ def with_trial(recipe: Recipe, trial: dict[str, Any]) -> Recipe:
 
 def search(recipe: Recipe, prepared: Prepared, concurrent: int) -> Any:
     """Run or resume the search, `concurrent` trials at a time; returns Tune's result grid."""
+    folder = recipe.root / RAY_DIR / f"tune-{run_key(recipe, prepared, 'tune')}"
+    try:
+        return _tuner(recipe, prepared, concurrent, folder).fit()
+    except Exception as error:
+        if isinstance(cause_of(error), NoSpaceError):
+            forget(folder)
+        raise
+
+
+def _tuner(recipe: Recipe, prepared: Prepared, concurrent: int, folder: Path) -> Any:
+    """Tune's tuner of a search, as it stands in its folder or a new one."""
+    # Of a failed trial both print a stack trace; `_epoch_lines` tells it in one line.
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search import BasicVariantGenerator
 
     settings = recipe.tune
-    name = f"tune-{run_key(recipe, prepared, 'tune')}"
-    storage = recipe.root / RAY_DIR
     trainable = tune.with_resources(
         tune.with_parameters(
             trial,
             recipe=recipe.resolved(),
             prepared=str(prepared.folder),
             store=str(store_folder(recipe, prepared)),
-            storage=str(storage / name),
+            storage=str(folder),
         ),
         {"CPU": DRIVER_CPUS},
     )
-    path = storage / name
-    if tune.Tuner.can_restore(str(path)):
-        tuner = tune.Tuner.restore(
-            str(path), trainable=trainable, resume_unfinished=True, resume_errored=True
+    if tune.Tuner.can_restore(str(folder)):
+        return tune.Tuner.restore(
+            str(folder), trainable=trainable, resume_unfinished=True, resume_errored=True
         )
-    else:
-        tuner = tune.Tuner(
-            trainable,
-            param_space={
-                "learning_rate": tune.loguniform(
-                    settings.learning_rate.low, settings.learning_rate.high
-                ),
-                "batch_size": tune.choice(list(settings.batch_size)),
-            },
-            tune_config=tune.TuneConfig(
-                metric=METRIC,
-                mode="max",
-                num_samples=settings.num_trials,
-                # TuneConfig's own max_concurrent_trials is ignored beside a given search_alg.
-                search_alg=BasicVariantGenerator(
-                    random_state=recipe.seed, max_concurrent=concurrent
-                ),
-                scheduler=ASHAScheduler(
-                    time_attr="epoch",
-                    # One more than there are: a trial that gets so far ends by itself.
-                    max_t=recipe.train.epochs + 1,
-                    grace_period=min(settings.grace_epochs, recipe.train.epochs),
-                    reduction_factor=settings.reduction_factor,
-                ),
-                trial_name_creator=lambda trial: f"trial-{trial.trial_id}",
-                trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
+    return tune.Tuner(
+        trainable,
+        param_space={
+            "learning_rate": tune.loguniform(
+                settings.learning_rate.low, settings.learning_rate.high
             ),
-            run_config=tune.RunConfig(
-                name=name,
-                storage_path=str(storage),
-                failure_config=tune.FailureConfig(max_failures=0),
-                callbacks=[_epoch_lines(recipe)],
-                verbose=0,
+            "batch_size": tune.choice(list(settings.batch_size)),
+        },
+        tune_config=tune.TuneConfig(
+            metric=METRIC,
+            mode="max",
+            num_samples=settings.num_trials,
+            # TuneConfig's own max_concurrent_trials is ignored beside a given search_alg.
+            search_alg=BasicVariantGenerator(random_state=recipe.seed, max_concurrent=concurrent),
+            scheduler=ASHAScheduler(
+                time_attr="epoch",
+                # One more than there are: a trial that gets so far ends by itself.
+                max_t=recipe.train.epochs + 1,
+                grace_period=min(settings.grace_epochs, recipe.train.epochs),
+                reduction_factor=settings.reduction_factor,
             ),
-        )
-    return tuner.fit()
+            trial_name_creator=lambda trial: f"{TRIAL}{trial.trial_id}",
+            trial_dirname_creator=lambda trial: f"{TRIAL}{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent),
+            failure_config=tune.FailureConfig(max_failures=0),
+            callbacks=[_epoch_lines(recipe)],
+            verbose=0,
+        ),
+    )
 
 
 def _epoch_lines(recipe: Recipe) -> Any:
@@ -192,9 +230,21 @@ def _epoch_lines(recipe: Recipe) -> Any:
             print(f"    {trial}: {line}", flush=True)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            print(f"    {trial} failed: {trial.error_file}", flush=True)
+            error = _error_of(trial)
+            print(f"    {trial} failed: {reason_of(error)}", flush=True)
+            if isinstance(full := failure_of(error), NoSpaceError):
+                raise full  # the disk's fault: no other trial would get further
 
     return EpochLines()
+
+
+def _error_of(trial: Any) -> object:
+    """What Tune has noted of a trial's failure a moment ago, here and not in the run's folder."""
+    from ray import cloudpickle
+
+    if trial.pickled_error_file is None:
+        return Path(trial.error_file).read_text()
+    return cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
 
 
 def trial(
@@ -205,51 +255,49 @@ def trial(
     from ray.tune.integration.ray_train import TuneReportCallback
 
     chosen = with_trial(recipe_from_dict(recipe), config)
-    name = f"train-{tune.get_context().get_trial_id()}"
+    run = run_folder(Path(storage), tune.get_context().get_trial_id())
+    before = len(curve_of(run))
     build_trainer(
         chosen,
         Prepared(Path(prepared)),
         Path(store),
-        name,
-        Path(storage),
+        run.name,
+        run.parent,
         callbacks=[TuneReportCallback()],
     ).fit()
+    curve = curve_of(run)
+    if len(curve) == before:
+        # It had finished when the search was interrupted. Tune takes no trial without a metric.
+        tune.report(curve[-1])
 
 
 def trial_table(results: Any) -> list[dict[str, Any]]:
-    """The trials, best first; a failed one has no metric."""
+    """The trials, best first; one that finished no epoch has no metric.
+
+    A trial is judged by the curve that its latest checkpoint holds. What Tune remembers of it
+    begins anew where an interrupted search goes on.
+    """
     rows = []
     for result in results:
-        metrics = result.metrics or {}
-        checkpoint = metrics.get("checkpoint_path")
-        frame = result.metrics_dataframe
-        best = float(frame[METRIC].max()) if frame is not None and METRIC in frame else None
+        run = _run_of(Path(result.path))
+        curve = curve_of(run)
         rows.append(
             {
                 "trial": Path(result.path).name,
                 "learning_rate": result.config["learning_rate"],
                 "batch_size": result.config["batch_size"],
-                "epochs": int(metrics.get("epoch", 0)),
-                METRIC: best,
-                "path": str(Path(checkpoint).parent) if checkpoint else None,
-                "error": str(result.error) if result.error else None,
+                "epochs": len(curve),
+                METRIC: max((point[METRIC] for point in curve), default=None),
+                "path": str(run) if curve else None,
+                "error": reason_of(result.error),
             }
         )
     return sorted(rows, key=lambda row: (row[METRIC] is None, -(row[METRIC] or 0), row["trial"]))
 
 
-def best_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
-    """The best checkpoint that a training run kept, and its last epoch's metrics."""
-    found = []
-    for path in sorted(run.glob("checkpoint_*")):
-        progress = path / "progress.json"
-        if progress.is_file():
-            found.append((path, load_progress(path).curve[-1]))
-    if not found:
-        raise DataError(
-            "the winning trial left no checkpoint", where=run, mend="run `recsys tune` again"
-        )
-    return max(found, key=lambda pair: pair[1][METRIC])
+def _run_of(trial: Path) -> Path:
+    """The folder of a trial's training run, beside the trial's own."""
+    return run_folder(trial.parent, trial.name.removeprefix(TRIAL))
 
 
 def report(recipe: Recipe) -> list[str]:
@@ -259,7 +307,9 @@ def report(recipe: Recipe) -> list[str]:
     for number, row in enumerate(trials):
         value = "failed" if row[METRIC] is None else f"{row[METRIC]:.4f}"
         mark = "  <- winner" if number == 0 else ""
-        if row["epochs"] < recipe.train.epochs and row[METRIC] is not None:
+        if row["error"]:
+            mark += f"  ({row['error']})"
+        elif row["epochs"] < recipe.train.epochs:
             mark += "  (stopped early)"
         lines.append(
             f"{row['trial']:<20} {row['learning_rate']:>13.2e} {row['batch_size']:>6} "

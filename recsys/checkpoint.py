@@ -101,6 +101,21 @@ def load_progress(folder: Path) -> Progress:
     return Progress(read["epoch"], read["step"], read["curve"], read["until"])
 
 
+def whole_ones(run: Path) -> list[tuple[Path, Progress]]:
+    """The checkpoints of a training run that are whole, with their progress; oldest first."""
+    found = [(path, load_progress(path)) for path in run.glob("checkpoint_*") if is_whole(path)]
+    return sorted(found, key=lambda pair: (pair[1].epoch, pair[0].name))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint is there as it was written; a worker may be killed while it writes."""
+    try:
+        hashes = _sealed(folder)["files"]
+        return all(file_sha256(folder / name) == digest for name, digest in hashes.items())
+    except (DataError, OSError):
+        return False
+
+
 def _sealed(folder: Path) -> dict[str, Any]:
     path = folder / PROGRESS
     kinds = {"epoch": int, "step": int, "curve": list, "until": str, "files": dict, "seal": str}

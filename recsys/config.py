@@ -330,7 +330,8 @@ class Evaluate(Section):
 class Promote(Section):
     """The gate in front of the registry."""
 
-    registry: str = "runs/registry"
+    registry: str = "runs/registry/{name}"
+    """Folder of the bundles; one product's line, see `recsys.line`."""
     metric: Literal["ndcg@10"] = "ndcg@10"
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
@@ -568,7 +569,15 @@ class Recipe(Section):
     @property
     def root(self) -> Path:
         """The run's folder, absolute (Ray workers run elsewhere)."""
-        return Path(self.run_dir.replace("{name}", self.name)).expanduser().absolute()
+        return self._folder(self.run_dir)
+
+    @property
+    def registry(self) -> Path:
+        """The registry's folder, absolute."""
+        return self._folder(self.promote.registry)
+
+    def _folder(self, text: str) -> Path:
+        return Path(text.replace("{name}", self.name)).expanduser().absolute()
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, as plain JSON data."""
@@ -590,7 +599,8 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     """Read a recipe and apply `a.b=value` overrides (values are YAML).
 
     Raises:
-        RecipeError: the file is missing or not YAML, a key is unknown, a value is wrong.
+        RecipeError: the file is missing or not YAML, a key is unknown, a value is wrong, two
+            values contradict each other.
     """
     path = Path(path)
     try:
@@ -614,7 +624,18 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         )
     for override in overrides:
         apply_override(raw, override)
-    return recipe_from_dict(raw, where=path)
+    recipe = recipe_from_dict(raw, where=path)
+    # Not of the model itself: a bundle that such a recipe once made is still served.
+    buckets, workers = recipe.data.num_buckets, recipe.train.num_workers
+    if buckets < workers:
+        raise RecipeError(
+            f"data.num_buckets ({buckets}) lies below train.num_workers ({workers}): each worker "
+            "reads history shards of its own, and a bucket is one shard",
+            where=path, field="data.num_buckets", value=buckets,
+            mend=f"set data.num_buckets to {workers} or more, or train.num_workers to at most "
+            f"{buckets}",
+        )  # fmt: skip
+    return recipe
 
 
 def recipe_from_dict(raw: dict[str, Any], where: object = "recipe") -> Recipe:

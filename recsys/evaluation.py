@@ -148,16 +148,16 @@ def summarise(
                         "slice": slice_,
                         "metric": metric,
                         "value": interval.mean,
-                        "low": _finite(interval.low),
-                        "high": _finite(interval.high),
+                        "low": finite(interval.low),
+                        "high": finite(interval.high),
                         "num_rows": interval.num_rows,
                     }
                 )
     return rows
 
 
-def _finite(value: float) -> float | None:
-    """JSON knows no NaN: a bound that is not known is null."""
+def finite(value: float) -> float | None:
+    """A number for JSON, which knows no NaN: what is not known is null."""
     return value if np.isfinite(value) else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,24 +11,57 @@ from numpy.typing import NDArray
 from recsys.errors import DataError
 from recsys.metrics.intervals import bootstrap_mean
 
+#: Users whose rows a comparison needs. A percentile interval of few users is too narrow: of two
+#: models that are as good as each other, the upper one's 95 % interval should lie above zero in
+#: 2.5 % of the cases. It does in 4 to 5 % with 20 users, 5 to 6 % with 8 and up to 12 % with 3, for
+#: differences that are normal, Student's t or those of two nDCG@10 which are mostly 0; where a few
+#: large losses stand against many small gains, in 10, 15 and 26 % (2,000 draws each).
+MIN_USERS = 20
+
 
 @dataclass(frozen=True)
 class Verdict:
     """The mean difference, challenger less incumbent, and its interval.
 
     Attributes:
-        difference: mean over the rows that count.
+        difference: mean over the rows that count; NaN if there is none.
         low, high: bounds of the interval; NaN where fewer than two users have a row.
+        num_users: users with a row that counts.
     """
 
     difference: float
     low: float
     high: float
+    num_users: int = field(default=0, compare=False)
+
+    @property
+    def judged(self) -> bool:
+        """Whether there are users enough to say anything, see `MIN_USERS`."""
+        return self.num_users >= MIN_USERS
 
     @property
     def better(self) -> bool:
-        """Whether the whole interval lies above zero; unknown bounds are not."""
-        return self.low > 0
+        """Whether the whole interval lies above zero, of users enough."""
+        return self.judged and self.low > 0
+
+    def told(self) -> dict[str, Any]:
+        """The same as JSON data, where what is not known is null."""
+        numbers = {name: getattr(self, name) for name in ("difference", "low", "high")}
+        known = {name: value if np.isfinite(value) else None for name, value in numbers.items()}
+        return {**known, "num_users": self.num_users, "judged": self.judged}
+
+
+def not_judged(num_users: int) -> str:
+    """What is said in place of a comparison that has too few users."""
+    have = "1 user has" if num_users == 1 else f"{num_users} users have"
+    return f"not judged: {have} rows to compare, fewer than {MIN_USERS} prove nothing"
+
+
+def comparison(told: dict[str, Any]) -> str:
+    """A verdict in words, from what `Verdict.told` gave."""
+    if not told["judged"]:
+        return not_judged(told["num_users"])
+    return f"{told['difference']:+.4f} [{told['low']:+.4f}, {told['high']:+.4f}]"
 
 
 def beats(
@@ -70,7 +103,8 @@ def beats(
         confidence=confidence,
         seed=seed,
     )
-    return Verdict(interval.mean, interval.low, interval.high)
+    num_users = len(np.unique(groups[~np.isnan(challenger)]))
+    return Verdict(interval.mean, interval.low, interval.high, num_users)
 
 
 def _num_rows(values: NDArray[np.floating[Any]]) -> str:

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from recsys.catalogue import ITEMS_FILE, Catalogue
 from recsys.config import Cuts, Data, Recipe
-from recsys.errors import DataError
+from recsys.errors import DataError, RecipeError
 from recsys.histories import Questions, UserEvents, ask
 from recsys.item_stats import DailyCounts, ItemStats
 from recsys.language_model import fingerprint, locate
@@ -183,6 +183,24 @@ class Prepared:
                 mend=_MEND,
             )  # fmt: skip
         return found
+
+    def check_workers(self, num_workers: int) -> None:
+        """Make sure that each training worker has a history shard of its own to read.
+
+        Buckets without users leave no shard, so a log of few users may have fewer than buckets.
+
+        Raises:
+            RecipeError: there are fewer shards than workers.
+        """
+        num_shards, buckets = len(self.shards), self.summary["recipe"]["data"]["num_buckets"]
+        if num_shards < num_workers:
+            raise RecipeError(
+                f"{num_workers} workers cannot share {num_shards} history shards: of "
+                f"data.num_buckets ({buckets}), no more hold users", where=self.folder,
+                field="train.num_workers", value=num_workers,
+                mend=f"set train.num_workers to at most {num_shards}, or raise data.num_buckets "
+                "and run `recsys prepare` again",
+            )  # fmt: skip
 
     def users(self, shards: Sequence[Path] | None = None) -> UserEvents:
         """The users of some shards (all by default), in memory.

@@ -68,6 +68,15 @@ def has_key(privacy: Privacy, run_dir: Path) -> bool:
     return privacy.key_env in os.environ or _key_path(privacy, run_dir).exists()
 
 
+def find_key(privacy: Privacy, run_dir: Path) -> bytes | None:
+    """The key if there is one yet, see `load_key`; None: `prepare` is still to make it.
+
+    Raises:
+        DataError: there is one that is too short or cannot be read.
+    """
+    return load_key(privacy, run_dir, create=False) if has_key(privacy, run_dir) else None
+
+
 def key_check(key: bytes) -> str:
     """A value that tells two keys apart and neither's content: the start of an HMAC, 16 hex digits.
 

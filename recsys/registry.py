@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from recsys.config import Recipe
 from recsys.errors import BundleError
 from recsys.files import write_json
 from recsys.reading import read_json
@@ -40,6 +41,11 @@ class Registry:
         self.root = root
         self._bundles = root / "bundles"
         self._file = root / "registry.json"
+
+    @staticmethod
+    def of(recipe: Recipe) -> Registry:
+        """The registry that a recipe names."""
+        return Registry(recipe.registry)
 
     def add(self, bundle_dir: Path, version: str) -> Path:
         """Copy a bundle in, as hard links where the file system allows; returns its folder here.
@@ -134,6 +140,23 @@ class Registry:
             if version != self.champion():
                 self._move(version, "promote")
 
+    def previous(self) -> str:
+        """The champion that a rollback brings back.
+
+        Raises:
+            BundleError: there was no champion before, or its folder is gone.
+        """
+        standing = _standing(self.history())
+        if len(standing) < 2:
+            raise BundleError(
+                "no champion before this one to go back to",
+                where=self.root,
+                value=self.champion(),
+                mend="promote the version you want",
+            )
+        self.path(standing[-2])
+        return standing[-2]
+
     def rollback(self) -> str:
         """Undo the last promotion that stands; returns the champion that is back.
 
@@ -141,17 +164,9 @@ class Registry:
             BundleError: there was no champion before, or its folder is gone.
         """
         with self._locked():
-            standing = _standing(self.history())
-            if len(standing) < 2:
-                raise BundleError(
-                    "no champion before this one to go back to",
-                    where=self.root,
-                    value=self.champion(),
-                    mend="promote the version you want",
-                )
-            self.path(standing[-2])
-            self._move(standing[-2], "rollback")
-            return standing[-2]
+            version = self.previous()
+            self._move(version, "rollback")
+            return version
 
     def _move(self, version: str, action: str) -> None:
         state = self._load()

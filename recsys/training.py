@@ -380,7 +380,10 @@ def head_examples(
         return torch.from_numpy(price[query] * scorer.standard_price[rows])
 
     days, day = scorer.days_of(questions.now)
-    of_sample = np.stack([scorer.features_on(each)[sample] for each in days])
+    # A worker whose shards hold no question has no day either, and goes along with none.
+    of_sample = np.empty((len(days), len(sample), scorer.item_features.shape[1]), dtype=np.float32)
+    for place, each in enumerate(days):
+        of_sample[place] = scorer.features_on(each)[sample]
     pair_cosine, pair_price = cosine(pair_query, pair_rows), price_of(pair_query, pair_rows)
     pair_item_features = torch.from_numpy(of_items)
     seen = seen_of_pairs(torch.from_numpy(features), pair_item_features, pair_cosine, pair_price)

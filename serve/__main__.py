@@ -16,7 +16,7 @@ from pathlib import Path
 from recsys.bundle import Bundle
 from recsys.config import Recipe, load_recipe
 from recsys.errors import RaycommendError
-from recsys.registry import CHAMPION, Registry
+from recsys.line import champion_folder, check_bundle
 from recsys.state import STATE_FILE, URL_VARIABLE
 from serve.checks import check, warnings
 from serve.router import PlacedArm, placed
@@ -46,8 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         recipe = load_recipe(options.config, options.overrides)
-        registry = Registry(Path(recipe.promote.registry).expanduser().absolute())
-        bundle = (options.bundle or registry.path(CHAMPION)).absolute()
+        bundle = served_bundle(recipe, options.bundle)
         if options.dry_run:
             address = recipe.ray.address or os.environ.get("RAY_ADDRESS") or "local"
             check(recipe, address)
@@ -75,6 +74,25 @@ def command_of(options: argparse.Namespace) -> list[str]:
     for override in options.overrides:
         words += ["--set", override]
     return words if options.bundle is None else [*words, "--bundle", str(options.bundle.absolute())]
+
+
+def served_bundle(recipe: Recipe, given: Path | None) -> Path:
+    """The folder of the bundle that is served: the one given, else the recipe's champion.
+
+    What the replicas would refuse, of it or of an arm's, is refused here: their reasons stand in
+    their logs, and a minute later.
+
+    Raises:
+        BundleError: there is none, or it is another product's.
+        DataError: its log was prepared with another pseudonym key.
+    """
+    for arm in recipe.serve.arms:
+        if arm.bundle is not None:
+            check_bundle(recipe, Path(arm.bundle).expanduser().absolute())
+    if given is None:
+        return champion_folder(recipe)
+    check_bundle(recipe, given.absolute())
+    return given.absolute()
 
 
 def plan(recipe: Recipe, bundle: Path) -> list[str]:

@@ -14,8 +14,9 @@ from typing import Any
 from recsys.bundle import Bundle
 from recsys.errors import DataError
 from recsys.feedback import Feedback
+from recsys.line import check_key
 from recsys.prepared import Prepared
-from recsys.privacy import key_check, load_key, pseudonym
+from recsys.privacy import load_key, pseudonym
 from recsys.schema import Col
 from recsys.state import STATE_FILE, Erasure, StateEvent, clock_us, open_state
 from serve.access import Keys, own_key
@@ -140,19 +141,8 @@ class Users:
         )
 
     def check_key(self, bundle: Bundle) -> None:
-        """Refuse a bundle whose log was made pseudonymous with another key than ours.
-
-        Raises:
-            DataError: nobody of that log would be known, and nobody would notice.
-        """
-        made_with = bundle.meta.get("key_check")
-        if made_with is not None and made_with != key_check(self._key):
-            raise DataError(
-                "the pseudonym key is not the one that this bundle's log was prepared with",
-                where=bundle.folder, field="privacy",
-                mend=f"give the service that key: {self._settings.privacy.key_env}, or the run's "
-                "pseudonym.key",
-            )  # fmt: skip
+        """Refuse a bundle of another key than ours; see `recsys.line.check_key`."""
+        check_key(bundle, self._key, self._settings.privacy)
 
     def seed(self, bundle: Bundle) -> str:
         """Take over the prepared histories that the bundle was made from, if they lie here.

@@ -32,7 +32,7 @@ LAYERS = (
     "training masked_language baselines explain encoded",
     "bundle",
     "registry rerank drift gate",
-    "recommender",
+    "recommender line",
     "evaluation",
 )
 LAYER = {unit: depth for depth, units in enumerate(LAYERS) for unit in units.split()}

@@ -148,7 +148,7 @@ def tiny_settings(folder: Path, **sections: Mapping[str, object] | object) -> di
         "embed": {"num_actors": 1},
         "evaluate": {"num_actors": 1, "num_bootstrap": 50},
         "promote": {"registry": str(folder / "registry")},
-        "ray": {"num_cpus": 1},
+        "ray": {"address": "local", "num_cpus": 1},
     }
     for name, section in sections.items():
         merges = isinstance(raw.get(name), dict) and isinstance(section, Mapping)

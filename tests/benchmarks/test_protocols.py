@@ -232,8 +232,18 @@ class TestSplits:
     def test_wrong_parts_are_named(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="dev"):
             open_benchmark(self.folder(tmp_path, [("dev", *self.ROWS[0][1:]), *self.ROWS]))
-        with pytest.raises(DataError, match="test must be there"):
+        with pytest.raises(DataError, match="test part must be there"):
             open_benchmark(self.folder(tmp_path, self.ROWS[:5]))
+
+    def test_without_a_validation_part_the_last_training_rows_validate(
+        self, tmp_path: Path
+    ) -> None:
+        rows = [row for row in self.ROWS if row[0] != "valid"]
+        benchmark = open_benchmark(self.folder(tmp_path, rows))
+        assert benchmark.cuts["valid"] == START + 4 * DAY
+        w = times_of(benchmark, "w")
+        assert w["a"] < benchmark.cuts["valid"] <= w["c"] < benchmark.cuts["test"]
+        assert "no validation part: the last 1 of 4 training rows" in benchmark.notes[0]
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

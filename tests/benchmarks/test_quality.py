@@ -13,6 +13,8 @@ from tiny import tiny_log, tiny_settings
 from benchmarks import quality
 from benchmarks.check import read_expected
 from recsys.bundle import Bundle
+from recsys.config import recipe_from_dict
+from recsys.evaluation import COLUMNS
 from recsys.histories import Histories
 from recsys.recommender import load_scorer
 from recsys.schema import EVENT_CODE
@@ -29,7 +31,7 @@ def settings(folder: Path) -> list[str]:
     picked = {section: raw[section] for section in ("model", "train", "embed", "evaluate")}
     picked["train"] |= {"epochs": 1, "retrain": True}
     picked["data"] = {"max_tokens": 16}
-    picked["ray"] = {"num_cpus": 1}
+    picked["ray"] = raw["ray"]
     return [
         f"--set={section}.{key}={json.dumps(value)}"
         for section, values in picked.items()
@@ -126,6 +128,34 @@ def test_what_is_wrong_is_said_in_one_line(
     assert quality.main([str(log), "--work", str(folder / "none"), *arguments]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+def test_a_gain_has_a_ratio_only_with_an_interval() -> None:
+    one = np.full((22, len(COLUMNS)), 0.5, dtype=np.float32)
+    values = {"raycommend": one, "sasrec": one / 2, "popularity": one * 0}
+    recipe = recipe_from_dict(
+        {
+            "name": "q",
+            "data": {"source": "x", "cuts": {"valid": "2024-03-01", "test": "2024-04-01"}},
+        }
+    )
+    few = quality._gains(values, np.arange(22) % 2, recipe)["all/ndcg@10"]
+    assert json.loads(json.dumps(few, allow_nan=False))["judged"] is False
+    assert quality._beside(few) == (
+        "beside sasrec not judged: 2 users have rows to compare, fewer than 20 prove nothing"
+    )
+    alone = quality._gains(values, np.zeros(22), recipe)["all/ndcg@10"]
+    assert (alone["low"], alone["high"]) == (None, None)
+    assert "1 user has" in quality._beside(alone)
+    enough = quality._gains(values, np.arange(22), recipe)["all/ndcg@10"]
+    assert quality._beside(enough) == (
+        "2.00 x sasrec, paired difference +0.2500 [+0.2500, +0.2500]"
+    )
+    nothing = {name: value for name, value in values.items() if name != "sasrec"}
+    gain = quality._gains(nothing, np.arange(22), recipe)["all/ndcg@10"]
+    assert quality._beside(gain) == (
+        "popularity finds nothing, paired difference +0.5000 [+0.5000, +0.5000]"
+    )
 
 
 def test_coverage_counts_the_items_of_all_lists() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from bundles import make_bundle
 from tiny import (
     KEY,
     KEY_ENV,
@@ -25,9 +26,11 @@ from tiny import (
 
 from ray_jobs import cli
 from ray_jobs.cli import JOBS
+from ray_jobs.embed import BUNDLE_DIR
 from recsys.config import load_recipe
 from recsys.errors import GateRefused
 from recsys.prepared import PREPARED
+from recsys.registry import Registry
 from recsys.schema import Col
 
 ROOT = Path(__file__).parents[2]
@@ -122,7 +125,21 @@ def test_a_job_that_comes_too_early_names_the_one_before(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("job", ["prepare", "tune", "train", "pipeline", "rollback"])
+@pytest.mark.parametrize("job", ["embed", "evaluate", "promote", "rollback", "compact"])
+def test_a_dry_run_refuses_what_the_run_would(
+    job: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(tiny_recipe_file(tmp_path))
+    messages = []
+    for more in ([], ["--dry-run"]):
+        capsys.readouterr()
+        assert status_of(job, "--config", config, *more) == 2
+        messages.append(capsys.readouterr().err)
+    assert messages[0] == messages[1]
+    assert not (tmp_path / "run").exists() and not (tmp_path / "registry").exists()
+
+
+@pytest.mark.parametrize("job", ["prepare", "tune", "train", "pipeline"])
 def test_a_dry_run_does_nothing(
     job: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +151,47 @@ def test_a_dry_run_does_nothing(
     assert printed.out and printed.err == ""
     assert all(line.startswith("would ") for line in printed.out.splitlines())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("job", ["train", "tune", "pretrain"])
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_more_workers_than_history_shards_are_refused_at_once(
+    job: str, more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two people fill two buckets at most, whatever the recipe says."""
+    tiny_log(tmp_path / "log", num_users=2)
+    config = tiny_recipe_file(tmp_path, train={"num_workers": 3}, pretrain={"epochs": 1})
+    prepare_here(load_recipe(config))
+    capsys.readouterr()
+    assert status_of(job, "--config", str(config), *more) == 2
+    printed = capsys.readouterr()
+    assert "[train.num_workers] 3 workers cannot share" in printed.err
+    assert "data.num_buckets (4)" in printed.err and printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("job", ["pipeline", "promote", "rollback"])
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_another_shops_registry_is_refused_before_anything_is_done(
+    job: str, more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_log(tmp_path / "log")
+    config = tiny_recipe_file(tmp_path)
+    registry, recipe = Registry(tmp_path / "registry"), load_recipe(config)
+    for seed in (1, 2):
+        grocer = recipe.model_copy(update={"name": "grocer"})
+        bundle = make_bundle(tmp_path / f"grocer-{seed}", grocer, seed=seed)
+        registry.add(bundle.folder, bundle.version)
+        registry.promote(bundle.version)
+    if job == "promote":
+        make_bundle(recipe.root / BUNDLE_DIR, recipe, seed=3)
+    capsys.readouterr()
+    assert status_of(job, "--config", str(config), *more) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"{job}: {registry.root}: [name] a registry holds one product's")
+    assert "recipe grocer, this one is tiny" in printed.err and printed.out == ""
+    assert registry.champion() == bundle.version and len(registry.versions()) == 2
+    assert not (recipe.root / PREPARED).exists()
 
 
 def test_a_refusal_at_the_gate_has_its_own_status(

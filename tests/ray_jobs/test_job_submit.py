@@ -14,6 +14,7 @@ import secrets
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -77,8 +78,22 @@ def processes_of(home: Path) -> list[int]:
     return found
 
 
+#: Where Ray's dashboard, its agents, metrics, client server and GCS listen unless told otherwise.
+USUAL_PORTS = (8265, 52365, 44217, 44227, 10001, 6379)
+
+
 @pytest.fixture
-def two_nodes() -> Iterator[TwoNodes]:
+def _usual_ports_taken() -> Iterator[None]:
+    """As if the product's own service, or any Ray, ran on this machine; or it does."""
+    with contextlib.ExitStack() as held:
+        for port in USUAL_PORTS:
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+        yield
+
+
+@pytest.fixture
+def two_nodes(_usual_ports_taken: None) -> Iterator[TwoNodes]:
     # Short, unlike tmp_path: Ray's sockets lie inside, and a socket's path has at most 107 bytes.
     home = Path(tempfile.mkdtemp(prefix="rc-"))
     token = home / "token"

@@ -89,6 +89,7 @@ def run(recipe: Recipe, worker: OneWorker) -> bytes:
     """What comes out, once the worker has ended well; the weights of the adapted model."""
     prepared = Prepared.of(recipe)
     config = {"recipe": recipe.resolved(), "prepared": str(prepared.folder)}
+    config |= {"run": str(recipe.root / "no checkpoint here")}
     with worker.patched():
         pretrain.adapt_loop(config)
     assert worker.latest is not None

@@ -2,22 +2,37 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import threading
 from pathlib import Path
 
+import polars as pl
 import pytest
-from tiny import prepare_here, tiny_log, tiny_recipe, tiny_shop
+from tiny import (
+    CUTS,
+    KEY,
+    day,
+    prepare_here,
+    tiny_events,
+    tiny_items,
+    tiny_log,
+    tiny_recipe,
+    tiny_shop,
+    write_log,
+)
 
 from ray_jobs import embed, prepare, train
 from ray_jobs.cluster import connected
 from recsys.bundle import Bundle
 from recsys.checkpoint import load_progress
-from recsys.config import Recipe, recipe_from_dict
-from recsys.errors import DataError, RecipeError
+from recsys.config import Recipe, recipe_from_dict, target_codes
+from recsys.errors import DataError, RecipeError, cause_of
 from recsys.language_model import CONFIG, fingerprint
 from recsys.prepared import Prepared
+from recsys.privacy import pseudonymise
+from recsys.schema import Col
 
 EPOCHS = 4
 
@@ -117,6 +132,56 @@ def test_a_retraining_learns_up_to_the_test_window(recipe: Recipe) -> None:
     assert len(weights["ids.weight"]) == with_id["valid"] > with_id["head"]
 
 
+@pytest.fixture(scope="module")
+def one_sided(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A log in two buckets; after the head's cut nobody of the second one wants anything."""
+    folder = tmp_path_factory.mktemp("one-sided")
+    events = tiny_events()
+    bucket = pseudonymise(events[Col.user], KEY.encode()).str.slice(0, 8)
+    second = bucket.str.to_integer(base=16, dtype=pl.Int64) % 2 == 1
+    late = (pl.col(Col.event_type) == "purchase") & (pl.col(Col.timestamp) >= day(CUTS["head"]))
+    write_log(folder / "log", events.filter(~(second & late)), tiny_items())
+    return tiny_recipe(
+        folder, data={"num_buckets": 2}, train={"num_workers": 2, "epochs": 1},
+        ray={"num_cpus": 2},
+    )  # fmt: skip
+
+
+@pytest.mark.ray
+def test_a_worker_without_a_question_trains_along(one_sided: Recipe) -> None:
+    prepared = prepare_here(one_sided)
+    codes, (first, second) = target_codes(one_sided), prepared.shards
+    for window in ("head", "valid"):
+        asked = [
+            len(prepared.questions(window, codes, shards=[shard])[1]) for shard in (first, second)
+        ]
+        assert asked[0] > 0 == asked[1]
+    with connected(one_sided.ray):
+        train.run(one_sided)
+    (point,) = json.loads((one_sided.root / train.WINNER_FILE).read_text())["curve"]
+    assert point["num_valid"] == prepared.summary["counts"]["valid_baskets"]
+    assert 0 < point["head_loss"] < 10
+    assert 0 < point["ndcg@10"] <= 1
+
+
+@pytest.mark.ray
+def test_an_error_of_ours_is_not_tried_again(tmp_path: Path) -> None:
+    """It would be the same; a lost worker is replaced `train.max_failures` times."""
+    from ray.util.state import list_actors
+
+    tiny_log(tmp_path / "log")
+    recipe = tiny_recipe(tmp_path, train={"learning_rate": 1e20})
+    prepare_here(recipe)
+    assert recipe.train.max_failures == 2
+    with connected(recipe.ray):
+        with pytest.raises(Exception, match="diverged") as error:
+            train.run(recipe)
+        started = list_actors(filters=[("class_name", "=", "RayTrainWorker")])
+    ours = cause_of(error.value)
+    assert ours is not None and ours.field == "train.learning_rate"
+    assert len(started) == recipe.train.num_workers == 1
+
+
 @pytest.mark.parametrize(
     ("workers", "gpu", "cpus", "gpus", "expected"),
     [
@@ -146,6 +211,47 @@ def test_a_cluster_that_is_too_small_and_does_not_grow_is_refused(
     with pytest.raises(RecipeError, match="train.num_workers"):
         train.groups_that_fit(recipe, cpus, 0, grows=False)
     assert train.groups_that_fit(recipe, cpus, 0, grows=True) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_cpus", "cpus", "gpus", "told", "mend"),
+    [
+        # Two CPUs; Ray is told of two more, for what only waits.
+        (
+            {"num_workers": 3}, None, 4, 0,
+            "3 workers needs 3 CPUs (1 each), this machine has 2 CPUs", "at most 2 workers",
+        ),
+        (
+            {"num_workers": 4, "cpus_per_worker": 1.5}, 4, 6, 0,
+            "4 workers needs 6 CPUs (1.5 each), ray.num_cpus and this machine give 4 CPUs",
+            "at most 3 workers",
+        ),
+        (
+            {"num_workers": 2, "use_gpu": True}, None, 18, 1,
+            "2 workers needs 2 CPUs (1 each) and 2 GPUs, this machine has 16 CPUs and 1 GPU",
+            "at most 1 worker",
+        ),
+        (
+            {"num_workers": 1, "use_gpu": True}, None, 4, 0,
+            "1 worker needs 1 CPU (1 each) and 1 GPU, this machine has 2 CPUs and 0 GPUs",
+            "no train.use_gpu",
+        ),
+    ],
+)  # fmt: skip
+def test_the_refusal_tells_the_machines_own_numbers(
+    settings: dict[str, object], num_cpus: int | None, cpus: float, gpus: float, told: str,
+    mend: str, tmp_path: Path,
+) -> None:  # fmt: skip
+    recipe = tiny_recipe(tmp_path, train=settings, ray={"num_cpus": num_cpus})
+    with pytest.raises(RecipeError) as error:
+        train.groups_that_fit(recipe, cpus, gpus, grows=False)
+    assert error.value.problem == f"training on {told}"
+    assert mend in error.value.mend
+    most = re.search(r"at most (\d+)", error.value.mend)
+    if most:  # and so many fit
+        fewer = {**settings, "num_workers": int(most[1])}
+        fitting = tiny_recipe(tmp_path, train=fewer, ray={"num_cpus": num_cpus})
+        assert train.groups_that_fit(fitting, cpus, gpus, grows=False) == 1
 
 
 class TestWinner:

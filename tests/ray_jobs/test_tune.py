@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,14 @@ from tiny import (
     write_log,
 )
 
-from ray_jobs import prepare, train, tune
+from ray_jobs import giving_up, prepare, train, tune
 from ray_jobs.cluster import connected
+from ray_jobs.kept import best_checkpoint
+from ray_jobs.progress import latest_curve
+from recsys import checkpoint
+from recsys.checkpoint import Progress, seal
 from recsys.config import Recipe, load_recipe
+from recsys.errors import DataError, RecipeError
 from recsys.schema import Col
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +54,165 @@ def rounds(num_users: int = 200, num_items: int = 40) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=names, orient="row").with_columns(
         pl.col(Col.timestamp).cast(pl.Datetime("us", "UTC"))
     )
+
+
+def row(name: str, best: float | None, error: str | None = None, epochs: int = 2) -> dict[str, Any]:
+    return {
+        "trial": name, "learning_rate": 0.01, "batch_size": 16, "epochs": epochs,
+        train.METRIC: best, "path": None, "error": error,
+    }  # fmt: skip
+
+
+class TestFailedTrials:
+    """Each one's reason is told, in one clause, wherever trials are told of."""
+
+    DIVERGED = RecipeError(
+        "training has diverged: the loss of step 2 is nan", field="train.learning_rate", mend="x"
+    )
+
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (None, None),
+            (DIVERGED, "training has diverged: the loss of step 2 is nan"),
+            (RuntimeError("out of\nmemory"), "memory"),
+            ("Traceback\n  File\nValueError: x\n\n", "ValueError: x"),
+            (RuntimeError(), "RuntimeError"),
+        ],
+    )
+    def test_a_reason_is_one_clause(self, error: object, reason: str | None) -> None:
+        assert giving_up.reason_of(error) == reason
+
+    def test_it_stands_in_the_table(self, tmp_path: Path) -> None:
+        recipe = tiny_recipe(tmp_path)
+        recipe.root.mkdir()
+        trials = [row("trial-a", 0.5), row("trial-b", None, "training has diverged", epochs=0)]
+        (recipe.root / train.WINNER_FILE).write_text(json.dumps({"trials": trials}))
+        _, good, bad = tune.report(recipe)
+        assert good.endswith("0.5000  <- winner")
+        assert bad.endswith("failed  (training has diverged)")
+
+    def test_without_a_winner_all_reasons_are_told(self) -> None:
+        trials = [row("trial-a", None, "training has diverged"), row("trial-b", None, "lost")]
+        error = tune.all_failed(trials, Path("/runs/ray/tune-1"))
+        assert isinstance(error, DataError) and error.exit_code == 2
+        assert error.problem == (
+            "every trial failed: trial-a (learning rate 1.00e-02, batch size 16): training has "
+            "diverged; trial-b (learning rate 1.00e-02, batch size 16): lost"
+        )
+
+    @pytest.mark.ray
+    def test_one_among_good_ones(self, tmp_path: Path) -> None:
+        """This seed's rates are 5e20 and .04. Nothing but our lines is printed."""
+        tiny_log(tmp_path / "log")
+        config = tiny_recipe_file(
+            tmp_path, seed=0, train={"epochs": 1},
+            tune={"num_trials": 2, "learning_rate": {"low": 1e-3, "high": 1e35}},
+        )  # fmt: skip
+        prepare_here(load_recipe(config))
+        command = [sys.executable, "-m", "ray_jobs.tune", "--config", str(config)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        good, bad = _winner(load_recipe(config))["trials"]
+        assert (good["error"], bad[train.METRIC]) == (None, None)
+        assert bad["error"].startswith("training has diverged: the loss of step")
+        assert done.stdout.count(bad["error"]) == 2, "when it failed, and in the table"
+        assert f"failed  ({bad['error']})" in done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
+        assert [line for line in done.stderr.splitlines() if "logging.cc" not in line] == []
+
+    @pytest.mark.ray
+    def test_all_of_them(self, tmp_path: Path) -> None:
+        tiny_log(tmp_path / "log")
+        config = tiny_recipe_file(
+            tmp_path, tune={"num_trials": 1, "learning_rate": {"low": 1e20, "high": 1e20}}
+        )
+        prepare_here(load_recipe(config))
+        command = [sys.executable, "-m", "ray_jobs.tune", "--config", str(config)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 2, done.stdout + done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if "logging.cc" not in line]
+        assert "every trial failed: trial-" in line
+        assert "(learning rate 1.00e+20, batch size" in line
+        assert "): training has diverged: the loss of step 2 is nan." in line
+        assert "Traceback" not in done.stdout
+        folder = Path(line.split(": ")[1])
+        assert len(list(folder.glob("trial-*/error.txt"))) == 1
+
+
+class TestTable:
+    """Folders as Tune and Train write them: a trial's own, and beside it its training run's."""
+
+    def result(
+        self, folder: Path, name: str, *kept: list[float], error: object = None, told: float = 0.0
+    ) -> Any:
+        """What Tune gives of a trial whose checkpoints hold these curves, oldest first.
+
+        `told` is what it remembers since the search went on.
+        """
+        (folder / f"trial-{name}").mkdir(parents=True)
+        for number, curve in enumerate(kept):
+            points = [{"epoch": n + 1, train.METRIC: value} for n, value in enumerate(curve)]
+            checkpoint = folder / f"train-{name}" / f"checkpoint_2026-01-01_00-00-0{number}"
+            checkpoint.mkdir(parents=True)
+            seal(checkpoint, Progress(len(points), 10 * len(points), points))
+        (folder / f"train-{name}").mkdir(exist_ok=True)
+        return SimpleNamespace(
+            path=str(folder / f"trial-{name}"), error=error,
+            config={"learning_rate": 0.01, "batch_size": 16},
+            metrics={
+                train.METRIC: told, "epoch": 3, "checkpoint_path": f"{folder}/train-{name}/gone",
+            },
+            metrics_dataframe=pl.DataFrame({train.METRIC: [told]}).to_pandas(),
+        )  # fmt: skip
+
+    def test_a_trial_that_went_on_is_judged_by_all_its_epochs(self, tmp_path: Path) -> None:
+        """Its best epoch lies before the interruption, its last one after."""
+        best, last = [0.3151, 0.3200], [0.3151, 0.3200, 0.3140]
+        rows = tune.trial_table(
+            [
+                self.result(tmp_path, "a", best, last, told=0.3140),
+                self.result(tmp_path, "b", [0.3180], told=0.3180),
+            ]
+        )
+        assert [(row["trial"], row[train.METRIC], row["epochs"]) for row in rows] == [
+            ("trial-a", 0.3200, 3), ("trial-b", 0.3180, 1),
+        ]  # fmt: skip
+        checkpoint, metrics = best_checkpoint(Path(rows[0]["path"]), train.METRIC)
+        assert metrics[train.METRIC] == 0.3200
+        assert checkpoint.name.endswith("00")
+
+    def test_a_trial_that_had_finished_when_it_was_interrupted(self, tmp_path: Path) -> None:
+        """It has nothing more to tell Tune."""
+        finished = self.result(tmp_path, "a", [0.1, 0.2])
+        finished.metrics, finished.metrics_dataframe = {}, None
+        (row,) = tune.trial_table([finished])
+        assert (row[train.METRIC], row["epochs"]) == (0.2, 2)
+        assert row["path"] == str(tmp_path / "train-a")
+
+    def test_a_trial_without_an_epoch_comes_last(self, tmp_path: Path) -> None:
+        failed = self.result(tmp_path, "a", error=TestFailedTrials.DIVERGED)
+        for number, name in enumerate((checkpoint.MODEL, checkpoint.PROGRESS)):
+            half = tmp_path / "train-a" / f"checkpoint_2026-01-01_00-00-0{number}"
+            half.mkdir()  # a worker was killed while it wrote
+            (half / checkpoint.MODEL).write_bytes(b"weights")
+            seal(half, Progress(1, 1, [{"epoch": 1, train.METRIC: 0.9}]))
+            (half / name).unlink()
+        rows = tune.trial_table([failed, self.result(tmp_path, "b", [0.1])])
+        assert [(row["trial"], row[train.METRIC], row["path"] is None) for row in rows] == [
+            ("trial-b", 0.1, False), ("trial-a", None, True),
+        ]  # fmt: skip
+        assert rows[1]["error"] == TestFailedTrials.DIVERGED.problem
+
+    def test_a_trial_that_failed_after_an_epoch_has_both(self, tmp_path: Path) -> None:
+        recipe = tiny_recipe(tmp_path)
+        recipe.root.mkdir()
+        rows = tune.trial_table(
+            [self.result(tmp_path, "a", [0.1], error=TestFailedTrials.DIVERGED)]
+        )
+        (recipe.root / train.WINNER_FILE).write_text(json.dumps({"trials": rows}))
+        line = tune.report(recipe)[1]
+        assert f"0.1000  <- winner  ({TestFailedTrials.DIVERGED.problem})" in line
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +262,11 @@ def test_the_search_ends_with_a_table_of_trials(searched: Recipe) -> None:
 def test_a_trial_that_lags_is_stopped_after_its_epoch(searched: Recipe) -> None:
     """ASHA sees every epoch: a trial below the median of those before it ends there and then."""
     trials = _winner(searched)["trials"]
-    epochs = [trial["epochs"] for trial in trials]
-    assert epochs == [searched.train.epochs] + 2 * [searched.tune.grace_epochs]
+    folders = [Path(trial["path"]).with_name(trial["trial"]) for trial in trials]
+    seen = [len((folder / "result.json").read_text().splitlines()) for folder in folders]
+    assert seen == [searched.train.epochs] + 2 * [searched.tune.grace_epochs]
+    # While it was stopped it may have trained on, and that counts.
+    assert all(trial["epochs"] >= told for trial, told in zip(trials, seen, strict=True))
     assert "(stopped early)" in "\n".join(tune.report(searched))
 
 
@@ -124,9 +292,11 @@ def test_a_finished_search_is_not_run_again(searched: Recipe) -> None:
 @pytest.mark.ray
 @pytest.mark.chaos
 def test_an_interrupted_search_goes_on(tmp_path: Path) -> None:
-    """Ctrl-C in the second trial; the same command then keeps the first."""
+    """Ctrl-C in the second trial; the same command keeps the first, and all epochs of both."""
     tiny_log(tmp_path / "log")
-    config = tiny_recipe_file(tmp_path, train={"epochs": 2}, tune={"num_trials": 2})
+    config = tiny_recipe_file(
+        tmp_path, train={"epochs": 4, "patience": 4}, tune={"num_trials": 2, "grace_epochs": 4}
+    )
     prepare_here(load_recipe(config))
     command = [sys.executable, "-m", "ray_jobs.tune", "--config", str(config)]
     first = subprocess.Popen(
@@ -136,18 +306,23 @@ def test_an_interrupted_search_goes_on(tmp_path: Path) -> None:
     seen = []
     for line in first.stdout:
         seen.append(line)
-        if "(2 of 2)" in line:
+        if "epoch 1/4" in line and any("(2 of 2)" in before for before in seen):
             break
     first.send_signal(signal.SIGINT)
     _, error = first.communicate(timeout=120)
     assert first.returncode == 130, "".join(seen) + error
     assert "run the same command to go on" in error
-    (done,) = [line.split(":")[0].strip() for line in seen if "epoch 2/2" in line]
+    (done,) = [line.split(":")[0].strip() for line in seen if "epoch 4/4" in line]
 
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert second.returncode == 0, second.stdout + second.stderr
     assert f"{done} (" not in second.stdout, f"{done} was run again"
-    trials = _winner(load_recipe(config))["trials"]
+    recipe = load_recipe(config)
+    trials = _winner(recipe)["trials"]
     assert done in {trial["trial"] for trial in trials}
     assert len(trials) == 2
-    assert all(trial["epochs"] == 2 and trial["error"] is None for trial in trials)
+    assert all(trial["epochs"] == 4 and trial["error"] is None for trial in trials)
+    for trial in trials:
+        curve = latest_curve(Path(trial["path"]))
+        assert [point["epoch"] for point in curve] == [1, 2, 3, 4]
+        assert trial[train.METRIC] == max(point[train.METRIC] for point in curve)

@@ -21,9 +21,11 @@ from recsys.bundle import Bundle
 from recsys.checkpoint import load_progress, seal
 from recsys.config import Recipe, target_codes
 from recsys.errors import BundleError, DataError, GateRefused
+from recsys.gate import MIN_USERS
 from recsys.language_model import WEIGHTS
 from recsys.prepared import Prepared
 from recsys.recommender import Recommender, scorer_on
+from recsys.registry import Registry
 from recsys.text_store import TextStore
 
 pytestmark = pytest.mark.ray
@@ -124,7 +126,7 @@ def test_training_makes_the_encoders_better_than_nothing(recipe: Recipe) -> None
 
 
 def test_the_same_bundle_is_promoted_once(recipe: Recipe) -> None:
-    registry = promote.registry_of(recipe)
+    registry = Registry.of(recipe)
     version = Bundle.open(recipe.root / embed.BUNDLE_DIR).version
     assert registry.champion() == version
     promote.run(recipe)
@@ -132,7 +134,7 @@ def test_the_same_bundle_is_promoted_once(recipe: Recipe) -> None:
 
 
 def test_a_worse_bundle_is_refused_and_the_champion_stays(recipe: Recipe) -> None:
-    registry = promote.registry_of(recipe)
+    registry = Registry.of(recipe)
     champion = registry.champion()
     saved = recipe.root / "saved"
     shutil.copytree(recipe.root / embed.BUNDLE_DIR, saved)
@@ -208,6 +210,25 @@ def test_rows_of_another_bundle_decide_nothing(recipe: Recipe) -> None:
             promote.run(recipe)
     finally:
         path.write_bytes(content)
+
+
+def test_a_window_of_few_users_is_not_judged(recipe: Recipe) -> None:
+    """No interval, no NaN in the report, and words in place of a gain."""
+    names = (evaluate.ROWS_FILE, evaluate.REPORT_FILE)
+    saved = [(recipe.root / name).read_bytes() for name in names]
+    few = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"max_rows": 3})})
+    try:
+        evaluate.run(few)
+        text = (recipe.root / evaluate.REPORT_FILE).read_text()
+        assert "NaN" not in text
+        gain = json.loads(text)["gain_over_best_baseline"]
+        assert gain["judged"] is False and gain["num_users"] < MIN_USERS
+        printed = "\n".join(evaluate.report(few))
+        assert f"over {json.loads(text)['best_baseline']}: not judged: " in printed
+        assert "nan" not in printed
+    finally:
+        for name, content in zip(names, saved, strict=True):
+            (recipe.root / name).write_bytes(content)
 
 
 def test_rows_of_the_report_lie_beside_it(recipe: Recipe) -> None:

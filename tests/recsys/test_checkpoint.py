@@ -86,6 +86,21 @@ def test_a_checkpoint_of_another_recipe_is_refused(shop: Shop, tmp_path: Path) -
         assert error.value.field
 
 
+def test_what_was_killed_while_it_wrote_is_not_whole(shop: Shop, tmp_path: Path) -> None:
+    mine = worker(shop)
+    assert not checkpoint.is_whole(tmp_path), "nothing is written yet"
+    checkpoint.save(tmp_path, mine.ranker, mine.head, mine.optimizer, Progress(1, 1))
+    assert checkpoint.is_whole(tmp_path)
+    for name in (checkpoint.MODEL, checkpoint.HEAD, checkpoint.PROGRESS):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+        assert not checkpoint.is_whole(tmp_path)
+        (tmp_path / name).unlink()
+        assert not checkpoint.is_whole(tmp_path)
+        (tmp_path / name).write_bytes(content)
+    assert checkpoint.is_whole(tmp_path)
+
+
 def test_no_file_is_a_pickle(shop: Shop, tmp_path: Path) -> None:
     mine = worker(shop)
     steps(mine, shop, 1)

@@ -254,6 +254,17 @@ class TestFile:
         with pytest.raises(RecipeError, match="cannot be read"):
             load_recipe(tmp_path)
 
+    def test_workers_without_a_bucket_each_are_refused(self, file: Path) -> None:
+        given = ["data.num_buckets=2", "train.num_workers=2"]
+        assert load_recipe(file, given).train.num_workers == 2
+        with pytest.raises(RecipeError) as error:
+            load_recipe(file, ["data.num_buckets=1", "train.num_workers=3"])
+        assert "data.num_buckets (1) lies below train.num_workers (3)" in str(error.value)
+        assert str(file) in str(error.value)
+        # A bundle that such a recipe made can still be opened.
+        raw = changed("data.num_buckets", 1)
+        assert recipe_from_dict(raw).train.num_workers == 2
+
     def test_the_recipes_that_come_along_are_valid(self) -> None:
         for path in (ROOT / "recipes").glob("*.yaml"):
             assert load_recipe(path).name == path.stem

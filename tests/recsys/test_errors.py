@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
 import pickle
+import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +12,7 @@ from recsys.errors import (
     DataError,
     DataErrors,
     GateRefused,
+    NoSpaceError,
     RaycommendError,
     RecipeError,
     cause_of,
@@ -69,14 +73,93 @@ class _OfTraining(Exception):
         self.worker_failures = worker_failures
 
 
+class _OfController(Exception):
+    def __init__(self, controller_failure: Exception) -> None:
+        super().__init__("training failed")
+        self.controller_failure = controller_failure
+
+
 def test_our_error_is_found_behind_others() -> None:
     ours = DataError("wrong", mend="correct it")
     chained = RuntimeError("task failed")
     chained.__cause__ = ours
     implied = RuntimeError("while that")
     implied.__context__ = chained
-    for error in (ours, chained, implied, _Posing(ours), _OfTraining({1: _Posing(ours)})):
+    # The others lost their connection to the one that ended.
+    several = _OfTraining({0: RuntimeError("connection closed"), 1: _Posing(ours), 2: ValueError()})
+    for error in (
+        ours, chained, implied, _Posing(ours), _OfTraining({1: _Posing(ours)}), several,
+        _OfController(several),
+    ):  # fmt: skip
         assert cause_of(error) is ours
+
+
+class TestFullDisk:
+    """Every library says it in its own way."""
+
+    @staticmethod
+    def sqlite(code: int) -> sqlite3.Error:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = code
+        return error
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            OSError(errno.ENOSPC, "No space left on device"),
+            OSError(errno.EDQUOT, "Disk quota exceeded"),
+            # Polars, safetensors, Arrow.
+            RuntimeError("No space left on device (os error 28)"),
+            RuntimeError('IoError(Os { code: 28, message: "No space left on device" })'),
+            OSError("Error writing bytes to file. Detail: [errno 122] Disk quota exceeded"),
+            sqlite(sqlite3.SQLITE_FULL),
+            sqlite(sqlite3.SQLITE_IOERR_SHMSIZE),
+        ],
+    )
+    def test_it_is_found_behind_others(self, error: Exception, tmp_path: Path) -> None:
+        behind = DataError("the file cannot be written", mend="mend its permissions")
+        behind.__context__ = error
+        for each in (error, behind, _OfTraining({0: ValueError(), 1: _OfController(error)})):
+            ours = cause_of(each, tmp_path)
+            assert isinstance(ours, NoSpaceError) and ours.exit_code == 2
+            assert ours.where == tmp_path
+            assert "the same command goes on" in ours.mend
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            OSError(errno.EACCES, "Permission denied"),
+            sqlite(sqlite3.SQLITE_IOERR_READ),
+            RuntimeError("no space"),
+        ],
+    )
+    def test_other_faults_of_a_disk_are_none(self, error: Exception) -> None:
+        assert cause_of(error) is None
+
+    def test_the_file_tells_where(self, tmp_path: Path) -> None:
+        run, other = tmp_path / "run", tmp_path / "other"
+        for path, folder in ((run / "a" / "b", run), (tmp_path / "x" / "y", tmp_path / "x")):
+            error = OSError(errno.ENOSPC, "No space left on device", str(path))
+            ours = cause_of(error, run, other)
+            assert ours is not None and ours.where == folder
+        # Ray puts a whole message where the name belongs.
+        error = OSError(errno.ENOSPC, "x", "Failed to apply\n: No space left on device")
+        ours = cause_of(error, run)
+        assert ours is not None and ours.where == run
+
+    def test_what_a_worker_found_gets_its_folder_from_the_command(self, tmp_path: Path) -> None:
+        of_worker = cause_of(OSError(errno.ENOSPC, "No space left on device"))
+        assert of_worker is not None and of_worker.where is None
+        ours = cause_of(_OfController(pickle.loads(pickle.dumps(of_worker))), tmp_path)
+        assert ours is not None and ours.where == tmp_path
+
+    def test_the_fullest_of_several_folders_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        free = {tmp_path / "a": 7, tmp_path / "b": 3}
+        monkeypatch.setattr("recsys.errors._free", free.__getitem__)
+        ours = cause_of(OSError(errno.ENOSPC, "No space left on device"), *free)
+        assert ours is not None and ours.where == tmp_path / "b"
 
 
 def test_of_other_errors_there_is_none() -> None:

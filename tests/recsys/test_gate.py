@@ -1,8 +1,10 @@
+import json
+
 import numpy as np
 import pytest
 
 from recsys.errors import DataError
-from recsys.gate import Verdict, beats
+from recsys.gate import MIN_USERS, Verdict, beats, comparison
 
 
 def verdict(challenger, incumbent, groups, **changed):
@@ -40,6 +42,53 @@ def test_a_single_user_proves_nothing():
     assert got.difference == 1
     assert np.isnan(got.low)
     assert got.better is False
+
+
+def test_too_few_users_prove_nothing_however_they_agree():
+    one_fewer = verdict(np.ones(MIN_USERS - 1), np.zeros(MIN_USERS - 1), np.arange(MIN_USERS - 1))
+    assert (one_fewer.low, one_fewer.judged, one_fewer.better) == (1, False, False)
+    enough = verdict(np.ones(MIN_USERS), np.zeros(MIN_USERS), np.arange(MIN_USERS))
+    assert (enough.num_users, enough.judged, enough.better) == (MIN_USERS, True, True)
+    # Rows make no users, nor do rows that do not count.
+    rows = verdict(np.ones(400), np.zeros(400), np.arange(400) % 3)
+    assert (rows.num_users, rows.better) == (3, False)
+    nan = np.where(np.arange(40) < 25, np.nan, 1.0)
+    assert verdict(nan, nan, np.arange(40)).num_users == 15
+
+
+def test_the_least_number_of_users_keeps_luck_out():
+    """Two equal models: how often one is called better, of so many users, by the interval alone."""
+    rng = np.random.default_rng(0)
+
+    def lucky(num_users):
+        found = [
+            verdict(rng.normal(size=num_users), np.zeros(num_users), np.arange(num_users)).low > 0
+            for _ in range(500)
+        ]
+        return np.mean(found)
+
+    assert lucky(3) > 0.08
+    assert lucky(MIN_USERS) < 0.06
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [np.nan, 1.0], [1.0, 2.0]])
+def test_what_is_told_is_json(values):
+    told = verdict(values, np.zeros(len(values)) * np.array(values), np.arange(len(values))).told()
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert comparison(told).startswith("not judged: ")
+
+
+def test_a_comparison_in_words():
+    assert comparison(verdict(np.ones(30) / 4, np.zeros(30), np.arange(30)).told()) == (
+        "+0.2500 [+0.2500, +0.2500]"
+    )
+    told = verdict([1.0], [0.0], [1]).told()
+    assert told == {
+        "difference": 1.0, "low": None, "high": None, "num_users": 1, "judged": False,
+    }  # fmt: skip
+    assert comparison(told) == (
+        "not judged: 1 user has rows to compare, fewer than 20 prove nothing"
+    )
 
 
 def test_no_rows_prove_nothing():

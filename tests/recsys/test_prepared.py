@@ -12,7 +12,7 @@ from tiny import KEY, Shop, tiny_events
 from tiny_logs import BUY, VIEW
 
 from recsys.config import recipe_from_dict
-from recsys.errors import DataError
+from recsys.errors import DataError, RecipeError
 from recsys.item_stats import RECENT_DAYS
 from recsys.prepared import PREPARED, SUMMARY_FILE, WINDOWS, Prepared
 from recsys.privacy import pseudonymise
@@ -50,6 +50,14 @@ class TestShop:
         )
         order = ["user", "us", "item", "code"]
         assert found.sort(order).select(order).equals(wanted.sort(order).select(order))
+
+    def test_each_worker_needs_a_shard_of_its_own(self, shop: Shop) -> None:
+        num_shards = len(shop.prepared.shards)
+        shop.prepared.check_workers(num_shards)
+        with pytest.raises(RecipeError, match=rf"data.num_buckets \({num_shards}\)") as error:
+            shop.prepared.check_workers(num_shards + 1)
+        assert (error.value.field, error.value.value) == ("train.num_workers", num_shards + 1)
+        assert f"at most {num_shards}" in error.value.mend
 
     @pytest.mark.parametrize("as_of", ["head", "valid", "test", "end"])
     def test_statistics_hold_nothing_from_after_their_cut(self, shop: Shop, as_of: str) -> None:

@@ -317,6 +317,34 @@ class TestHead:
         for name, value in pair[0].head.state_dict().items():
             torch.testing.assert_close(pair[1].head.state_dict()[name], value, rtol=0, atol=0)
 
+    @pytest.mark.parametrize("every_days", [1, None])
+    def test_a_worker_without_questions_goes_along(
+        self, shop: Shop, every_days: int | None
+    ) -> None:
+        """The shards of a third one hold nothing to ask: the head is that of the other two."""
+        data = {"data": shop.recipe.data.model_copy(update={"count_every_days": every_days})}
+        shop = shop._replace(recipe=shop.recipe.model_copy(update=data))
+        codes = target_codes(shop.recipe)
+        _, questions = shop.prepared.questions("head", codes)
+        _, none = shop.prepared.questions("head", codes, shards=[])
+        assert len(none) == 0
+        half = len(questions) // 2
+        pair = [worker(shop, rank, 2) for rank in range(2)]
+        parts = [
+            pair[0].head_examples(questions[:half]), pair[1].head_examples(questions[half:]),
+        ]  # fmt: skip
+        expected = _in_step([each.fit_head for each in pair], parts)
+
+        third = worker(shop, 2, 3)
+        found = _in_step(
+            [each.fit_head for each in (*(worker(shop, rank, 3) for rank in range(2)), third)],
+            [*parts, third.head_examples(none)],
+        )
+        assert found == pytest.approx([expected[0]] * 3)
+        for name, value in third.head.state_dict().items():
+            torch.testing.assert_close(value, pair[0].head.state_dict()[name])
+        assert third.validate(none) == (0.0, 0)
+
     def test_examples_count_every_relevant_item_once(self, shop: Shop) -> None:
         codes = target_codes(shop.recipe)
         _, questions = shop.prepared.questions("head", codes)
@@ -334,21 +362,22 @@ class TestHead:
 
 
 def _in_step(fits: list[Any], parts: list[Any]) -> list[float]:
-    """Run both fits in threads whose `reduce` adds up what both hand in."""
-    barrier, handed = threading.Barrier(2), [torch.zeros(0), torch.zeros(0)]
-    results = [0.0, 0.0]
+    """Run the fits in threads whose `reduce` adds up what all hand in."""
+    world = len(fits)
+    barrier, handed = threading.Barrier(world), [torch.zeros(0)] * world
+    results = [0.0] * world
 
     def run(rank: int) -> None:
         def reduce(value: torch.Tensor) -> None:
             handed[rank] = value.clone()
             barrier.wait(60)
-            total = handed[0] + handed[1]
+            total = torch.stack(handed).sum(dim=0)
             barrier.wait(60)
             value.copy_(total)
 
         results[rank] = fits[rank](parts[rank], reduce)
 
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world)]
     for thread in threads:
         thread.start()
     for thread in threads:

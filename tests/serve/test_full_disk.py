@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from bundles import KEY, item_id, make_recipe, version_in
 from fastapi.testclient import TestClient
 from monitoring import Tally
+from small_disk import fill, mounted
 
 from recsys.feedback import Feedback, finished
 from recsys.privacy import pseudonym
@@ -27,26 +27,8 @@ ASKED = {"user_id": "u", "k": 3}
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """A file that takes the last byte."""
-    path = disk / "other"
-    with path.open("wb", buffering=0) as file:
-        for size in (1 << 16, 1 << 12, 1):
-            try:
-                while True:
-                    file.write(b" " * size)
-            except OSError:
-                continue
-    return path
+    with mounted(tmp_path / "disk", megabytes=2) as folder:
+        yield folder
 
 
 def test_answers_go_on_and_nothing_that_was_accepted_is_lost(

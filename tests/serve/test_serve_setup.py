@@ -15,12 +15,13 @@ from types import ModuleType
 
 import pytest
 import yaml
-from bundles import KEY, make_recipe
+from bundles import KEY, make_bundle, make_recipe
 
 import benchmarks.ports
 from recsys.bundle import Bundle
 from recsys.config import Recipe, Serve, load_recipe
 from recsys.errors import DataError, RecipeError
+from recsys.privacy import key_check
 from recsys.registry import Registry
 from recsys.scratch import MARK
 from serve.__main__ import main
@@ -353,6 +354,82 @@ def test_the_champion_is_served(
     registry.promote("v1")
     assert main(["--config", str(config), "--dry-run"]) == 0
     assert "registry/bundles/v1" in capsys.readouterr().out
+
+
+class TestAnotherShopsBundle:
+    """Its pseudonyms are of another key: refused before Ray starts, at a dry run and at a start."""
+
+    @pytest.fixture
+    def foreign(self, tmp_path: Path, language_model: Path) -> Path:
+        recipe = make_recipe(tmp_path / "run", language_model)
+        return make_bundle(tmp_path / "foreign", recipe, seed=3, key_check="0" * 16).folder
+
+    def refused(
+        self, config: Path, more: list[str],
+        capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    ) -> str:  # fmt: skip
+        monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", KEY)
+        messages = []
+        for dry in ([], ["--dry-run"]):
+            assert main(["--config", str(config), *more, *dry]) == 2
+            printed = capsys.readouterr()
+            assert printed.out == "" and printed.err.count("\n") == 1
+            messages.append(printed.err)
+        assert messages[0] == messages[1]
+        assert "0" * 16 in messages[0] and key_check(KEY.encode()) in messages[0]
+        assert "RAYCOMMEND_PSEUDONYM_KEY" in messages[0]
+        return messages[0]
+
+    def test_as_champion(
+        self, config: Path, foreign: Path, tmp_path: Path,
+        capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        registry = Registry(tmp_path / "registry")
+        registry.add(foreign, "v1")
+        registry.promote("v1")
+        told = self.refused(config, [], capsys, monkeypatch)
+        assert f"serve: {registry.root}: [key_check]" in told and "promote.registry" in told
+
+    def test_by_its_folder(
+        self, config: Path, foreign: Path,
+        capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        told = self.refused(config, ["--bundle", str(foreign)], capsys, monkeypatch)
+        assert f"serve: {foreign}: [key_check]" in told
+
+    def test_as_an_arm(
+        self, config: Path, bundle: Path, foreign: Path,
+        capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        arms = [{"name": "a"}, {"name": "b", "bundle": str(foreign), "shadow": True}]
+        more = ["--bundle", str(bundle), "--set", f"serve.arms={json.dumps(arms)}"]
+        assert f"serve: {foreign}: [key_check]" in self.refused(config, more, capsys, monkeypatch)
+
+    def test_by_its_name(
+        self, config: Path, tmp_path: Path, language_model: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        grocer = make_recipe(tmp_path / "run", language_model, name="grocer")
+        registry = Registry(tmp_path / "registry")
+        registry.add(make_bundle(tmp_path / "grocer", grocer, seed=3).folder, "v1")
+        registry.promote("v1")
+        assert main(["--config", str(config), "--dry-run"]) == 2
+        told = capsys.readouterr().err
+        assert "recipe grocer" in told and str(registry.root) in told
+
+
+def test_a_champion_of_before_is_found_where_it_lies(
+    config: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Recipes that name no registry once shared one."""
+    monkeypatch.chdir(tmp_path)
+    former, version = Registry(tmp_path / "runs" / "registry"), Bundle.open(bundle).version
+    former.add(bundle, version)
+    former.promote(version)
+    default = ["--config", str(config), "--dry-run", "--set"]
+    assert main([*default, "promote.registry=runs/registry/{name}"]) == 2
+    assert "set promote.registry to runs/registry" in capsys.readouterr().err
+    assert main([*default, "promote.registry=runs/registry"]) == 0
 
 
 @pytest.mark.parametrize(

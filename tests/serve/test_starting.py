@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import socket
 from contextlib import ExitStack
 from pathlib import Path
@@ -49,13 +50,15 @@ def test_a_public_host_without_keys_is_warned_of(
 
 
 def test_what_is_cheap_to_see_is_seen_before_the_bundle_is_read(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    recipe: Recipe, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", KEY)
+    broken = shutil.copytree(bundle, tmp_path / "broken")
+    (broken / "vectors.npy").write_bytes(b"damaged")
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe.resolved()))
-    arguments = ["--config", str(path), "--bundle", "/nowhere"]
+    arguments = ["--config", str(path), "--bundle", str(broken)]
     with socket.create_server(("127.0.0.1", recipe.serve.port)):
         for more in ([], ["--dry-run"]):
             assert main([*arguments, *more]) == 2

@@ -1,0 +1,154 @@
+"""A run on a disk that fills: one line, and the same command goes on once there is room."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_disk import fill, mounted
+from tiny import KEY, KEY_ENV, prepare_here, tiny_log, tiny_recipe_file
+
+from ray_jobs import cli, kept, train
+from ray_jobs.cluster import connected
+from recsys.checkpoint import is_whole, whole_ones
+from recsys.config import load_recipe
+from recsys.errors import NoSpaceError
+from recsys.feedback import Feedback, count_rows, finished
+from recsys.registry import Registry
+from recsys.state import STATE_FILE, StateEvent, open_state, state_of
+
+EPOCHS = 5
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv(KEY_ENV, KEY)
+    with mounted(tmp_path / "disk", megabytes=16) as folder:
+        yield folder
+
+
+@pytest.fixture
+def config(tmp_path: Path, disk: Path) -> Path:
+    """The log lies elsewhere, all that is written on the small disk."""
+    tiny_log(tmp_path / "log")
+    return tiny_recipe_file(
+        tmp_path, run_dir=str(disk / "run"), promote={"registry": str(disk / "registry")},
+        train={"epochs": EPOCHS, "patience": EPOCHS},
+        tune={"num_trials": 2, "grace_epochs": EPOCHS},
+    )  # fmt: skip
+
+
+class Commands:
+    """Jobs on a disk that is filled for them, and emptied again."""
+
+    def __init__(self, config: Path, disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.config, self.disk, self.capsys = config, disk, capsys
+        self.overrides: list[str] = []
+
+    def status(self, job: str) -> int:
+        with pytest.raises(SystemExit) as end:
+            cli.main([job, "--config", str(self.config), *self.overrides])
+        return int(end.value.code or 0)
+
+    def refused(self, job: str, *, leave: int = 0) -> str:
+        """What a job that finds no room says on standard output; the error is one line."""
+        other = fill(self.disk, leave=leave)
+        self.capsys.readouterr()
+        assert self.status(job) == 2
+        printed = self.capsys.readouterr()
+        line = f"{job}: {NoSpaceError.on(None, [self.disk / 'run'])}\n"
+        assert printed.err in (line, line.replace("/run:", "/registry:"))
+        other.unlink()
+        return printed.out
+
+    def done(self, job: str) -> str:
+        """What a job says that goes on."""
+        assert self.status(job) == 0
+        return self.capsys.readouterr().out
+
+
+@pytest.fixture
+def commands(config: Path, disk: Path, capsys: pytest.CaptureFixture[str]) -> Commands:
+    return Commands(config, disk, capsys)
+
+
+@pytest.mark.ray
+def test_each_job_of_the_way_goes_on_once_there_is_room(commands: Commands, config: Path) -> None:
+    recipe = load_recipe(config)
+    commands.overrides = ["--set", "train.epochs=1", "--set", "tune.num_trials=1"]
+    with connected(recipe.ray):
+        for job, leave in (("prepare", 100_000), ("tune", 0), ("embed", 0), ("evaluate", 0)):
+            commands.refused(job, leave=leave)
+            assert not [path for path in recipe.root.glob(".*") if path.name.endswith(".part")]
+            commands.done(job)
+    commands.refused("promote")
+    commands.done("promote")
+    assert len(Registry.of(recipe).history()) == 1
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("job", ["tune", "train"])
+def test_training_goes_on_from_the_epochs_that_had_room(
+    job: str, commands: Commands, config: Path, disk: Path
+) -> None:
+    """Ray's own notes are torn: its list of checkpoints, what Tune remembers of the search."""
+    recipe = load_recipe(config)
+    runs = recipe.root / train.RAY_DIR
+    prepare_here(recipe)
+    with connected(recipe.ray):
+        stop = threading.Event()
+        filler = threading.Thread(target=_fill_after_an_epoch, args=(disk, runs, stop))
+        filler.start()
+        try:
+            assert commands.status(job) == 2
+        finally:
+            stop.set()
+            filler.join()
+        told = commands.capsys.readouterr()
+        assert told.err == f"{job}: {NoSpaceError.on(None, [recipe.root])}\n"
+        (first,) = (
+            path.parent for path in runs.rglob(".validate_storage_marker") if _has_one(path)
+        )
+        had_room = whole_ones(first)[-1][1].epoch
+        assert 1 <= had_room < EPOCHS
+        # As a process that is killed while it writes would leave it.
+        (first / kept.SNAPSHOT).write_text("")
+        (disk / "other").unlink()
+        told = commands.done(job)
+    for epoch in range(1, EPOCHS + 1):
+        trials = recipe.tune.num_trials if job == "tune" else 1
+        expected = trials if epoch > had_room else trials - 1
+        assert told.count(f"epoch {epoch}/{EPOCHS}") == expected
+    winner = json.loads((recipe.root / train.WINNER_FILE).read_text())
+    assert winner["metrics"][train.METRIC] == max(
+        point[train.METRIC] for point in whole_ones(Path(winner["checkpoint"]).parent)[-1][1].curve
+    )
+
+
+def _has_one(marker: Path) -> bool:
+    return any(marker.parent.glob("checkpoint_*"))
+
+
+def _fill_after_an_epoch(disk: Path, runs: Path, stop: threading.Event) -> None:
+    while not stop.wait(0.02):
+        if any(is_whole(path.parent) for path in runs.rglob("checkpoint_*/progress.json")):
+            fill(disk)
+            return
+
+
+def test_compact_loses_nothing(commands: Commands, config: Path) -> None:
+    recipe = load_recipe(config)
+    recipe.root.mkdir()
+    store = open_state(state_of(recipe), recipe.root / STATE_FILE)
+    rows = [
+        StateEvent(f"{n:032x}", f"e{n}", "item-0001", 1, 1_700_000_000_000_000) for n in range(999)
+    ]
+    assert store.append(rows) == 999
+    store.close()
+    commands.refused("compact")
+    commands.refused("compact", leave=40_000)
+    commands.done("compact")
+    assert count_rows(finished(Feedback.of(recipe.root).events)) == 999
