@@ -173,7 +173,7 @@ def test_an_error_of_ours_is_not_tried_again(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path, train={"learning_rate": 1e20})
     prepare_here(recipe)
     assert recipe.train.max_failures == 2
-    with connected(recipe.ray):
+    with connected(recipe.ray, dashboard=True):
         with pytest.raises(Exception, match="diverged") as error:
             train.run(recipe)
         started = list_actors(filters=[("class_name", "=", "RayTrainWorker")])
