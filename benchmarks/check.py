@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import quality
+from benchmarks.quality import measure
 from recsys.errors import DataError
 
 EXPECTED = Path(__file__).with_name("expected.json")
@@ -131,7 +131,7 @@ def run(folder: Path, benchmark: Benchmark) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as work:
         path = Path(work) / "report.json"
         arguments = [str(folder), *benchmark.arguments, "--work", work, "--json", str(path)]
-        if quality.main(arguments):
+        if measure.main(arguments):
             raise DataError(
                 "the benchmark could not be run", where=folder, mend="see the error above"
             )

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ray_jobs.cluster import start_cost
+from ray_jobs.common.cluster import start_cost
 from recsys.config import Recipe, load_recipe
 from recsys.errors import cause_of
 
@@ -112,7 +112,7 @@ def written_to(recipe: Recipe) -> list[Path]:
 
 def _hand_over(command: str, arguments: list[str]) -> None:
     """Become the other program: jobs and service share no code but `recsys`."""
-    module = {"serve": "serve", "keys": "serve.keys", "demo": "ray_jobs.demo"}[command]
+    module = {"serve": "serve", "keys": "serve.access.command", "demo": "ray_jobs.demo"}[command]
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
 
 

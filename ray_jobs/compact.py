@@ -18,8 +18,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from recsys.config import Recipe
-from recsys.errors import DataError
-from recsys.feedback import (
+from recsys.data.feedback import (
     Feedback,
     count_rows,
     erase_rows,
@@ -28,8 +27,9 @@ from recsys.feedback import (
     merge_days,
     tidy,
 )
-from recsys.files import whole_file
+from recsys.errors import DataError
 from recsys.state import STATE_FILE, UserState, joined, open_state, state_of
+from recsys.storage.outputs import whole_file
 
 #: Events in a file at most.
 BATCH = 50_000

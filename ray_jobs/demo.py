@@ -20,9 +20,9 @@ from typing import Any
 
 from ray_jobs import evaluate, pipeline
 from ray_jobs.cli import written_to
+from recsys.artifacts.registry import Registry
 from recsys.config import Recipe, load_recipe
 from recsys.errors import RaycommendError, cause_of
-from recsys.registry import Registry
 
 #: Two households of the log and a visitor who is in no log.
 KNOWN_USERS, NEW_USER = ("2070", "718"), "a-new-visitor"

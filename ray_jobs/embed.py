@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ray_jobs.cluster import connected
-from ray_jobs.texts import ensure_store, text_vectors
+from ray_jobs.common.cluster import connected
+from ray_jobs.common.texts import ensure_store, text_vectors
 from ray_jobs.train import winner
-from recsys.bundle import STANDARD_PRICE, Bundle, write_bundle
-from recsys.checkpoint import load_model, load_progress
+from recsys.artifacts.bundle import STANDARD_PRICE, Bundle, write_bundle
+from recsys.artifacts.checkpoint import load_model, load_progress
 from recsys.config import Recipe, target_codes
-from recsys.features import PriceScale, item_features
-from recsys.histories import Histories
-from recsys.index import Index
-from recsys.model.heads import ScoringHead
-from recsys.prepared import Prepared
-from recsys.scoring import Scorer
-from recsys.text_store import TextStore
-from recsys.training import build_ranker
+from recsys.data.histories import Histories
+from recsys.features.side_features import PriceScale, item_features
+from recsys.model.ranking_head import ScoringHead
+from recsys.preparation.prepared import Prepared
+from recsys.ranking.index import Index
+from recsys.ranking.scorer import Scorer
+from recsys.text.text_store import TextStore
+from recsys.training.worker import build_ranker
 
 BUNDLE_DIR = "bundle"
 #: Users whose lists an index is settled on.

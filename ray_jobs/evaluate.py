@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ray_jobs.cluster import connected
+from ray_jobs.common.cluster import connected
+from ray_jobs.common.texts import ensure_store
 from ray_jobs.embed import BUNDLE_DIR
-from ray_jobs.texts import ensure_store
-from recsys.adapted import adapted
-from recsys.baselines import fit_baselines
-from recsys.bundle import Bundle
+from recsys.artifacts.bundle import Bundle
 from recsys.config import Recipe, target_codes
 from recsys.errors import DataError, RecipeError
-from recsys.evaluation import COLUMNS, PROTOCOL, answer, head_items, summarise, table
-from recsys.files import whole_file, write_json
-from recsys.gate import beats, comparison
-from recsys.prepared import Prepared
+from recsys.evaluation.baselines import fit_baselines
+from recsys.evaluation.gate import beats, comparison
+from recsys.evaluation.report import COLUMNS, PROTOCOL, answer, head_items, summarise, table
+from recsys.preparation.prepared import Prepared
 from recsys.recommender import scorer_on
 from recsys.schema import Col
-from recsys.text_store import TextStore
-from recsys.training import tie_order
+from recsys.storage.outputs import whole_file, write_json
+from recsys.text.text_store import TextStore
+from recsys.training.pretraining.adapted import adapted
+from recsys.training.worker import tie_order
 
 REPORT_FILE, ROWS_FILE = "report.json", "evaluation_rows.parquet"
 OURS, METRIC = "raycommend", "ndcg@10"

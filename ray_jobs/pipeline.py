@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 from ray_jobs import embed, evaluate, prepare, pretrain, promote, tune
-from ray_jobs.cluster import connected
+from ray_jobs.common.cluster import connected
+from recsys.artifacts.lineage import check_start
 from recsys.config import Recipe
 from recsys.errors import GateRefused
-from recsys.line import check_start
 
 STATIONS = {
     "prepare": prepare,

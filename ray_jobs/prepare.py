@@ -22,12 +22,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ray_jobs.cluster import connected
-from recsys.adapters import Part, Scan, open_adapter
-from recsys.adapters.base import split_into_parts
-from recsys.adapters.listing import told
-from recsys.adapters.spellings import COUNTED, Spellings, added, spelling_warnings
-from recsys.catalogue import (
+from ray_jobs.common.cluster import connected
+from recsys.config import Recipe, target_codes
+from recsys.data.adapters import Part, Scan, open_adapter
+from recsys.data.adapters.base import split_into_parts
+from recsys.data.adapters.listing import told
+from recsys.data.adapters.spellings import COUNTED, Spellings, added, spelling_warnings
+from recsys.data.catalogue import (
     ITEMS_FILE,
     TEXTS_FILE,
     Catalogue,
@@ -35,10 +36,13 @@ from recsys.catalogue import (
     catalogue_problem,
     check_items,
 )
-from recsys.config import Recipe, target_codes
-from recsys.coverage import Coverage, duplicates_told, window_problem
-from recsys.errors import raise_all
-from recsys.feedback import (
+from recsys.data.checks import (
+    drop_crowded_users,
+    enforce_quarantine_limit,
+    reasons,
+    with_unreadable,
+)
+from recsys.data.feedback import (
     Feedback,
     count_rows,
     finished,
@@ -46,13 +50,14 @@ from recsys.feedback import (
     read_events,
     without_logged,
 )
-from recsys.files import whole_folder, write_json
-from recsys.histories import UserEvents, ask, build_histories
-from recsys.intake import Intake
-from recsys.item_stats import ItemStats, count_days, count_items
-from recsys.language_model import fingerprint, load_tokenizer, locate, tokens_problem
-from recsys.logs import drop_crowded_users, enforce_quarantine_limit, reasons, with_unreadable
-from recsys.prepared import (
+from recsys.data.histories import UserEvents, ask, build_histories
+from recsys.data.pseudonyms import key_check, load_key, pseudonymise
+from recsys.errors import raise_all
+from recsys.features.item_to_item import count_relations
+from recsys.features.popularity import ItemStats, count_days, count_items
+from recsys.preparation.coverage import Coverage, duplicates_told, window_problem
+from recsys.preparation.intake import Intake
+from recsys.preparation.prepared import (
     CATALOGUE_DIR,
     DAYS_FILE,
     HISTORIES_DIR,
@@ -64,19 +69,20 @@ from recsys.prepared import (
     WINDOWS,
     cut_us,
 )
-from recsys.privacy import key_check, load_key, pseudonymise
-from recsys.relations import count_relations, save_matrix
+from recsys.preparation.survey import survey
 from recsys.schema import EVENTS, HISTORIES, Col
 from recsys.state import Tombstone
-from recsys.survey import survey
+from recsys.storage.matrices import save_matrix
+from recsys.storage.outputs import whole_folder, write_json
+from recsys.text.pretrained import fingerprint, load_tokenizer, locate, tokens_problem
 
 FORMAT = 4
-#: Column of the bucket files: whether the service took the event in, see `recsys.feedback`.
+#: Column of the bucket files: whether the service took the event in, see `recsys.data.feedback`.
 LIVE = "live"
 
 
 def plan(recipe: Recipe) -> list[str]:
-    """What a run would do and find; see `recsys.survey`.
+    """What a run would do and find; see `recsys.preparation.survey`.
 
     Raises:
         DataError: the run would be refused; one error for all the reasons there are.
@@ -433,7 +439,7 @@ def _keep_quarantine(recipe: Recipe, out: Path) -> Path:
 
 def report(recipe: Recipe) -> list[str]:
     """What a finished run made."""
-    from recsys.prepared import Prepared
+    from recsys.preparation.prepared import Prepared
 
     prepared = Prepared.open(recipe.root)
     counts = prepared.summary["counts"]

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.cluster import connected
-from ray_jobs.kept import last_checkpoint, latest_checkpoint
+from ray_jobs.common.cluster import connected
+from ray_jobs.common.kept import last_checkpoint, latest_checkpoint
 from ray_jobs.train import (
     RAY_DIR,
     check_prepared,
@@ -26,12 +26,12 @@ from ray_jobs.train import (
     summing,
     trials_at_once,
 )
-from recsys.adapted import LANGUAGE_DIR, PRETRAIN_FILE, made_of
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import RecipeError
-from recsys.files import whole_folder, write_json
-from recsys.language_model import fingerprint, locate
-from recsys.prepared import PREPARED, Prepared
+from recsys.preparation.prepared import PREPARED, Prepared
+from recsys.storage.outputs import whole_folder, write_json
+from recsys.text.pretrained import fingerprint, locate
+from recsys.training.pretraining.adapted import LANGUAGE_DIR, PRETRAIN_FILE, made_of
 
 
 def plan(recipe: Recipe) -> list[str]:
@@ -87,9 +87,9 @@ def _asked(recipe: Recipe) -> Any:
 
 def write_adapted(recipe: Recipe, prepared: Prepared, checkpoint: Path) -> None:
     """Make a checkpoint a language model of its own, and say beside it what is known of it."""
-    from recsys.checkpoint import load_model
-    from recsys.corpus import Corpus
-    from recsys.masked_language import build_masked
+    from recsys.artifacts.checkpoint import load_model
+    from recsys.training.pretraining.corpus import Corpus
+    from recsys.training.pretraining.masked_language import build_masked
 
     model = build_masked(recipe, Corpus.read(recipe, prepared))
     progress = load_model(checkpoint, model, None)
@@ -110,14 +110,14 @@ def write_adapted(recipe: Recipe, prepared: Prepared, checkpoint: Path) -> None:
 
 
 def adapt_loop(config: dict[str, Any]) -> None:
-    """One worker: the loop around `recsys.masked_language.Adapter`."""
+    """One worker: the loop around `recsys.training.pretraining.masked_language.Adapter`."""
     import ray.train
     import ray.train.torch
     import torch
 
-    from recsys import checkpoint as files
-    from recsys.corpus import Corpus
-    from recsys.masked_language import Adapter, build_masked
+    from recsys.artifacts import checkpoint as files
+    from recsys.training.pretraining.corpus import Corpus
+    from recsys.training.pretraining.masked_language import Adapter, build_masked
 
     recipe = recipe_from_dict(config["recipe"])
     context = ray.train.get_context()

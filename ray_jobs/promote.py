@@ -10,22 +10,22 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ray_jobs.cluster import connected
+from ray_jobs.common.cluster import connected
+from ray_jobs.common.texts import ensure_store
 from ray_jobs.embed import BUNDLE_DIR
 from ray_jobs.evaluate import METRIC, OURS, REPORT_FILE, ROWS_FILE, answer_all
-from ray_jobs.texts import ensure_store
-from recsys.adapted import adapted
-from recsys.bundle import Bundle
+from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.lineage import check_challenger
+from recsys.artifacts.registry import Registry
 from recsys.config import Recipe
 from recsys.errors import DataError, GateRefused
-from recsys.evaluation import COLUMNS
-from recsys.gate import MIN_USERS, Verdict, beats, not_judged
-from recsys.line import check_challenger
-from recsys.prepared import Prepared
-from recsys.reading import read_json, read_parquet, reading
+from recsys.evaluation.gate import MIN_USERS, Verdict, beats, not_judged
+from recsys.evaluation.report import COLUMNS
+from recsys.preparation.prepared import Prepared
 from recsys.recommender import scorer_on
-from recsys.registry import Registry
 from recsys.schema import Col
+from recsys.storage.reading import read_json, read_parquet, reading
+from recsys.training.pretraining.adapted import adapted
 
 
 def plan(recipe: Recipe) -> list[str]:

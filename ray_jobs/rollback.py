@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ray_jobs.promote import champion
+from recsys.artifacts.lineage import check_previous
+from recsys.artifacts.registry import Registry
 from recsys.config import Recipe
-from recsys.line import check_previous
-from recsys.registry import Registry
 
 
 def plan(recipe: Recipe) -> list[str]:

@@ -15,19 +15,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.cluster import READER_CPUS, SPARE_CPUS, connected, is_local
-from ray_jobs.giving_up import giving_up
-from ray_jobs.kept import best_checkpoint, drop_torn, last_checkpoint, latest_checkpoint
-from ray_jobs.progress import epoch_line, printing_epochs
-from ray_jobs.texts import ensure_store, store_folder
-from recsys.adapted import adapted
-from recsys.checkpoint import PROGRESS
+from ray_jobs.common.cluster import READER_CPUS, SPARE_CPUS, connected, is_local
+from ray_jobs.common.giving_up import giving_up
+from ray_jobs.common.kept import best_checkpoint, drop_torn, last_checkpoint, latest_checkpoint
+from ray_jobs.common.progress import epoch_line, printing_epochs
+from ray_jobs.common.texts import ensure_store, store_folder
+from recsys.artifacts.checkpoint import PROGRESS
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.errors import DataError, RecipeError
-from recsys.files import write_json
-from recsys.language_model import fingerprint, locate
-from recsys.prepared import PREPARED, SUMMARY_FILE, Prepared
-from recsys.reading import read_json
+from recsys.preparation.prepared import PREPARED, SUMMARY_FILE, Prepared
+from recsys.storage.outputs import write_json
+from recsys.storage.reading import read_json
+from recsys.text.pretrained import fingerprint, locate
+from recsys.training.pretraining.adapted import adapted
 
 WINNER_FILE = "winner.json"
 RAY_DIR = "ray"
@@ -351,16 +351,16 @@ def group_of_workers(
 
 
 def train_loop(config: dict[str, Any]) -> None:
-    """One worker: the loop around `recsys.training.Worker`."""
+    """One worker: the loop around `recsys.training.worker.Worker`."""
     import ray.train
     import ray.train.torch
     import torch
     import torch.distributed as dist
 
-    from recsys import checkpoint as files
-    from recsys.optim import should_stop
-    from recsys.text_store import TextStore
-    from recsys.training import Worker, build_ranker
+    from recsys.artifacts import checkpoint as files
+    from recsys.text.text_store import TextStore
+    from recsys.training.optim import should_stop
+    from recsys.training.worker import Worker, build_ranker
 
     recipe = recipe_from_dict(config["recipe"])
     train = recipe.train
@@ -474,7 +474,7 @@ def steps_per_epoch(recipe: Recipe, prepared: Prepared) -> int:
 
 
 def _batches(shard: Any, batch_size: int) -> Iterator[Any]:
-    from recsys.histories import UserEvents
+    from recsys.data.histories import UserEvents
 
     for table in shard.iter_batches(batch_size=batch_size, batch_format="pyarrow"):
         yield UserEvents.from_arrow(table)

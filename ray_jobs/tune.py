@@ -20,11 +20,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ray_jobs.cluster import connected
-from ray_jobs.giving_up import failure_of, reason_of
-from ray_jobs.kept import best_checkpoint, curve_of, forget, run_folder
-from ray_jobs.progress import epoch_line
-from ray_jobs.texts import ensure_store, store_folder
+from ray_jobs.common.cluster import connected
+from ray_jobs.common.giving_up import failure_of, reason_of
+from ray_jobs.common.kept import best_checkpoint, curve_of, forget, run_folder
+from ray_jobs.common.progress import epoch_line
+from ray_jobs.common.texts import ensure_store, store_folder
 from ray_jobs.train import (
     DRIVER_CPUS,
     METRIC,
@@ -37,10 +37,10 @@ from ray_jobs.train import (
     run_key,
     trials_at_once,
 )
-from recsys.adapted import adapted
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import DataError, NoSpaceError, RaycommendError, cause_of
-from recsys.prepared import PREPARED, Prepared
+from recsys.preparation.prepared import PREPARED, Prepared
+from recsys.training.pretraining.adapted import adapted
 
 #: Begin of a trial's name.
 TRIAL = "trial-"

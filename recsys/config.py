@@ -331,7 +331,7 @@ class Promote(Section):
     """The gate in front of the registry."""
 
     registry: str = "runs/registry/{name}"
-    """Folder of the bundles; one product's line, see `recsys.line`."""
+    """Folder of the bundles; one product's line, see `recsys.artifacts.lineage`."""
     metric: Literal["ndcg@10"] = "ndcg@10"
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
@@ -424,7 +424,7 @@ class Arm(Section):
     shadow: bool = False
     """Ranks what an other arm has answered and is compared with it; never answers."""
     exploration: Literal["none", "epsilon", "plackett_luce"] = "none"
-    """How lists are drawn, and not only sorted; see `recsys.exploration`."""
+    """How lists are drawn, and not only sorted; see `recsys.ranking.exploration`."""
     epsilon: Annotated[float, Field(gt=0, le=1)] | None = None
     """With `epsilon`: chance that a place goes to an item drawn evenly from those that are left."""
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -464,7 +464,7 @@ class Serve(Section):
     cpus_per_replica: Annotated[float, Field(ge=0)] = 0.5
     text_encoder: TextEncoderAutoscaling = TextEncoderAutoscaling()
     diversity: Fraction = 0.0
-    """0 shows the best scores; towards 1 the items of a list differ more. See `recsys.rerank`."""
+    """0 shows the best scores; towards 1 a list's items differ more (`recsys.ranking.rerank`)."""
     max_per_category: Positive | None = None
     """Items of one category in a list, at most."""
     exclude_owned: bool = False

@@ -19,32 +19,32 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.bundle import ENCODER_DIR, STANDARD_PRICE, TOKENIZER_DIR, Bundle
-from recsys.bundle import ITEMS as ITEMS_FILE
-from recsys.catalogue import item_text, prices_of
+from recsys.artifacts.bundle import ENCODER_DIR, STANDARD_PRICE, TOKENIZER_DIR, Bundle
+from recsys.artifacts.bundle import ITEMS as ITEMS_FILE
 from recsys.config import Recipe, target_codes
-from recsys.encoded import EncodedHistory, encode
+from recsys.data.catalogue import item_text, prices_of
+from recsys.data.histories import Histories
 from recsys.errors import BundleError
-from recsys.explain import Explanation, explain
-from recsys.exploration import Exploration
-from recsys.features import ITEM_FEATURES, PriceScale, item_features
-from recsys.histories import Histories
-from recsys.index import LENGTHS, Index
-from recsys.item_fields import ItemFields
-from recsys.item_stats import ItemStats
-from recsys.language_model import CONFIG, load_tokenizer, tokenize
-from recsys.model.heads import ScoringHead
+from recsys.features.item_fields import ItemFields
+from recsys.features.popularity import ItemStats
+from recsys.features.side_features import ITEM_FEATURES, PriceScale, item_features
+from recsys.features.stacked import Stacked
 from recsys.model.item_encoder import ItemEncoder
 from recsys.model.language import LanguageModel
+from recsys.model.ranking_head import ScoringHead
 from recsys.model.user_encoder import UserEncoder
-from recsys.prepared import Prepared
-from recsys.reading import reading
-from recsys.rerank import LEAST_POOL, NO_CATEGORY, POOL_PER_PLACE, centred, diversify
+from recsys.preparation.prepared import Prepared
+from recsys.ranking.encoded import EncodedHistory, encode
+from recsys.ranking.explain import Explanation, explain
+from recsys.ranking.exploration import Exploration
+from recsys.ranking.index import LENGTHS, Index
+from recsys.ranking.rerank import LEAST_POOL, NO_CATEGORY, POOL_PER_PLACE, centred, diversify
+from recsys.ranking.scorer import Scorer
 from recsys.schema import ITEMS, Col
-from recsys.scoring import Scorer
-from recsys.stacked import Stacked
-from recsys.text_store import pad_tokens
-from recsys.training import features_over_time
+from recsys.storage.reading import reading
+from recsys.text.pretrained import CONFIG, load_tokenizer, tokenize
+from recsys.text.text_store import pad_tokens
+from recsys.training.worker import features_over_time
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]

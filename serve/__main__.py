@@ -13,13 +13,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from recsys.bundle import Bundle
+from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.lineage import champion_folder, check_bundle
 from recsys.config import Recipe, load_recipe
 from recsys.errors import RaycommendError
-from recsys.line import champion_folder, check_bundle
 from recsys.state import STATE_FILE, URL_VARIABLE
-from serve.checks import check, warnings
-from serve.router import PlacedArm, placed
+from serve.core.arms import PlacedArm, placed
+from serve.launch.checks import check, warnings
 from serve.settings import Settings
 
 
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
             for warning in warnings(recipe):
                 print(f"warning: {warning}")
             return 0
-        from serve.run import start
+        from serve.launch.run import start
 
         start(recipe, bundle, command=command_of(options))
     except RaycommendError as error:

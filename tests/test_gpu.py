@@ -9,12 +9,12 @@ import torch
 from tiny import prepare_here, store_here, tiny_log, tiny_recipe
 
 from ray_jobs import embed, prepare, pretrain, train
-from ray_jobs.cluster import connected
-from recsys.bundle import Bundle
+from ray_jobs.common.cluster import connected
+from recsys.artifacts.bundle import Bundle
 from recsys.config import Recipe
-from recsys.prepared import Prepared
-from recsys.text_store import TextStore
-from recsys.training import Worker, build_ranker
+from recsys.preparation.prepared import Prepared
+from recsys.text.text_store import TextStore
+from recsys.training.worker import Worker, build_ranker
 
 pytestmark = [
     pytest.mark.gpu,

@@ -14,8 +14,8 @@ from pydantic import TypeAdapter
 
 from ray_jobs import cli
 from recsys.config import Data, Recipe, known_keys, load_recipe, recipe_from_dict
-from serve import keys
-from serve.api import EventsRequest, ItemsRequest, RankRequest, RecommendRequest
+from serve.access import command
+from serve.schemas.requests import EventsRequest, ItemsRequest, RankRequest, RecommendRequest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -55,7 +55,7 @@ def test_every_command_is_understood(
     if arguments[0] in ("serve", "demo"):
         assert set(arguments[1::2]) <= {"--config", "--set", "--bundle"}
     elif arguments[0] == "keys":
-        keys.parser().parse_args(arguments[1:])
+        command.parser().parse_args(arguments[1:])
     else:
         seen: list[Recipe] = []
         monkeypatch.setattr(cli, "_run", lambda job, options: seen.append(options) or 0)

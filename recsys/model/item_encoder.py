@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recsys.item_fields import UNKNOWN
+from recsys.features.item_fields import UNKNOWN
 
 #: Id row of an item that has no id vector.
 NO_ID = -1
@@ -28,7 +28,7 @@ class ItemEncoder(nn.Module):
         text_dim: H.
         dim: D.
         num_ids: items that have an id vector.
-        num_fields: rows of the table of field values, see `recsys.item_fields`.
+        num_fields: rows of the table of field values, see `recsys.features.item_fields`.
         id_dropout: share of items whose id is hidden in a training step.
     """
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from recsys.config import Model
 from recsys.errors import DataError, RecipeError
-from recsys.language_model import CONFIG, TOKENIZER, WEIGHTS, locate
-from recsys.weights import save_weights
+from recsys.storage.weights import save_weights
+from recsys.text.pretrained import CONFIG, TOKENIZER, WEIGHTS, locate
 
 
 class LanguageModel(nn.Module):

@@ -10,8 +10,8 @@ from recsys.errors import DataError
 from recsys.state.base import Batch, Erasure, Outcome, StateEvent, UserState, clock_us
 from recsys.state.items import ItemStore, MemoryItems
 from recsys.state.memory import MemoryState
-from recsys.state.sqlite import SqliteState
-from recsys.state.sqlite_items import SqliteItems
+from recsys.state.sqlite.items import SqliteItems
+from recsys.state.sqlite.users import SqliteState
 from recsys.state.tombstones import Tombstone, is_erased, joined
 
 __all__ = [
@@ -71,7 +71,7 @@ def open_items(state: State, default_path: Path) -> ItemStore:
     if state.backend == "memory":
         return MemoryItems()
     if state.backend == "redis":
-        from recsys.state.redis_items import RedisItems
+        from recsys.state.redis.items import RedisItems
 
         return RedisItems(state.url or os.environ[URL_VARIABLE], state.prefix)
     path = Path(state.path).expanduser() if state.path else default_path
@@ -80,7 +80,7 @@ def open_items(state: State, default_path: Path) -> ItemStore:
 
 def _open_redis(state: State, max_age_us: int | None) -> UserState:
     try:
-        from recsys.state.redis import RedisState
+        from recsys.state.redis.users import RedisState
     except ModuleNotFoundError as error:
         if error.name != "redis":
             raise

@@ -17,7 +17,7 @@ SERVICE: str = _RANKING.full_name
 
 
 def add_to_server(servicer: Any, server: Any) -> None:
-    """Have a server answer by a servicer such as `serve.rpc.Rpc`: it gets each request's bytes.
+    """Have a server answer by a servicer such as `serve.grpc.servicer.Rpc`; it gets bytes.
 
     Serve is told of it by `IMPORT_PATH`, and puts replicas in the servicer's place.
     """

@@ -57,7 +57,7 @@ def test_what_has_moved_fails_and_what_is_missing_is_said(
         Path(arguments[arguments.index("--json") + 1]).write_text(json.dumps(REPORT))
         return 0
 
-    monkeypatch.setattr(check.quality, "main", quality)
+    monkeypatch.setattr(check.measure, "main", quality)
     monkeypatch.setattr(check, "read_expected", lambda: expected)
     assert check.main([str(tmp_path)]) == 0
     printed = capsys.readouterr().out

@@ -14,7 +14,7 @@ from typing import Any
 
 from ray_jobs import compact
 from recsys.config import Recipe, load_recipe
-from recsys.feedback import events_table
+from recsys.data.feedback import events_table
 from recsys.state import StateEvent
 
 

@@ -27,10 +27,10 @@ from tiny import (
 from ray_jobs import cli
 from ray_jobs.cli import JOBS
 from ray_jobs.embed import BUNDLE_DIR
+from recsys.artifacts.registry import Registry
 from recsys.config import load_recipe
 from recsys.errors import GateRefused
-from recsys.prepared import PREPARED
-from recsys.registry import Registry
+from recsys.preparation.prepared import PREPARED
 from recsys.schema import Col
 
 ROOT = Path(__file__).parents[2]

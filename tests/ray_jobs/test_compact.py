@@ -29,11 +29,10 @@ from tiny import (
     write_log,
 )
 
-from benchmarks.redis_server import Server, server_binary
+from benchmarks.state.redis_server import Server, server_binary
 from ray_jobs import compact, prepare
 from recsys.config import Recipe, load_recipe
-from recsys.errors import DataError
-from recsys.feedback import (
+from recsys.data.feedback import (
     Feedback,
     erase_rows,
     events_table,
@@ -42,7 +41,8 @@ from recsys.feedback import (
     new_file_name,
     tidy,
 )
-from recsys.privacy import pseudonym
+from recsys.data.pseudonyms import pseudonym
+from recsys.errors import DataError
 from recsys.schema import EVENT_CODE, EVENTS, IMPRESSIONS, TIMESTAMP, Col
 from recsys.state import (
     STATE_FILE,

@@ -13,8 +13,8 @@ import pytest
 from tiny import tiny_log, tiny_recipe_file
 
 from benchmarks.ports import free_ports
-from recsys.bundle import Bundle
-from recsys.registry import Registry
+from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 HAPROXY_PORTS = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")

@@ -11,13 +11,14 @@ import pytest
 from small_disk import fill, mounted
 from tiny import KEY, KEY_ENV, prepare_here, tiny_log, tiny_recipe_file
 
-from ray_jobs import cli, kept, train
-from ray_jobs.cluster import connected
-from recsys.checkpoint import is_whole, whole_ones
+from ray_jobs import cli, train
+from ray_jobs.common import kept
+from ray_jobs.common.cluster import connected
+from recsys.artifacts.checkpoint import is_whole, whole_ones
+from recsys.artifacts.registry import Registry
 from recsys.config import load_recipe
+from recsys.data.feedback import Feedback, count_rows, finished
 from recsys.errors import NoSpaceError
-from recsys.feedback import Feedback, count_rows, finished
-from recsys.registry import Registry
 from recsys.state import STATE_FILE, StateEvent, open_state, state_of
 
 EPOCHS = 5

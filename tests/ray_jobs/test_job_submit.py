@@ -28,8 +28,8 @@ from pathlib import Path
 import pytest
 from tiny import tiny_events, tiny_log, tiny_recipe_file
 
-from recsys.bundle import Bundle
-from recsys.registry import Registry
+from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 

@@ -38,8 +38,8 @@ from tiny import (
 
 from ray_jobs import cli, prepare
 from recsys.config import Recipe
-from recsys.prepared import PREPARED, QUARANTINE_DIR, Prepared
-from recsys.privacy import pseudonym
+from recsys.data.pseudonyms import pseudonym
+from recsys.preparation.prepared import PREPARED, QUARANTINE_DIR, Prepared
 from recsys.schema import EVENT_CODE, Col
 
 

@@ -17,12 +17,12 @@ import torch
 from tiny import prepare_here, tiny_log, tiny_recipe
 
 from ray_jobs import pipeline, pretrain
-from recsys import masked_language
-from recsys.adapted import PRETRAIN_FILE, adapted
 from recsys.config import Recipe
 from recsys.errors import RecipeError
-from recsys.language_model import WEIGHTS
-from recsys.prepared import Prepared
+from recsys.preparation.prepared import Prepared
+from recsys.text.pretrained import WEIGHTS
+from recsys.training.pretraining import masked_language
+from recsys.training.pretraining.adapted import PRETRAIN_FILE, adapted
 
 SETTINGS = {"epochs": 2, "batch_size": 8, "max_tokens": 32, "held_out": 0.2}
 

@@ -13,11 +13,11 @@ from tiny import tiny_recipe
 
 from ray_jobs import evaluate, promote
 from ray_jobs.embed import BUNDLE_DIR
-from recsys.bundle import Bundle
+from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.registry import Registry
 from recsys.config import Recipe
 from recsys.errors import DataError, GateRefused
-from recsys.gate import MIN_USERS
-from recsys.registry import Registry
+from recsys.evaluation.gate import MIN_USERS
 
 
 @pytest.fixture

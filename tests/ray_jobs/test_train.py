@@ -24,15 +24,15 @@ from tiny import (
 )
 
 from ray_jobs import embed, prepare, train
-from ray_jobs.cluster import connected
-from recsys.bundle import Bundle
-from recsys.checkpoint import load_progress
+from ray_jobs.common.cluster import connected
+from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.checkpoint import load_progress
 from recsys.config import Recipe, recipe_from_dict, target_codes
+from recsys.data.pseudonyms import pseudonymise
 from recsys.errors import DataError, RecipeError, cause_of
-from recsys.language_model import CONFIG, fingerprint
-from recsys.prepared import Prepared
-from recsys.privacy import pseudonymise
+from recsys.preparation.prepared import Prepared
 from recsys.schema import Col
+from recsys.text.pretrained import CONFIG, fingerprint
 
 EPOCHS = 4
 

@@ -27,12 +27,13 @@ from tiny import (
     write_log,
 )
 
-from ray_jobs import giving_up, prepare, train, tune
-from ray_jobs.cluster import connected
-from ray_jobs.kept import best_checkpoint
-from ray_jobs.progress import latest_curve
-from recsys import checkpoint
-from recsys.checkpoint import Progress, seal
+from ray_jobs import prepare, train, tune
+from ray_jobs.common import giving_up
+from ray_jobs.common.cluster import connected
+from ray_jobs.common.kept import best_checkpoint
+from ray_jobs.common.progress import latest_curve
+from recsys.artifacts import checkpoint
+from recsys.artifacts.checkpoint import Progress, seal
 from recsys.config import Recipe, load_recipe
 from recsys.errors import DataError, RecipeError
 from recsys.schema import Col

@@ -14,19 +14,19 @@ from safetensors.torch import load_file, save_file
 from tiny import day, tiny_log, tiny_recipe
 
 from ray_jobs import embed, evaluate, pipeline, promote, rollback
-from ray_jobs.cluster import connected
-from ray_jobs.texts import store_folder
-from recsys.adapted import LANGUAGE_DIR, adapted
-from recsys.bundle import Bundle
-from recsys.checkpoint import load_progress, seal
+from ray_jobs.common.cluster import connected
+from ray_jobs.common.texts import store_folder
+from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.checkpoint import load_progress, seal
+from recsys.artifacts.registry import Registry
 from recsys.config import Recipe, target_codes
 from recsys.errors import BundleError, DataError, GateRefused
-from recsys.gate import MIN_USERS
-from recsys.language_model import WEIGHTS
-from recsys.prepared import Prepared
+from recsys.evaluation.gate import MIN_USERS
+from recsys.preparation.prepared import Prepared
 from recsys.recommender import Recommender, scorer_on
-from recsys.registry import Registry
-from recsys.text_store import TextStore
+from recsys.text.pretrained import WEIGHTS
+from recsys.text.text_store import TextStore
+from recsys.training.pretraining.adapted import LANGUAGE_DIR, adapted
 
 pytestmark = pytest.mark.ray
 

@@ -23,26 +23,32 @@ from bundles import make_bundle, make_recipe
 from damage import damages, files, spoil, wrong_values
 from tiny import Shop, day, tiny_events, tiny_items, tiny_recipe, tiny_recipe_file, write_log
 
-from recsys import checkpoint
-from recsys.adapters import open_adapter
-from recsys.bundle import BUNDLE, SEAL, Bundle, seal
-from recsys.catalogue import ITEMS_FILE
+from recsys.artifacts import checkpoint
+from recsys.artifacts.bundle import BUNDLE, SEAL, Bundle, seal
+from recsys.artifacts.registry import Registry
 from recsys.config import Cuts, Data, Privacy, load_recipe
+from recsys.data.adapters import open_adapter
+from recsys.data.catalogue import ITEMS_FILE
+from recsys.data.checks import check_events
+from recsys.data.histories import Histories
+from recsys.data.pseudonyms import load_key
 from recsys.errors import DataError, RaycommendError
-from recsys.files import write_json
-from recsys.histories import Histories
-from recsys.language_model import file_sha256
-from recsys.logs import check_events
-from recsys.model.heads import ScoringHead
-from recsys.prepared import CATALOGUE_DIR, HISTORIES_DIR, PREPARED, QUARANTINE_DIR, Prepared
-from recsys.privacy import load_key
+from recsys.model.ranking_head import ScoringHead
+from recsys.preparation.prepared import (
+    CATALOGUE_DIR,
+    HISTORIES_DIR,
+    PREPARED,
+    QUARANTINE_DIR,
+    Prepared,
+)
 from recsys.recommender import Recommender, TextEncoder
-from recsys.registry import Registry
 from recsys.schema import EVENTS, Col
 from recsys.state import StateEvent
-from recsys.state.sqlite import SqliteState
-from recsys.text_store import TextStore
-from recsys.training import Worker, build_ranker
+from recsys.state.sqlite.users import SqliteState
+from recsys.storage.outputs import write_json
+from recsys.text.pretrained import file_sha256
+from recsys.text.text_store import TextStore
+from recsys.training.worker import Worker, build_ranker
 
 #: How many times the damage: `make fuzz` does more of it.
 SCALE = 8 if "RAYCOMMEND_FUZZ_CASES" in os.environ else 1

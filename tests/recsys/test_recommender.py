@@ -23,14 +23,16 @@ from hypothesis import strategies as st
 from scipy import sparse
 from tiny_logs import BUY
 
-from recsys.bundle import Bundle, write_bundle
-from recsys.catalogue import texts_of
-from recsys.features import item_features
-from recsys.histories import Histories
-from recsys.index import Index
-from recsys.item_fields import ItemFields
-from recsys.item_stats import ItemStats
+from recsys.artifacts.bundle import Bundle, write_bundle
+from recsys.data.catalogue import texts_of
+from recsys.data.histories import Histories
+from recsys.features.item_fields import ItemFields
+from recsys.features.item_to_item import Relations
+from recsys.features.popularity import ItemStats
+from recsys.features.side_features import item_features
 from recsys.model.item_encoder import ItemEncoder
+from recsys.ranking.index import Index
+from recsys.ranking.scorer import Scorer
 from recsys.recommender import (
     ADDED,
     STANDARD_PRICE,
@@ -40,9 +42,7 @@ from recsys.recommender import (
     best,
     load_scorer,
 )
-from recsys.relations import Relations
 from recsys.schema import TEXT_FIELDS, Col
-from recsys.scoring import Scorer
 
 NOTHING = np.zeros(0, dtype=np.int32)
 HISTORY = Histories.of([3, 5, 3, 40], [BUY] * 4, [10, 20, 30, 30], 100)

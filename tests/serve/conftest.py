@@ -12,10 +12,10 @@ from monitoring import Tally
 from redis_server import make_server  # noqa: F401 - a fixture
 
 from recsys.config import Recipe
-from serve.routes import build_http
-from serve.service import Service
+from serve.core.service import Service
+from serve.http.routes import build_http
+from serve.ray.text_encoder import TextEncoder
 from serve.settings import Settings
-from serve.text_encoder import TextEncoder
 
 
 @pytest.fixture(autouse=True)

@@ -20,12 +20,12 @@ from schemathesis.engine import events as told
 from schemathesis.engine import from_schema
 from starlette.types import ASGIApp
 
-from serve.access import KeyFile, own_key
-from serve.answers import Problems
-from serve.routes import build_http
-from serve.service import Service
+from serve.access.keys import KeyFile, own_key
+from serve.core.service import Service
+from serve.http.routes import build_http
+from serve.ray.text_encoder import TextEncoder
+from serve.schemas.responses import Problems
 from serve.settings import Settings
-from serve.text_encoder import TextEncoder
 
 #: Random cases of each operation; what its limits give comes on top.
 NUM_RANDOM = int(os.environ.get("RAYCOMMEND_FUZZ_CASES", "30"))

@@ -35,24 +35,24 @@ from bundles import SOLD_OUT, diverge, item_id, make_recipe, version_in
 from monitoring import PROMETHEUS, alerts, all_names, panels
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.clients import Clients, percentile_ms
 from benchmarks.ports import free_ports
-from recsys.bundle import Bundle
+from benchmarks.serving.clients import Clients, percentile_ms
+from recsys.artifacts.bundle import Bundle
 from recsys.config import load_recipe
-from recsys.feedback import Feedback, finished
-from recsys.histories import US_PER_DAY, Histories
+from recsys.data.feedback import Feedback, finished
+from recsys.data.histories import US_PER_DAY, Histories
 from recsys.recommender import load_scorer
 from recsys.schema import EVENT_CODE, Col
-from recsys.scratch import MARK, marked
-from serve.access import KeyFile
-from serve.callers import RIGHTS
-from serve.own_files import OwnFiles
-from serve.ports import END, FIRST
+from recsys.storage.scratch import MARK, marked
+from serve.access.keys import KeyFile
+from serve.core.service import Service
+from serve.launch.own_files import OwnFiles
 from serve.protos import ranking_pb2 as pb
 from serve.protos.ranking_pb2_grpc import RankingStub
-from serve.service import Service
+from serve.ray.ports import END, FIRST
+from serve.ray.text_encoder import TextEncoder
+from serve.schemas.callers import RIGHTS
 from serve.settings import Settings
-from serve.text_encoder import TextEncoder
 
 pytestmark = [pytest.mark.serve, pytest.mark.ray]
 
@@ -200,7 +200,7 @@ class Running:
         code = (
             "import sys; from pathlib import Path; from recsys.config import load_recipe\n"
             "from ray.dashboard.modules.serve.sdk import ServeSubmissionClient\n"
-            "from serve.app import config_of\n"
+            "from serve.ray.app import config_of\n"
             "dashboard, recipe, bundle, version, *overrides = sys.argv[1:]\n"
             "config = config_of(load_recipe(recipe, overrides), Path(bundle), version)\n"
             "ServeSubmissionClient(dashboard).deploy_applications(config)\n"

@@ -18,15 +18,15 @@ import yaml
 from bundles import KEY, make_bundle, make_recipe
 
 import benchmarks.ports
-from recsys.bundle import Bundle
+from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.registry import Registry
 from recsys.config import Recipe, Serve, load_recipe
+from recsys.data.pseudonyms import key_check
 from recsys.errors import DataError, RecipeError
-from recsys.privacy import key_check
-from recsys.registry import Registry
-from recsys.scratch import MARK
+from recsys.storage.scratch import MARK
 from serve.__main__ import main
-from serve.environment import Surroundings
-from serve.ports import BLOCK, END, FIRST, Block, check_ports
+from serve.ray.environment import Surroundings
+from serve.ray.ports import BLOCK, END, FIRST, Block, check_ports
 from serve.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")
@@ -123,7 +123,7 @@ def test_services_that_start_at_once_have_ports_of_their_own(tmp_path: Path) -> 
     """Also where one dies without a word: the next takes its ports."""
     code = (
         "import json, os, sys; from pathlib import Path; from recsys.config import Serve\n"
-        "from serve.environment import Surroundings\n"
+        "from serve.ray.environment import Surroundings\n"
         "kept = Surroundings.make(Serve(), Path())\n"
         "print(json.dumps(dict(os.environ)), flush=True)\n"
         "sys.stdin.read()\n"
@@ -190,7 +190,7 @@ def test_the_configuration_differs_in_the_bundle_alone(
 ) -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    from serve.app import config_of
+    from serve.ray.app import config_of
 
     one = config_of(make_recipe(tmp_path, language_model), Path("/one"), "a-1")
     ServeDeploySchema.model_validate(one)
@@ -213,8 +213,8 @@ def test_grpc_is_off_until_it_has_a_port(tmp_path: Path, language_model: Path) -
     from ray.serve.config import gRPCOptions
     from ray.serve.schema import ServeDeploySchema
 
-    from serve.app import config_of, grpc_options
     from serve.protos.server import add_to_server
+    from serve.ray.app import config_of, grpc_options
 
     for port in (None, 9001):
         recipe = make_recipe(tmp_path, language_model, serve={"grpc_port": port})
@@ -229,7 +229,7 @@ def test_grpc_is_off_until_it_has_a_port(tmp_path: Path, language_model: Path) -
 def test_the_application_takes_its_settings_from_the_recipe(
     tmp_path: Path, language_model: Path
 ) -> None:
-    from serve.app import config_of, from_config
+    from serve.ray.app import config_of, from_config
 
     scale = {"min_replicas": 2, "max_replicas": 3, "target_ongoing_requests": 5}
     limits = {"autoscaling": scale, "max_ongoing_requests": 7, "max_queued_requests": 9}
@@ -249,7 +249,7 @@ def test_the_application_takes_its_settings_from_the_recipe(
 
 
 def test_other_code_is_another_configuration(tmp_path: Path) -> None:
-    from serve.app import code_version
+    from serve.ray.app import code_version
 
     package = ModuleType("package")
     package.__path__ = [str(tmp_path)]
@@ -269,7 +269,7 @@ def test_arms_travel_with_the_bundle_and_restart_nobody(
 ) -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    from serve.app import config_of
+    from serve.ray.app import config_of
 
     arms = [{"name": "a"}, {"name": "b", "bundle": str(bundle), "weight": 2}]
     several = config_of(

@@ -18,12 +18,12 @@ from bundles import KEY, make_recipe
 from benchmarks.ports import free_ports
 from recsys.config import Recipe
 from recsys.errors import DataError, RecipeError
-from recsys.scratch import Scratch
-from serve import checks, run
+from recsys.storage.scratch import Scratch
 from serve.__main__ import command_of, main
-from serve.checks import warnings
-from serve.deploying import _cause
-from serve.own_files import OwnFiles
+from serve.launch import checks, run
+from serve.launch.checks import warnings
+from serve.launch.deploying import _cause
+from serve.launch.own_files import OwnFiles
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.item_fields import UNKNOWN
+from recsys.features.item_fields import UNKNOWN
 from recsys.model.item_encoder import NO_ID, ItemEncoder, id_rows_of
 
 TEXTS = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))

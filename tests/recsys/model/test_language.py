@@ -9,9 +9,9 @@ from transformers import BertModel, GPT2Config, GPT2Model
 
 from recsys.config import Model
 from recsys.errors import RecipeError
-from recsys.language_model import load_tokenizer, tokenize
 from recsys.model.language import LanguageModel, load_language_model
-from recsys.text_store import pad_tokens
+from recsys.text.pretrained import load_tokenizer, tokenize
+from recsys.text.text_store import pad_tokens
 
 TEXTS = ["red cup 1, acme", "lamp", "a new item", ""]
 

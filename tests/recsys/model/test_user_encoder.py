@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_logs import BUY, VIEW, Event, queries
 
-from recsys.batches import Windows, make_windows
+from recsys.features.windows import Windows, make_windows
 from recsys.model.user_encoder import NUM_GAP_BUCKETS, US_PER_HOUR, UserEncoder, gap_buckets
 
 DIM = 8

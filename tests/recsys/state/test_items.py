@@ -12,8 +12,8 @@ from recsys.config import State
 from recsys.errors import DataError
 from recsys.state import SqliteState, open_items
 from recsys.state.items import ItemEdit, MemoryItems, merged
-from recsys.state.redis_items import RedisItems
-from recsys.state.sqlite_items import SqliteItems
+from recsys.state.redis.items import RedisItems
+from recsys.state.sqlite.items import SqliteItems
 
 ONE, TWO, THREE = (np.full(4, value, dtype=np.float32) for value in (1, 2, 3))
 

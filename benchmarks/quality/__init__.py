@@ -1,0 +1,1 @@
+"""Ranking quality, beside what one would pick instead."""

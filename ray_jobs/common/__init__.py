@@ -1,0 +1,1 @@
+"""What several jobs share: joining a cluster, the text store, keeping and giving up a training."""

@@ -1,0 +1,223 @@
+"""The language model over all distinct texts, on Ray Data actors.
+
+It gives the hidden states at the split, and the final vectors. The actors hand their rows back, and
+one process writes them: several that write into one file lose each other's pages on NFS.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys.config import Recipe
+from recsys.features.item_to_item import alike
+from recsys.preparation.prepared import Prepared
+from recsys.schema import Col
+from recsys.storage.matrices import save_matrix
+from recsys.storage.outputs import whole_folder
+from recsys.text.pretrained import fingerprint, hidden_size, locate
+from recsys.text.text_store import (
+    ALIKE,
+    HIDDEN,
+    OFFSETS,
+    VECTORS,
+    TextStore,
+    is_complete,
+    pad_tokens,
+    write_meta,
+)
+
+#: Texts that one task encodes, in batches of `embed.batch_size`.
+TEXTS_PER_TASK = 1024
+
+
+def store_folder(recipe: Recipe, prepared: Prepared) -> Path:
+    """Where the text store of this catalogue, language model and split lies."""
+    model = recipe.model
+    language = fingerprint(locate(model.language_model))
+    split = model.tuning if model.tuning in ("frozen", "full") else f"last{model.last_n}"
+    tokens = recipe.data.max_tokens
+    catalogue = prepared.catalogue.fingerprint
+    return recipe.root / "text_store" / f"{catalogue}-{language}-{split}-{tokens}"
+
+
+def ensure_store(recipe: Recipe, prepared: Prepared) -> TextStore:
+    """The text store, computed if it is not there yet. Ray must be connected."""
+    folder = store_folder(recipe, prepared)
+    if not is_complete(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        texts = prepared.catalogue.texts
+        lengths = texts[Col.tokens].list.len().to_numpy().astype(np.int64)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        width = hidden_size(locate(recipe.model.language_model))
+        with whole_folder(folder) as out:
+            np.save(out / OFFSETS, offsets)
+            hidden = _create(out / HIDDEN, np.float16, (int(offsets[-1]), width))
+            vectors = _create(out / VECTORS, np.float32, (texts.height, width))
+            task = _LowerEncoder(recipe, prepared.folder)
+            for low, high, parts in run_actors(recipe, task, texts.height):
+                vectors[low:high] = parts[VECTORS]
+                hidden[offsets[low] : offsets[high]] = parts[HIDDEN]
+            vectors.flush()
+            hidden.flush()
+            save_matrix(out, ALIKE, alike(vectors, prepared.catalogue.text_rows))
+            write_meta(out, texts.height)
+    return TextStore.open(folder)
+
+
+def text_vectors(recipe: Recipe, prepared: Prepared, checkpoint: Path) -> np.ndarray:
+    """[T, H] vectors of all distinct texts by a checkpoint's language model."""
+    num_texts = prepared.catalogue.num_texts
+    width = hidden_size(locate(recipe.model.language_model))
+    vectors = np.zeros((num_texts, width), dtype=np.float32)
+    task = _UpperEncoder(recipe, prepared.folder, store_folder(recipe, prepared), checkpoint)
+    for low, high, parts in run_actors(recipe, task, num_texts):
+        vectors[low:high] = parts[VECTORS]
+    return vectors
+
+
+def run_actors(
+    recipe: Recipe, task: Any, num_texts: int
+) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
+    """Let a pool of actors encode all texts.
+
+    Yields:
+        The first and the last text (exclusive) of each range, and its arrays by name, in any order;
+        asserts at the end that each text was there once.
+    """
+    import ray.data
+
+    starts = range(0, num_texts, TEXTS_PER_TASK)
+    rows = [{"low": low, "high": min(low + TEXTS_PER_TASK, num_texts)} for low in starts]
+    resources: dict[str, Any] = {"num_gpus": 1} if recipe.train.use_gpu else {"num_cpus": 1}
+    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        _Actor,
+        fn_constructor_args=(task,),
+        compute=ray.data.ActorPoolStrategy(size=min(recipe.embed.num_actors, len(rows))),
+        **resources,
+    )
+    encoded = 0
+    for row in done.iter_rows():
+        low, high = int(row.pop("low")), int(row.pop("high"))
+        yield low, high, {name: _from_bytes(content) for name, content in row.items()}
+        encoded += high - low
+    assert encoded == num_texts, f"{encoded} of {num_texts} texts were encoded"
+
+
+class _Actor:
+    """Loads its task's model once, then encodes ranges of texts."""
+
+    def __init__(self, task: Any) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self._task = task
+        task.load()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        parts = self._task.encode(row["low"], row["high"])
+        return row | {name: _to_bytes(array) for name, array in parts.items()}
+
+
+@dataclass
+class _LowerEncoder:
+    """Tokens -> hidden states at the split, and vectors of the untouched model."""
+
+    recipe: Recipe
+    prepared: Path
+
+    def load(self) -> None:
+        from recsys.model.language import load_language_model
+
+        language = load_language_model(self.recipe.model)
+        self.device = _device()
+        self.language = language.eval().to(self.device)
+        tokens = Prepared(self.prepared).catalogue.texts[Col.tokens]
+        self.tokens = [np.asarray(ids, dtype=np.int32) for ids in tokens]
+
+    def encode(self, low: int, high: int) -> dict[str, np.ndarray]:
+        import torch
+
+        lengths = np.array([len(ids) for ids in self.tokens[low:high]])
+        starts = np.cumsum(lengths) - lengths
+        hidden = np.zeros((int(lengths.sum()), self.language.dim), dtype=np.float16)
+        vectors = np.zeros((high - low, self.language.dim), dtype=np.float32)
+        order = np.argsort(lengths, kind="stable")
+        for first in range(0, len(order), self.recipe.embed.batch_size):
+            rows = order[first : first + self.recipe.embed.batch_size]
+            tokens, mask = pad_tokens([self.tokens[low + row] for row in rows])
+            with torch.no_grad():
+                there = mask.to(self.device)
+                states = self.language.lower(tokens.to(self.device), there)
+                vectors[rows] = self.language.upper(states, there).cpu().numpy()
+            for row, of_text in zip(rows, states.cpu().numpy(), strict=True):
+                place = slice(starts[row], starts[row] + lengths[row])
+                hidden[place] = of_text[: lengths[row]]
+        return {HIDDEN: hidden, VECTORS: vectors}
+
+
+@dataclass
+class _UpperEncoder:
+    """Hidden states at the split -> vectors by the trained layers."""
+
+    recipe: Recipe
+    prepared: Path
+    store_folder: Path
+    checkpoint: Path
+
+    def load(self) -> None:
+        from recsys.artifacts.checkpoint import load_model, load_progress
+        from recsys.model.ranking_head import ScoringHead
+        from recsys.training.worker import build_ranker
+
+        until = load_progress(self.checkpoint).until
+        ranker, _ = build_ranker(self.recipe, Prepared(self.prepared), until)
+        load_model(self.checkpoint, ranker, ScoringHead(self.recipe.model.temperature))
+        self.device = _device()
+        self.language = ranker.language.eval().to(self.device)
+        self.store = TextStore.open(self.store_folder)
+
+    def encode(self, low: int, high: int) -> dict[str, np.ndarray]:
+        import torch
+
+        encoded = np.zeros((high - low, self.language.dim), dtype=np.float32)
+        for rows in self.store.by_length(self.recipe.embed.batch_size, low, high):
+            hidden, mask = self.store.batch(rows)
+            with torch.no_grad():
+                vectors = self.language(hidden.to(self.device), mask.to(self.device))
+                encoded[rows - low] = vectors.cpu().numpy()
+        return {VECTORS: encoded}
+
+
+def _device() -> Any:
+    """The GPU that Ray lent this actor, if it lent one."""
+    import ray
+    import torch
+
+    lent = ray.is_initialized() and ray.get_gpu_ids()  # asking starts a cluster if there is none
+    return torch.device("cuda" if lent else "cpu")
+
+
+def _create(path: Path, dtype: Any, shape: tuple[int, ...]) -> Any:
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    # Reserved at once: on a disk that fills later, writing to a mapped page kills the process.
+    with path.open("rb+") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def _to_bytes(array: np.ndarray) -> bytes:
+    """An array as a value of a table, whatever its shape; in NumPy's own format, never a pickle."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _from_bytes(content: bytes) -> np.ndarray:
+    return np.load(io.BytesIO(content), allow_pickle=False)

@@ -1,0 +1,184 @@
+"""A training checkpoint: safetensors and JSON, never pickle.
+
+Only what training changes is stored: the frozen part of the language model comes from its folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from recsys.errors import DataError
+from recsys.model.ranking_head import ScoringHead
+from recsys.storage.reading import read_json, reading
+from recsys.storage.weights import save_weights
+from recsys.text.pretrained import file_sha256
+
+MODEL, HEAD, OPTIMIZER, PROGRESS = (
+    "model.safetensors", "head.safetensors", "optimizer.safetensors", "progress.json",
+)  # fmt: skip
+
+_MEND = "remove the checkpoint: the training goes on from the one before, or train again"
+#: Parameters that no training changes.
+FROZEN = ("language.embeddings.", "language.frozen_layers.")
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        epoch: epochs finished.
+        step: steps taken.
+        curve: metrics of each finished epoch.
+        until: the cut that the encoders learn until: `head`, or `valid` in a retraining.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    until: str = "head"
+
+    def values(self, metric: str) -> list[float]:
+        """One metric, epoch by epoch."""
+        return [point[metric] for point in self.curve]
+
+
+def save(
+    folder: Path,
+    model: nn.Module,
+    head: ScoringHead | None,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+) -> None:
+    """Write a checkpoint into an existing folder; `head` is None where nothing is scored."""
+    save_weights(trained_state(model), folder / MODEL)
+    if head is not None:
+        save_weights(
+            {name: value.contiguous() for name, value in head.state_dict().items()}, folder / HEAD
+        )
+    save_weights(_flatten(optimizer), folder / OPTIMIZER)
+    seal(folder, progress)
+
+
+def seal(folder: Path, progress: Progress) -> None:
+    """Write the progress, and in it the hashes of the files that lie there: the last of a save."""
+    hashes = {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+    told = {**asdict(progress), "files": hashes}
+    (folder / PROGRESS).write_text(json.dumps({**told, "seal": _seal(told)}, indent=2) + "\n")
+
+
+def load_model(folder: Path, model: nn.Module, head: ScoringHead | None) -> Progress:
+    """Restore model and head, if there is one, in place; returns the progress.
+
+    Raises:
+        DataError: the checkpoint is of another recipe or broken; then nothing is restored.
+    """
+    state = _tensors(folder / MODEL, trained_state(model))
+    of_head = None if head is None else _tensors(folder / HEAD, head.state_dict())
+    progress = load_progress(folder)
+    model.load_state_dict(state, strict=False)
+    if head is not None and of_head is not None:
+        head.load_state_dict(of_head)
+    return progress
+
+
+def load_progress(folder: Path) -> Progress:
+    """The progress alone.
+
+    Raises:
+        DataError: it is missing or broken.
+    """
+    read = _sealed(folder)
+    return Progress(read["epoch"], read["step"], read["curve"], read["until"])
+
+
+def whole_ones(run: Path) -> list[tuple[Path, Progress]]:
+    """The checkpoints of a training run that are whole, with their progress; oldest first."""
+    found = [(path, load_progress(path)) for path in run.glob("checkpoint_*") if is_whole(path)]
+    return sorted(found, key=lambda pair: (pair[1].epoch, pair[0].name))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint is there as it was written; a worker may be killed while it writes."""
+    try:
+        hashes = _sealed(folder)["files"]
+        return all(file_sha256(folder / name) == digest for name, digest in hashes.items())
+    except (DataError, OSError):
+        return False
+
+
+def _sealed(folder: Path) -> dict[str, Any]:
+    path = folder / PROGRESS
+    kinds = {"epoch": int, "step": int, "curve": list, "until": str, "files": dict, "seal": str}
+    told = read_json(path, _MEND, kinds)
+    with reading(path, _MEND):
+        if told.pop("seal") != _seal(told):
+            raise ValueError("the content is not what was written (the seal does not fit)")
+    return told
+
+
+def _seal(told: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Restore the optimiser in place.
+
+    Raises:
+        DataError: its file is missing or broken.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in _tensors(folder / OPTIMIZER).items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    with reading(folder / OPTIMIZER, _MEND):
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _tensors(path: Path, wanted: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The tensors of a file; of the names, shapes and types that are wanted."""
+    hashes = _sealed(path.parent)["files"]
+    with reading(path, _MEND):
+        if hashes.get(path.name) != file_sha256(path):
+            raise ValueError("the file is not the one that was written (SHA-256)")
+        state = load_file(path)
+    wrong = [] if wanted is None else sorted(
+        name for name in wanted.keys() | state.keys()
+        if name not in state or name not in wanted or state[name].shape != wanted[name].shape
+        or state[name].dtype != wanted[name].dtype
+    )  # fmt: skip
+    if wrong:
+        raise DataError(
+            "the checkpoint does not fit the recipe", where=path, field=wrong[0],
+            mend="train again, or use the recipe that made it",
+        )  # fmt: skip
+    return state
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers that training may change."""
+    return {
+        name: value.detach().cpu().contiguous()
+        for name, value in model.state_dict().items()
+        if not name.startswith(FROZEN)
+    }
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{key}": value.detach().cpu().contiguous()
+        for index, entries in state.items()
+        for key, value in entries.items()
+        if isinstance(value, Tensor)
+    }

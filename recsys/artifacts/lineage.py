@@ -1,0 +1,191 @@
+"""One product's line: whose bundles a registry holds, so that no shop's model meets another's.
+
+A challenger is compared with the champion, and the service answers with it. So all champions of a
+registry are made under one recipe name, with one key of the pseudonyms, and of one catalogue, which
+may change item by item.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.registry import CHAMPION, Registry
+from recsys.config import Privacy, Promote, Recipe
+from recsys.data.pseudonyms import find_key, key_check, load_key
+from recsys.errors import BundleError, DataError
+from recsys.schema import Col
+
+#: Where recipes that name no registry had theirs, all in one, before each had its own.
+FORMER_DEFAULT = "runs/registry"
+_OWN = "set promote.registry to a folder of this product's own, e.g. runs/registry/{name}"
+
+
+def check_key(
+    bundle: Bundle, key: bytes, privacy: Privacy, registry: Registry | None = None
+) -> None:
+    """Refuse a bundle whose log was made pseudonymous with another key than the service's.
+
+    Args:
+        bundle: to be served.
+        key: the service's.
+        privacy: names where the key comes from.
+        registry: the bundle is its champion.
+
+    Raises:
+        DataError: nobody of that log would be known, and nobody would notice.
+    """
+    made_with, own = bundle.meta.get("key_check"), key_check(key)
+    if made_with is not None and made_with != own:
+        mend = f"give the service that key: {privacy.key_env}, or the run's pseudonym.key"
+        raise DataError(
+            f"the pseudonym key is not the one that the log of {bundle.version} was prepared with "
+            f"(its check is {made_with}, here it is {own})",
+            where=registry.root if registry else bundle.folder, field="key_check",
+            mend=f"{mend}; or {_OWN}" if registry else mend,
+        )  # fmt: skip
+
+
+def check_start(recipe: Recipe) -> None:
+    """Refuse to begin a run whose bundle could not enter the recipe's registry.
+
+    Raises:
+        BundleError: the champion is another product's, as far as name and key tell; or the line
+            goes on in `FORMER_DEFAULT`.
+    """
+    registry = Registry.of(recipe)
+    incumbent = _champion(registry)
+    if incumbent is None:
+        _check_former(registry, recipe)
+        return
+    _check_name(registry, incumbent, recipe.name)
+    # A key that is still to be made is none that anything was made with.
+    key = find_key(recipe.privacy, recipe.root)
+    own = "none yet" if key is None else key_check(key)
+    _check_made_with(registry, incumbent, own, recipe.privacy)
+
+
+def check_challenger(recipe: Recipe, challenger: Bundle) -> None:
+    """Refuse a bundle that does not belong into the recipe's registry.
+
+    Raises:
+        BundleError: it is of another name than the recipe, the champion is another product's, or
+            the line goes on in `FORMER_DEFAULT`.
+    """
+    if challenger.recipe.name != recipe.name:
+        raise BundleError(
+            f"the bundle was made under the name {challenger.recipe.name}, the recipe is "
+            f"{recipe.name}", where=challenger.folder, field="name",
+            mend="run `recsys tune` and `recsys embed` again; finished trainings are not repeated",
+        )  # fmt: skip
+    registry = Registry.of(recipe)
+    incumbent = _champion(registry)
+    if incumbent is None:
+        _check_former(registry, recipe)
+        return
+    _check_name(registry, incumbent, recipe.name)
+    own = challenger.meta.get("key_check")
+    _check_made_with(registry, incumbent, own, recipe.privacy)
+    _check_items(registry, incumbent, challenger)
+
+
+def check_previous(recipe: Recipe) -> None:
+    """Refuse a rollback to a bundle that is another product's.
+
+    The champion that goes is not looked at: it may be broken.
+
+    Raises:
+        BundleError: so it is, as far as name and key tell, or there is none to go back to.
+    """
+    registry = Registry.of(recipe)
+    bundle = Bundle.open(registry.path(registry.previous()), verify=False)
+    key = find_key(recipe.privacy, recipe.root)
+    _check_name(registry, bundle, recipe.name)
+    own = None if key is None else key_check(key)
+    _check_made_with(registry, bundle, own, recipe.privacy)
+
+
+def champion_folder(recipe: Recipe) -> Path:
+    """The folder of the champion that a service of this recipe answers with.
+
+    Raises:
+        BundleError: there is no champion, or it was made under another name.
+        DataError: it was made with another pseudonym key, or there is no key.
+    """
+    registry = Registry.of(recipe)
+    incumbent = _champion(registry)
+    if incumbent is None:
+        _check_former(registry, recipe)
+        return registry.path(CHAMPION)
+    _check_name(registry, incumbent, recipe.name)
+    _check_served(recipe, incumbent, registry)
+    return incumbent.folder
+
+
+def check_bundle(recipe: Recipe, folder: Path) -> None:
+    """Refuse a bundle, of no registry, that a service of this recipe could not answer with.
+
+    Raises:
+        BundleError: there is none.
+        DataError: it was made with another pseudonym key, or there is no key.
+    """
+    _check_served(recipe, Bundle.open(folder, verify=False))
+
+
+def _check_served(recipe: Recipe, bundle: Bundle, registry: Registry | None = None) -> None:
+    if bundle.meta.get("key_check") is not None:
+        key = load_key(recipe.privacy, recipe.root, create=False)
+        check_key(bundle, key, recipe.privacy, registry)
+
+
+def _champion(registry: Registry) -> Bundle | None:
+    if registry.champion() is None:
+        return None
+    return Bundle.open(registry.path(CHAMPION), verify=False)
+
+
+def _check_name(registry: Registry, bundle: Bundle, name: str) -> None:
+    if bundle.recipe.name != name:
+        raise BundleError(
+            f"a registry holds one product's line: {bundle.version} in it was made by the recipe "
+            f"{bundle.recipe.name}, this one is {name}", where=registry.root, field="name",
+            mend=_OWN,
+        )  # fmt: skip
+
+
+def _check_made_with(registry: Registry, bundle: Bundle, own: str | None, privacy: Privacy) -> None:
+    theirs = bundle.meta.get("key_check")
+    if theirs is not None and own is not None and theirs != own:
+        raise BundleError(
+            f"a registry holds one product's line: {bundle.version} in it was made with another "
+            f"pseudonym key (its check is {theirs}, here it is {own})", where=registry.root,
+            field="key_check",
+            mend=f"{_OWN}; or give the key that was used then, in {privacy.key_env} or "
+            "privacy.key_file",
+        )  # fmt: skip
+
+
+def _check_items(registry: Registry, incumbent: Bundle, challenger: Bundle) -> None:
+    theirs, ours = incumbent.items[Col.item], challenger.items[Col.item]
+    if not ours.is_in(theirs.implode()).any():
+        raise BundleError(
+            f"a registry holds one product's line: no item of {challenger.version} is in the "
+            f"catalogue of {incumbent.version} (there {theirs[0]}, ..., here {ours[0]}, ...)",
+            where=registry.root, field=Col.item, mend=_OWN,
+        )  # fmt: skip
+
+
+def _check_former(registry: Registry, recipe: Recipe) -> None:
+    """Keep a line from beginning anew, unseen, beside its champion in the former default folder."""
+    if recipe.promote.registry != Promote().registry:
+        return
+    former = Registry(Path(FORMER_DEFAULT).absolute())
+    champion = former.champion()
+    if champion is not None and champion.rpartition("-")[0] == recipe.name:
+        raise BundleError(
+            f"no champion here, but {champion} is champion in {former.root}, which all recipes "
+            "shared before", where=registry.root, field="promote.registry",
+            value=recipe.promote.registry,
+            mend=f"set promote.registry to {FORMER_DEFAULT}, or move registry.json and bundles/ "
+            "from there to here",
+        )  # fmt: skip

@@ -1,0 +1,267 @@
+"""The registry: a folder of bundles, and which of them is the champion.
+
+    registry.json       {"format": 1, "champion": ..., "history": [...]}
+    bundles/<version>/  whole bundles; one that is still being copied has a name that begins with a
+    dot
+
+Every change is made aside and renamed into place, under one file lock, so a reader needs no lock:
+it sees the registry before or after, whenever the writer dies.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from recsys.config import Recipe
+from recsys.errors import BundleError
+from recsys.storage.outputs import write_json
+from recsys.storage.reading import read_json
+
+FORMAT_VERSION = 1
+CHAMPION = "champion"
+_MANIFEST = "bundle.json"
+_ASIDE = ".tmp-"
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Registry:
+    """A registry in the folder `root`, which is made by the first `add`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._bundles = root / "bundles"
+        self._file = root / "registry.json"
+
+    @staticmethod
+    def of(recipe: Recipe) -> Registry:
+        """The registry that a recipe names."""
+        return Registry(recipe.registry)
+
+    def add(self, bundle_dir: Path, version: str) -> Path:
+        """Copy a bundle in, as hard links where the file system allows; returns its folder here.
+
+        The same bundle under the same version is left as it is, so a job may be run again.
+
+        Raises:
+            BundleError: the folder is no bundle, the name is unfit, or another bundle bears it.
+        """
+        if not _VERSION.fullmatch(version) or version == CHAMPION:
+            raise BundleError(
+                "not a version name",
+                where=self.root,
+                value=version,
+                mend=f"use letters, digits, '.', '_' and '-', and not {CHAMPION!r}",
+            )
+        if not (bundle_dir / _MANIFEST).is_file():
+            raise BundleError(
+                f"not a bundle: it has no {_MANIFEST}",
+                where=bundle_dir,
+                mend="run `evaluate` first",
+            )
+        target = self._bundles / version
+        with self._locked():
+            for left_over in self._bundles.glob(f"{_ASIDE}*"):  # of a process that died copying
+                shutil.rmtree(left_over)
+            if target.exists():
+                if _content(target) == _content(bundle_dir):
+                    return target
+                raise BundleError(
+                    "another bundle is registered under this version",
+                    where=target,
+                    mend="add this one under a new version",
+                )
+            aside = self._bundles / f"{_ASIDE}{version}-{uuid.uuid4().hex}"
+            _copy_tree(bundle_dir, aside)
+            aside.rename(target)
+            _sync(self._bundles)
+        return target
+
+    def versions(self) -> list[str]:
+        """The versions that were added, sorted by name."""
+        if not self._bundles.is_dir():
+            return []
+        return sorted(path.name for path in self._bundles.iterdir() if path.name[0] != ".")
+
+    def champion(self) -> str | None:
+        """The version that is served, if one was ever promoted."""
+        version: str | None = self._load()[CHAMPION]
+        return version
+
+    def history(self) -> list[dict[str, Any]]:
+        """Every move of the champion, oldest first.
+
+        Returns:
+            Dictionaries with `version`, `promoted_at` (ISO 8601, UTC), `previous` (the champion
+            before, or None) and `action` (`promote` or `rollback`).
+        """
+        moves: list[dict[str, Any]] = self._load()["history"]
+        return moves
+
+    def path(self, version_or_alias: str) -> Path:
+        """The folder of a version, or of the alias `champion`.
+
+        Raises:
+            BundleError: there is none.
+        """
+        version: str | None = version_or_alias
+        if version_or_alias == CHAMPION:
+            version = self.champion()
+            if version is None:
+                raise BundleError(
+                    "no champion yet", where=self.root, mend="promote a version of the registry"
+                )
+        if version not in self.versions():
+            raise BundleError(
+                "no such version",
+                where=self.root,
+                value=version,
+                mend=f"name one of: {', '.join(self.versions()) or '(none were added)'}",
+            )
+        return self._bundles / version
+
+    def promote(self, version: str) -> None:
+        """Make a version the champion; nothing changes if it is.
+
+        Raises:
+            BundleError: no such version.
+        """
+        with self._locked():
+            self.path(version)
+            if version != self.champion():
+                self._move(version, "promote")
+
+    def previous(self) -> str:
+        """The champion that a rollback brings back.
+
+        Raises:
+            BundleError: there was no champion before, or its folder is gone.
+        """
+        standing = _standing(self.history())
+        if len(standing) < 2:
+            raise BundleError(
+                "no champion before this one to go back to",
+                where=self.root,
+                value=self.champion(),
+                mend="promote the version you want",
+            )
+        self.path(standing[-2])
+        return standing[-2]
+
+    def rollback(self) -> str:
+        """Undo the last promotion that stands; returns the champion that is back.
+
+        Raises:
+            BundleError: there was no champion before, or its folder is gone.
+        """
+        with self._locked():
+            version = self.previous()
+            self._move(version, "rollback")
+            return version
+
+    def _move(self, version: str, action: str) -> None:
+        state = self._load()
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        move = {
+            "version": version,
+            "promoted_at": now,
+            "previous": state[CHAMPION],
+            "action": action,
+        }
+        state = {"format": FORMAT_VERSION, CHAMPION: version, "history": [*state["history"], move]}
+        write_json(self._file, state)
+        _sync(self.root)
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            state = json.loads(self._file.read_text())
+        except FileNotFoundError:
+            return {"format": FORMAT_VERSION, CHAMPION: None, "history": []}
+        except OSError as error:
+            raise self._broken(f"cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise self._broken(f"not valid JSON: {error}") from None
+        if not isinstance(state, dict) or state.get("format") != FORMAT_VERSION:
+            raise self._broken(f"not a registry of format {FORMAT_VERSION}")
+        try:
+            standing = _standing(state["history"])
+            for move in state["history"]:
+                if not isinstance(move["promoted_at"], str):
+                    raise TypeError("no moment")
+            consistent = state[CHAMPION] == (standing[-1] if standing else None)
+        except (KeyError, TypeError, IndexError):
+            raise self._broken("the history cannot be read") from None
+        if not consistent:
+            raise self._broken("the champion is not the one that the history leads to")
+        return state
+
+    def _broken(self, problem: str) -> BundleError:
+        return BundleError(
+            problem,
+            where=self._file,
+            mend="restore it from a backup, or move it aside and promote a version again: "
+            "the bundles are untouched",
+        )
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One writer at a time; the system lets go of the lock of a process that dies."""
+        self._bundles.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _standing(history: list[dict[str, Any]]) -> list[str]:
+    """The champions that lead to today's, without the promotions that were rolled back."""
+    standing: list[str] = []
+    for move in history:
+        before = standing[-1] if standing else None
+        if move["action"] == "rollback":
+            standing.pop()
+        elif move["action"] == "promote":
+            standing.append(move["version"])
+        else:
+            raise TypeError("an unknown action")
+        if move["previous"] != before or move["version"] != standing[-1]:
+            raise TypeError("moves that do not follow each other")
+    return standing
+
+
+def _content(bundle: Path) -> dict[str, Any]:
+    """What makes a bundle this one. Not its metrics: it may be evaluated again."""
+    meta = read_json(bundle / _MANIFEST, "write the bundle again", {}, BundleError)
+    return {key: value for key, value in meta.items() if key not in ("metrics", "seal")}
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, copy_function=_link_or_copy)
+    for folder, _, files in os.walk(target):
+        for name in files:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copy2(source, target)
+
+
+def _sync(path: Path) -> None:
+    """Have a file or folder on disk, not only in the system's cache."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The data: raw logs by adapters, row checks, pseudonyms, catalogue, histories, feedback."""

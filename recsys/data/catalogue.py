@@ -1,0 +1,197 @@
+"""The catalogue: item texts by template, equal texts once, tokens and content hashes.
+
+Items are numbered by their sorted ids (`item_row`), distinct texts by theirs (`text_row`): the
+numbering depends on the content alone, so two runs agree to the byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from recsys.data.checks import (
+    examples_of,
+    is_no_id,
+    is_unfit,
+    quarantine_problem,
+    reasons,
+    unreadable_reason,
+    with_unreadable,
+)
+from recsys.errors import DataError
+from recsys.schema import ITEMS, Col
+from recsys.storage.reading import read_parquet, reading
+from recsys.text.pretrained import tokenize
+
+ITEMS_FILE, TEXTS_FILE = "items.parquet", "texts.parquet"
+_MEND = "run `recsys prepare` again"
+_TEXTS = {
+    Col.text_row: pl.Int32, Col.text: pl.String, Col.content_hash: pl.String,
+    Col.tokens: pl.List(pl.Int32),
+}  # fmt: skip
+_ITEMS = {
+    **pl.DataFrame(ITEMS.empty_table()).schema,
+    Col.item_row: pl.Int32, Col.text_row: pl.Int32, Col.content_hash: pl.String,
+}  # fmt: skip
+
+
+def item_text(fields: Mapping[str, str | None], order: Sequence[str]) -> str:
+    """The text of one item, by the rule of `texts_of`: its non-blank fields, joined by `, `."""
+    cleaned = (" ".join((fields.get(name) or "").split()) for name in order)
+    return ", ".join(part for part in cleaned if part)
+
+
+def texts_of(items: pl.DataFrame, order: Sequence[str]) -> pl.Series:
+    """[I] text of each item (see `item_text`); empty where every field is blank."""
+    # \x1c-\x1f: white space to Python's `split`, not to the expression's `\s`.
+    cleaned = [
+        pl.col(name).str.replace_all(r"[\s\x1c-\x1f]+", " ").str.strip_chars().replace("", None)
+        for name in order
+    ]
+    return items.select(pl.concat_str(cleaned, separator=", ", ignore_nulls=True).alias(Col.text))[
+        Col.text
+    ]
+
+
+def check_items(items: pl.DataFrame, order: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Items that can be used, with their text, and those that cannot, with the reason.
+
+    Reasons: `null_item_id`, `unfit_item_id` (one that no request to the service could name),
+    `duplicate_item_id` (all but the first row of an id), `no_text`, `unreadable_<column>`.
+    """
+    texts = with_unreadable(items).with_columns(texts_of(items, order).fill_null(""))
+    reason = (
+        pl.when(pl.col(Col.unreadable).is_not_null())
+        .then(unreadable_reason())
+        .when(is_no_id(Col.item))
+        .then(pl.lit("null_item_id"))
+        .when(is_unfit(Col.item))
+        .then(pl.lit("unfit_item_id"))
+        .when(~pl.col(Col.item).is_first_distinct())
+        .then(pl.lit("duplicate_item_id"))
+        .when(pl.col(Col.text) == "")
+        .then(pl.lit("no_text"))
+    )
+    checked = texts.with_columns(reason.alias(Col.reason))
+    good = checked.filter(pl.col(Col.reason).is_null()).drop(Col.reason, Col.unreadable)
+    return good, checked.filter(pl.col(Col.reason).is_not_null())
+
+
+def catalogue_problem(
+    good: pl.DataFrame, bad: pl.DataFrame, limit: float, *, source: str, kept_at: object = None
+) -> DataError | None:
+    """Why checked items make no catalogue, if so: too many bad ones, or none that is good.
+
+    Args:
+        good: of `check_items`.
+        bad: of `check_items`.
+        limit: fraction of bad rows that is allowed.
+        source: the log, for the message.
+        kept_at: where the bad rows lie, if they are kept.
+    """
+    where = f"{source} (items)"
+    told = bad.with_columns(pl.lit(where).alias(Col.source))
+    problem = quarantine_problem(
+        reasons([told]), examples_of(told), good.height + bad.height, limit, what="items",
+        kept_at=kept_at,
+    )  # fmt: skip
+    if problem is None and good.is_empty():
+        problem = DataError("the catalogue holds no items", where=where, mend="add items")
+    return problem
+
+
+def build_catalogue(items: pl.DataFrame, tokenizer: Tokenizer) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Checked items -> (items with rows, distinct texts with tokens).
+
+    Returns:
+        items: the `ITEMS` columns, `item_row`, `text_row`, `content_hash`; sorted by id.
+        texts: `text_row`, `text`, `content_hash` (SHA-256, 16 hex digits), `tokens`; sorted by
+            text.
+    """
+    distinct = items.select(Col.text).unique().sort(Col.text)[Col.text].to_list()
+    texts = pl.DataFrame(
+        {
+            Col.text_row: pl.Series(range(len(distinct)), dtype=pl.Int32),
+            Col.text: distinct,
+            Col.content_hash: [hashlib.sha256(text.encode()).hexdigest()[:16] for text in distinct],
+            Col.tokens: pl.Series(tokenize(tokenizer, distinct), dtype=pl.List(pl.Int32)),
+        }
+    )
+    numbered = (
+        items.sort(Col.item)
+        .with_row_index(Col.item_row)
+        .with_columns(pl.col(Col.item_row).cast(pl.Int32))
+        .join(texts.select(Col.text, Col.text_row, Col.content_hash), on=Col.text, how="left",
+              maintain_order="left")
+        .select(Col.item_row, *ITEMS.names, Col.text_row, Col.content_hash)
+    )  # fmt: skip
+    return numbered, texts
+
+
+def prices_of(items: pl.DataFrame) -> NDArray[np.float32]:
+    """[I] price of each item, NaN where unknown."""
+    return items[Col.price].cast(pl.Float32).fill_null(float("nan")).to_numpy()
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The prepared catalogue as read back: one row an item, and one a distinct text."""
+
+    items: pl.DataFrame
+    texts: pl.DataFrame
+
+    @staticmethod
+    def load(folder: Path) -> Catalogue:
+        """Read what `prepare` wrote.
+
+        Raises:
+            DataError: a file is missing or broken.
+        """
+        texts = read_parquet(folder / TEXTS_FILE, _MEND, _TEXTS)
+        with reading(folder / TEXTS_FILE, _MEND):
+            if texts[Col.text_row].to_list() != list(range(texts.height)):
+                raise ValueError("texts that are not numbered from 0")
+        nullable = tuple(name for name in ITEMS.names if name != Col.item)
+        items = read_parquet(folder / ITEMS_FILE, _MEND, _ITEMS, nullable=nullable)
+        with reading(folder / ITEMS_FILE, _MEND):
+            if items[Col.item_row].to_list() != list(range(items.height)):
+                raise ValueError("items that are not numbered from 0")
+            if not items[Col.text_row].is_between(0, texts.height - 1).all():
+                raise ValueError(f"a text outside rows 0..{texts.height - 1}")
+        return Catalogue(items, texts)
+
+    @property
+    def num_items(self) -> int:
+        """Number of items."""
+        return self.items.height
+
+    @property
+    def num_texts(self) -> int:
+        """Number of distinct texts."""
+        return self.texts.height
+
+    @cached_property
+    def text_rows(self) -> NDArray[np.int32]:
+        """[I] the text of each item."""
+        return self.items[Col.text_row].to_numpy()
+
+    @cached_property
+    def prices(self) -> NDArray[np.float32]:
+        """[I] price of each item, NaN where unknown."""
+        return prices_of(self.items)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over item ids and content hashes; 16 hex digits."""
+        digest = hashlib.sha256()
+        for name in (Col.item, Col.content_hash):
+            digest.update("\n".join(self.items[name].to_list()).encode())
+        return digest.hexdigest()[:16]

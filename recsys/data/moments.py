@@ -1,0 +1,134 @@
+"""Events as moments: which items were seen, and which were wanted, at one timestamp of one user.
+
+Nothing inside a moment has an order, so every model here counts moments, never positions in a list.
+
+Legend: M moments, I items, E events, N distinct (query, item) pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recsys.data.histories import Histories, UserEvents
+
+Int64s = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """All moments of a log, in the order of (user, time).
+
+    Attributes:
+        seen: CSR [M, I] float32, 1 where the moment has an event of the item.
+        wanted: CSR [M, I] float32, 1 where the moment has a target event of the item.
+        user: [M] number of the user.
+    """
+
+    seen: sparse.csr_array
+    wanted: sparse.csr_array
+    user: Int64s
+
+    @property
+    def nth_of_user(self) -> Int64s:
+        """[M] number of the moment within its user, from 0."""
+        return np.arange(len(self.user)) - np.searchsorted(self.user, self.user)
+
+    def merged(self, groups: Int64s) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """Merge moments: CSR [groups, I] numbers of moments of a group that saw, wanted an item.
+
+        Args:
+            groups: [M] rising numbers from 0.
+        """
+        num_groups = int(groups[-1]) + 1 if len(groups) else 0
+        ones = np.ones(len(groups), dtype=np.float32)
+        member = sparse.csr_array(
+            (ones, (groups, np.arange(len(groups)))), shape=(num_groups, len(groups))
+        )
+        return member @ self.seen, member @ self.wanted
+
+
+def moments_of(events: UserEvents, num_items: int, target_codes: Sequence[int]) -> Moments:
+    """Gather events into moments; events of items outside rows 0..num_items-1 are left out."""
+    known = (events.item_rows >= 0) & (events.item_rows < num_items)
+    user = np.repeat(np.arange(len(events)), np.diff(events.offsets))[known]
+    items = events.item_rows[known]
+    moment = _number_moments(user, events.timestamps[known])
+    wanted = np.isin(events.event_codes[known], np.asarray(target_codes))
+    num_moments = int(moment[-1]) + 1 if len(moment) else 0
+    user_of_moment = np.empty(num_moments, dtype=np.int64)
+    user_of_moment[moment] = user
+    shape = (num_moments, num_items)
+    return Moments(
+        _binary(moment, items, shape),
+        _binary(moment[wanted], items[wanted], shape),
+        user_of_moment,
+    )
+
+
+@dataclass(frozen=True)
+class RecentItems:
+    """The distinct items of each query's history, with how long ago they last occurred.
+
+    Attributes:
+        query, item: [N].
+        moments_ago: [N] moments of the query since the item's last one, 0 for the latest.
+        items_later: [N] distinct items of the query that occurred in a later moment. An item's
+            place in the list of latest items, with one place for all items of a moment.
+    """
+
+    query: Int64s
+    item: Int64s
+    moments_ago: Int64s
+    items_later: Int64s
+
+    def weighted(self, keep: NDArray[np.bool_], weights: Any, shape: tuple[int, int]) -> Any:
+        """CSR [Q, I] float32 with `weights` ([N] or one number) of the pairs to keep."""
+        values = np.broadcast_to(np.asarray(weights, dtype=np.float32), keep.shape)[keep]
+        return sparse.csr_array((values, (self.query[keep], self.item[keep])), shape=shape)
+
+
+def recent_items(histories: Histories) -> RecentItems:
+    """Find each query's distinct items and the moment each last occurred in."""
+    query, stride = histories.query_of_event, int(histories.item_rows.max(initial=0)) + 1
+    moment = _number_moments(query, histories.timestamps)
+    # Events rise in time: the first of a pair, looked at from the end, is its latest.
+    pair, first = np.unique((query * stride + histories.item_rows)[::-1], return_index=True)
+    latest = moment[::-1][first]
+    query, item = pair // stride, pair % stride
+
+    order = np.lexsort((-latest, query))
+    by_query, by_moment = query[order], latest[order]
+    place = np.arange(len(order))
+    opens_query, opens_moment = _changes(by_query), _changes(by_moment)
+    query_start = np.maximum.accumulate(np.where(opens_query, place, 0))
+    moment_start = np.maximum.accumulate(np.where(opens_moment, place, 0))
+    items_later, moments_ago = np.empty_like(order), np.empty_like(order)
+    items_later[order] = moment_start - query_start
+    moments_ago[order] = by_moment[query_start] - by_moment
+    return RecentItems(query, item, moments_ago, items_later)
+
+
+def _number_moments(owner: Int64s, timestamps: Int64s) -> Int64s:
+    """[E] number of each event's moment, over all owners, rising."""
+    return np.cumsum(_changes(owner) | _changes(timestamps)) - 1
+
+
+def _changes(values: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Where a value differs from the one before it; the first always does."""
+    changes = np.ones(len(values), dtype=np.bool_)
+    np.not_equal(values[1:], values[:-1], out=changes[1:])
+    return changes
+
+
+def _binary(rows: Int64s, columns: NDArray[np.int32], shape: tuple[int, int]) -> sparse.csr_array:
+    ones = np.ones(len(rows), dtype=np.float32)
+    matrix = sparse.csr_array((ones, (rows, columns)), shape=shape)
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return matrix

@@ -1,0 +1,67 @@
+"""First-order transitions: what followed the items of the last moment.
+
+Source: the Markov-chain part of FPMC (Rendle et al. 2010), counted instead of factorised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recsys.data.histories import Histories, UserEvents
+from recsys.data.moments import moments_of, recent_items
+from recsys.evaluation.baselines.popularity import Popularity
+from recsys.features.item_to_item import transitions
+
+Float32s = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LastItem:
+    """From every item of one moment to every item wanted in the user's next moment.
+
+    Attributes:
+        transitions: CSR [I, I] float32, the share of the left item's moments that were followed
+            by a moment where the right item was wanted.
+        popularity: the back-off.
+    """
+
+    transitions: sparse.csr_array
+    popularity: Popularity
+    name: ClassVar[str] = "last_item"
+
+    @classmethod
+    def fit(
+        cls,
+        train: UserEvents,
+        num_items: int,
+        target_codes: Sequence[int],
+        *,
+        shrinkage: float = 10,
+        num_kept: int = 200,
+    ) -> LastItem:
+        """Count transitions between neighbouring moments of a user.
+
+        Args:
+            train: the events to learn from.
+            num_items: size of the catalogue.
+            target_codes: event codes that make an item wanted.
+            shrinkage: moments added to each item's own, so that a rare item shouts less.
+            num_kept: transitions kept per item.
+        """
+        counted = transitions(
+            moments_of(train, num_items, target_codes), shrinkage=shrinkage, num_kept=num_kept
+        )
+        return cls(counted, Popularity.fit(train, num_items, target_codes))
+
+    def scores(self, histories: Histories) -> Float32s:
+        """[Q, I] summed transition shares from the items of the last moment."""
+        num_items = self.popularity.num_items
+        recent = recent_items(histories.known(num_items))
+        last = recent.weighted(recent.moments_ago == 0, 1.0, (len(histories), num_items))
+        return self.popularity.behind((last @ self.transitions).toarray())

@@ -1,0 +1,231 @@
+"""Self-attentive sequential recommendation by ids alone, trained with the full softmax.
+
+Source: Kang & McAuley 2018. Trained with a softmax over the catalogue instead of one sampled
+negative a position it is far stronger (Klenitskiy & Vasilev 2023, arXiv 2309.07602), and that is
+the variant to be beaten. Attention is causal by moment, as everywhere here.
+
+Legend: Q queries, I items, D width, P targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from recsys.data.histories import Histories, Questions, UserEvents, ask
+from recsys.evaluation.baselines.popularity import Popularity
+from recsys.evaluation.metrics.ranking import ndcg_at_k, ranks_of
+from recsys.features.windows import (
+    TrainingBatch,
+    Windows,
+    make_windows,
+    training_batch,
+)
+from recsys.model.user_encoder import UserEncoder
+from recsys.schema import EVENT_TYPES
+
+Float32s = NDArray[np.float32]
+
+_MAX_HISTORY = 64
+_QUERIES_AT_ONCE = 256
+_MAX_HELD_OUT = 3000
+
+
+class _Network(nn.Module):
+    """Item embeddings, tied between input and output, and the sequence encoder."""
+
+    def __init__(self, num_items: int, dim: int, num_layers: int, dropout: float) -> None:
+        super().__init__()
+        self.items = nn.Embedding(num_items, dim)
+        nn.init.normal_(self.items.weight, std=dim**-0.5)
+        self.users = UserEncoder(dim, num_layers, 2, dropout)
+        self.scale = nn.Parameter(torch.tensor(float(dim) ** 0.5))
+        self.drop = nn.Dropout(dropout)
+
+    def states(self, windows: Windows) -> Tensor:
+        """[1 + S, D] scaled states."""
+        items = self.drop(self.items(windows.item_rows))
+        states: Tensor = self.users(
+            items, windows.event_codes, windows.gap_us, windows.moments,
+            windows.state_of_event, windows.num_states,
+        )  # fmt: skip
+        return self.scale * states
+
+    def loss(self, batch: TrainingBatch) -> Tensor:
+        """Mean over targets of -log softmax."""
+        used, state = torch.unique(batch.target_states, return_inverse=True)
+        logits = self.states(batch.windows)[used] @ self.items.weight.T
+        gain = logits[state, batch.target_items]
+        return (torch.logsumexp(logits, dim=1)[state] - gain).mean()
+
+
+class SasRec:
+    """A fitted network.
+
+    Args:
+        network: the network.
+        popularity: answers queries without history.
+    """
+
+    name: ClassVar[str] = "sasrec"
+
+    def __init__(self, network: _Network, popularity: Popularity) -> None:
+        self._network = network
+        self._popularity = popularity
+
+    @classmethod
+    def fit(
+        cls,
+        train: UserEvents,
+        num_items: int,
+        target_codes: Sequence[int],
+        *,
+        dim: int = 64,
+        num_layers: int = 2,
+        dropout: float = 0.4,
+        learning_rate: float = 3e-3,
+        weight_decay: float = 0.1,
+        batch_size: int = 64,
+        max_epochs: int = 60,
+        patience: int = 5,
+        seed: int = 0,
+    ) -> SasRec:
+        """Find the number of epochs on the last tenth of the log, then train on all of it.
+
+        Args:
+            train: the events to learn from.
+            num_items: size of the catalogue.
+            target_codes: event codes of the targets.
+            dim: D.
+            num_layers: of the encoder.
+            dropout: of embeddings and encoder.
+            learning_rate: AdamW's.
+            weight_decay: of all weights.
+            batch_size: users of a step.
+            max_epochs: at most.
+            patience: epochs without a better held-out nDCG@10 before the search for their number
+                ends.
+            seed: of weights, order and dropout.
+        """
+        codes = list(target_codes)
+        popularity = Popularity.fit(train, num_items, codes)
+        known = _known(train, num_items)
+        wanted = np.isin(known.event_codes, codes)
+
+        def epochs(users: UserEvents) -> Iterator[SasRec]:
+            """The model after each epoch."""
+            torch.manual_seed(seed)
+            rng = np.random.default_rng(seed)
+            network = _Network(num_items, dim, num_layers, dropout)
+            optimizer = torch.optim.AdamW(
+                network.parameters(), lr=learning_rate, weight_decay=weight_decay
+            )
+            while True:
+                network.train()
+                for batch in _batches(users, batch_size, codes, rng):
+                    loss = network.loss(batch)
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                    optimizer.step()
+                yield cls(network, popularity)
+
+        with torch.random.fork_rng():
+            if not wanted.any():
+                return cls(_Network(num_items, dim, num_layers, dropout), popularity)
+            cut = int(np.quantile(known.timestamps[wanted], 0.9, method="nearest"))
+            held_out = ask(known, start=cut, end=None, target_codes=codes)
+            rng = np.random.default_rng(seed)
+            held_out = held_out.where(rng.random(len(held_out)) < _MAX_HELD_OUT / len(held_out))
+            best, best_epoch = -1.0, 1
+            for epoch, model in enumerate(epochs(known.before(cut)), start=1):
+                gain = model.ndcg(held_out)
+                if gain > best:
+                    best, best_epoch = gain, epoch
+                if epoch - best_epoch >= patience or epoch == max_epochs:
+                    break
+            return next(islice(epochs(known), best_epoch - 1, None))
+
+    def ndcg(self, questions: Questions) -> float:
+        """Mean nDCG@10 over some questions; 0 if there are none."""
+        order = np.arange(self._popularity.num_items)
+        gains = [
+            ndcg_at_k(
+                ranks_of(self.scores(part.histories), part.relevant, part.relevant_offsets, order),
+                part.relevant_offsets,
+                10,
+            )
+            for part in questions.batches(_QUERIES_AT_ONCE)
+        ]
+        return float(np.concatenate(gains).mean()) if gains else 0.0
+
+    @torch.no_grad()
+    def scores(self, histories: Histories) -> Float32s:
+        """[Q, I] logits; popularity where the history is empty."""
+        self._network.eval()
+        recent = _in_order(histories.known(self._popularity.num_items)).last(_MAX_HISTORY)
+        windows = make_windows(recent)
+        states = self._network.states(windows)[windows.last_state]
+        scores: Float32s = (states @ self._network.items.weight.T).numpy()
+        scores[recent.lengths == 0] = self._popularity.fraction
+        return scores
+
+
+def _in_order(histories: Histories) -> Histories:
+    """The same queries, the events of a moment by item: sums of floats have an order."""
+    order = np.lexsort(
+        (
+            histories.event_codes, histories.item_rows, histories.timestamps,
+            histories.query_of_event,
+        )
+    )  # fmt: skip
+    return replace(
+        histories,
+        item_rows=histories.item_rows[order],
+        event_codes=histories.event_codes[order],
+        timestamps=histories.timestamps[order],
+    )
+
+
+def _known(users: UserEvents, num_items: int) -> UserEvents:
+    """The users' events of items inside rows 0..num_items-1, in one order: dropout has places."""
+    user = np.repeat(np.arange(len(users)), np.diff(users.offsets))
+    order = np.lexsort((users.event_codes, users.item_rows, users.timestamps, user))
+    order = order[(users.item_rows[order] >= 0) & (users.item_rows[order] < num_items)]
+    counts = np.bincount(user[order], minlength=len(users))
+    return UserEvents(
+        users.user_ids, users.item_rows[order], users.event_codes[order], users.timestamps[order],
+        users.baskets[order], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+    )  # fmt: skip
+
+
+def _batches(
+    users: UserEvents, size: int, codes: Sequence[int], rng: np.random.Generator
+) -> Iterator[TrainingBatch]:
+    """An epoch: random users of like length, `size` at a time, so that little is padding."""
+    weights = np.zeros(len(EVENT_TYPES), dtype=np.float32)
+    weights[list(codes)] = 1
+    lengths, order = np.diff(users.offsets), rng.permutation(len(users))
+    pools = [order[low : low + 16 * size] for low in range(0, len(order), 16 * size)]
+    order = np.concatenate([pool[np.argsort(lengths[pool])] for pool in pools] or [order])
+    for nth in rng.permutation(-(-len(order) // size)):
+        picked = order[nth * size : (nth + 1) * size]
+        starts, stops = users.offsets[picked], users.offsets[picked + 1]
+        offsets = np.concatenate([[0], np.cumsum(stops - starts)]).astype(np.int64)
+        index = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - starts, stops - starts)
+        batch = training_batch(
+            UserEvents(
+                [users.user_ids[user] for user in picked], users.item_rows[index],
+                users.event_codes[index], users.timestamps[index], users.baskets[index], offsets,
+            ),
+            max_history=_MAX_HISTORY, windows_per_user=4, weights=weights, rng=rng,
+        )  # fmt: skip
+        if len(batch.target_items):
+            yield batch

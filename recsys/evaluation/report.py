@@ -1,0 +1,187 @@
+"""Whole-catalogue evaluation: every model answers every question, by the same rules.
+
+The unit is one basket of the test window; its items are the relevant ones, the history is what lies
+strictly before it. No negatives are sampled.
+
+Legend: Q questions, R relevant items, I items, M columns (slice x metric).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.data.histories import Histories, Questions
+from recsys.evaluation.baselines.base import Recommends
+from recsys.evaluation.metrics.classification import auc
+from recsys.evaluation.metrics.intervals import bootstrap_means
+from recsys.evaluation.metrics.ranking import (
+    hit_rate_at_k,
+    mrr_at_k,
+    ndcg_at_k,
+    ranks_of,
+    recall_at_k,
+)
+
+CUTOFFS = (5, 10, 50)
+_AT_K = {"ndcg": ndcg_at_k, "hr": hit_rate_at_k, "recall": recall_at_k, "mrr": mrr_at_k}
+METRICS = (*(f"{name}@{k}" for name in _AT_K for k in CUTOFFS), "auc")
+#: The most popular items, this share of the catalogue, are its head; all others are its tail.
+HEAD_SHARE = 0.2
+
+#: Slice -> what it asks. `first_time` alone changes the question: own items are taken out of every
+#: model's list, as on a shelf of discoveries; everywhere else the list is the whole catalogue.
+SLICES = {
+    "all": "every basket, all its items",
+    "new_item": "items without any event before the test window",
+    "new_user": "baskets of users without any event before the test window",
+    "head": f"the {HEAD_SHARE:.0%} of items with most target events before the test window",
+    "tail": "all other items",
+    "repeat": "items that the user had before",
+    "first_time": "items that the user never had, own items taken out of the list",
+}
+
+PROTOCOL = (
+    "one question a (user, basket) of the test window, its items relevant, the history strictly "
+    "before the basket's moment; the whole catalogue is ranked, ties by a seeded permutation; "
+    "intervals are 95 % percentile bootstrap over users. Slices: "
+    + "; ".join(f"{k}: {v}" for k, v in SLICES.items())
+)
+
+#: The columns of `answer`.
+COLUMNS = [(slice_, metric) for slice_ in SLICES for metric in METRICS]
+
+
+def answer(
+    model: Recommends,
+    questions: Questions,
+    *,
+    new_item: NDArray[np.bool_],
+    head_item: NDArray[np.bool_],
+    known_user: NDArray[np.bool_],
+    tie_order: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """[Q, M] every metric of every slice (`COLUMNS`), NaN where a question is not in a slice.
+
+    Args:
+        model: any model.
+        questions: Q of them; small enough for [Q, I] scores.
+        new_item: [I] items without events before the test window.
+        head_item: [I], see `head_items`.
+        known_user: [Q] whether the user had an event before the test window.
+        tie_order: [I], see `ranks_of`.
+    """
+    histories = questions.histories
+    scores = model.scores(histories)
+    relevant, offsets = questions.relevant, questions.relevant_offsets
+    question = np.repeat(np.arange(len(questions)), np.diff(offsets))
+    own = _is_own(histories, question, relevant)
+    ranks = ranks_of(scores, relevant, offsets, tie_order)
+    scores[histories.query_of_event, histories.item_rows] = -np.inf
+    found = ranks_of(scores, relevant[~own], _offsets(question[~own], len(questions)), tie_order)
+    num_items = scores.shape[1]
+
+    def columns(picked: NDArray[np.bool_], picked_ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+        return _metrics(picked_ranks, _offsets(question[picked], len(questions)), num_items)
+
+    everything = np.ones(len(relevant), dtype=bool)
+    whole = columns(everything, ranks)
+    of_new_user = np.where(known_user[:, None], np.nan, whole)
+    is_new, is_head = new_item[relevant], head_item[relevant]
+    parts = [
+        whole,
+        columns(is_new, ranks[is_new]),
+        of_new_user,
+        columns(is_head, ranks[is_head]),
+        columns(~is_head, ranks[~is_head]),
+        columns(own, ranks[own]),
+        columns(~own, found),
+    ]
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def head_items(num_targets: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """[I] the most popular `HEAD_SHARE` of the catalogue, by target events; ties by row."""
+    most = np.argsort(-num_targets, kind="stable")[: int(len(num_targets) * HEAD_SHARE)]
+    is_head = np.zeros(len(num_targets), dtype=bool)
+    is_head[most] = True
+    return is_head
+
+
+def _metrics(
+    ranks: NDArray[np.int64], offsets: NDArray[np.int64], num_items: int
+) -> NDArray[np.float64]:
+    values = [function(ranks, offsets, k) for function in _AT_K.values() for k in CUTOFFS]
+    return np.stack([*values, auc(ranks, offsets, num_items)], axis=1)
+
+
+def _offsets(question: NDArray[np.int64], num_questions: int) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(np.bincount(question, minlength=num_questions))])
+
+
+def _is_own(
+    histories: Histories, question: NDArray[np.int64], items: NDArray[np.int32]
+) -> NDArray[np.bool_]:
+    """[R] whether each relevant item stands in its question's history."""
+    width = int(max(histories.item_rows.max(initial=0), items.max(initial=0))) + 1
+    return np.isin(question * width + items, histories.query_of_event * width + histories.item_rows)
+
+
+def summarise(
+    values: dict[str, NDArray[np.float32]], users: NDArray[Any], *, num_bootstrap: int, seed: int
+) -> list[dict[str, Any]]:
+    """Long-form rows of the report: mean and interval of every model, slice and metric.
+
+    Args:
+        values: model -> [Q, M], see `answer`.
+        users: [Q] the user of each question.
+        num_bootstrap: resamples.
+        seed: of the resamples.
+    """
+    rows = []
+    for model, matrix in values.items():
+        intervals = bootstrap_means(
+            matrix.astype(np.float64), users, num_bootstrap=num_bootstrap, seed=seed
+        )
+        for (slice_, metric), interval in zip(COLUMNS, intervals, strict=True):
+            if interval.num_rows:
+                rows.append(
+                    {
+                        "model": model,
+                        "slice": slice_,
+                        "metric": metric,
+                        "value": interval.mean,
+                        "low": finite(interval.low),
+                        "high": finite(interval.high),
+                        "num_rows": interval.num_rows,
+                    }
+                )
+    return rows
+
+
+def finite(value: float) -> float | None:
+    """A number for JSON, which knows no NaN: what is not known is null."""
+    return value if np.isfinite(value) else None
+
+
+def table(rows: Sequence[dict[str, Any]], metrics: Sequence[str], slice_: str) -> list[str]:
+    """The report as text: one line a model."""
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    cells = {(row["model"], row["metric"]): row for row in rows if row["slice"] == slice_}
+    lines = [f"{'model':<20}" + "".join(f"{metric:>26}" for metric in metrics)]
+    for model in models:
+        line = f"{model:<20}"
+        for metric in metrics:
+            row = cells.get((model, metric))
+            if row is None:
+                text = "-"
+            elif row["low"] is None:
+                text = f"{row['value']:.4f}"
+            else:
+                text = f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
+            line += f"{text:>26}"
+        lines.append(line)
+    return lines

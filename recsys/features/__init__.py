@@ -1,0 +1,1 @@
+"""Features: popularity, item-to-item relations, side features, candidates, windows of events."""

@@ -1,0 +1,178 @@
+"""What goes with what: item-to-item weights from a log, as of a moment, and from the texts.
+
+The baselines `last_item` and `item_knn` rank by the counted ones alone; the second stage reads all
+of them as features beside the encoders.
+
+Legend: I items, M moments, T distinct texts, H width of the language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recsys.data.histories import UserEvents
+from recsys.data.moments import Moments, moments_of
+from recsys.errors import DataError, RaycommendError
+from recsys.features.neighbours import strongest_pairs
+from recsys.storage.matrices import matrix_files, open_matrix, save_matrix
+
+Float32s = NDArray[np.float32]
+
+#: Relations kept per item for the second stage.
+NUM_KEPT: Final = 100
+#: Nearest texts of a text, and the items of each, that count as alike.
+NUM_ALIKE, ITEMS_OF_TEXT = 32, 3
+
+
+@dataclass(frozen=True)
+class Relations:
+    """All relations; each is CSR [I, I] float32.
+
+    Attributes:
+        following: see `transitions`.
+        together: see `similarity`.
+        alike: see `alike`; it alone knows items that nobody has met.
+    """
+
+    following: sparse.csr_array
+    together: sparse.csr_array
+    alike: sparse.csr_array
+
+    @property
+    def num_items(self) -> int:
+        """I."""
+        return int(self.following.shape[0])
+
+    @staticmethod
+    def none(num_items: int) -> Relations:
+        """Nothing goes with anything."""
+        empty = sparse.csr_array((num_items, num_items), dtype=np.float32)
+        return Relations(empty, empty, empty)
+
+    def with_items(self, num_added: int) -> Relations:
+        """The same relations in a catalogue with further items, to which nothing is related."""
+        grown = (_widened(getattr(self, field.name), num_added) for field in fields(self))
+        return Relations(*grown)
+
+    def save(self, folder: Path) -> None:
+        """Write plain NumPy arrays into a folder, which is made."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for field in fields(self):
+            save_matrix(folder, field.name, getattr(self, field.name))
+
+    @staticmethod
+    def open(folder: Path, mend: str, error: type[RaycommendError] = DataError) -> Relations:
+        """Read what `save` wrote, memory-mapped; see `open_matrix`."""
+        return Relations(
+            *(open_matrix(folder, field.name, mend, error) for field in fields(Relations))
+        )
+
+
+def relation_files() -> list[str]:
+    """Names of the files that `Relations.save` writes."""
+    return [name for field in fields(Relations) for name in matrix_files(field.name)]
+
+
+def _widened(matrix: sparse.csr_array, num_added: int) -> sparse.csr_array:
+    """The matrix with empty rows and columns behind; its entries are shared."""
+    size = matrix.shape[0] + num_added
+    starts = np.concatenate([matrix.indptr, np.repeat(matrix.indptr[-1:], num_added)])
+    return sparse.csr_array((matrix.data, matrix.indices, starts), shape=(size, size), copy=False)
+
+
+def count_relations(
+    train: UserEvents, num_items: int, target_codes: Sequence[int]
+) -> dict[str, sparse.csr_array]:
+    """`following` and `together` of exactly the events given: the caller cuts the time."""
+    moments = moments_of(train, num_items, target_codes)
+    return {
+        "following": transitions(moments, shrinkage=10, num_kept=NUM_KEPT),
+        "together": similarity(moments, window=5, shrinkage=20, num_kept=NUM_KEPT),
+    }
+
+
+def transitions(moments: Moments, *, shrinkage: float, num_kept: int) -> sparse.csr_array:
+    """[I, I] share of the left item's moments whose next moment wanted the right item.
+
+    Source: the Markov-chain part of FPMC (Rendle et al. 2010), counted instead of factorised.
+
+    Args:
+        moments: of the log.
+        shrinkage: moments added to each item's own, so that a rare item shouts less.
+        num_kept: strongest transitions kept per item.
+    """
+    followed = np.flatnonzero(moments.user[1:] == moments.user[:-1])
+    before, after = moments.seen[followed], moments.wanted[followed + 1]
+    divisor = np.asarray(before.sum(axis=0), dtype=np.float32) + np.float32(shrinkage)
+    return strongest_pairs(before, after, lambda counts, rows, _: counts / divisor[rows], num_kept)
+
+
+def similarity(
+    moments: Moments, *, window: int, shrinkage: float, num_kept: int
+) -> sparse.csr_array:
+    """[I, I] cosine of items over windows of a user's consecutive moments; the diagonal is zero.
+
+    Windows where the left item was seen and the right one wanted, over the geometric mean of both
+    items' windows plus the shrinkage.
+
+    Source: Sarwar et al. 2001, with the shrinkage of Bell & Koren 2007.
+
+    Args:
+        moments: of the log.
+        window: moments in a window.
+        shrinkage: added to the cosine's divisor, so that rare pairs count less.
+        num_kept: neighbours kept per item.
+    """
+    opens = moments.nth_of_user % window == 0
+    merged = moments.merged(np.cumsum(opens) - 1)
+    seen, wanted = ((counts > 0).astype(np.float32) for counts in merged)
+    seen_norm, wanted_norm = (np.sqrt(matrix.sum(axis=0)) for matrix in (seen, wanted))
+
+    def cosine(counts: Float32s, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Float32s:
+        weights = counts / (seen_norm[rows] * wanted_norm[columns] + np.float32(shrinkage))
+        return np.where(rows == columns, np.float32(0), weights)
+
+    return strongest_pairs(seen, wanted, cosine, num_kept)
+
+
+def alike(text_vectors: Float32s, text_rows: NDArray[np.int32]) -> sparse.csr_array:
+    """[I, I] fourth power of the cosine of two items' texts; the nearest alone, no diagonal.
+
+    The power lets one close text outweigh many vaguely related ones. Exact, by blocks: time grows
+    with the square of T.
+
+    Args:
+        text_vectors: [T, H] of length 1, of the untouched language model.
+        text_rows: [I] each item's text.
+    """
+    num_texts, num_items = len(text_vectors), len(text_rows)
+    order = np.argsort(text_rows, kind="stable")
+    counts = np.bincount(text_rows, minlength=num_texts)
+    first = np.cumsum(counts) - counts
+    num_near = min(NUM_ALIKE, num_texts)
+    near = np.empty((num_texts, num_near), dtype=np.int64)
+    cosines = np.empty((num_texts, num_near), dtype=np.float32)
+    for low in range(0, num_texts, 512):
+        block = text_vectors[low : low + 512] @ text_vectors.T
+        picked = np.argpartition(-block, num_near - 1, axis=1)[:, :num_near]
+        near[low : low + 512] = np.sort(picked, axis=1)
+        cosines[low : low + 512] = np.take_along_axis(block, near[low : low + 512], axis=1)
+    # [I, near texts, items of a text]; places that hold no item are left out below.
+    nth = np.arange(ITEMS_OF_TEXT)
+    of_item = near[text_rows]
+    there = (nth < counts[of_item][..., None]) & (cosines[text_rows] > 0)[..., None]
+    place = np.minimum(first[of_item][..., None] + nth, num_items - 1)
+    columns = order[place]
+    there &= columns != np.arange(num_items)[:, None, None]
+    weights = np.broadcast_to(cosines[text_rows][..., None] ** 4, there.shape)
+    rows = np.broadcast_to(np.arange(num_items)[:, None, None], there.shape)
+    return sparse.csr_array(
+        (weights[there], (rows[there], columns[there])), shape=(num_items, num_items)
+    )

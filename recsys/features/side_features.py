@@ -1,0 +1,227 @@
+"""Side features as of the moment: what the user did with an item before, popularity, price.
+
+Everything here is a function of a history strictly before `now` and of statistics fitted before the
+cut, and is the same function in training, evaluation and service.
+
+Legend: Q queries, E events, K (query, own item) pairs, I items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.data.histories import Histories, Int64s
+from recsys.features.popularity import DailyCounts, ItemStats, last_count
+from recsys.features.stacked import Stacked
+
+Floats = NDArray[np.float32]
+
+HALF_LIVES_DAYS = (7.0, 30.0, 120.0)
+
+#: An absence longer than this counts as this: no log teaches what ten years mean.
+MAX_ABSENCE_DAYS = 365.0
+
+#: Columns of `OwnItems.features`.
+OWN_FEATURES = (
+    "log_num_targets",
+    "log_num_others",
+    "log_recent_7d",
+    "log_recent_30d",
+    "log_recent_120d",
+    "log_days_since",
+    "in_last_moment",
+    "share_of_moments",
+    "log_cycle",
+    "has_cycle",
+    "log_moments_since",
+    "share_of_last_moments",
+)
+
+#: Moments that `share_of_last_moments` looks back on.
+LAST_MOMENTS = 5
+
+#: Columns of `item_features`.
+ITEM_FEATURES = (
+    "log_recent", "log_targets", "is_new", "price_squared", "log_per_buyer", "log_week", "log_day",
+    "log_users_week", "log_users_day",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OwnItems:
+    """What each user had to do with each item of the own history.
+
+    Attributes:
+        query: [K] rising.
+        item_rows: [K] rising within a query.
+        features: [K, len(OWN_FEATURES)] float32.
+    """
+
+    query: Int64s
+    item_rows: Int64s
+    features: Floats
+
+
+def own_items(histories: Histories, num_items: int, target_codes: list[int]) -> OwnItems:
+    """Own counts, recency and buying cycle of every (query, item of its history).
+
+    An item is counted once a moment: once as a target, once as anything else. The cycle compares
+    the days since the item was last met with the mean days between two meetings: near 0 in the
+    logarithm, the item is due again.
+    """
+    query, age = histories.query_of_event, histories.age_days
+    key = query * num_items + histories.item_rows
+    target = np.isin(histories.event_codes, target_codes)
+    times = histories.timestamps
+    # Oldest first within a pair, and of one moment the targets first.
+    order = np.lexsort((~target, times, key))
+    key, query, age = key[order], query[order], age[order]
+    target, times = target[order], times[order]
+    since, num_moments = _moments_since(histories)
+    since = since[order]
+    new_pair = np.diff(key, prepend=-1) != 0
+    new_meeting = new_pair | (np.diff(times, prepend=-1) != 0)
+    new_kind = new_meeting | (np.diff(target, prepend=False) != 0)
+    first = np.flatnonzero(new_pair)
+    if not len(first):
+        empty = np.zeros(0, dtype=np.int64)
+        return OwnItems(empty, empty, np.zeros((0, len(OWN_FEATURES)), dtype=np.float32))
+    pair_query = query[first]
+
+    def total(values: NDArray[np.generic]) -> NDArray[np.float64]:
+        return np.add.reduceat(values.astype(np.float64), first)
+
+    last = np.append(first[1:], len(key)) - 1
+    oldest, latest = age[first].astype(np.float64), age[last].astype(np.float64)
+    meetings = total(new_meeting)
+    decayed = [total(new_meeting * np.exp2(-age / half_life)) for half_life in HALF_LIVES_DAYS]
+    newest_age = np.full(len(histories), np.inf)
+    np.minimum.at(newest_age, pair_query, latest)
+    has_cycle = meetings >= 2
+    mean_gap = np.where(has_cycle, (oldest - latest) / np.maximum(meetings - 1, 1), 1.0)
+    absence = np.minimum(latest, MAX_ABSENCE_DAYS)
+    cycle = np.log((absence + 0.5) / (mean_gap + 0.5))
+    columns = (
+        np.log1p(total(target & new_kind)),
+        np.log1p(total(~target & new_kind)),
+        *(np.log1p(value) for value in decayed),
+        np.log1p(absence),
+        latest <= newest_age[pair_query],
+        meetings / num_moments[pair_query],
+        np.where(has_cycle, np.clip(cycle, -4, 4), 0.0),
+        has_cycle,
+        np.log1p(since[last]),
+        total(new_meeting & (since < LAST_MOMENTS)) / LAST_MOMENTS,
+    )
+    features = np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
+    return OwnItems(pair_query, key[first] % num_items, features)
+
+
+def _moments_since(histories: Histories) -> tuple[Int64s, NDArray[np.float64]]:
+    """[E] moments of the user after each event's own; [Q] moments of each history, at least 1."""
+    query = histories.query_of_event
+    new = (np.diff(histories.timestamps, prepend=-1) != 0) | (np.diff(query, prepend=-1) != 0)
+    counts = np.bincount(query[new], minlength=len(histories))
+    since = np.cumsum(counts)[query] - np.cumsum(new)
+    return since, np.maximum(counts, 1).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class PriceScale:
+    """Mean and deviation of the catalogue's log prices."""
+
+    mean: float
+    deviation: float
+
+    @staticmethod
+    def fit(prices: Floats) -> PriceScale:
+        """The scale of some prices, NaN where unknown."""
+        logs = _log_prices(prices)
+        logs = logs[np.isfinite(logs)]
+        if len(logs) < 2 or logs.std() == 0:
+            return PriceScale(float(logs.mean()) if len(logs) else 0.0, 1.0)
+        return PriceScale(float(logs.mean()), float(logs.std()))
+
+    def standard(self, prices: Floats) -> Floats:
+        """Log prices with mean 0 and deviation 1 over the catalogue; 0 where unknown."""
+        scaled = (_log_prices(prices) - self.mean) / self.deviation
+        return np.where(np.isfinite(scaled), np.clip(scaled, -2.5, 2.5), 0).astype(np.float32)
+
+
+def _log_prices(prices: Floats) -> NDArray[np.float64]:
+    return np.log1p(np.maximum(prices.astype(np.float64), 0))
+
+
+def item_features(stats: ItemStats, standard_price: Floats) -> Floats:
+    """[I, len(ITEM_FEATURES)] what speaks for an item whoever asks."""
+    columns = (
+        np.log1p(stats.num_recent),
+        np.log1p(stats.num_targets),
+        stats.num_events == 0,
+        standard_price.astype(np.float64) ** 2,
+        np.log(np.maximum(stats.num_targets, 1) / np.maximum(stats.num_users, 1)),
+        np.log1p(stats.num_week),
+        np.log1p(stats.num_day),
+        np.log1p(stats.num_users_week),
+        np.log1p(stats.num_users_day),
+    )
+    return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
+
+
+def is_young(features: Any) -> Any:
+    """[...] whether all that is known of an item happened within `RECENT_DAYS` days, if anything.
+
+    Args:
+        features: [..., len(ITEM_FEATURES)], an array or a tensor.
+    """
+    recent, ever = (ITEM_FEATURES.index(name) for name in ("log_recent", "log_targets"))
+    return features[..., recent] >= features[..., ever]
+
+
+#: Days whose features are kept at hand; questions come in the order of time.
+DAYS_KEPT = 4
+
+
+@dataclass(frozen=True)
+class FeaturesOverTime:
+    """Item features as a service knows them that counts anew every so many days.
+
+    Attributes:
+        counts: of every day; what a question is told lies before it, whatever is in here.
+        standard_price: [I].
+        every_days: days from one count to the next.
+    """
+
+    counts: DailyCounts
+    standard_price: Floats
+    every_days: int
+    _kept: dict[int, Floats] = field(default_factory=dict, repr=False, compare=False)
+
+    def days(self, now: Int64s) -> Int64s:
+        """[Q] the day as of whose first moment each question's features are."""
+        return last_count(now, self.every_days)
+
+    def of(self, day: int) -> Floats:
+        """[I, len(ITEM_FEATURES)] as of the first moment of a day."""
+        found = self._kept.get(day)
+        if found is None:
+            found = item_features(self.counts.as_of(day), self.standard_price)
+            while len(self._kept) >= DAYS_KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[day] = found
+        return found
+
+    def __getstate__(self) -> dict[str, object]:
+        return vars(self) | {"_kept": {}}
+
+
+def usual_price(histories: Histories, standard_price: Floats | Stacked) -> Floats:
+    """[Q] mean standard price of the items in each history, 0 if it is empty."""
+    sums = np.bincount(
+        histories.query_of_event, standard_price[histories.item_rows], minlength=len(histories)
+    )
+    return (sums / np.maximum(histories.lengths, 1)).astype(np.float32)

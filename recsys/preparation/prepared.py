@@ -1,0 +1,306 @@
+"""What `prepare` leaves behind, as it is read: catalogue, histories, item statistics, questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recsys.config import Cuts, Data, Recipe
+from recsys.data.catalogue import ITEMS_FILE, Catalogue
+from recsys.data.histories import Questions, UserEvents, ask
+from recsys.errors import DataError, RecipeError
+from recsys.features.item_to_item import Relations
+from recsys.features.popularity import DailyCounts, ItemStats
+from recsys.schema import EVENT_TYPES, HISTORIES, Col
+from recsys.storage.matrices import open_matrix
+from recsys.storage.reading import read_json, read_parquet, reading
+from recsys.text.pretrained import fingerprint, locate
+
+PREPARED = "prepared"
+HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR = "histories", "catalogue", "quarantine"
+RELATIONS_DIR = "relations"
+STATS_FILE, DAYS_FILE, SUMMARY_FILE = "item_stats.parquet", "item_days.parquet", "prepare.json"
+
+
+_MEND = "run `recsys prepare` again"
+_FINGERPRINTS = ("data_fingerprint", "catalogue_fingerprint", "key_check", "language_model")
+
+
+def read_shard(path: Path, num_items: int) -> pa.Table:
+    """The rows of one history shard: of the schema, its lists in parallel, its numbers in range.
+
+    Raises:
+        DataError: it is missing or broken.
+    """
+    with reading(path, _MEND):
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+        table.validate(full=True)
+        if not table.schema.equals(HISTORIES) or any(c.null_count for c in table.columns):
+            raise ValueError("no table of histories")
+        lists = [column.combine_chunks() for column in table.columns[1:]]
+        if any(not each.offsets.equals(lists[0].offsets) for each in lists):
+            lengths = [pc.list_value_length(each) for each in lists]
+            if any(not each.equals(lengths[0]) for each in lengths):
+                raise ValueError("lists of unequal lengths")
+        rows, codes, _, _ = (pc.list_flatten(each) for each in lists)
+        for name, values, high in (("item", rows, num_items), ("event", codes, len(EVENT_TYPES))):
+            low_high = pc.min_max(values).as_py()
+            if values.null_count or (
+                len(values) and not 0 <= low_high["min"] <= low_high["max"] < high
+            ):
+                raise ValueError(f"an {name} outside 0..{high - 1}")
+        return table
+
+
+def cut_us(cuts: Cuts) -> dict[str, int | None]:
+    """The moments at which item statistics are taken, in microseconds; `end` is None for "all"."""
+    return {
+        "head": int(cuts.head_at.timestamp() * 1e6),
+        "valid": int(cuts.valid.timestamp() * 1e6),
+        "test": int(cuts.test.timestamp() * 1e6),
+        "end": None,
+    }
+
+
+#: Window -> the cut it starts at and the cut it ends before.
+WINDOWS = {"head": ("head", "valid"), "valid": ("valid", "test"), "test": ("test", "end")}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The finished output of `prepare` in a folder."""
+
+    folder: Path
+
+    @staticmethod
+    def open(run: Path) -> Prepared:
+        """The prepared data of a run.
+
+        Raises:
+            DataError: `prepare` has not run, or not to its end.
+        """
+        folder = run / PREPARED
+        if not (folder / SUMMARY_FILE).is_file():
+            raise DataError("no prepared data", where=folder, mend="run `recsys prepare` first")
+        return Prepared(folder)
+
+    @staticmethod
+    def of(recipe: Recipe) -> Prepared:
+        """The prepared data of a recipe's run.
+
+        Raises:
+            DataError: there are none, or they were prepared under other settings: statistics, cuts
+                and tokens would not be what the recipe says.
+        """
+        prepared = Prepared.open(recipe.root)
+        # What the release that prepared them had no key for was done as the key's default does it.
+        usual = Data.model_construct().model_dump(mode="json")
+        then, now = usual | prepared.summary["recipe"]["data"], recipe.resolved()["data"]
+        changed = sorted(key for key in now if then.get(key) != now[key])
+        if changed:
+            raise DataError(
+                f"prepared under another recipe (`data.{changed[0]}` was {then.get(changed[0])!r})",
+                where=prepared.folder, field=f"data.{changed[0]}", value=now[changed[0]],
+                mend="run `recsys prepare` again",
+            )  # fmt: skip
+        language = recipe.model.language_model
+        if prepared.summary["language_model"] != fingerprint(locate(language)):
+            raise DataError(
+                "the texts were split into tokens for another language model",
+                where=prepared.folder, field="model.language_model", value=language,
+                mend="run `recsys prepare` again",
+            )  # fmt: skip
+        return prepared
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """`prepare.json`: recipe, fingerprint, counts, cuts.
+
+        Raises:
+            DataError: it is broken.
+        """
+        path = self.folder / SUMMARY_FILE
+        kinds = {"recipe": dict, "cuts_us": dict, "counts": dict, "quarantined": dict}
+        summary = read_json(path, _MEND, kinds | dict.fromkeys(_FINGERPRINTS, str))
+        with reading(path, _MEND):
+            cuts, counts = summary["cuts_us"], summary["counts"]
+            moments = [cuts[name] for name in ("head", "valid", "test")]
+            if not isinstance(summary["recipe"]["data"], dict):
+                raise ValueError("no recipe")
+            numbers = [*moments, *([] if cuts["end"] is None else [cuts["end"]])]
+            numbers += [
+                counts[name] for name in ("items", "users", *(f"{w}_baskets" for w in WINDOWS))
+            ]
+            if any(type(number) is not int or number < 0 for number in numbers):
+                raise ValueError("cuts or counts that are no whole numbers")
+            if numbers[: len(moments)] != sorted(moments):
+                raise ValueError("cuts that are not in order")
+        return summary
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The items and their distinct texts."""
+        catalogue = Catalogue.load(self.folder / CATALOGUE_DIR)
+        if catalogue.num_items != self.summary["counts"]["items"]:
+            raise DataError(
+                f"{catalogue.num_items} items, of {self.summary['counts']['items']} prepared",
+                where=self.folder / CATALOGUE_DIR / ITEMS_FILE, mend=_MEND,
+            )  # fmt: skip
+        return catalogue
+
+    def item_ids(self) -> NDArray[np.str_]:
+        """[I] ids by row, without reading the texts."""
+        path = self.folder / CATALOGUE_DIR / ITEMS_FILE
+        return read_parquet(path, _MEND, {Col.item: pl.String}, only=True)[Col.item].to_numpy()
+
+    @cached_property
+    def shards(self) -> list[Path]:
+        """The history shards, in a fixed order.
+
+        Raises:
+            DataError: one is missing, broken or another's: they do not hold as many users as were
+                prepared.
+        """
+        folder, users = self.folder / HISTORIES_DIR, 0
+        found = sorted(folder.glob("*.parquet"))
+        for path in found:
+            with reading(path, _MEND):
+                users += pq.read_metadata(path).num_rows
+        if users != self.summary["counts"]["users"]:
+            raise DataError(
+                f"{users} users, of {self.summary['counts']['users']} prepared", where=folder,
+                mend=_MEND,
+            )  # fmt: skip
+        return found
+
+    def check_workers(self, num_workers: int) -> None:
+        """Make sure that each training worker has a history shard of its own to read.
+
+        Buckets without users leave no shard, so a log of few users may have fewer than buckets.
+
+        Raises:
+            RecipeError: there are fewer shards than workers.
+        """
+        num_shards, buckets = len(self.shards), self.summary["recipe"]["data"]["num_buckets"]
+        if num_shards < num_workers:
+            raise RecipeError(
+                f"{num_workers} workers cannot share {num_shards} history shards: of "
+                f"data.num_buckets ({buckets}), no more hold users", where=self.folder,
+                field="train.num_workers", value=num_workers,
+                mend=f"set train.num_workers to at most {num_shards}, or raise data.num_buckets "
+                "and run `recsys prepare` again",
+            )  # fmt: skip
+
+    def users(self, shards: Sequence[Path] | None = None) -> UserEvents:
+        """The users of some shards (all by default), in memory.
+
+        Raises:
+            DataError: a shard is missing or broken.
+        """
+        picked = self.shards if shards is None else shards
+        tables = [HISTORIES.empty_table(), *(self.shard(path) for path in picked)]
+        return UserEvents.from_arrow(pa.concat_tables(tables))
+
+    def shard(self, path: Path) -> pa.Table:
+        """The rows of one history shard.
+
+        Raises:
+            DataError: it is missing or broken.
+        """
+        return read_shard(path, self.summary["counts"]["items"])
+
+    def stats(self, as_of: str) -> ItemStats:
+        """Item statistics as of a cut: `head`, `valid`, `test` or `end`."""
+        path, num_items = self.folder / STATS_FILE, self.summary["counts"]["items"]
+        kinds = {field.name: pl.Int64 for field in fields(ItemStats)}
+        whole = read_parquet(path, _MEND, {**kinds, Col.item_row: pl.Int32, "as_of": pl.String})
+        with reading(path, _MEND):
+            if not whole[Col.item_row].is_between(0, num_items - 1).all():
+                raise ValueError(f"an item outside rows 0..{num_items - 1}")
+            if not all((whole[name] >= 0).all() for name in kinds):
+                raise ValueError("counts below 0")
+        frame = whole.filter(pl.col("as_of") == as_of)
+        rows = frame[Col.item_row].to_numpy()
+
+        def spread(name: str) -> NDArray[np.int64]:
+            out = np.zeros(num_items, dtype=np.int64)
+            out[rows] = frame[name].to_numpy()
+            return out
+
+        return ItemStats(*(spread(field.name) for field in fields(ItemStats)))
+
+    def daily_counts(self) -> DailyCounts:
+        """Item counts of every day of the log, from which statistics as of any night follow."""
+        return DailyCounts.load(self.folder / DAYS_FILE, self.summary["counts"]["items"])
+
+    def relations(self, as_of: str, alike: sparse.csr_array) -> Relations:
+        """Item-to-item weights, those that are counted as of a cut; memory-mapped.
+
+        Args:
+            as_of: `head`, `valid`, `test` or `end`.
+            alike: of the text store.
+        """
+        folder = self.folder / RELATIONS_DIR / as_of
+        found = {name: open_matrix(folder, name, _MEND) for name in ("following", "together")}
+        num_items = self.summary["counts"]["items"]
+        for name, matrix in {**found, "alike": alike}.items():
+            if matrix.shape[0] != num_items:
+                raise DataError(
+                    f"{matrix.shape[0]} rows of `{name}` for {num_items} items", where=folder,
+                    mend=_MEND,
+                )  # fmt: skip
+        return Relations(**found, alike=alike)
+
+    def window(self, name: str) -> tuple[int, int | None]:
+        """Start and end of the window `head`, `valid` or `test`, in microseconds."""
+        start, end = (self.summary["cuts_us"][cut] for cut in WINDOWS[name])
+        return start, end
+
+    def questions(
+        self,
+        window: str,
+        target_codes: Sequence[int],
+        *,
+        shards: Sequence[Path] | None = None,
+        most: int | None = None,
+        seed: int = 0,
+    ) -> tuple[UserEvents, Questions]:
+        """The baskets of a window with their histories.
+
+        Args:
+            window: `head`, `valid` or `test`.
+            target_codes: event codes of a relevant item.
+            shards: history shards to read; all by default.
+            most: about as many in all; a sample by (user, basket), the same however shards are
+                shared out.
+            seed: of the sample.
+
+        Returns:
+            The users read, and the questions in the order of time, which index into them.
+        """
+        users = self.users(shards)
+        start, end = self.window(window)
+        questions = ask(users, start=start, end=end, target_codes=target_codes).by_time()
+        total = self.summary["counts"][f"{window}_baskets"]
+        if most is None or most >= total:
+            return users, questions
+        keys = pl.DataFrame(
+            {
+                "user": pl.Series(users.user_ids, dtype=pl.String).gather(questions.user_index),
+                "basket": questions.baskets,
+            }
+        )
+        drawn = keys.hash_rows(seed=seed).to_numpy() < np.uint64(most / total * 2**64)
+        return users, questions.where(drawn)

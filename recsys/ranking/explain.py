@@ -1,0 +1,137 @@
+"""Why an item is recommended: which past items carry its score, and which parts it is made of.
+
+A reason is counterfactual. The score is computed again, by the very function that serves, as if one
+past item had never been; what the score loses is what that item gives. A reason that is named is
+therefore one without which the item would have scored lower, by so much.
+
+Legend: K items to explain, P past items, D width of the item vectors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recsys.data.histories import Histories
+from recsys.data.moments import recent_items
+from recsys.ranking.scorer import PairScores, Scorer
+
+Floats = NDArray[np.float32]
+
+#: Past items that are tried as reasons, the latest; and reasons that are named.
+NUM_PAST, NUM_REASONS = 30, 3
+#: What a score is the sum of.
+PARTS: Final = ("taste", "price", "popularity", "history")
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One past item.
+
+    Attributes:
+        item_row: the past item.
+        gain: what the explained item's score would lose without it; positive.
+        event_code: strongest event of it.
+        count: moments at which it was met with that event.
+        last_us: the latest of them, microseconds.
+    """
+
+    item_row: int
+    gain: float
+    event_code: int
+    count: int
+    last_us: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why one item got its score.
+
+    Attributes:
+        parts: taste (the encoders' cosine), price, popularity (what speaks for the item whoever
+            asks) and history (the second stage); they add up to the score.
+        reasons: the strongest first; none if no single past item carries it.
+    """
+
+    parts: dict[str, float]
+    reasons: list[Reason]
+
+
+def explain(
+    scorer: Scorer, history: Histories, rows: NDArray[np.int64], item_parts: Floats
+) -> list[Explanation]:
+    """Explain the scores of some items for one history.
+
+    Args:
+        scorer: scores.
+        history: one query, of rows of this catalogue alone.
+        rows: [K] catalogue rows; -1 for an item that the catalogue does not hold.
+        item_parts: [K, D + 2] the items' side of the score.
+    """
+    assert len(history) == 1
+    user_part, pairs = scorer.parts(history)
+    whole = _extras(pairs, rows, 1)[0]
+    products = user_part.numpy()[0] * item_parts
+    taste = products[:, :-2].sum(axis=1)
+    parts = np.stack([taste, products[:, -2], products[:, -1], whole], axis=1)
+
+    past = _past(history)
+    gains = np.zeros((len(past), len(rows)), dtype=np.float32)
+    if len(past):
+        less_part, less_pairs = scorer.parts(_without_each(history, past))
+        less = (less_part @ torch.from_numpy(item_parts).T).numpy()
+        gains = parts.sum(axis=1) - less - _extras(less_pairs, rows, len(past))
+    explanations = []
+    for number in range(len(rows)):
+        best = np.argsort(-gains[:, number], kind="stable")[:NUM_REASONS]
+        explanations.append(
+            Explanation(
+                dict(zip(PARTS, parts[number].tolist(), strict=True)),
+                [
+                    _reason(history, int(past[place]), float(gains[place, number]))
+                    for place in best
+                    if gains[place, number] > 0
+                ],
+            )
+        )
+    return explanations
+
+
+def _past(history: Histories) -> NDArray[np.int64]:
+    """[P] the latest distinct items."""
+    recent = recent_items(history)
+    order = np.lexsort((recent.item, recent.moments_ago))
+    return recent.item[order][:NUM_PAST]
+
+
+def _without_each(history: Histories, past: NDArray[np.int64]) -> Histories:
+    """P queries: the history without any event of one past item."""
+    keep = history.item_rows[None, :] != past[:, None]
+    _, event = np.nonzero(keep)
+    return Histories(
+        history.item_rows[event],
+        history.event_codes[event],
+        history.timestamps[event],
+        np.concatenate([[0], np.cumsum(keep.sum(axis=1))]).astype(np.int64),
+        np.repeat(history.now, len(past)),
+    )
+
+
+def _extras(pairs: PairScores, rows: NDArray[np.int64], num_queries: int) -> Floats:
+    """[Q, K] what the second stage adds to each item."""
+    extras = np.zeros((num_queries, len(rows)), dtype=np.float32)
+    for number, row in enumerate(rows.tolist()):
+        hit = pairs.item_rows == row
+        extras[pairs.query[hit], number] = pairs.extra[hit]
+    return extras
+
+
+def _reason(history: Histories, row: int, gain: float) -> Reason:
+    mine = history.item_rows == row
+    code = int(history.event_codes[mine].max())
+    times = np.unique(history.timestamps[mine & (history.event_codes == code)])
+    return Reason(row, gain, code, len(times), int(times[-1]))

@@ -1,0 +1,224 @@
+"""From a history to scores: one function for validation, evaluation and service.
+
+Legend: Q queries, I items, D width of the vectors, C candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.data.histories import Histories
+from recsys.features.candidates import cosines, make_pairs
+from recsys.features.item_to_item import Relations
+from recsys.features.side_features import FeaturesOverTime, usual_price
+from recsys.features.stacked import Stacked
+from recsys.features.windows import make_windows
+from recsys.model.ranking_head import ScoringHead
+from recsys.model.user_encoder import UserEncoder
+
+Floats = NDArray[np.float32]
+
+#: Histories encoded together; attention needs memory in proportion.
+STATES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """What the second stage adds to the scores of its candidates.
+
+    Attributes:
+        query, item_rows: [K] rising by query, then by row.
+        extra: [K].
+    """
+
+    query: NDArray[np.int64]
+    item_rows: NDArray[np.int64]
+    extra: Floats
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores histories against items; it answers like every baseline.
+
+    Attributes:
+        users: the user encoder, in evaluation mode.
+        head: the scoring head.
+        vectors: [I, D] item vectors of length 1.
+        item_part: [I, D + 2], see `ScoringHead.item_part`.
+        item_features: [I, G], those that `item_part` was made with.
+        standard_price: [I].
+        relations: as of the moment that `item_features` are.
+        target_codes: event codes of the target events.
+        max_history: events that the user encoder reads.
+        over_time: item features as of each question's day, in place of `item_features`; None for
+            a service: it knows what its bundle does.
+    """
+
+    users: UserEncoder
+    head: ScoringHead
+    vectors: Tensor | Stacked
+    item_part: Tensor | Stacked
+    item_features: Floats | Stacked
+    standard_price: Floats | Stacked
+    relations: Relations
+    target_codes: list[int]
+    max_history: int
+    over_time: FeaturesOverTime | None = None
+    name: str = "raycommend"
+
+    @staticmethod
+    def build(
+        users: UserEncoder,
+        head: ScoringHead,
+        vectors: Tensor,
+        item_features: Floats,
+        standard_price: Floats,
+        relations: Relations,
+        target_codes: list[int],
+        max_history: int,
+        over_time: FeaturesOverTime | None = None,
+    ) -> Scorer:
+        """Fold the head's item side into the item vectors."""
+        with torch.no_grad():
+            part = head.item_part(
+                vectors, torch.from_numpy(item_features), torch.from_numpy(standard_price)
+            ).contiguous()
+        return Scorer(
+            users.eval(),
+            head.eval(),
+            vectors,
+            part,
+            item_features,
+            standard_price,
+            relations,
+            target_codes,
+            max_history,
+            over_time,
+        )
+
+    def with_items(self, vectors: Tensor, item_features: Floats, standard_price: Floats) -> Scorer:
+        """The same scorer over a catalogue with M further items, to which nothing is related.
+
+        What it has of the others is shared, not copied.
+
+        Args:
+            vectors: [M, D] of length 1.
+            item_features: [M, G].
+            standard_price: [M].
+        """
+        assert self.over_time is None
+        with torch.no_grad():
+            part = self.head.item_part(
+                vectors, torch.from_numpy(item_features), torch.from_numpy(standard_price)
+            )
+        return replace(
+            self,
+            vectors=Stacked(self.vectors, vectors),
+            item_part=Stacked(self.item_part, part),
+            item_features=Stacked(self.item_features, item_features),
+            standard_price=Stacked(self.standard_price, standard_price),
+            relations=self.relations.with_items(len(vectors)),
+        )
+
+    @property
+    def num_items(self) -> int:
+        """I."""
+        return len(self.item_part)
+
+    @torch.no_grad()
+    def states(self, histories: Histories) -> Tensor:
+        """[Q, D] the users' states after their histories."""
+        recent = histories.last(self.max_history)
+        parts = [
+            self._states(recent[low : low + STATES_AT_ONCE])
+            for low in range(0, len(recent), STATES_AT_ONCE)
+        ]
+        return torch.cat(parts) if parts else torch.zeros((0, self.vectors.shape[1]))
+
+    def _states(self, histories: Histories) -> Tensor:
+        windows = make_windows(histories)
+        return self.users.last_states(
+            self.vectors[windows.item_rows], windows.event_codes, windows.gap_us, windows.moments
+        )
+
+    @torch.no_grad()
+    def parts(self, histories: Histories) -> tuple[Tensor, PairScores]:
+        """What the scores are made of: a user part for every item, and extras for candidates.
+
+        Returns:
+            [Q, D + 2] what the item part is multiplied with, and the second stage's extra scores.
+        """
+        price, states = self._price(histories), self.states(histories)
+        vectors, of_price = self.vectors.numpy(), self.standard_price
+        pairs = make_pairs(histories, self.relations, vectors, self.target_codes)
+        query, rows = pairs.query, pairs.item_rows
+        extra = self.head.pair_scores(
+            torch.from_numpy(pairs.features),
+            torch.from_numpy(self.features_of(histories.now[query], rows)),
+            torch.from_numpy(cosines(states.numpy()[:, None], vectors, query, rows)[:, 0]),
+            torch.from_numpy(price.numpy()[query] * of_price.take(rows, axis=0)),
+        )
+        user_part = self.head.user_part(states, price)
+        return user_part, PairScores(query, rows, extra.numpy())
+
+    @torch.no_grad()
+    def user_parts(self, histories: Histories) -> Tensor:
+        """[Q, D + 2] what the item part is multiplied with."""
+        return self.head.user_part(self.states(histories), self._price(histories))
+
+    def _price(self, histories: Histories) -> Tensor:
+        return torch.from_numpy(usual_price(histories, self.standard_price))
+
+    @torch.no_grad()
+    def scores(self, histories: Histories) -> Floats:
+        """[Q, I] the served score of every item; histories name only rows of this catalogue."""
+        user_part, pairs = self.parts(histories)
+        scores = self.first_stage(user_part)
+        scores[pairs.query, pairs.item_rows] += pairs.extra
+        if self.over_time is not None:
+            days, place = self.days_of(histories.now)
+            for number, day in enumerate(days):
+                scores[place == number] += self._since(self.over_time.of(day))
+        return scores
+
+    @torch.no_grad()
+    def first_stage(self, user_part: Tensor) -> Floats:
+        """[Q, I] what every item scores without the second stage."""
+        part = self.item_part
+        if isinstance(part, Stacked):
+            return torch.cat([user_part @ part.upper.T, user_part @ part.lower.T], dim=1).numpy()
+        return (user_part @ part.T).numpy()
+
+    def days_of(self, now: NDArray[np.int64]) -> tuple[list[int], NDArray[np.int64]]:
+        """The days as of which some questions see the items, and the place of each question's."""
+        if self.over_time is None:
+            return [0], np.zeros(len(now), dtype=np.int64)
+        days, place = np.unique(self.over_time.days(now), return_inverse=True)
+        return days.tolist(), place
+
+    def features_on(self, day: int) -> Floats | Stacked:
+        """[I, G] item features as of one of `days_of`."""
+        return self.item_features if self.over_time is None else self.over_time.of(day)
+
+    def features_of(self, now: NDArray[np.int64], item_rows: NDArray[np.int64]) -> Floats:
+        """[K, G] features of K items, each as of its own moment `now` [K]."""
+        if self.over_time is None:
+            features: Floats = self.item_features.take(item_rows, axis=0)
+            return features
+        days, place = self.days_of(now)
+        features = np.empty((len(item_rows), self.item_features.shape[1]), dtype=np.float32)
+        for number, day in enumerate(days):
+            of_day = place == number
+            features[of_day] = self.features_on(day)[item_rows[of_day]]
+        return features
+
+    def _since(self, features: Floats) -> Floats:
+        """[I] what the items' own scores have gained since `item_part` was made."""
+        now = self.head.item_scores(torch.from_numpy(features)).numpy()
+        then = self.item_part[:, -1].numpy()
+        return np.where(np.isfinite(then), now - then, 0).astype(np.float32)

@@ -1,0 +1,398 @@
+"""User histories on a Redis or Valkey server: shared by replicas on several machines.
+
+Durability is the server's. With `appendonly yes` and `appendfsync always` an event is on disk
+before the answer. With `appendfsync everysec`, the default once the append-only file is on, a crash
+loses up to the last second or two; without that file, everything since the last snapshot
+(https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/). A replica of the
+server that takes over lacks what had not reached it.
+
+Keys, below the prefix: `u:{user}` is a hash of the user's events, `outbox` a stream of those that
+wait for `claim`, `erased` a hash of tombstones, `meta` holds the format, the outbox's sequence
+number and the claimed batch, `seeded` the sources. What a script writes spans several keys, so one
+primary holds them all: no Redis Cluster.
+
+A hash, by memory: with 100 events a user one seeded event takes 27 bytes, and 63 under a sender's
+id of 32 characters; 86 and 126 with 600, where the server leaves its compact encoding
+(hash-max-listpack-entries 512; Redis 7.0, jemalloc). A sorted set took 32 to 171.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import cast
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import redis
+from numpy.typing import NDArray
+
+from recsys.errors import DataError
+from recsys.state.base import (
+    Batch,
+    Erasure,
+    Outcome,
+    StateEvent,
+    digest_of,
+    new_batch_id,
+    oldest_us,
+    order,
+    tombstone_of,
+)
+from recsys.state.redis.connection import Connection
+from recsys.state.redis.scripts import APPEND, DELETE, SEED, SETTLE, SWEEP
+from recsys.state.seeding import EVENT_COLUMNS, SEED_PREFIX, lasting, seed_events, seed_id
+from recsys.state.tombstones import Tombstone
+
+logger = logging.getLogger(__name__)
+
+#: 2: outbox and tombstones. 3: tombstones of two times. An earlier store becomes one when opened.
+FORMAT_VERSION = 3
+#: Seeded events sent at once: others wait while the server adds them.
+CHUNK = 5000
+#: Users in a step of `sweep`.
+SWEEP_USERS = 100
+#: How often an erasure begins anew because something of the user came meanwhile.
+MAX_TRIES = 100
+#: A user's key outlives the last write by the maximal age and so much: clocks differ.
+_SLACK_S = 86_400
+#: Packed times are above zero.
+_TIME_SHIFT = 2**63
+#: By the code that `redis_scripts.APPEND` gives.
+_OUTCOMES: tuple[Outcome, ...] = ("new", "repeated", "conflict", "erased")
+
+
+class RedisState:
+    """A `UserState` on a server.
+
+    Args:
+        url: `redis://`, `rediss://` (TLS) or `unix://`, as the package `redis` reads it; its
+            password stands in no message.
+        prefix: begin of all keys; stores with different ones do not meet.
+        max_events_per_user: the cap; see `UserState.append`.
+        max_age_us: an older event has expired; None: none does. With it, a user who is not written
+            to for so long goes by the server's own expiry.
+
+    Raises:
+        DataError: the URL is none, the server cannot be reached, or the store under this prefix is
+            of another format version.
+    """
+
+    def __init__(
+        self, url: str, prefix: str, max_events_per_user: int, max_age_us: int | None = None
+    ) -> None:
+        self._prefix, self._cap, self._is_closed = prefix, max_events_per_user, False
+        self._max_age_us = max_age_us
+        self._meta, self._sources = f"{prefix}:meta", f"{prefix}:seeded"
+        self._outbox, self._erased = f"{prefix}:outbox", f"{prefix}:erased"
+        self._ahead = f"{self._erased}:ahead"
+        self._server = Connection(url)
+        self._client, self._name = self._server.client, self._server.name
+        self._append = self._client.register_script(APPEND)
+        self._seed = self._client.register_script(SEED)
+        self._delete = self._client.register_script(DELETE)
+        self._settle = self._client.register_script(SETTLE)
+        self._sweep = self._client.register_script(SWEEP)
+        try:
+            self._check_format()
+            self._warn_of_losses()
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, events: Sequence[StateEvent]) -> list[Outcome]:
+        """See `UserState.append`; as durable as the server's `appendfsync` makes it."""
+        if not events:
+            return []
+        # The place of a user in Lua's KEYS, counted from 1; four others come first.
+        places = {user: at for at, user in enumerate({e.user_id: None for e in events}, start=5)}
+        arguments = self._options()
+        for each in events:
+            told = (digest_of(each).encode(), (each.details or "").encode(), int(each.is_timed))
+            arguments += (places[each.user_id], _field(each), _packed(each), *told)
+        with self._named():
+            codes = cast(list[int], self._append(keys=self._keys(places), args=arguments))
+        return [_OUTCOMES[code] for code in codes]
+
+    def history(self, user_id: str, limit: int) -> list[StateEvent]:
+        """See `UserState.history`."""
+        with self._named():
+            fields = cast(dict[bytes, bytes], self._client.hgetall(self._user(user_id)))
+        events = sorted((_event(user_id, *pair) for pair in fields.items()), key=order)
+        if (oldest := oldest_us(self._max_age_us)) is not None:
+            events = [event for event in events if event.timestamp >= oldest]
+        return events[max(len(events) - limit, 0) :]
+
+    def delete(self, user_id: str, now_us: int) -> Erasure:
+        """See `UserState.delete`; the append-only file holds the events until it is rewritten.
+
+        All in one step, once nothing came of the user while it was looked for.
+        """
+        key = self._user(user_id)
+        with self._named(), self._client.pipeline() as pipe:
+            for _ in range(MAX_TRIES):
+                pipe.watch(key)  # type: ignore[no-untyped-call]  # whatever is new of the user changes it, in the outbox or not
+                fields = cast(dict[bytes, bytes], self._client.hgetall(key))
+                events = [_event(user_id, *pair) for pair in fields.items()]
+                waiting: list[bytes] = []
+                for entries in self._entries("+"):
+                    mine = [(entry, event) for entry, event in entries if event.user_id == user_id]
+                    waiting += (entry for entry, _ in mine)
+                    events += (event for _, event in mine)
+                left = tombstone_of(events, now_us)
+                times = (_pack_time(left.until_us), _pack_time(left.at_us))
+                pipe.multi()
+                self._delete(
+                    keys=[key, self._erased, self._ahead],
+                    args=[user_id, *times, *sorted(left.ahead)], client=pipe,
+                )  # fmt: skip
+                if waiting:
+                    pipe.xdel(self._outbox, *waiting)
+                try:
+                    num_events = int(pipe.execute()[0])
+                except redis.WatchError:
+                    continue
+                return Erasure(num_events, bool(events))
+        raise DataError(
+            "events of the user came faster than they could be erased", where=self._name,
+            mend="erase the user again",
+        )  # fmt: skip
+
+    def erased(self) -> dict[str, Tombstone]:
+        """See `UserState.erased`."""
+        ahead: dict[str, set[str]] = defaultdict(set)
+        with self._named():
+            found = cast(dict[bytes, bytes], self._client.hgetall(self._erased))
+            for member in self._client.sscan_iter(self._ahead, count=1000):
+                user, _, text = member.decode().rpartition(":")
+                ahead[user].add(text)
+        # An earlier release wrote one time.
+        times = {user.decode(): (packed[-8:], packed[:8]) for user, packed in found.items()}
+        return {
+            user: Tombstone(_unpack_time(at), _unpack_time(until), frozenset(ahead[user]))
+            for user, (at, until) in times.items()
+        }
+
+    def claim(self, limit: int) -> Batch | None:
+        """See `UserState.claim`."""
+        with self._named():
+            claimed = cast(bytes | None, self._client.hget(self._meta, "batch"))
+            if claimed is None:
+                num, last = 0, b""
+                for entries in self._entries("+", limit):
+                    num, last = num + len(entries), entries[-1][0]
+                    if num >= limit:
+                        break
+                if not num:
+                    return None
+                batch = f"{new_batch_id()} {last.decode().removesuffix('-0')}"
+                self._client.hsetnx(self._meta, "batch", batch)  # another one's claim stays
+                claimed = cast(bytes, self._client.hget(self._meta, "batch"))
+            batch_id, _, end = claimed.decode().partition(" ")
+            found = [event for entries in self._entries(f"{end}-0") for _, event in entries]
+        return Batch(batch_id, found)
+
+    def settle(self, batch_id: str) -> None:
+        """See `UserState.settle`."""
+        with self._named():
+            self._settle(keys=[self._meta, self._outbox], args=[batch_id])
+
+    def num_waiting(self) -> int:
+        """See `UserState.num_waiting`."""
+        with self._named():
+            return int(self._client.xlen(self._outbox))
+
+    def sweep(self) -> None:
+        """See `UserState.sweep`."""
+        if (oldest := oldest_us(self._max_age_us)) is None:
+            return
+        with self._named():
+            users = self._client.scan_iter(self._user("*"), count=SWEEP_USERS)
+            while keys := list(islice(users, SWEEP_USERS)):
+                self._sweep(keys=keys, args=[_pack_time(oldest)])
+
+    def seed(
+        self,
+        table: pa.Table,
+        item_ids: NDArray[np.str_],
+        max_events_per_user: int,
+        *,
+        source: str,
+        erased: Mapping[str, Tombstone] | None = None,
+    ) -> bool:
+        """See `UserState.seed`; but what is there already when a seed breaks off stays.
+
+        A server that added all at once would answer nobody meanwhile. So chunks are added, each at
+        once, and the source is marked last. After a failure the source is not seeded, some of its
+        users have their events, and the next `seed` adds what is missing. Of several replicas at
+        once each adds what it does not find, and one returns True.
+        """
+        if self.is_seeded(source):
+            return False
+        seeds = seed_events(table, item_ids, max_events_per_user).select(*EVENT_COLUMNS, "nth")
+        # The store's own tombstones are the script's business.
+        seeds = lasting(seeds, erased or {}, oldest_us(self._max_age_us))
+        for chunk in seeds.iter_slices(CHUNK):
+            self._seed_chunk(chunk)
+        with self._named():
+            return bool(self._client.sadd(self._sources, source))
+
+    def is_seeded(self, source: str) -> bool:
+        """See `UserState.is_seeded`."""
+        with self._named():
+            return bool(self._client.sismember(self._sources, source))
+
+    def count_users(self) -> int:
+        """See `UserState.count_users`."""
+        with self._named():
+            return sum(1 for _ in self._client.scan_iter(self._user("*"), count=1000))
+
+    def ping(self) -> None:
+        """See `UserState.ping`."""
+        with self._named():
+            self._client.hget(self._meta, "format")
+
+    def close(self) -> None:
+        """See `UserState.close`."""
+        self._is_closed = True
+        self._client.close()
+
+    def _seed_chunk(self, seeds: pl.DataFrame) -> None:
+        """Add rows of `EVENT_COLUMNS` and `nth`; those of a user lie together."""
+        users: list[str] = []
+        arguments = self._options()
+        for user, rows in groupby(seeds.iter_rows(), key=itemgetter(0)):
+            fields = [
+                _seeded_field(nth, _pack(us, code, item)) for _, _, item, code, us, nth in rows
+            ]
+            users.append(user)
+            arguments += (len(fields), *fields)
+        with self._named():
+            self._seed(keys=self._keys(users), args=arguments)
+
+    def _keys(self, users: Iterable[str]) -> list[str]:
+        return [self._meta, self._outbox, self._erased, self._ahead, *map(self._user, users)]
+
+    def _options(self) -> list[int | bytes]:
+        """The first arguments of `redis_scripts.APPEND` and `SEED`."""
+        oldest = oldest_us(self._max_age_us)
+        prefix = len(self._user("").encode())
+        if self._max_age_us is None or oldest is None:
+            return [self._cap, b"", 0, prefix]
+        return [self._cap, _pack_time(oldest), self._max_age_us // 1_000_000 + _SLACK_S, prefix]
+
+    def _entries(self, last: str, limit: int = CHUNK) -> Iterator[list[tuple[bytes, StateEvent]]]:
+        """The outbox up to an entry, some at a time: (id of the entry, event) of each."""
+        first = "-"
+        while True:
+            rows = self._client.xrange(self._outbox, first, last, count=min(limit, CHUNK))
+            if not rows:
+                return
+            entries = cast(list[tuple[bytes, dict[bytes, bytes]]], rows)
+            yield [(entry, _waiting_event(values)) for entry, values in entries]
+            first = f"({entries[-1][0].decode()}"
+
+    def _user(self, user_id: str) -> str:
+        return f"{self._prefix}:u:{user_id}"
+
+    def _check_format(self) -> None:
+        with self._named(), self._client.pipeline() as both:
+            both.hsetnx(self._meta, "format", str(FORMAT_VERSION))
+            both.hget(self._meta, "format")
+            _, found = both.execute()
+        version = found.decode()
+        if version in ("1", "2"):  # it lacks only what is made at need, and 1 counted users
+            with self._named():
+                self._client.hset(self._meta, "format", str(FORMAT_VERSION))
+                self._client.hdel(self._meta, "num_users")
+            return
+        if version != str(FORMAT_VERSION):
+            raise DataError(
+                f"user state of format {version}, this release reads {FORMAT_VERSION}",
+                where=f"{self._name}, {self._prefix}:*",
+                mend="serve with the release that wrote it, or set another serve.state.prefix: "
+                "a new store is made and seeded from the bundle",
+            )
+
+    def _warn_of_losses(self) -> None:
+        """Log what the server's settings may lose, if it tells them: hosted servers may not."""
+        try:
+            with self._named():
+                settings = {**self._client.info("persistence"), **self._client.info("memory")}
+        except DataError as error:
+            logger.info("%s does not tell how durable it is: %s", self._name, error)
+            return
+        if risks := _risks(settings):
+            logger.warning("accepted events may be lost: at %s %s", self._name, " and ".join(risks))
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """See `Connection.named`; a closed store is named too."""
+        if self._is_closed:
+            raise DataError("the store is closed", where=self._name, mend="open it again")
+        with self._server.named():
+            yield
+
+
+def _risks(settings: dict[str, object]) -> list[str]:
+    """What may lose events; `settings` is what the server's INFO tells."""
+    risks = []
+    if settings.get("aof_enabled") == 0:
+        risks.append("the append-only file is off (appendonly no)")
+    policy = str(settings.get("maxmemory_policy"))
+    if settings.get("maxmemory") and policy.startswith("allkeys"):
+        risks.append(f"a full memory drops users (maxmemory-policy {policy})")
+    return risks
+
+
+def _pack_time(us: int) -> bytes:
+    return (us + _TIME_SHIFT).to_bytes(8, "big")
+
+
+def _unpack_time(packed: bytes) -> int:
+    return int.from_bytes(packed[:8], "big") - _TIME_SHIFT
+
+
+def _pack(us: int, code: int, item: str) -> bytes:
+    """What makes seeded events alike, as bytes; see `redis_scripts`."""
+    return _pack_time(us) + bytes([code]) + item.encode()
+
+
+def _packed(event: StateEvent) -> bytes:
+    return _pack(event.timestamp, event.event_code, event.item_id)
+
+
+def _seeded_field(nth: int | str, packed: bytes) -> bytes:
+    return f"s{nth}:".encode() + packed
+
+
+def _field(event: StateEvent) -> bytes:
+    """The event's id as a field; a seeded event's id is not spelled out."""
+    begin = seed_id(event).removesuffix("0")
+    nth = event.event_id.removeprefix(begin)
+    if nth != event.event_id and nth.isascii() and nth.isdigit():
+        return _seeded_field(nth, _packed(event))
+    return b"e" + event.event_id.encode()
+
+
+def _event(user_id: str, field: bytes, value: bytes) -> StateEvent:
+    event_id, packed = field[1:].decode() if value else "", value
+    if not value:
+        nth, _, packed = field[1:].partition(b":")
+    us, code, item = _unpack_time(packed), packed[8], packed[9:].decode()
+    if not value:
+        event_id = f"{SEED_PREFIX}{us}:{item}:{code}:{nth.decode()}"
+    return StateEvent(user_id, event_id, item, code, us)
+
+
+def _waiting_event(values: dict[bytes, bytes]) -> StateEvent:
+    """The event of an entry of the outbox."""
+    event = _event(values[b"u"].decode(), b"e" + values[b"i"], values[b"p"])
+    details = values.get(b"d")
+    return event if details is None else replace(event, details=details.decode())

@@ -1,0 +1,1 @@
+"""The stores of users and items in SQLite files."""

@@ -1,0 +1,1 @@
+"""Files: whole outputs, checked reading, sparse matrices, scratch folders."""

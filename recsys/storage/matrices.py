@@ -1,0 +1,63 @@
+"""Square sparse matrices on disk, as plain NumPy files that can be memory-mapped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from scipy import sparse
+
+from recsys.errors import DataError, RaycommendError
+from recsys.storage.reading import map_array, reading
+
+_PARTS: Final = ("data", "indices", "indptr")
+
+
+def matrix_files(name: str) -> list[str]:
+    """Names of the files that `save_matrix` writes."""
+    return [f"{name}.{part}.npy" for part in _PARTS]
+
+
+def save_matrix(folder: Path, name: str, matrix: sparse.csr_array) -> None:
+    """Write a square CSR matrix as three NumPy files."""
+    # One type for both: SciPy would copy the one it has to widen.
+    places = np.int32 if matrix.nnz < 2**31 else np.int64
+    for part in _PARTS:
+        kind = np.float32 if part == "data" else places
+        np.save(folder / f"{name}.{part}.npy", getattr(matrix, part).astype(kind))
+
+
+def open_matrix(
+    folder: Path, name: str, mend: str, error: type[RaycommendError] = DataError
+) -> sparse.csr_array:
+    """Read what `save_matrix` wrote, memory-mapped.
+
+    Args:
+        folder: of the files.
+        name: of the matrix.
+        mend: what to do if it is broken.
+        error: class of the errors.
+
+    Raises:
+        error: a file is missing or broken. All of it is checked: SciPy takes places for granted
+            and reads past the arrays where they are wrong.
+    """
+    paths = [folder / f"{name}.{part}.npy" for part in _PARTS]
+    data = map_array(paths[0], mend, np.float32, 1, error)
+    indices, indptr = (map_array(path, mend, (np.int32, np.int64), 1, error) for path in paths[1:])
+    with reading(paths[2], mend, error):
+        size = len(indptr) - 1
+        if size < 0 or indptr[0] or indptr[-1] != len(data):
+            raise ValueError(f"no row bounds of {len(data)} values")
+        if (np.diff(indptr) < 0).any():
+            raise ValueError("row bounds that fall")
+    with reading(paths[1], mend, error):
+        if len(indices) != len(data) or indices.dtype != indptr.dtype:
+            raise ValueError(f"{len(indices)} places of {len(data)} values")
+        if len(indices) and (indices.min() < 0 or indices.max() >= size):
+            raise ValueError(f"a column outside 0..{size - 1}")
+    with reading(paths[0], mend, error):
+        if not np.isfinite(data).all():
+            raise ValueError("weights that are not finite")
+        return sparse.csr_array((data, indices, indptr), shape=(size, size), copy=False)

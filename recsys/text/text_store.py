@@ -1,0 +1,123 @@
+"""Hidden states of every distinct text at the language model's split, on disk, each computed once.
+
+With the lower layers frozen their output never changes: it is computed once for a catalogue and
+then read, memory-mapped, by every epoch of every trial. The texts lie ragged, end to end, without
+padding.
+
+Legend: T texts, L tokens (padded), K tokens of all texts together, H width of the language model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from recsys.errors import DataError
+from recsys.storage.matrices import open_matrix
+from recsys.storage.reading import map_array, read_json, reading
+
+HIDDEN, OFFSETS, VECTORS, META = "hidden.npy", "offsets.npy", "vectors.npy", "text_store.json"
+ALIKE = "alike"
+_MEND = "remove the store's folder: the next training makes it anew"
+
+
+@dataclass(frozen=True)
+class TextStore:
+    """A finished store.
+
+    Attributes:
+        hidden: [K, H] float16, memory-mapped; states at the split.
+        offsets: [T + 1] int64; text t owns tokens `offsets[t]:offsets[t + 1]`.
+        vectors: [T, H] float32, memory-mapped; vectors of the untouched language model (zero-shot).
+        alike: CSR [I, I], see `relations.alike`.
+    """
+
+    hidden: NDArray[np.float16]
+    offsets: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    alike: sparse.csr_array
+
+    @staticmethod
+    def open(folder: Path) -> TextStore:
+        """Map a store.
+
+        Raises:
+            DataError: there is none, or a file of it is broken.
+        """
+        if not (folder / META).is_file():
+            raise DataError(
+                "no text store", where=folder, mend="run `recsys train` or `recsys tune`"
+            )
+        num_texts = read_json(folder / META, _MEND, {"num_texts": int})["num_texts"]
+        hidden = map_array(folder / HIDDEN, _MEND, np.float16, 2)
+        with reading(folder / OFFSETS, _MEND):
+            offsets = np.array(map_array(folder / OFFSETS, _MEND, np.int64, 1))
+            if len(offsets) != num_texts + 1 or offsets[0] or offsets[-1] != len(hidden):
+                raise ValueError(f"no bounds of {num_texts} texts in {len(hidden)} tokens")
+            if (np.diff(offsets) < 0).any():
+                raise ValueError("bounds that fall")
+        vectors = map_array(folder / VECTORS, _MEND, np.float32, 2)
+        with reading(folder / VECTORS, _MEND):
+            if vectors.shape != (num_texts, hidden.shape[1]):
+                raise ValueError(f"the shape is {vectors.shape}, not that of the other files")
+            if not np.isfinite(vectors).all():
+                raise ValueError("vectors that are not finite")
+        return TextStore(hidden, offsets, vectors, open_matrix(folder, ALIKE, _MEND))
+
+    @property
+    def num_texts(self) -> int:
+        """T."""
+        return len(self.offsets) - 1
+
+    def batch(self, text_rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Hidden states [n, L, H] float32 and mask [n, L] of some texts, padded to the longest."""
+        starts, lengths = self.offsets[text_rows], np.diff(self.offsets)[text_rows]
+        row, column = ragged_index(lengths)
+        width = int(lengths.max(initial=1))
+        hidden = np.zeros((len(text_rows), width, self.hidden.shape[1]), dtype=np.float32)
+        hidden[row, column] = self.hidden[starts[row] + column]
+        mask = np.arange(width) < lengths[:, None]
+        return torch.from_numpy(hidden), torch.from_numpy(mask)
+
+    def by_length(
+        self, size: int, low: int = 0, high: int | None = None
+    ) -> Iterator[NDArray[np.int64]]:
+        """Rows of texts [low, high) in batches of similar length, so that little is padding."""
+        high = self.num_texts if high is None else high
+        order = np.argsort(np.diff(self.offsets)[low:high], kind="stable") + low
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
+
+def ragged_index(lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and column of every element of a ragged batch, flat."""
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    column = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return row, column
+
+
+def pad_tokens(tokens: list[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
+    """Token ids [T, L] and mask [T, L] of some texts."""
+    lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
+    row, column = ragged_index(lengths)
+    padded = np.zeros((len(tokens), int(lengths.max(initial=1))), dtype=np.int64)
+    padded[row, column] = np.concatenate(tokens) if len(tokens) else []
+    return torch.from_numpy(padded), torch.from_numpy(np.arange(padded.shape[1]) < lengths[:, None])
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a store lies there whole."""
+    return (folder / META).is_file()
+
+
+def write_meta(folder: Path, num_texts: int) -> None:
+    """Mark a store as whole."""
+    (folder / META).write_text(json.dumps({"num_texts": num_texts}) + "\n")

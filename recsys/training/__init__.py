@@ -1,0 +1,1 @@
+"""Training: what one worker does, over any iterator of histories, without Ray."""

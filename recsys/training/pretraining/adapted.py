@@ -1,0 +1,52 @@
+"""Which language model a recipe means: the one it names, or what `pretrain` made of that.
+
+Imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from recsys.config import Recipe
+from recsys.errors import DataError
+from recsys.preparation.prepared import Prepared
+from recsys.storage.reading import read_json
+from recsys.text.pretrained import fingerprint, locate
+
+LANGUAGE_DIR, PRETRAIN_FILE = "language_model", "pretrain.json"
+
+
+def made_of(recipe: Recipe, prepared: Prepared) -> dict[str, str]:
+    """What decides an adapted language model: its origin, the data, the settings."""
+    return {
+        "language_model": prepared.summary["language_model"],
+        "data_fingerprint": prepared.summary["data_fingerprint"],
+        "settings": recipe.fingerprint("data", "pretrain"),
+    }
+
+
+def adapted(recipe: Recipe, prepared: Prepared) -> Recipe:
+    """The recipe with the language model that it means in `model.language_model`.
+
+    Raises:
+        DataError: it means an adapted one, and there is none, or not of this recipe and data.
+    """
+    if not recipe.pretrain.epochs:
+        return recipe
+    path, folder = recipe.root / PRETRAIN_FILE, recipe.root / LANGUAGE_DIR
+    if not (path.is_file() and folder.is_dir()):
+        raise DataError(
+            "the language model is not adapted yet", where=path, field="pretrain.epochs",
+            value=recipe.pretrain.epochs,
+            mend="run `recsys pretrain` first, or set pretrain.epochs=0",
+        )  # fmt: skip
+    mend = "run `recsys pretrain` again"
+    names = [*made_of(recipe, prepared), "adapted"]
+    then = read_json(path, mend, dict.fromkeys(names, str))
+    now = {**made_of(recipe, prepared), "adapted": fingerprint(locate(str(folder)))}
+    for name, value in now.items():
+        if then[name] != value:
+            raise DataError(
+                f"the language model was adapted under another recipe or on other data ({name})",
+                where=path, field=name, value=then[name], mend=mend,
+            )  # fmt: skip
+    model = recipe.model.model_copy(update={"language_model": str(folder)})
+    return recipe.model_copy(update={"model": model})

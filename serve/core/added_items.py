@@ -1,0 +1,150 @@
+"""What is said of items while a bundle is served, as one replica sees it.
+
+The store holds it under a version that rises with each change. A replica keeps what it has read,
+asks for the version now and then, reads what was changed since, and makes a new `Recommender`: of
+the bundle's items with the fields that differ now, and of those that the bundle does not hold.
+
+Legend: M items, H width of the language model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.recommender import ADDED, NewItems, Recommender
+from recsys.schema import TEXT_FIELDS
+from recsys.state import STATE_FILE, open_items
+from recsys.state.items import ItemChange, ItemEdit
+from serve.schemas.requests import MAX_NEW_ITEMS
+from serve.settings import Settings
+
+#: Encodes new items with the language model of a bundle: (folder, version, fields of each) ->
+#: [M, H], rows of NaN where the fields make no text.
+Encode = Callable[[Path, str, list[dict[str, str | None]]], Awaitable[NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a replica has read of the store for one model.
+
+    Attributes:
+        version: of the store; nothing before it is missing.
+        items: by id, those that the model's bundle does not hold with a vector by it.
+    """
+
+    version: int = 0
+    items: Mapping[str, ItemChange] = field(default_factory=dict)
+
+
+class AddedItems:
+    """The store, and what is made of it.
+
+    Args:
+        settings: name the store.
+        encode: see `Encode`.
+
+    Raises:
+        DataError: the store cannot be opened.
+    """
+
+    def __init__(self, settings: Settings, encode: Encode) -> None:
+        self._encode = encode
+        self._store = open_items(settings.serve.state, settings.root / STATE_FILE)
+
+    def put(self, edits: Sequence[ItemEdit], model: str) -> int | None:
+        """See `ItemStore.put`.
+
+        Raises:
+            DataError: the store cannot be written.
+        """
+        return self._store.put(edits, model)
+
+    def remove(self, item_id: str) -> bool:
+        """Take back what was said of an item; whether anything was.
+
+        Raises:
+            DataError: the store cannot be written.
+        """
+        return self._store.remove(item_id)
+
+    def version(self) -> int:
+        """The store's version.
+
+        Raises:
+            DataError: the store cannot be read.
+        """
+        return self._store.version()
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._store.close()
+
+    async def read(self, folder: Path, model: Recommender, seen: Seen, keep: Sequence[str]) -> Seen:
+        """What there is now: the changes are read, and texts encoded that the model has not read.
+
+        Args:
+            folder: of the bundle.
+            model: over the bundle's items.
+            seen: what was read for it before.
+            keep: models whose vectors are still needed.
+
+        Raises:
+            DataError: the store cannot be read or written.
+        """
+        version, changes = await asyncio.to_thread(self._store.changes, seen.version, model.version)
+        without = [
+            item
+            for item in changes
+            if item.fields and item.vector is None and not model.in_bundle(item.item_id)
+        ]
+        made = {}
+        for low in range(0, len(without), MAX_NEW_ITEMS):
+            part = without[low : low + MAX_NEW_ITEMS]
+            texts = [texts_of(json.loads(item.fields or "")) for item in part]
+            vectors = await self._encode(folder, model.version, texts)
+            made |= {
+                item.item_id: replace(item, vector=vector)
+                for item, vector in zip(part, vectors, strict=True)
+            }
+        if made:
+            await asyncio.to_thread(self._store.add_vectors, [*made.values()], model.version, keep)
+        items = dict(seen.items)
+        for item in changes:
+            items.pop(item.item_id, None)
+            if item.fields is not None:
+                items[item.item_id] = made.get(item.item_id, item)
+        return Seen(version, items)
+
+
+def texts_of(fields: Mapping[str, object]) -> dict[str, str | None]:
+    """The fields of an item that make its text."""
+    return {name: fields.get(name) for name in TEXT_FIELDS}  # type: ignore[misc]
+
+
+def extended(model: Recommender, seen: Seen) -> Recommender:
+    """A bundle's model over what is said of its own items, and of others.
+
+    Left out are others without a text that its language model reads.
+    """
+    said = {item_id: json.loads(item.fields or "{}") for item_id, item in seen.items.items()}
+    changed = model.with_changes(said)
+    new = {
+        item_id: item.vector
+        for item_id, item in sorted(seen.items.items())
+        if not model.in_bundle(item_id)
+        and item.vector is not None
+        and np.isfinite(item.vector).all()
+    }
+    if not new:
+        return changed
+    rows = [{**dict.fromkeys(ADDED), "item_id": item_id, **said[item_id]} for item_id in new]
+    fields = pl.DataFrame([{name: row[name] for name in ADDED} for row in rows], schema=ADDED)
+    return changed.with_items(NewItems(np.stack([*new.values()]), fields))

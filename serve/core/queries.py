@@ -1,0 +1,136 @@
+"""From what is known of the asker to one query of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.data.histories import Histories
+from recsys.recommender import Recommender
+from recsys.schema import EVENT_CODE
+from recsys.state import StateEvent
+from serve.schemas.problems import Refused
+from serve.schemas.requests import SessionEvent, microseconds
+from serve.schemas.responses import Basis
+
+#: Between two events of a session that came without timestamps.
+STEP_US = 1_000_000
+
+
+@dataclass(frozen=True)
+class Query:
+    """One question to the model.
+
+    Attributes:
+        history: one query, without events of unknown items.
+        basis: what it rests on, see `api`.
+        unknown_items: ids of the request's history that the catalogue does not hold.
+        degraded: the user's events could not be read, and the answer does without.
+    """
+
+    history: Histories
+    basis: Basis
+    unknown_items: list[str]
+    degraded: bool = False
+
+
+class EventTypes:
+    """Event names of the shop -> codes.
+
+    Args:
+        names: the recipe's `data.event_types`; a canonical name that it does not mention stands for
+            itself.
+    """
+
+    def __init__(self, names: Mapping[str, str | None]) -> None:
+        self._codes: dict[str, int | None] = dict(EVENT_CODE)
+        self._codes |= {
+            name: None if target is None else EVENT_CODE[target] for name, target in names.items()
+        }
+
+    def code(self, name: str, loc: Sequence[str | int]) -> int | None:
+        """The event's code; None if the recipe leaves such events out.
+
+        Raises:
+            Refused: nobody knows the name.
+        """
+        try:
+            return self._codes[name]
+        except KeyError:
+            known = ", ".join(name for name, code in self._codes.items() if code is not None)
+            raise Refused(
+                loc, f"unknown event type; use one of: {known}", kind="event_type"
+            ) from None
+
+
+def from_session(
+    model: Recommender,
+    session: Sequence[SessionEvent],
+    types: EventTypes,
+    *,
+    clock_us: int,
+    latest_us: int,
+) -> Query:
+    """A query of the events that came with the request.
+
+    Args:
+        model: knows the catalogue.
+        session: timestamps for all or for none.
+        types: event names.
+        clock_us: the server's time.
+        latest_us: a later timestamp is refused.
+    """
+    codes = [types.code(e.event_type, ("history", i, "event_type")) for i, e in enumerate(session)]
+    times = []
+    for place, event in enumerate(session):
+        if event.timestamp is None:
+            times.append(clock_us - (len(session) - place) * STEP_US)
+            continue
+        times.append(microseconds(event.timestamp))
+        if times[-1] > latest_us:
+            raise in_the_future(("history", place, "timestamp"))
+    rows = model.rows_of([event.item_id for event in session])
+    unknown = [event.item_id for event, row in zip(session, rows, strict=True) if row < 0]
+    kept = [
+        (times[place], place, code)
+        for place, code in enumerate(codes)
+        if code is not None and rows[place] >= 0
+    ]
+    kept.sort()
+    history = _history(
+        rows[[place for _, place, _ in kept]],
+        [code for _, _, code in kept],
+        [time for time, _, _ in kept],
+        clock_us,
+    )
+    return Query(history, "session" if kept else "popularity", list(dict.fromkeys(unknown)))
+
+
+def from_user(model: Recommender, events: Sequence[StateEvent], *, clock_us: int) -> Query:
+    """A query of a user's stored events, oldest first, without those of unknown items."""
+    rows = model.rows_of([event.item_id for event in events])
+    kept = np.flatnonzero(rows >= 0).tolist()
+    history = _history(
+        rows[kept],
+        [events[i].event_code for i in kept],
+        [events[i].timestamp for i in kept],
+        clock_us,
+    )
+    return Query(history, "personal" if kept else "popularity", [])
+
+
+def in_the_future(loc: Sequence[str | int]) -> Refused:
+    """The refusal of a timestamp that no clock skew explains."""
+    return Refused(
+        loc, "lies in the future: correct the sender's clock or time zone", kind="future"
+    )
+
+
+def _history(
+    rows: np.ndarray, codes: Sequence[int], times: Sequence[int], clock_us: int
+) -> Histories:
+    # A sender's clock may run ahead of ours; every event still lies strictly before the question.
+    now = max(clock_us, times[-1] + 1) if times else clock_us
+    return Histories.of(rows, codes, times, now)

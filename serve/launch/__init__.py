@@ -1,0 +1,1 @@
+"""Starting, updating and ending a service."""

@@ -1,0 +1,102 @@
+"""What can be seen to be wrong before anything is started, the cheapest first."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+
+from recsys.config import Recipe
+from recsys.data.pseudonyms import load_key
+from recsys.errors import DataError
+from recsys.state import STATE_FILE, open_items, open_state, state_of
+from recsys.storage.ray_token import check_token
+from serve.access.keys import KeyFile
+from serve.core.arms import placed
+from serve.launch.own_files import OwnFiles
+from serve.ray.ports import check_ports
+
+#: Seconds that a cluster's address may take to be reached.
+REACH_S = 5.0
+
+
+def check(recipe: Recipe, address: str, *, ports: bool = True) -> None:
+    """Refuse what a start would fail with; nothing is written, no bundle is read.
+
+    Args:
+        recipe: the service's.
+        address: of Ray; `local` starts one.
+        ports: whether they have to be free by now.
+
+    Raises:
+        RaycommendError: there is no pseudonym key, the file of API keys cannot be read, a port is
+            taken, an arm's bundle is missing, Ray's token has no place, or nobody listens at the
+            address.
+    """
+    load_key(recipe.privacy, recipe.root, create=False)
+    if recipe.serve.access.keys is not None:
+        KeyFile.read(Path(recipe.serve.access.keys).expanduser())
+    placed(recipe.serve.arms)
+    check_token()
+    _check_address(address)
+    if address == "local" and ports:
+        check_ports(recipe.serve)
+
+
+def check_start(recipe: Recipe, address: str, *, ports: bool = True) -> None:
+    """The same, and that the run's folder takes files and the stores can be opened, or made.
+
+    Raises:
+        RaycommendError: as `check`, or a store cannot be opened.
+    """
+    check(recipe, address, ports=ports)
+    if address == "local":
+        _check_run(OwnFiles.of(recipe).folder)
+    if address == "local" and recipe.serve.state.backend != "memory":
+        state, path = state_of(recipe), recipe.root / STATE_FILE
+        open_state(state, path).close()
+        open_items(state, path).close()
+
+
+def _check_address(address: str) -> None:
+    """Ray tries for a minute, and tells of it in many lines."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise DataError(
+            f"no Ray cluster listens there: {error}", field="ray.address", value=address,
+            mend="see that the cluster runs and that this machine reaches it; the running service "
+            "printed its address",
+        ) from None  # fmt: skip
+
+
+def _check_run(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"the run's folder takes no file: {error.strerror}", where=folder, field="run_dir",
+            mend="give this user the right to write there, or set another run_dir",
+        ) from None  # fmt: skip
+
+
+def warnings(recipe: Recipe) -> list[str]:
+    """What is allowed and seldom meant."""
+    if _is_private(recipe.serve.host) or recipe.serve.access.keys is not None:
+        return []
+    return [
+        f"serve.host is {recipe.serve.host} and serve.access.keys is null: whoever reaches the "
+        "port may ask, read any user's history, add items and erase users; name a file of keys "
+        "(`recsys keys add`), or set serve.host to 127.0.0.1"
+    ]
+
+
+def _is_private(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

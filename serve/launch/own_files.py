@@ -1,0 +1,60 @@
+"""Where a service tells of itself: its logs, and the list of what Prometheus is to read.
+
+Both lie in the run's folder, by port, whatever else of Ray runs on the machine. While the service
+runs they are links into its Ray's folder; afterwards the logs themselves lie there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from recsys.config import Recipe
+from recsys.storage.scratch import Scratch, move_logs
+
+_DISCOVERY = "prom_metrics_service_discovery.json"
+
+
+@dataclass(frozen=True)
+class OwnFiles:
+    """The files of the service of a run at a port."""
+
+    folder: Path
+
+    @staticmethod
+    def of(recipe: Recipe) -> OwnFiles:
+        """Those of a recipe's service."""
+        return OwnFiles(recipe.root / f"service-{recipe.serve.port}")
+
+    @property
+    def logs(self) -> Path:
+        """Ray's logs; those of the replicas are in `serve` below it."""
+        return self.folder / "logs"
+
+    @property
+    def targets(self) -> Path:
+        """Addresses for Prometheus, as Ray writes them anew every few seconds."""
+        return self.folder / "prometheus.json"
+
+    def link(self, session: Path) -> None:
+        """Show those of a Ray that has just started.
+
+        Args:
+            session: its folder.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.logs.is_dir() and not self.logs.is_symlink():
+            before = self.folder / "logs-before"
+            shutil.rmtree(before, ignore_errors=True)
+            self.logs.rename(before)
+        for link, target in ((self.logs, session / "logs"), (self.targets, session / _DISCOVERY)):
+            aside = link.with_name(f".{link.name}.{os.getpid()}")
+            aside.symlink_to(target)
+            aside.replace(link)
+
+    def keep(self, scratch: Scratch) -> None:
+        """Take the logs in: the service has ended, and its Ray's folder goes."""
+        self.targets.unlink(missing_ok=True)
+        move_logs(scratch.folder, self.logs)

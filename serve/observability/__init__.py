@@ -1,0 +1,1 @@
+"""Request ids, the trace of a request, and metrics."""

@@ -1,0 +1,1 @@
+"""The deployments on Ray Serve, and the environment they run in."""

@@ -1,0 +1,128 @@
+"""The Serve application and its configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ray import serve
+from ray.serve.config import BackpressureConfig
+
+import recsys
+import serve as serve_package
+from recsys.config import Recipe
+from serve.core.arms import placed
+from serve.protos.server import IMPORT_PATH
+from serve.ray.metrics import RayMetrics
+from serve.ray.ranking import Ranking
+from serve.ray.text_encoder import TextEncoder
+from serve.settings import Settings
+
+NAME = "raycommend"
+
+#: A rolling update starts new replicas before it ends old ones; by default it ends first, a gap of
+#: seconds where there is one replica.
+SURGE_PERCENT = 100
+
+#: How often a replica tells its load, and over how long that is averaged, seconds. Ray's 10 and 30
+#: would make `upscale_delay_s` a small part of the delay, and a fall would wait 30 s more.
+LOAD = {"metrics_interval_s": 2.0, "look_back_period_s": 6.0}
+
+#: One JSON object a line; requests are logged by `Observed`, not by Serve as well.
+LOGGING = {"encoding": "JSON", "enable_access_log": False}
+
+
+def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
+    """The Serve configuration of the service, for `serve deploy` or the REST API.
+
+    The bundle and `serve.arms` stand in `user_config` and nowhere else. So a configuration that
+    differs in them alone makes the replicas load it while they go on serving, one that differs in
+    `serve.autoscaling` starts or ends replicas, and other settings restart them all, one by one, as
+    does other code than they run.
+
+    Raises:
+        BundleError: an arm's folder holds no bundle; what it holds is verified by the replicas.
+    """
+    # By the attempt a configuration differs from one that was sent before, and failed.
+    wanted = {
+        "bundle": str(bundle.absolute()),
+        "version": version,
+        "arms": [arm.model_dump(mode="json") for arm in placed(recipe.serve.arms)],
+        "attempt": uuid.uuid4().hex,
+    }
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": http_options(recipe),
+        "grpc_options": grpc_options(recipe),
+        "applications": [
+            {
+                "name": NAME,
+                "route_prefix": "/",
+                "import_path": "serve.ray.app:from_config",
+                "logging_config": LOGGING,
+                "args": {
+                    "settings": Settings.of(recipe).model_dump(mode="json"),
+                    "code": code_version(),
+                },
+                "deployments": [
+                    {
+                        "name": Ranking.__name__,
+                        "user_config": wanted,
+                        "autoscaling_config": recipe.serve.autoscaling.model_dump() | LOAD,
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def code_version(packages: Sequence[ModuleType] = (recsys, serve_package)) -> str:
+    """A hash of what these packages' modules say.
+
+    It stands in the configuration: Serve would keep replicas of old code, were it not told.
+    """
+    digest = hashlib.sha256()
+    for package in packages:
+        (folder,) = package.__path__
+        for path in sorted(Path(folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def http_options(recipe: Recipe) -> dict[str, Any]:
+    """Where the proxy listens."""
+    return {"host": recipe.serve.host, "port": recipe.serve.port}
+
+
+def grpc_options(recipe: Recipe) -> dict[str, Any]:
+    """Where the proxy listens for gRPC, on the same host; without functions Serve starts none."""
+    if recipe.serve.grpc_port is None:
+        return {}
+    return {"port": recipe.serve.grpc_port, "grpc_servicer_functions": [IMPORT_PATH]}
+
+
+def from_config(args: dict[str, Any]) -> serve.Application:
+    """What a Serve configuration names as `import_path`: `Ranking`, `TextEncoder` behind it."""
+    settings = Settings.model_validate(args["settings"])
+    limits = settings.serve
+    actor = {"num_cpus": limits.cpus_per_replica}
+    encoder = serve.deployment(
+        autoscaling_config=limits.text_encoder.model_dump() | LOAD,
+        max_ongoing_requests=limits.max_ongoing_requests,
+        max_queued_requests=limits.max_queued_requests,
+        max_surge_percent=SURGE_PERCENT,
+        ray_actor_options=actor,
+    )(TextEncoder)
+    ranking = serve.deployment(
+        autoscaling_config=limits.autoscaling.model_dump() | LOAD,
+        max_ongoing_requests=limits.max_ongoing_requests,
+        max_queued_requests=limits.max_queued_requests,
+        max_surge_percent=SURGE_PERCENT,
+        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
+        ray_actor_options=actor,
+    )(Ranking)
+    return ranking.bind(settings.model_dump(mode="json"), encoder.bind(RayMetrics))

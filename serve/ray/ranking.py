@@ -1,0 +1,122 @@
+"""Deployment: the ranking service, scaled by its load; FastAPI and gRPC at its rim."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from google.protobuf.message import Message
+from numpy.typing import NDArray
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.grpc_util import RayServegRPCContext
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
+
+from recsys.errors import RaycommendError
+from serve.core.arms import PlacedArm
+from serve.core.service import Service
+from serve.grpc.servicer import Rpc
+from serve.http.routes import build_http
+from serve.ray.metrics import RayMetrics
+from serve.schemas.problems import Unavailable
+from serve.settings import Settings
+
+#: Longest wait for the text encoder; a full request of new items takes a few seconds on a CPU.
+MAX_ENCODE_S = 60.0
+#: Seconds between two reports of the gauges; Ray exports every ten by default.
+REPORT_S = 1.0
+
+
+@serve.ingress()
+class Ranking:
+    """One replica of the service.
+
+    Args:
+        settings: see `Settings`, as plain data.
+        encoder: the `TextEncoder` deployment.
+    """
+
+    def __init__(self, settings: dict[str, Any], encoder: DeploymentHandle[Any]) -> None:
+        # A request is one small matrix product: threads inside it cost more than they bring, and
+        # the replicas share the machine.
+        torch.set_num_threads(1)
+        self._encoder = encoder
+        self._service = Service(Settings.model_validate(settings), self._encode, RayMetrics())
+        self._rpc = Rpc(self._service, _tell_serve)
+        self._following: asyncio.Task[None] | None = None
+        threading.Thread(target=self._report, name="report", daemon=True).start()
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:  # noqa: PLW3201 - Ray's name for it
+        """The HTTP application; Ray calls this once a replica."""
+        return build_http(self._service, answers_id=False)
+
+    # Ray calls these by the names of the protocol, and hands a context to `grpc_context`.
+
+    async def Recommend(self, request: bytes, grpc_context: RayServegRPCContext) -> Message:
+        """See `Rpc`."""
+        return await self._rpc.Recommend(request, grpc_context)
+
+    async def Rank(self, request: bytes, grpc_context: RayServegRPCContext) -> Message:
+        """See `Rpc`."""
+        return await self._rpc.Rank(request, grpc_context)
+
+    async def Events(self, request: bytes, grpc_context: RayServegRPCContext) -> Message:
+        """See `Rpc`."""
+        return await self._rpc.Events(request, grpc_context)
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve the bundle in the folder `user_config["bundle"]`, of `user_config["version"]`.
+
+        Or the arms of `user_config["arms"]`, where there are some.
+
+        Raises:
+            BundleError: it cannot be loaded, and there is none to go on with. Later a broken
+                bundle is logged, told by `GET /model`, and not served: an error here would make
+                Serve replace the replica with one that has no model at all.
+        """
+        arms = [PlacedArm.model_validate(arm) for arm in user_config["arms"]]
+        await self._service.load(Path(user_config["bundle"]), user_config["version"], arms)
+        if self._following is None:
+            self._following = asyncio.create_task(self._service.follow())
+
+    async def drain(self) -> None:
+        """See `Service.drain`; `recsys serve` calls this when it is to end, and then `close`."""
+        self._service.drain()
+
+    async def close(self) -> None:
+        """See `Service.close`."""
+        if self._following is not None:
+            self._following.cancel()
+        await asyncio.to_thread(self._service.close)
+
+    def _report(self) -> None:
+        while True:
+            self._service.report()
+            time.sleep(REPORT_S)
+
+    async def _encode(
+        self, folder: Path, version: str, items: list[dict[str, str | None]]
+    ) -> NDArray[np.float32]:
+        try:
+            async with asyncio.timeout(MAX_ENCODE_S):
+                return await self._encoder.encode.remote(str(folder), version, items)
+        except RaycommendError:  # a broken bundle; Ray lets it through as what it is
+            raise
+        except (RayError, RayServeException, TimeoutError) as error:
+            raise Unavailable(
+                f"the text encoder does not answer ({type(error).__name__})"
+            ) from error
+
+
+def _tell_serve(request_id: str) -> None:
+    """Serve writes an id into each line of the log; of gRPC it does not know the sender's."""
+    context = serve.context._get_serve_request_context()
+    serve.context._serve_request_context.set(replace(context, request_id=request_id))

@@ -1,0 +1,351 @@
+"""What the service takes: one model a request, every field described and limited."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from recsys.state.seeding import SEED_PREFIX
+from serve.schemas.ids import EventId, Id
+from serve.schemas.request_id import SANE_ID
+
+#: Bounds on what one request may hold; those that depend on the shop stand in the recipe (`serve`).
+MAX_HISTORY, MAX_EXCLUDED, MAX_EVENTS, MAX_NEW_ITEMS, MAX_CHOICES = 2000, 10_000, 1000, 256, 1000
+#: Seconds that a user token lives at most: it cannot be called back but with the key behind it.
+MAX_TOKEN_S = 86_400
+#: More ids do not fit into a body of the size allowed; checked before each of them is looked at.
+MAX_LISTED = 100_000
+#: Nor is each of very many unknown fields refused one by one: that took a second of the loop.
+MAX_NAMES = 100
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_ISO_BEGIN = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
+
+
+def _iso_text(value: Any) -> Any:
+    # A bare number could be seconds or milliseconds; a guess would be wrong by a factor of 1000.
+    if not isinstance(value, str) or not _ISO_BEGIN.match(value):
+        raise PydanticCustomError(
+            "timestamp", "write ISO 8601 with a time zone, e.g. 2026-01-31T12:00:00Z"
+        )
+    return value
+
+
+def _whole(value: Any) -> Any:
+    # JSON knows numbers alone: to its schemas 2.0 is an integer.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _after_epoch(value: dt.datetime) -> dt.datetime:
+    if value < EPOCH:
+        raise PydanticCustomError("timestamp", "lies before 1970")
+    return value
+
+
+def microseconds(moment: dt.datetime) -> int:
+    """Microseconds since 1970, UTC."""
+    return (moment - EPOCH) // dt.timedelta(microseconds=1)
+
+
+Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
+# Engines differ in which of the last ones `\s` holds; a client's should say what ours does.
+_BLANK = r"\x00\s\x1c-\x1f\x85\ufeff"
+Title = Annotated[
+    str, StringConstraints(max_length=1000, pattern=rf"^[^\x00]*[^{_BLANK}][^\x00]*$")
+]
+Price = Annotated[StrictFloat, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_iso_text), AfterValidator(_after_epoch)]
+K = Annotated[StrictInt, Field(ge=1), BeforeValidator(_whole)]
+#: A place in a list, from 1, as a log can hold it.
+Position = Annotated[StrictInt, Field(ge=1, le=2**31 - 1), BeforeValidator(_whole)]
+Count = Annotated[StrictInt, Field(ge=0, le=2**31 - 1), BeforeValidator(_whole)]
+RequestId = Annotated[str, StringConstraints(pattern=f"^{SANE_ID}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > MAX_NAMES:
+            raise PydanticCustomError("too_many_fields", "far more fields than are known here")
+        return value
+
+
+class SessionEvent(_Strict):
+    """One event of a visitor's session."""
+
+    item_id: Id = Field(description="Catalogue id.")
+    event_type: Id = Field(
+        "view",
+        description="impression, view, click, add_to_cart, purchase, or a name that the recipe "
+        "maps to one of them.",
+    )
+    timestamp: Timestamp | None = Field(
+        None,
+        description="When it happened, ISO 8601 with a time zone, not before 1970 nor in the "
+        "future; for all events or for none.",
+    )
+
+
+class _Asker(_Strict):
+    # What `_one_of_both` checks, as the document tells it.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {
+                    "required": [given],
+                    "properties": {given: {"not": {"type": "null"}}, other: {"type": "null"}},
+                }
+                for given, other in (("user_id", "history"), ("history", "user_id"))
+            ]
+        }
+    )
+
+    explain: StrictBool = Field(
+        False,
+        description="Say of each item of the answer why it is there; takes longer. Of a named user "
+        "that tells what the user did: it takes the right `explain`.",
+    )
+    shown: Count | None = Field(
+        None,
+        description="How many of the answered items, from the first, are shown to somebody: these "
+        "are logged as impressions. By default `k`, and where that is not given the recipe's "
+        "`serve.default_k`.",
+    )
+    user_id: Id | None = Field(
+        None, description="A user whose events the service keeps. Give this or `history`."
+    )
+    history: Annotated[list[SessionEvent], Field(max_length=MAX_HISTORY)] | None = Field(
+        None,
+        description="The events of a session, oldest first; nothing is stored. Without timestamps "
+        "they count as successive, ending now.",
+    )
+
+    @field_validator("history")
+    @classmethod
+    def _all_or_none(cls, value: list[SessionEvent] | None) -> list[SessionEvent] | None:
+        if value and len({event.timestamp is None for event in value}) > 1:
+            raise PydanticCustomError("history", "give a timestamp for every event or for none")
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> _Asker:
+        if (self.user_id is None) == (self.history is None):
+            raise PydanticCustomError("asker", "give exactly one of `user_id` and `history`")
+        return self
+
+
+class Filters(_Strict):
+    """What an item must be like to be recommended; all that is given must hold."""
+
+    category: Annotated[list[Text], Field(min_length=1, max_length=MAX_CHOICES)] | None = Field(
+        None, description="One of these categories."
+    )
+    brand: Annotated[list[Text], Field(min_length=1, max_length=MAX_CHOICES)] | None = Field(
+        None, description="One of these brands."
+    )
+    min_price: Price | None = Field(None, description="At least this price.")
+    max_price: Price | None = Field(None, description="At most this price.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Filters:
+        low, high = self.min_price, self.max_price
+        if low is not None and high is not None and high < low:
+            raise PydanticCustomError("price_range", "`max_price` lies below `min_price`")
+        return self
+
+
+class RecommendRequest(_Asker):
+    """Ask for the best items of the whole catalogue."""
+
+    k: K | None = Field(
+        None,
+        description="How many items; at most the recipe's `serve.max_k`, by default its "
+        "`serve.default_k`.",
+    )
+    exclude: Annotated[list[Id], Field(max_length=MAX_EXCLUDED)] = Field(
+        default=[], description="Catalogue ids that must not be in the answer."
+    )
+    filters: Filters | None = Field(None, description="Keep to items of this kind.")
+    diversity: Annotated[StrictFloat, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        None,
+        description="0 shows the best scores; towards 1 the items of the list differ more. By "
+        "default the recipe's `serve.diversity`. Not where an arm explores.",
+    )
+    max_per_category: K | None = Field(
+        None,
+        description="Items of one category, at most. By default the recipe's "
+        "`serve.max_per_category`. Not where an arm explores.",
+    )
+    exclude_owned: StrictBool | None = Field(
+        None,
+        description="Leave out what the asker has. By default the recipe's `serve.exclude_owned`.",
+    )
+
+
+class NewItem(_Strict):
+    """An item that the catalogue does not know: it is scored by its text alone."""
+
+    title: Title = Field(description="What it is called.")
+    description: Text | None = Field(None, description="Longer text.")
+    brand: Text | None = Field(None, description="Brand.")
+    category: Text | None = Field(None, description="Category.")
+    tags: Text | None = Field(None, description="Further words.")
+    price: Price | None = Field(None, description="Price, in the catalogue's currency.")
+    item_id: Id | None = Field(None, description="Your name for it; it comes back in the answer.")
+
+
+class ItemUpdate(_Strict):
+    """What is to be known of an item from now on; what is not given stays as it is.
+
+    An id that neither the catalogue nor an earlier update holds is a new item, and needs a text.
+    """
+
+    item_id: Id = Field(description="The id in your log and your catalogue.")
+    title: Title | None = Field(None, description="What it is called.")
+    description: Text | None = Field(None, description="Longer text.")
+    brand: Text | None = Field(None, description="Brand.")
+    category: Text | None = Field(None, description="Category.")
+    tags: Text | None = Field(None, description="Further words.")
+    price: Price | None = Field(None, description="Price, in the catalogue's currency.")
+    available: StrictBool | None = Field(
+        None, description="False keeps it out of `/recommend`; null: as the bundle has it."
+    )
+
+    def given(self) -> dict[str, Any]:
+        """The fields that the request names, null for one that is to be taken away."""
+        return self.model_dump(include=self.model_fields_set - {"item_id"})
+
+
+class ItemUpdates(_Strict):
+    """Several items: stored all or none."""
+
+    items: Annotated[list[ItemUpdate], Field(min_length=1, max_length=MAX_NEW_ITEMS)] = Field(
+        description="The items, each id once."
+    )
+
+
+ItemsRequest = Annotated[
+    Annotated[ItemUpdate, Tag("<one>")] | Annotated[ItemUpdates, Tag("<many>")],
+    Discriminator(
+        lambda value: "<many>" if isinstance(value, dict) and "items" in value else "<one>"
+    ),
+]
+
+Candidate = Annotated[
+    Annotated[Id, Tag("<id>")] | Annotated[NewItem, Tag("<item>")],
+    Discriminator(lambda value: "<item>" if isinstance(value, dict | NewItem) else "<id>"),
+]
+
+
+class RankRequest(_Asker):
+    """Ask for an order of given items."""
+
+    candidates: Annotated[
+        list[Candidate], Field(min_length=1, max_length=MAX_LISTED, fail_fast=True)
+    ] = Field(
+        description="Catalogue ids and new items; at most the recipe's `serve.max_candidates`, of "
+        f"them at most {MAX_NEW_ITEMS} new."
+    )
+    k: K | None = Field(None, description="How many of the best to return; by default all.")
+
+
+class KnownRankRequest(RankRequest):
+    """One of catalogue ids alone, as most are: read without a choice for every candidate."""
+
+    candidates: Annotated[list[Id], Field(min_length=1, max_length=MAX_LISTED, fail_fast=True)]
+
+
+class Event(_Strict):
+    """One event of a user."""
+
+    event_id: EventId | None = Field(
+        None,
+        description="Your name for the event: sent again under it, it counts once. Without it "
+        "every sending is a new event. It must not begin with `seed:`.",
+    )
+    user_id: Id = Field(description="Raw user id; stored as a keyed pseudonym.")
+    item_id: Id = Field(description="Catalogue id.")
+    event_type: Id = Field(
+        description="impression, view, click, add_to_cart, purchase, or a name that the recipe "
+        "maps to one of them."
+    )
+    timestamp: Timestamp | None = Field(
+        None,
+        description="When it happened, ISO 8601 with a time zone, not before 1970 nor in the "
+        "future; by default now.",
+    )
+    session_id: Id | None = Field(
+        None, description="Of the visit; stored as a keyed pseudonym. Events of one session and "
+        "time are one basket.",
+    )  # fmt: skip
+    request_id: RequestId | None = Field(
+        None, description="The `request_id` of the list that the item was shown in."
+    )
+    position: Position | None = Field(None, description="Its place in that list, from 1.")
+    dwell_ms: Count | None = Field(None, description="How long it was looked at, milliseconds.")
+    price: Price | None = Field(None, description="What a unit cost then.")
+    quantity: Annotated[StrictFloat, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None = Field(
+        None, description="How many; negative: taken back."
+    )
+
+    @field_validator("event_id")
+    @classmethod
+    def _not_reserved(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith(SEED_PREFIX):
+            raise PydanticCustomError(
+                "event_id", "ids that begin with {prefix} are reserved", {"prefix": SEED_PREFIX}
+            )
+        return value
+
+
+class Events(_Strict):
+    """Several events, of one or more users; checked all before any is stored."""
+
+    events: Annotated[list[Event], Field(min_length=1, max_length=MAX_EVENTS)] = Field(
+        description="The events, in any order."
+    )
+
+
+EventsRequest = Annotated[
+    Annotated[Event, Tag("<one>")] | Annotated[Events, Tag("<many>")],
+    Discriminator(
+        lambda value: "<many>" if isinstance(value, dict) and "events" in value else "<one>"
+    ),
+]
+
+
+class EraseRequest(_Strict):
+    """Whom to erase."""
+
+    user_id: Id = Field(description="Raw user id.")
+
+
+class UserTokenRequest(_Strict):
+    """For whom a browser is to ask."""
+
+    user_id: Id = Field(description="Raw user id.")
+    lives_s: Annotated[StrictInt, Field(ge=1, le=MAX_TOKEN_S), BeforeValidator(_whole)] = Field(
+        3600, description="Seconds until the token expires."
+    )
