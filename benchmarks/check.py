@@ -52,7 +52,7 @@ class Figure:
         raise DataError(
             "the report lacks a figure that is expected", where=report["dataset"],
             field=self.metric, value=f"{self.model}, {self.slice}",
-            mend="let the command in expected.json run the model, or take the figure out",
+            fix="let the command in expected.json run the model, or take the figure out",
         )  # fmt: skip
 
     def holds(self, report: dict[str, Any]) -> bool:
@@ -133,7 +133,7 @@ def run(folder: Path, benchmark: Benchmark) -> dict[str, Any]:
         arguments = [str(folder), *benchmark.arguments, "--work", work, "--json", str(path)]
         if measure.main(arguments):
             raise DataError(
-                "the benchmark could not be run", where=folder, mend="see the error above"
+                "the benchmark could not be run", where=folder, fix="see the error above"
             )
         report: dict[str, Any] = json.loads(path.read_text())
     return report

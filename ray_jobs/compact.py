@@ -111,12 +111,12 @@ def _open(recipe: Recipe) -> UserState:
         raise DataError(
             "keeps its users in the service's process, where no other can reach them",
             where="recipe", field="serve.state.backend", value="memory",
-            mend="use sqlite or redis",
+            fix="use sqlite or redis",
         )  # fmt: skip
     if state.backend == "sqlite" and not Path(state.path or path).is_file():
         raise DataError(
             "no store of users here", where=state.path or path, field="serve.state.path",
-            mend="run `recsys serve` first, on this machine",
+            fix="run `recsys serve` first, on this machine",
         )  # fmt: skip
     return open_state(state, path)
 

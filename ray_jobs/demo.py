@@ -43,7 +43,7 @@ def main() -> int:
     try:
         recipe = load_recipe(options.config, options.overrides)
         folders = written_to(recipe)
-        seconds, _ = pipeline.stations(recipe, strict=False)
+        seconds, _ = pipeline.stages(recipe, strict=False)
         began = time.monotonic()
         with serving(options.config, options.overrides, recipe) as url:
             seconds["start the service"] = time.monotonic() - began
@@ -84,7 +84,7 @@ def serving(config: str, overrides: list[str], recipe: Recipe) -> Iterator[str]:
                 raise RaycommendError(
                     f"the service did not start: {log.read_text().strip()[-400:]}",
                     where=log,
-                    mend="see the log",
+                    fix="see the log",
                 )
             time.sleep(0.5)
         yield url

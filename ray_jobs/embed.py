@@ -23,7 +23,7 @@ from recsys.preparation.prepared import Prepared
 from recsys.ranking.index import Index
 from recsys.ranking.scorer import Scorer
 from recsys.text.text_store import TextStore
-from recsys.training.worker import build_ranker
+from recsys.training.worker import build_two_tower
 
 BUNDLE_DIR = "bundle"
 #: Users whose lists an index is settled on.
@@ -59,7 +59,7 @@ def assemble(
     store: TextStore,
 ) -> Bundle:
     """Write the bundle of a checkpoint, with popularity and relations as of the end of the log."""
-    ranker, item_rows = build_ranker(recipe, prepared, load_progress(checkpoint).until)
+    ranker, item_rows = build_two_tower(recipe, prepared, load_progress(checkpoint).until)
     head = ScoringHead(recipe.model.temperature)
     progress = load_model(checkpoint, ranker, head)
     ranker.language.merge_adapters()
@@ -69,7 +69,8 @@ def assemble(
     standard = scale.standard(catalogue.prices)
     scorer = Scorer.build(
         ranker.users, head, items, item_features(stats, standard), standard,
-        prepared.relations("end", store.alike), target_codes(recipe), recipe.model.max_history,
+        prepared.relations("end", store.content_similarity),
+        target_codes(recipe), recipe.model.max_history,
     )  # fmt: skip
     index = None
     if recipe.embed.index_above is not None and len(items) > recipe.embed.index_above:

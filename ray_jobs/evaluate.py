@@ -54,12 +54,12 @@ def run(recipe: Recipe) -> Path:
             "the bundle was trained on other data than are prepared now, and may have seen the "
             "test window",
             where=bundle.folder, field="data_fingerprint", value=bundle.meta["data_fingerprint"],
-            mend="run `recsys tune` and `recsys embed` again",
+            fix="run `recsys tune` and `recsys embed` again",
         )  # fmt: skip
     with connected(recipe.ray):
         store = ensure_store(adapted(recipe, prepared), prepared)
         models = {
-            OURS: scorer_on(bundle, prepared, "test", store.alike),
+            OURS: scorer_on(bundle, prepared, "test", store.content_similarity),
             **_baselines(recipe, prepared, store),
         }
         users, baskets, values = answer_all(recipe, prepared, models)
@@ -145,7 +145,7 @@ def answer_all(
     if not gathered:
         raise RecipeError(
             "the sample of the test window holds no basket", field="evaluate.max_rows",
-            value=recipe.evaluate.max_rows, mend="take a larger one",
+            value=recipe.evaluate.max_rows, fix="take a larger one",
         )  # fmt: skip
     users = np.concatenate([batch["user"] for batch in gathered]).astype(str)
     baskets = np.concatenate([batch["basket"] for batch in gathered])

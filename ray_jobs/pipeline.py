@@ -15,7 +15,7 @@ from recsys.artifacts.lineage import check_start
 from recsys.config import Recipe
 from recsys.errors import GateRefused
 
-STATIONS = {
+STAGES = {
     "prepare": prepare,
     "pretrain": pretrain,
     "tune": tune,
@@ -34,17 +34,17 @@ def plan(recipe: Recipe) -> list[str]:
 
 
 def _names(recipe: Recipe) -> list[str]:
-    """The stations on this recipe's way."""
-    return [name for name in STATIONS if name != "pretrain" or recipe.pretrain.epochs]
+    """The stages on this recipe's way."""
+    return [name for name in STAGES if name != "pretrain" or recipe.pretrain.epochs]
 
 
 def run(recipe: Recipe) -> Path:
-    """Run every station; the output of the last."""
-    return stations(recipe)[1]
+    """Run every stage; the output of the last."""
+    return stages(recipe)[1]
 
 
-def stations(recipe: Recipe, *, strict: bool = True) -> tuple[dict[str, float], Path]:
-    """Run every station in one Ray cluster; the seconds each took, and the last one's output.
+def stages(recipe: Recipe, *, strict: bool = True) -> tuple[dict[str, float], Path]:
+    """Run every stage in one Ray cluster; the seconds each took, and the last one's output.
 
     Args:
         recipe: the recipe.
@@ -59,7 +59,7 @@ def stations(recipe: Recipe, *, strict: bool = True) -> tuple[dict[str, float], 
     with connected(recipe.ray, dashboard=True):
         names = _names(recipe)
         for number, name in enumerate(names, start=1):
-            job = STATIONS[name]
+            job = STAGES[name]
             print(f"[{number}/{len(names)}] {name}", flush=True)
             started = time.monotonic()
             try:

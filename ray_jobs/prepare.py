@@ -53,7 +53,7 @@ from recsys.data.feedback import (
 from recsys.data.histories import UserEvents, ask, build_histories
 from recsys.data.pseudonyms import key_check, load_key, pseudonymise
 from recsys.errors import raise_all
-from recsys.features.item_to_item import count_relations
+from recsys.features.item_to_item import FILES, count_relations
 from recsys.features.popularity import ItemStats, count_days, count_items
 from recsys.preparation.coverage import Coverage, duplicates_told, window_problem
 from recsys.preparation.intake import Intake
@@ -316,7 +316,7 @@ class _Relate:
         folder = self.out / RELATIONS_DIR / row["as_of"]
         folder.mkdir(parents=True)
         for name, matrix in count_relations(known, items, target_codes(self.recipe)).items():
-            save_matrix(folder, name, matrix)
+            save_matrix(folder, FILES[name], matrix)
         return row
 
 

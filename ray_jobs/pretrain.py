@@ -80,7 +80,7 @@ def _asked(recipe: Recipe) -> Any:
     if not recipe.pretrain.epochs:
         raise RecipeError(
             "the recipe asks for no adaptation", field="pretrain.epochs", value=0,
-            mend="set it to 1 or more, or go on with `recsys tune`",
+            fix="set it to 1 or more, or go on with `recsys tune`",
         )  # fmt: skip
     return recipe.pretrain
 

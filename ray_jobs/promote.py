@@ -68,7 +68,7 @@ def run(recipe: Recipe) -> Path:
                 f"{verdict.difference:+.5f} [{verdict.low:+.5f}, {verdict.high:+.5f}] "
                 f"at {recipe.promote.confidence:.0%}",
                 where=registry.root,
-                mend=f"{incumbent} stays champion; the bundle is kept in the registry",
+                fix=f"{incumbent} stays champion; the bundle is kept in the registry",
             )
     registry.promote(bundle.version)
     return registry.path(bundle.version)
@@ -84,7 +84,7 @@ def _check_judged(recipe: Recipe, num_users: int, challenger: str, incumbent: st
         raise GateRefused(
             f"{challenger} beside {incumbent} is {not_judged(num_users)}",
             where=recipe.root / ROWS_FILE,
-            mend=f"{incumbent} stays champion; evaluate on more baskets, with an earlier "
+            fix=f"{incumbent} stays champion; evaluate on more baskets, with an earlier "
             "data.cuts.test or a larger evaluate.max_rows",
         )
 
@@ -96,7 +96,7 @@ def _evaluated(recipe: Recipe, bundle: Bundle) -> pl.DataFrame:
     if not path.is_file() or read_json(path, again, {"bundle": str})["bundle"] != bundle.version:
         raise DataError(
             "this bundle has not been evaluated", where=path, value=bundle.version,
-            mend="run `recsys evaluate` first",
+            fix="run `recsys evaluate` first",
         )  # fmt: skip
     path, ours = recipe.root / ROWS_FILE, f"{OURS}:{METRIC}"
     rows = read_parquet(path, again, {"bundle": pl.String, Col.user: pl.String})
@@ -106,7 +106,7 @@ def _evaluated(recipe: Recipe, bundle: Bundle) -> pl.DataFrame:
     if rows["bundle"].unique().to_list() != [bundle.version]:
         raise DataError(
             "the rows are another bundle's", where=recipe.root / ROWS_FILE, value=bundle.version,
-            mend="run `recsys evaluate` again",
+            fix="run `recsys evaluate` again",
         )  # fmt: skip
     return rows
 
@@ -121,11 +121,11 @@ def _compare(recipe: Recipe, ours: pl.DataFrame, incumbent: Bundle) -> Verdict:
             f"{incumbent.version} learned from baskets up to {seen_until:%Y-%m-%d}, some of this "
             "test window: the comparison would flatter it",
             where=recipe.root, field="data.cuts.test", value=str(recipe.data.cuts.test),
-            mend="prepare with cuts that lie later than the incumbent's",
+            fix="prepare with cuts that lie later than the incumbent's",
         )  # fmt: skip
     with connected(recipe.ray):
-        alike = ensure_store(adapted(recipe, prepared), prepared).alike
-        models = {"incumbent": scorer_on(incumbent, prepared, "test", alike)}
+        similar = ensure_store(adapted(recipe, prepared), prepared).content_similarity
+        models = {"incumbent": scorer_on(incumbent, prepared, "test", similar)}
         users, baskets, values = answer_all(recipe, prepared, models)
     same = np.array_equal(users, ours[Col.user].to_numpy()) and np.array_equal(
         baskets, ours["basket"].to_numpy()
@@ -133,7 +133,7 @@ def _compare(recipe: Recipe, ours: pl.DataFrame, incumbent: Bundle) -> Verdict:
     if not same:
         raise DataError(
             "the evaluation was made on other data than is prepared now",
-            where=recipe.root / ROWS_FILE, mend="run `recsys evaluate` again",
+            where=recipe.root / ROWS_FILE, fix="run `recsys evaluate` again",
         )  # fmt: skip
     return beats(
         ours[f"{OURS}:{METRIC}"].to_numpy(),

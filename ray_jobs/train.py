@@ -125,7 +125,7 @@ def _too_small(recipe: Recipe, cpus: float, gpus: float) -> RecipeError:
     return RecipeError(
         f"training on {_count(workers, 'worker')} needs {needs}, {where} {has}",
         field="train.num_workers", value=workers,
-        mend=f"use at most {_count(most, 'worker')}, or a cluster (ray.address)" if most > 0 else
+        fix=f"use at most {_count(most, 'worker')}, or a cluster (ray.address)" if most > 0 else
         "use a lower train.cpus_per_worker, no train.use_gpu, or a cluster (ray.address)",
     )  # fmt: skip
 
@@ -214,7 +214,7 @@ def winner(recipe: Recipe, prepared: Prepared) -> tuple[Recipe, Path]:
     path = recipe.root / WINNER_FILE
     if not path.is_file():
         raise DataError(
-            "no trained model", where=path, mend="run `recsys tune` or `recsys train` first"
+            "no trained model", where=path, fix="run `recsys tune` or `recsys train` first"
         )
     texts = dict.fromkeys(("checkpoint", "data_fingerprint", "language_model"), str)
     data = read_json(path, "run `recsys tune` or `recsys train` again", {**texts, "recipe": dict})
@@ -222,13 +222,13 @@ def winner(recipe: Recipe, prepared: Prepared) -> tuple[Recipe, Path]:
     if not (checkpoint / PROGRESS).is_file():
         raise DataError(
             "the winner's checkpoint is gone", where=path, field="checkpoint",
-            value=str(checkpoint), mend="run `recsys tune` or `recsys train` again",
+            value=str(checkpoint), fix="run `recsys tune` or `recsys train` again",
         )  # fmt: skip
     if data["data_fingerprint"] != prepared.summary["data_fingerprint"]:
         raise DataError(
             "the winner was trained on other data than are prepared now", where=path,
             field="data_fingerprint", value=data["data_fingerprint"],
-            mend="run `recsys tune` or `recsys train` again",
+            fix="run `recsys tune` or `recsys train` again",
         )  # fmt: skip
     chosen = recipe_from_dict(data["recipe"], where=path)
     language = chosen.model.language_model
@@ -236,7 +236,7 @@ def winner(recipe: Recipe, prepared: Prepared) -> tuple[Recipe, Path]:
         raise DataError(
             "the language model is not the one that the winner was trained on", where=path,
             field="language_model", value=language,
-            mend="run `recsys tune` or `recsys train` again",
+            fix="run `recsys tune` or `recsys train` again",
         )  # fmt: skip
     return chosen, checkpoint
 
@@ -360,7 +360,7 @@ def train_loop(config: dict[str, Any]) -> None:
     from recsys.artifacts import checkpoint as files
     from recsys.text.text_store import TextStore
     from recsys.training.optim import should_stop
-    from recsys.training.worker import Worker, build_ranker
+    from recsys.training.worker import Worker, build_two_tower
 
     recipe = recipe_from_dict(config["recipe"])
     train = recipe.train
@@ -372,7 +372,7 @@ def train_loop(config: dict[str, Any]) -> None:
     epochs = config["again"] or train.epochs
     # A retraining holds nothing out: it learns one window further, and does not validate.
     until = "valid" if config["again"] else "head"
-    ranker, item_rows = build_ranker(recipe, prepared, until)
+    ranker, item_rows = build_two_tower(recipe, prepared, until)
     store = TextStore.open(Path(config["store"]))
     ranker.items.start_from(store.vectors, recipe.model.whitening)
     device = ray.train.torch.get_device()
@@ -410,7 +410,7 @@ def train_loop(config: dict[str, Any]) -> None:
         if not total(len(questions))[0]:
             raise RecipeError(
                 "the sample of the window's baskets holds none", field=f"train.{name}",
-                value=getattr(train, name), mend="take a larger one",
+                value=getattr(train, name), fix="take a larger one",
             )  # fmt: skip
     while progress.epoch < epochs:
         if not config["again"] and should_stop(progress.values(METRIC), train.patience):
@@ -428,9 +428,9 @@ def train_loop(config: dict[str, Any]) -> None:
         loss_sum = total(loss)[0] / world
         if not worker.step:
             raise RecipeError(
-                "no step was taken: some worker never got a user with anything to foretell",
+                "no step was taken: some worker never got a user with anything to predict",
                 field="train.num_workers", value=world,
-                mend="use fewer workers, a longer log, or other data.target_events",
+                fix="use fewer workers, a longer log, or other data.target_events",
             )  # fmt: skip
         progress.epoch += 1
         progress.step = worker.step

@@ -94,7 +94,7 @@ def all_failed(trials: list[dict[str, Any]], folder: Path) -> RaycommendError:
     reasons = [f"{_settings(trial)}: {trial['error']}" for trial in trials]
     return DataError(
         f"every trial failed: {'; '.join(reasons)}", where=folder, field="tune.learning_rate",
-        mend="search lower rates or set a lower train.clip_norm if they diverged; else see the "
+        fix="search lower rates or set a lower train.clip_norm if they diverged; else see the "
         "trials' error.txt there",
     )  # fmt: skip
 

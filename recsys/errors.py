@@ -1,4 +1,4 @@
-"""Errors that a user can act on: where it is wrong, what is wrong, and the mend."""
+"""Errors that a user can act on: where it is wrong, what is wrong, and the fix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RaycommendError(Exception):
         where: the file, folder or recipe that holds the mistake.
         field: the column or key.
         value: the offending value.
-        mend: what to do about it.
+        fix: what to do about it.
     """
 
     exit_code = 2
@@ -32,12 +32,12 @@ class RaycommendError(Exception):
         where: object = None,
         field: str | None = None,
         value: object = None,
-        mend: str,
+        fix: str,
     ) -> None:
         # Of other libraries' messages some run over several lines; ours is one.
         problem = " ".join(problem.split())
         self.problem, self.where, self.field = problem, where, field
-        self.value, self.mend = value, mend
+        self.value, self.fix = value, fix
         parts = []
         if where is not None:
             parts.append(f"{where}:")
@@ -46,7 +46,7 @@ class RaycommendError(Exception):
         parts.append(problem)
         if value is not None:
             parts.append(f"(got {value!r})")
-        super().__init__(" ".join(parts) + f". Mend: {mend}")
+        super().__init__(" ".join(parts) + f". Fix: {fix}")
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the fields when the error crosses a process boundary."""
@@ -57,7 +57,7 @@ class RaycommendError(Exception):
                 "where": str(self.where) if self.where is not None else None,
                 "field": self.field,
                 "value": self.value,
-                "mend": self.mend,
+                "fix": self.fix,
             },
         )
 
@@ -140,7 +140,7 @@ class DataErrors(DataError):
 
     def __init__(self, errors: Sequence[RaycommendError]) -> None:
         self.errors = list(errors)
-        super().__init__(f"{len(self.errors)} problems", mend="correct them all")
+        super().__init__(f"{len(self.errors)} problems", fix="correct them all")
 
     def __str__(self) -> str:
         return f"{self.problem}:" + "".join(
@@ -179,7 +179,7 @@ class NoSpaceError(RaycommendError):
             where = next((each for each in folders if path.is_relative_to(each)), path.parent)
         return NoSpaceError(
             "no space is left on this disk, or none of its quota", where=where,
-            mend="make room there; then the same command goes on",
+            fix="make room there; then the same command goes on",
         )  # fmt: skip
 
 

@@ -87,7 +87,9 @@ def load_scorer(bundle: Bundle) -> Scorer:
     )
 
 
-def scorer_on(bundle: Bundle, prepared: Prepared, as_of: str, alike: sparse.csr_array) -> Scorer:
+def scorer_on(
+    bundle: Bundle, prepared: Prepared, as_of: str, content_similarity: sparse.csr_array
+) -> Scorer:
     """The scorer of a bundle over prepared data, with popularity and relations as of a cut.
 
     The catalogues may differ: items are matched by id, and an item the bundle does not know is
@@ -97,7 +99,7 @@ def scorer_on(bundle: Bundle, prepared: Prepared, as_of: str, alike: sparse.csr_
         bundle: any bundle.
         prepared: the data whose rows the histories will use.
         as_of: `head`, `valid`, `test` or `end`.
-        alike: of these data's text store.
+        content_similarity: of these data's text store.
     """
     scorer = load_scorer(bundle)
     catalogue = prepared.catalogue
@@ -114,7 +116,7 @@ def scorer_on(bundle: Bundle, prepared: Prepared, as_of: str, alike: sparse.csr_
         vectors,
         features,
         standard,
-        prepared.relations(as_of, alike),
+        prepared.relations(as_of, content_similarity),
         scorer.target_codes,
         scorer.max_history,
         over_time,

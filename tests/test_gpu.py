@@ -14,7 +14,7 @@ from recsys.artifacts.bundle import Bundle
 from recsys.config import Recipe
 from recsys.preparation.prepared import Prepared
 from recsys.text.text_store import TextStore
-from recsys.training.worker import Worker, build_ranker
+from recsys.training.worker import Worker, build_two_tower
 
 pytestmark = [
     pytest.mark.gpu,
@@ -23,7 +23,7 @@ pytestmark = [
 
 
 def losses(recipe: Recipe, prepared: Prepared, store: TextStore, device: str) -> list[float]:
-    ranker, item_rows = build_ranker(recipe, prepared)
+    ranker, item_rows = build_two_tower(recipe, prepared)
     ranker.items.start_from(store.vectors)
     place = torch.device(device)
     worker = Worker(recipe, prepared, store, ranker.to(place), item_rows, device=place)

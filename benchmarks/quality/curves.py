@@ -55,7 +55,7 @@ def read_curves(run: Path) -> dict[str, list[dict[str, Any]]]:
     curves = {name: curve for name, curve in curves.items() if curve and METRIC in curve[0]}
     if not curves:
         raise DataError(
-            "no curve of a training", where=run / RAY_DIR, mend="run `recsys tune` first"
+            "no curve of a training", where=run / RAY_DIR, fix="run `recsys tune` first"
         )
     return curves
 

@@ -62,7 +62,7 @@ def curve(run: Path, rows: int) -> dict[float, tuple[float, float, float]]:
     """Knob -> mean nDCG@10, mean intra-list diversity, coverage of the catalogue."""
     prepared, bundle = Prepared.open(run), Bundle.open(run / "bundle")
     (store,) = (run / "text_store").glob("*/")
-    scorer = scorer_on(bundle, prepared, "test", TextStore.open(store).alike)
+    scorer = scorer_on(bundle, prepared, "test", TextStore.open(store).content_similarity)
     vectors = centred(scorer.vectors.numpy(), scorer.vectors.numpy().mean(axis=0))
     _, questions = prepared.questions(
         "test", target_codes(bundle.recipe), most=rows, seed=bundle.recipe.seed

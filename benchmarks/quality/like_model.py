@@ -1,4 +1,4 @@
-"""How well the chance of a like is told, on a log whose events carry labels.
+"""How well the like probability is told, on a log whose events carry labels.
 
 `benchmarks.quality` calls it. Rows are single exposures, liked or not, at their raw timestamps:
 events of one second never see each other. A model's regime says what a row may see:
@@ -48,7 +48,7 @@ def measure(
     """The rows of the report's `response`; none without labels.
 
     Args:
-        benchmark: its `exposures` are what is foretold.
+        benchmark: its `exposures` are what is predicted.
         item_ids: of the catalogue, by row.
         text_vectors: [I, H] of length 1, of each item's text.
         num_bootstrap: resamples of the users.
@@ -130,7 +130,7 @@ def judge(
 def exposed_users(
     exposures: pl.DataFrame, item_ids: Sequence[str]
 ) -> tuple[UserEvents, np.ndarray]:
-    """Labelled rows as the library's events, and [E] which of them are to be foretold.
+    """Labelled rows as the library's events, and [E] which of them are to be predicted.
 
     A label 1 is the strongest event, 0 a view. Rows of items outside the catalogue are left out.
     """

@@ -6,7 +6,7 @@ DIR holds `items.parquet`, `events.parquet` and, for `splits`, `splits.parquet`;
 `parts`. The model goes the product's own way, prepare -> tune -> embed: learning rate and batch
 size are chosen on the validation part by the first seed's search, never on test, and the other
 seeds train with what was chosen. Then every model ranks the whole catalogue for the same test rows.
-Where events carry labels, the chance of a like is measured beside it (`like_model`), with
+Where events carry labels, the like probability is measured beside it (`like_model`), with
 `--response-only` nothing else.
 """
 
@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--response-only", action="store_true",
-        help="of a labelled log: only the chance of a like, no ranking",
+        help="of a labelled log: only the like probability, no ranking",
     )  # fmt: skip
     parser.add_argument(
         "--baselines", default="all", metavar="all|none|A,B",
@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         "--where", metavar="SQL", help="keep events for which this holds, e.g. \"country = 'FR'\""
     )
     parser.add_argument(
-        "--targets", default="", metavar="A,B", help="event types to foretell (the strongest)"
+        "--targets", default="", metavar="A,B", help="event types to predict (the strongest)"
     )
     for cut in ("valid", "test"):
         parser.add_argument(
@@ -201,7 +201,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                     test_set = _test_set(benchmark, prepared, recipe)
                 bundle = Bundle.open(recipe.root / BUNDLE_DIR)
                 store = ensure_store(winner, prepared)
-                model = _Noted(scorer_on(bundle, prepared, "test", store.alike))
+                model = _Noted(scorer_on(bundle, prepared, "test", store.content_similarity))
                 ours.append(_judge(model, test_set, recipe))
             costs.setdefault(OURS, cost())
             covered.setdefault(OURS, model.coverage)
@@ -256,8 +256,8 @@ def _response_only(
     """The report without anything that needs training."""
     if benchmark.exposures is None:
         raise DataError(
-            "no labels to foretell", where=options.folder / "events.parquet", field="rating",
-            mend="give every event a time and a rating or value of 0 or 1, or drop --response-only",
+            "no labels to predict", where=options.folder / "events.parquet", field="rating",
+            fix="give every event a time and a rating or value of 0 or 1, or drop --response-only",
         )  # fmt: skip
     with connected(recipe.ray, dashboard=True):
         prepare.run(recipe)
@@ -349,7 +349,7 @@ def _baseline_names(given: str) -> list[str]:
     for name in names:
         if name not in known:
             raise RecipeError(
-                "unknown baseline", field="--baselines", value=name, mend=f"use {', '.join(known)}"
+                "unknown baseline", field="--baselines", value=name, fix=f"use {', '.join(known)}"
             )
     return names
 
@@ -554,7 +554,7 @@ def _render_response(report: dict[str, Any]) -> list[str]:
         return []
     return [
         "",
-        f"the chance of a like, {rows[0]['num_rows']:,} exposures:",
+        f"the like probability, {rows[0]['num_rows']:,} exposures:",
         *table(rows, like_model.METRICS, "all"),
     ]
 

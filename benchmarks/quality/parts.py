@@ -41,7 +41,7 @@ def read_parts(splits: pl.DataFrame, path: Path, notes: list[str]) -> pl.DataFra
     if not (wanted == "test").any():
         raise DataError(
             "the test part must be there, and hold something to predict", where=path, field=PART,
-            mend="add rows whose split is `test`",
+            fix="add rows whose split is `test`",
         )  # fmt: skip
     if (wanted == "valid").any():
         return splits
@@ -58,7 +58,7 @@ def _named(splits: pl.DataFrame, path: Path, notes: list[str]) -> pl.DataFrame:
         problem = "unknown parts" if unknown else "more than one part to validate on"
         raise DataError(
             problem, where=path, field=PART, value=", ".join(unknown or validation),
-            mend="name the parts train, valid and test",
+            fix="name the parts train, valid and test",
         )  # fmt: skip
     if validation not in ([], ["valid"]):
         notes.append(f"validation part: {validation[0]}")
@@ -79,7 +79,7 @@ def _shared(splits: pl.DataFrame, path: Path, notes: list[str]) -> pl.DataFrame:
     if not 0 < num_valid < num_wanted:
         raise DataError(
             f"{problem}, and the training rows cannot be shared: they are too few, or of one time",
-            where=path, field=PART, mend="add rows whose split is `valid`",
+            where=path, field=PART, fix="add rows whose split is `valid`",
         )  # fmt: skip
     which = "the last ones of their users"
     if has_times:

@@ -53,12 +53,12 @@ class Benchmark:
         events: canonical columns.
         items: canonical columns.
         cuts: `head`, `valid` and `test`.
-        targets: canonical names of the events to foretell.
+        targets: canonical names of the events to predict.
         protocol: one of `PROTOCOLS`.
         rows: of `splits` alone, the test rows in their order: user_id, item_id, history, times
             and codes of its events, label (1 where there is none), now.
         exposures: of a labelled log that is split by time, its events at their raw times: user_id,
-            item_id, timestamp, label, and whether the row is to be foretold (`is_test`).
+            item_id, timestamp, label, and whether the row is to be predicted (`is_test`).
         whole_histories: whether the history that `splits` gives a test row holds all its user's
             earlier likes.
         notes: what a reader of the figures should know.
@@ -97,7 +97,7 @@ def open_benchmark(
         protocol: default: `splits` if the file is there, `time` if there are timestamps, else
             `leave_one_out`.
         where: an SQL condition over the columns of events and items; other events are left out.
-        targets: canonical names of the events to foretell; default: the strongest type there is.
+        targets: canonical names of the events to predict; default: the strongest type there is.
         valid: cut of the time protocol; default: at 80 % of the target events.
         test: likewise, at 90 %.
 
@@ -127,7 +127,7 @@ def open_benchmark(
         if not has_times:
             raise DataError(
                 "the time protocol needs a timestamp in every row", where=folder / "events.parquet",
-                field=Col.timestamp, mend="use --protocol leave_one_out",
+                field=Col.timestamp, fix="use --protocol leave_one_out",
             )  # fmt: skip
         cuts = _time_cuts(events, targets, valid, test)
         exposures = None
@@ -143,7 +143,7 @@ def open_benchmark(
     if splits is None:
         raise DataError(
             "the protocol `splits` needs its file", where=folder / "splits.parquet",
-            mend="use --protocol time or leave_one_out",
+            fix="use --protocol time or leave_one_out",
         )  # fmt: skip
     laid, rows, cuts = _splits(splits, events, targets, notes)
     exposures, whole = None, False
@@ -166,14 +166,14 @@ def _read(folder: Path, name: str) -> pl.DataFrame:
         frame = pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(
-            f"cannot be read: {error}", where=path, mend="a benchmark needs this file"
+            f"cannot be read: {error}", where=path, fix="a benchmark needs this file"
         ) from None
     needed = {"items": [Col.item], "events": [Col.user, Col.item]}.get(
         name, [PART, Col.user, HISTORY, Col.item]
     )
     for column in needed:
         if column not in frame.columns:
-            raise DataError("missing column", where=path, field=column, mend="add it")
+            raise DataError("missing column", where=path, field=column, fix="add it")
     ids = [column for column in (Col.user, Col.item) if column in frame.columns]
     frame = frame.with_columns(pl.col(ids).cast(pl.String))
     if HISTORY in frame.columns:
@@ -220,12 +220,12 @@ def _items(items: pl.DataFrame, events: pl.DataFrame, splits: pl.DataFrame | Non
 def _events(events: pl.DataFrame, notes: list[str]) -> pl.DataFrame:
     """Event types mapped to canonical ones: labelled logs say like or dislike, others what it was.
 
-    A log that knows none of our names has one kind of event, and it is the one to foretell.
+    A log that knows none of our names has one kind of event, and it is the one to predict.
     """
     strongest = EVENT_TYPES[-1]
     label = _label_column(events)
     if label is not None:
-        notes.append(f"labelled log: {label} 1 is what is to be foretold, 0 a view")
+        notes.append(f"labelled log: {label} 1 is what is to be predicted, 0 a view")
         kind = pl.when(pl.col(label) == 1).then(pl.lit(strongest)).otherwise(pl.lit("view"))
         return events.with_columns(
             kind.alias(Col.event_type), pl.col(label).cast(pl.Int8).alias(LABEL)
@@ -236,7 +236,7 @@ def _events(events: pl.DataFrame, notes: list[str]) -> pl.DataFrame:
     known = pl.col(Col.event_type).is_in(EVENT_TYPES)
     if not events.select(known.any()).item():
         names = ", ".join(sorted(events[Col.event_type].drop_nulls().unique()))
-        notes.append(f"events to foretell: {names or 'all'}")
+        notes.append(f"events to predict: {names or 'all'}")
         return events.with_columns(pl.lit(strongest).alias(Col.event_type))
     left_out = events.filter(~known)
     if left_out.height:
@@ -266,14 +266,14 @@ def _where(
         except pl.exceptions.PolarsError as error:
             raise DataError(
                 f"not a condition over the columns: {error}", where="--where", value=where,
-                mend=f"use {', '.join(wide.columns)}",
+                fix=f"use {', '.join(wide.columns)}",
             ) from None  # fmt: skip
         notes.append(f"{kept.height:,} of {events.height:,} events where {where}")
         events = kept
     columns = [Col.user, Col.item, Col.event_type]
     columns += [name for name in (Col.timestamp, Col.session, LABEL) if name in events.columns]
     if events.is_empty():
-        raise DataError("no events are left", where="events", mend="correct --where")
+        raise DataError("no events are left", where="events", fix="correct --where")
     return events.select(columns)
 
 
@@ -296,7 +296,7 @@ def _time_cuts(
     if not head < valid < test:
         raise DataError(
             f"no cut is possible: head {head}, valid {valid}, test {test}", where="events",
-            field=Col.timestamp, mend="give --valid and --test, or use --protocol leave_one_out",
+            field=Col.timestamp, fix="give --valid and --test, or use --protocol leave_one_out",
         )  # fmt: skip
     return {"head": head, "valid": valid, "test": test}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import bentoml
 
-from benchmarks.serving.peer_servers import BUNDLE, WORKERS, Ranker
+from benchmarks.serving.peer_servers import BUNDLE, WORKERS, TwoTower
 
 
 @bentoml.service(workers=int(os.environ[WORKERS]))
@@ -14,7 +14,7 @@ class Rank:
     """POST /rank."""
 
     def __init__(self) -> None:
-        self._ranker = Ranker(Path(os.environ[BUNDLE]))
+        self._ranker = TwoTower(Path(os.environ[BUNDLE]))
 
     @bentoml.api(route="/rank")
     def rank(self, history: list[Any], candidates: list[Any], k: int) -> Any:

@@ -7,7 +7,7 @@ import litserve
 from fastapi import Request
 from starlette.responses import Response
 
-from benchmarks.serving.peer_servers import Ranker
+from benchmarks.serving.peer_servers import TwoTower
 
 
 class Rank(litserve.LitAPI):
@@ -19,7 +19,7 @@ class Rank(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """Load the model, in the worker."""
-        self._ranker = Ranker(self._bundle)
+        self._ranker = TwoTower(self._bundle)
 
     def decode_request(self, request: Request) -> Any:
         """The body, parsed."""

@@ -22,7 +22,7 @@ WAYS = ("fastapi", "litserve", "bentoml")
 BUNDLE, WORKERS = "RANKED_BUNDLE", "RANKED_WORKERS"
 
 
-class Ranker:
+class TwoTower:
     """A loaded bundle that answers /rank for sessions."""
 
     def __init__(self, bundle: Path) -> None:
@@ -87,7 +87,7 @@ def fastapi_app() -> Any:
     from serve.core.batches import Batches
     from serve.observability.metrics import Unkept
 
-    ranker, app, batches = Ranker(Path(os.environ[BUNDLE])), FastAPI(), Batches(Unkept())
+    ranker, app, batches = TwoTower(Path(os.environ[BUNDLE])), FastAPI(), Batches(Unkept())
 
     @app.post("/rank")
     async def rank(body: Any = Body()) -> Response:  # noqa: B008 - FastAPI's way

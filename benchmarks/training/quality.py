@@ -62,7 +62,7 @@ def rerank_all(
     num_questions: int,
     seconds: float,
 ) -> dict[str, Any]:
-    """A few candidates ranked for a few questions, by all: the target and others drawn evenly.
+    """A few candidates ranked for a few questions, by all: the target and others sampled uniformly.
 
     As many questions, up to `num_questions`, as the textbook answers in the time.
     """

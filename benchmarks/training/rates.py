@@ -141,7 +141,7 @@ def batches_of(worker: Once, users: UserEvents) -> list[TrainingBatch]:
     )
     batches = [batch for batch in map(worker.batch, parts) if batch is not None]
     if not batches:
-        raise DataError("nothing to learn from", field="--users", mend="use more")
+        raise DataError("nothing to learn from", field="--users", fix="use more")
     return batches
 
 

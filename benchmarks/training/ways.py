@@ -1,6 +1,6 @@
 """Three ways to train on the same batches of histories: ours, every occurrence, the textbook.
 
-An *example* is one prediction that is trained: a state of a user and the target it foretells. All
+An *example* is one prediction that is trained: a state of a user and the target it predicts. All
 three learn the same examples of a batch, and train the same layers of the same language model.
 
 Legend: O occurrences of items, T pairs, L tokens (padded), E events, P targets, C candidates.
@@ -25,7 +25,7 @@ from recsys.schema import Col
 from recsys.text.pretrained import locate, max_positions
 from recsys.text.text_store import TextStore, pad_tokens
 from recsys.training.optim import build_optimizer, warmup_cosine
-from recsys.training.worker import Worker, build_ranker
+from recsys.training.worker import Worker, build_two_tower
 
 ONCE, EVERY, TEXTBOOK = "ours", "every occurrence", "textbook"
 #: Ours without the cache: every distinct text with gradient, the loss and gradient of `EVERY`.
@@ -159,7 +159,7 @@ class CrossEncoder(nn.Module):
 class Textbook:
     """A BERT-like cross-encoder over (user, item) pairs, padded to 512 tokens.
 
-    Every example is a pair with its target and a pair with an item drawn evenly from the
+    Every example is a pair with its target and a pair with an item sampled uniformly from the
     catalogue, under binary cross-entropy.
     """
 
@@ -229,7 +229,7 @@ class Textbook:
 
 def fresh(kind: type[Once], recipe: Recipe, prepared: Prepared, store: TextStore) -> Once:
     """An untrained worker, as `recsys train` would start it."""
-    ranker, item_rows = build_ranker(recipe, prepared)
+    ranker, item_rows = build_two_tower(recipe, prepared)
     ranker.items.start_from(store.vectors, recipe.model.whitening)
     return kind(recipe, prepared, store, ranker, item_rows)
 
@@ -262,5 +262,5 @@ def say(line: str) -> None:
 
 
 def _another(item: int, num_items: int, rng: np.random.Generator) -> int:
-    """An item drawn evenly from the others."""
+    """An item sampled uniformly from the others."""
     return (item + 1 + int(rng.integers(max(1, num_items - 1)))) % num_items

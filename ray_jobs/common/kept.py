@@ -22,7 +22,7 @@ def best_checkpoint(run: Path, metric: str) -> tuple[Path, dict[str, Any]]:
     """The checkpoint of a training run with the highest value of a metric, and its last epoch."""
     found = [(path, progress.curve[-1]) for path, progress in whole_ones(run)]
     if not found:
-        raise DataError("the training left no checkpoint", where=run, mend="train again")
+        raise DataError("the training left no checkpoint", where=run, fix="train again")
     return max(found, key=lambda pair: pair[1][metric])
 
 
@@ -30,7 +30,7 @@ def latest_checkpoint(run: Path) -> Path:
     """The checkpoint that a finished training run ended with."""
     found = whole_ones(run)
     if not found:
-        raise DataError("the training left no checkpoint", where=run, mend="train again")
+        raise DataError("the training left no checkpoint", where=run, fix="train again")
     return found[-1][0]
 
 

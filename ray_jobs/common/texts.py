@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 from recsys.config import Recipe
-from recsys.features.item_to_item import alike
+from recsys.features.item_to_item import content_similarity
 from recsys.preparation.prepared import Prepared
 from recsys.schema import Col
 from recsys.storage.matrices import save_matrix
 from recsys.storage.outputs import whole_folder
 from recsys.text.pretrained import fingerprint, hidden_size, locate
 from recsys.text.text_store import (
-    ALIKE,
     HIDDEN,
     OFFSETS,
+    SIMILARITY,
     VECTORS,
     TextStore,
     is_complete,
@@ -66,7 +66,8 @@ def ensure_store(recipe: Recipe, prepared: Prepared) -> TextStore:
                 hidden[offsets[low] : offsets[high]] = parts[HIDDEN]
             vectors.flush()
             hidden.flush()
-            save_matrix(out, ALIKE, alike(vectors, prepared.catalogue.text_rows))
+            similar = content_similarity(vectors, prepared.catalogue.text_rows)
+            save_matrix(out, SIMILARITY, similar)
             write_meta(out, texts.height)
     return TextStore.open(folder)
 
@@ -174,10 +175,10 @@ class _UpperEncoder:
     def load(self) -> None:
         from recsys.artifacts.checkpoint import load_model, load_progress
         from recsys.model.ranking_head import ScoringHead
-        from recsys.training.worker import build_ranker
+        from recsys.training.worker import build_two_tower
 
         until = load_progress(self.checkpoint).until
-        ranker, _ = build_ranker(self.recipe, Prepared(self.prepared), until)
+        ranker, _ = build_two_tower(self.recipe, Prepared(self.prepared), until)
         load_model(self.checkpoint, ranker, ScoringHead(self.recipe.model.temperature))
         self.device = _device()
         self.language = ranker.language.eval().to(self.device)

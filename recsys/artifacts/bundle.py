@@ -48,7 +48,7 @@ ITEM_PART, INDEX_META = "item_part.npy", "index.json"
 SEAL = "seal"
 #: Column of `items.parquet` with the standardised price.
 STANDARD_PRICE = "standard_price"
-_MEND = "restore it from a copy, or write the bundle again"
+_FIX = "restore it from a copy, or write the bundle again"
 _NEEDED = {
     MODEL, ITEMS, VECTORS, f"{INDEX_DIR}/{ITEM_PART}", f"{ENCODER_DIR}/{CONFIG}",
     f"{TOKENIZER_DIR}/{TOKENIZER}",
@@ -138,31 +138,31 @@ class Bundle:
         try:
             meta = json.loads(path.read_text())
         except FileNotFoundError:
-            raise BundleError("no bundle here", where=folder, mend="run `recsys embed`") from None
+            raise BundleError("no bundle here", where=folder, fix="run `recsys embed`") from None
         except (ValueError, OSError, RecursionError) as error:
             raise BundleError(
-                f"unreadable: {error}", where=path, mend="write the bundle again"
+                f"unreadable: {error}", where=path, fix="write the bundle again"
             ) from None
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
             found = meta.get("format") if isinstance(meta, dict) else type(meta).__name__
             raise BundleError(
                 f"this release reads bundles of format {FORMAT}", where=path, field="format",
-                value=found, mend="write the bundle again with this release",
+                value=found, fix="write the bundle again with this release",
             )  # fmt: skip
         if meta.pop(SEAL, None) != seal(meta):
             raise BundleError(
                 "the content is not what was written (the seal does not fit)", where=path,
-                mend="restore it from a copy, or write the bundle again",
+                fix="restore it from a copy, or write the bundle again",
             )  # fmt: skip
         _check_meta(path, meta)
         for name, expected in meta["files"].items():
             file = folder / name
             if not file.is_file():
-                raise BundleError("a file is missing", where=file, mend="write the bundle again")
+                raise BundleError("a file is missing", where=file, fix="write the bundle again")
             if verify and file_sha256(file) != expected:
                 raise BundleError(
                     f"the file is not the one that was written (SHA-256 is not {expected[:12]}...)",
-                    where=file, mend="restore it from a copy, or write the bundle again",
+                    where=file, fix="restore it from a copy, or write the bundle again",
                 )  # fmt: skip
         return Bundle(folder, meta)
 
@@ -180,7 +180,7 @@ class Bundle:
         if self.version != version:
             raise BundleError(
                 f"the folder holds {self.version} now", where=self.folder, value=version,
-                mend="serve the version that lies there, or one of the registry",
+                fix="serve the version that lies there, or one of the registry",
             )  # fmt: skip
 
     @cached_property
@@ -191,7 +191,7 @@ class Bundle:
         except RecipeError as error:
             raise BundleError(
                 f"its recipe is none of this release: {error.problem}", where=error.where,
-                field=error.field, mend=_MEND,
+                field=error.field, fix=_FIX,
             ) from None  # fmt: skip
 
     @cached_property
@@ -206,8 +206,8 @@ class Bundle:
         nullable = tuple(name for name in SCHEMA.names if name != Col.item)
         counts = {field.name: pl.Int64 for field in fields(ItemStats)}
         wanted = {**columns, **counts, STANDARD_PRICE: pl.Float32}
-        items = read_parquet(path, _MEND, wanted, nullable=nullable, error=BundleError)
-        with reading(path, _MEND, BundleError):
+        items = read_parquet(path, _FIX, wanted, nullable=nullable, error=BundleError)
+        with reading(path, _FIX, BundleError):
             if items.height != self.num_items or items[Col.item].n_unique() != items.height:
                 raise ValueError(f"not {self.num_items} different items")
             if not all((items[name] >= 0).all() for name in counts):
@@ -228,8 +228,8 @@ class Bundle:
 
     def _matrix(self, name: str, width: int) -> NDArray[np.float32]:
         path = self.folder / name
-        matrix = map_array(path, _MEND, np.float32, 2, BundleError)
-        with reading(path, _MEND, BundleError):
+        matrix = map_array(path, _FIX, np.float32, 2, BundleError)
+        with reading(path, _FIX, BundleError):
             if matrix.shape != (self.num_items, width):
                 raise ValueError(f"of shape {matrix.shape}, not {(self.num_items, width)}")
             if not np.isfinite(matrix).all():
@@ -245,7 +245,7 @@ class Bundle:
     def index(self) -> Index | None:
         """What finds the first stage's best without reading all items; None where all are read."""
         path = self.folder / INDEX_DIR / INDEX_META
-        with reading(path, _MEND, BundleError):
+        with reading(path, _FIX, BundleError):
             meta = json.loads(path.read_text())
             return None if meta["kind"] == "exact" else Index.open(path.parent, meta)
 
@@ -253,17 +253,17 @@ class Bundle:
     def relations(self) -> Relations:
         """Item-to-item weights, memory-mapped."""
         folder = self.folder / RELATIONS_DIR
-        relations = Relations.open(folder, _MEND, BundleError)
+        relations = Relations.open(folder, _FIX, BundleError)
         sizes = {getattr(relations, field.name).shape[0] for field in fields(Relations)}
         if sizes != {self.num_items}:
-            raise BundleError(f"not of {self.num_items} items", where=folder, mend=_MEND)
+            raise BundleError(f"not of {self.num_items} items", where=folder, fix=_FIX)
         return relations
 
     def weights(self, prefix: str) -> dict[str, Tensor]:
         """The weights whose names start with `prefix`, without it."""
         path = self.folder / MODEL
         with (
-            reading(path, _MEND, BundleError),
+            reading(path, _FIX, BundleError),
             safe_open(path, framework="pt") as file,  # type: ignore[no-untyped-call]
         ):
             weights = {
@@ -287,14 +287,14 @@ class Bundle:
             if name in weights and weights[name].dtype != value.dtype:
                 raise BundleError(
                     "the weights are of another type", where=self.folder / MODEL,
-                    field=prefix + name, value=weights[name].dtype, mend=_MEND,
+                    field=prefix + name, value=weights[name].dtype, fix=_FIX,
                 )  # fmt: skip
         try:
             module.load_state_dict(weights)
         except RuntimeError as error:
             raise BundleError(
                 f"the weights do not fit the recipe and {ENCODER_DIR}/{CONFIG}: {str(error)[:300]}",
-                where=self.folder / MODEL, mend=_MEND,
+                where=self.folder / MODEL, fix=_FIX,
             ) from None  # fmt: skip
 
     def note_metrics(self, metrics: dict[str, float]) -> None:
@@ -309,7 +309,7 @@ def _check_meta(path: Path, meta: dict[str, Any]) -> None:
         "version": str, "recipe": dict, "num_items": int, "files": dict, "metrics": dict,
         "text_dim": int, "price_scale": list,
     }  # fmt: skip
-    with reading(path, _MEND, BundleError):
+    with reading(path, _FIX, BundleError):
         for key, kind in kinds.items():
             if not isinstance(meta.get(key), kind):
                 raise ValueError(f"`{key}` is missing or of the wrong type")

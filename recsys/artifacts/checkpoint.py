@@ -26,7 +26,7 @@ MODEL, HEAD, OPTIMIZER, PROGRESS = (
     "model.safetensors", "head.safetensors", "optimizer.safetensors", "progress.json",
 )  # fmt: skip
 
-_MEND = "remove the checkpoint: the training goes on from the one before, or train again"
+_FIX = "remove the checkpoint: the training goes on from the one before, or train again"
 #: Parameters that no training changes.
 FROZEN = ("language.embeddings.", "language.frozen_layers.")
 
@@ -119,8 +119,8 @@ def is_whole(folder: Path) -> bool:
 def _sealed(folder: Path) -> dict[str, Any]:
     path = folder / PROGRESS
     kinds = {"epoch": int, "step": int, "curve": list, "until": str, "files": dict, "seal": str}
-    told = read_json(path, _MEND, kinds)
-    with reading(path, _MEND):
+    told = read_json(path, _FIX, kinds)
+    with reading(path, _FIX):
         if told.pop("seal") != _seal(told):
             raise ValueError("the content is not what was written (the seal does not fit)")
     return told
@@ -141,14 +141,14 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     for name, value in _tensors(folder / OPTIMIZER).items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
-    with reading(folder / OPTIMIZER, _MEND):
+    with reading(folder / OPTIMIZER, _FIX):
         optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def _tensors(path: Path, wanted: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The tensors of a file; of the names, shapes and types that are wanted."""
     hashes = _sealed(path.parent)["files"]
-    with reading(path, _MEND):
+    with reading(path, _FIX):
         if hashes.get(path.name) != file_sha256(path):
             raise ValueError("the file is not the one that was written (SHA-256)")
         state = load_file(path)
@@ -160,7 +160,7 @@ def _tensors(path: Path, wanted: Mapping[str, Tensor] | None = None) -> dict[str
     if wrong:
         raise DataError(
             "the checkpoint does not fit the recipe", where=path, field=wrong[0],
-            mend="train again, or use the recipe that made it",
+            fix="train again, or use the recipe that made it",
         )  # fmt: skip
     return state
 

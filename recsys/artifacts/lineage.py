@@ -37,12 +37,12 @@ def check_key(
     """
     made_with, own = bundle.meta.get("key_check"), key_check(key)
     if made_with is not None and made_with != own:
-        mend = f"give the service that key: {privacy.key_env}, or the run's pseudonym.key"
+        fix = f"give the service that key: {privacy.key_env}, or the run's pseudonym.key"
         raise DataError(
             f"the pseudonym key is not the one that the log of {bundle.version} was prepared with "
             f"(its check is {made_with}, here it is {own})",
             where=registry.root if registry else bundle.folder, field="key_check",
-            mend=f"{mend}; or {_OWN}" if registry else mend,
+            fix=f"{fix}; or {_OWN}" if registry else fix,
         )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def check_challenger(recipe: Recipe, challenger: Bundle) -> None:
         raise BundleError(
             f"the bundle was made under the name {challenger.recipe.name}, the recipe is "
             f"{recipe.name}", where=challenger.folder, field="name",
-            mend="run `recsys tune` and `recsys embed` again; finished trainings are not repeated",
+            fix="run `recsys tune` and `recsys embed` again; finished trainings are not repeated",
         )  # fmt: skip
     registry = Registry.of(recipe)
     incumbent = _champion(registry)
@@ -149,7 +149,7 @@ def _check_name(registry: Registry, bundle: Bundle, name: str) -> None:
         raise BundleError(
             f"a registry holds one product's line: {bundle.version} in it was made by the recipe "
             f"{bundle.recipe.name}, this one is {name}", where=registry.root, field="name",
-            mend=_OWN,
+            fix=_OWN,
         )  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def _check_made_with(registry: Registry, bundle: Bundle, own: str | None, privac
             f"a registry holds one product's line: {bundle.version} in it was made with another "
             f"pseudonym key (its check is {theirs}, here it is {own})", where=registry.root,
             field="key_check",
-            mend=f"{_OWN}; or give the key that was used then, in {privacy.key_env} or "
+            fix=f"{_OWN}; or give the key that was used then, in {privacy.key_env} or "
             "privacy.key_file",
         )  # fmt: skip
 
@@ -171,7 +171,7 @@ def _check_items(registry: Registry, incumbent: Bundle, challenger: Bundle) -> N
         raise BundleError(
             f"a registry holds one product's line: no item of {challenger.version} is in the "
             f"catalogue of {incumbent.version} (there {theirs[0]}, ..., here {ours[0]}, ...)",
-            where=registry.root, field=Col.item, mend=_OWN,
+            where=registry.root, field=Col.item, fix=_OWN,
         )  # fmt: skip
 
 
@@ -186,6 +186,6 @@ def _check_former(registry: Registry, recipe: Recipe) -> None:
             f"no champion here, but {champion} is champion in {former.root}, which all recipes "
             "shared before", where=registry.root, field="promote.registry",
             value=recipe.promote.registry,
-            mend=f"set promote.registry to {FORMER_DEFAULT}, or move registry.json and bundles/ "
+            fix=f"set promote.registry to {FORMER_DEFAULT}, or move registry.json and bundles/ "
             "from there to here",
         )  # fmt: skip

@@ -60,13 +60,13 @@ class Registry:
                 "not a version name",
                 where=self.root,
                 value=version,
-                mend=f"use letters, digits, '.', '_' and '-', and not {CHAMPION!r}",
+                fix=f"use letters, digits, '.', '_' and '-', and not {CHAMPION!r}",
             )
         if not (bundle_dir / _MANIFEST).is_file():
             raise BundleError(
                 f"not a bundle: it has no {_MANIFEST}",
                 where=bundle_dir,
-                mend="run `evaluate` first",
+                fix="run `evaluate` first",
             )
         target = self._bundles / version
         with self._locked():
@@ -78,7 +78,7 @@ class Registry:
                 raise BundleError(
                     "another bundle is registered under this version",
                     where=target,
-                    mend="add this one under a new version",
+                    fix="add this one under a new version",
                 )
             aside = self._bundles / f"{_ASIDE}{version}-{uuid.uuid4().hex}"
             _copy_tree(bundle_dir, aside)
@@ -118,14 +118,14 @@ class Registry:
             version = self.champion()
             if version is None:
                 raise BundleError(
-                    "no champion yet", where=self.root, mend="promote a version of the registry"
+                    "no champion yet", where=self.root, fix="promote a version of the registry"
                 )
         if version not in self.versions():
             raise BundleError(
                 "no such version",
                 where=self.root,
                 value=version,
-                mend=f"name one of: {', '.join(self.versions()) or '(none were added)'}",
+                fix=f"name one of: {', '.join(self.versions()) or '(none were added)'}",
             )
         return self._bundles / version
 
@@ -152,7 +152,7 @@ class Registry:
                 "no champion before this one to go back to",
                 where=self.root,
                 value=self.champion(),
-                mend="promote the version you want",
+                fix="promote the version you want",
             )
         self.path(standing[-2])
         return standing[-2]
@@ -208,7 +208,7 @@ class Registry:
         return BundleError(
             problem,
             where=self._file,
-            mend="restore it from a backup, or move it aside and promote a version again: "
+            fix="restore it from a backup, or move it aside and promote a version again: "
             "the bundles are untouched",
         )
 

@@ -32,7 +32,7 @@ from recsys.storage.reading import read_parquet, reading
 from recsys.text.pretrained import tokenize
 
 ITEMS_FILE, TEXTS_FILE = "items.parquet", "texts.parquet"
-_MEND = "run `recsys prepare` again"
+_FIX = "run `recsys prepare` again"
 _TEXTS = {
     Col.text_row: pl.Int32, Col.text: pl.String, Col.content_hash: pl.String,
     Col.tokens: pl.List(pl.Int32),
@@ -104,7 +104,7 @@ def catalogue_problem(
         kept_at=kept_at,
     )  # fmt: skip
     if problem is None and good.is_empty():
-        problem = DataError("the catalogue holds no items", where=where, mend="add items")
+        problem = DataError("the catalogue holds no items", where=where, fix="add items")
     return problem
 
 
@@ -155,13 +155,13 @@ class Catalogue:
         Raises:
             DataError: a file is missing or broken.
         """
-        texts = read_parquet(folder / TEXTS_FILE, _MEND, _TEXTS)
-        with reading(folder / TEXTS_FILE, _MEND):
+        texts = read_parquet(folder / TEXTS_FILE, _FIX, _TEXTS)
+        with reading(folder / TEXTS_FILE, _FIX):
             if texts[Col.text_row].to_list() != list(range(texts.height)):
                 raise ValueError("texts that are not numbered from 0")
         nullable = tuple(name for name in ITEMS.names if name != Col.item)
-        items = read_parquet(folder / ITEMS_FILE, _MEND, _ITEMS, nullable=nullable)
-        with reading(folder / ITEMS_FILE, _MEND):
+        items = read_parquet(folder / ITEMS_FILE, _FIX, _ITEMS, nullable=nullable)
+        with reading(folder / ITEMS_FILE, _FIX):
             if items[Col.item_row].to_list() != list(range(items.height)):
                 raise ValueError("items that are not numbered from 0")
             if not items[Col.text_row].is_between(0, texts.height - 1).all():

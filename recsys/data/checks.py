@@ -14,7 +14,7 @@ from recsys.schema import CONTROL_CHARS, EVENT_TYPES, EVENTS, ITEMS, MAX_ID_CHAR
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
-#: What each reason means and how to mend it.
+#: What each reason means and how to fix it.
 MENDS = {
     "null_user_id": (Col.user, "fill the column or drop the rows at the source"),
     "null_item_id": (Col.item, "fill the column or drop the rows at the source"),
@@ -85,7 +85,7 @@ def map_event_types(
     """Translate the log's own event names; leave out those mapped to null.
 
     Returns:
-        The rows that stay, and how many were left out by the recipe's wish.
+        The rows that stay, and how many were left out because the recipe says so.
     """
     if not names:
         return events, 0
@@ -183,7 +183,7 @@ def quarantine_problem(
     what: str,
     kept_at: object = None,
 ) -> DataError | None:
-    """The most frequent reason, an example's file, field and value, and the mend.
+    """The most frequent reason, an example's file, field and value, and the fix.
 
     Args:
         counts: reason -> rows quarantined for it.
@@ -198,7 +198,7 @@ def quarantine_problem(
         return None
     ranked = sorted(counts.items(), key=lambda each: (each[1], each[0]), reverse=True)
     worst, example = ranked[0][0], examples[ranked[0][0]]
-    field, mend = MENDS[worst]
+    field, fix = MENDS[worst]
     listed = ", ".join(f"{count:,} x {name}" for name, count in ranked)
     kept = f"; all of them lie in {kept_at}" if kept_at is not None else ""
     return DataError(
@@ -207,7 +207,7 @@ def quarantine_problem(
         where=example[Col.source][0] if Col.source in example.columns else None,
         field=field,
         value=_shown(example, field),
-        mend=f"{mend}; or raise data.max_quarantine_fraction",
+        fix=f"{fix}; or raise data.max_quarantine_fraction",
     )
 
 

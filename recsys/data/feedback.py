@@ -91,7 +91,7 @@ class Feedback:
             except BlockingIOError:
                 raise DataError(
                     "in use: another `compact` writes here, or `prepare` reads", where=self.folder,
-                    mend="wait until it has ended, then run the same command again",
+                    fix="wait until it has ended, then run the same command again",
                 ) from None  # fmt: skip
             yield
 
@@ -324,5 +324,5 @@ def _reading(path: Path) -> Iterator[None]:
     except pa.ArrowException as error:
         raise DataError(
             f"not a readable Parquet file: {error}", where=path,
-            mend="restore it from a copy, or remove it",
+            fix="restore it from a copy, or remove it",
         ) from None  # fmt: skip

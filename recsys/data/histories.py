@@ -212,7 +212,7 @@ class UserEvents:
 
 @dataclass(frozen=True)
 class Questions:
-    """Baskets to be foretold: the history strictly before each, and the items that were in it.
+    """Baskets to be predicted: the history strictly before each, and the items that were in it.
 
     The histories of one user's baskets overlap, so they are kept as ranges of shared events and
     copied out only when `histories` is asked for: take a slice first.

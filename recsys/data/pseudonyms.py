@@ -52,14 +52,14 @@ def load_key(privacy: Privacy, run_dir: Path, *, create: bool) -> bytes:
         raise DataError(
             f"no pseudonym key: neither this file nor the environment variable {privacy.key_env}",
             where=path,
-            mend=f"run `prepare`, which makes the file, or set {privacy.key_env} "
+            fix=f"run `prepare`, which makes the file, or set {privacy.key_env} "
             "to the key that the data were prepared with",
         ) from None
     except OSError as error:
         raise DataError(
             f"the pseudonym key cannot be read or made: {error.strerror}",
             where=path,
-            mend=f"mend the file's permissions, or set {privacy.key_env}",
+            fix=f"fix the file's permissions, or set {privacy.key_env}",
         ) from error
 
 
@@ -118,7 +118,7 @@ def _checked(raw: bytes, where: object) -> bytes:
         raise DataError(
             f"the pseudonym key has {len(key)} bytes, too few to withstand guessing",
             where=where,
-            mend=f"give at least {MIN_KEY_BYTES} random bytes, e.g. of `openssl rand -hex 32`",
+            fix=f"give at least {MIN_KEY_BYTES} random bytes, e.g. of `openssl rand -hex 32`",
         )
     return key
 

@@ -94,7 +94,7 @@ def beats(
         raise DataError(
             f"challenger ({_num_rows(challenger)}) and incumbent ({_num_rows(incumbent)}) "
             f"were not evaluated on the same rows ({groups.size} users of rows given)",
-            mend="evaluate both on the same test window with the same seed",
+            fix="evaluate both on the same test window with the same seed",
         )
     interval = bootstrap_mean(
         challenger - incumbent,

@@ -238,7 +238,7 @@ class ResponseHead:
         return (features - self.mean) / self.deviation @ self.weights + self.bias
 
     def chances(self, features: Floats) -> Floats:
-        """[Q] the chance of a like."""
+        """[Q] the like probability."""
         return 1 / (1 + np.exp(-self.logits(features)))
 
     @staticmethod

@@ -32,7 +32,8 @@ NUM_RELATED: Final = 100
 NUM_RECENT, DECAY = 20, 0.8
 
 _RELATED: Final = (
-    "following_last", "following_recent", "together_recent", "alike_last", "alike_recent",
+    "transitions_last", "transitions_recent", "co_occurrence_recent",
+    "content_similarity_last", "content_similarity_recent",
 )  # fmt: skip
 
 #: Columns of `Pairs.features`. Of each relation: the logarithm of its weight, and its share of the
@@ -150,10 +151,10 @@ class _Table:
         key, sums = key[opens], np.add.reduceat(sums, opens)
         pair, kind = key >> 2, key & _OWN
         keep = kind == _OWN
-        asker = pair // num_items
+        of_query = pair // num_items
         for of_kind, column in _SUMS:
             there = np.flatnonzero((kind == of_kind) & (sums[:, column] > 0))
-            keep[there[strongest(asker[there], sums[there, column], NUM_RELATED)]] = True
+            keep[there[strongest(of_query[there], sums[there, column], NUM_RELATED)]] = True
         starts = np.flatnonzero(np.diff(pair, prepend=-1))
         kept = np.logical_or.reduceat(keep, starts)
         sizes = np.diff(starts, append=len(pair))
@@ -167,7 +168,7 @@ class _Table:
 
 #: Names of the relations, the kind of an own item in a key, and (kind, column of the sums) of each
 #: of `_RELATED`.
-_NAMES: Final = ("following", "together", "alike")
+_NAMES: Final = ("transitions", "co_occurrence", "content_similarity")
 _OWN: Final = 3
 _SUMS: Final = ((0, 0), (0, 1), (1, 1), (2, 0), (2, 1))
 _TINY: Final = np.finfo(np.float32).tiny

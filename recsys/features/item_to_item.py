@@ -1,4 +1,4 @@
-"""What goes with what: item-to-item weights from a log, as of a moment, and from the texts.
+"""Item-to-item relations: from a log, as of a moment, and from the texts.
 
 The baselines `last_item` and `item_knn` rank by the counted ones alone; the second stage reads all
 of them as features beside the encoders.
@@ -27,8 +27,16 @@ Float32s = NDArray[np.float32]
 
 #: Relations kept per item for the second stage.
 NUM_KEPT: Final = 100
-#: Nearest texts of a text, and the items of each, that count as alike.
-NUM_ALIKE, ITEMS_OF_TEXT = 32, 3
+#: Nearest texts of a text, and the items of each, that count as similar.
+NUM_SIMILAR, ITEMS_OF_TEXT = 32, 3
+
+
+#: Relation -> its name on disk, in prepared data and bundles.
+FILES: Final = {
+    "transitions": "following",
+    "co_occurrence": "together",
+    "content_similarity": "alike",
+}
 
 
 @dataclass(frozen=True)
@@ -36,19 +44,19 @@ class Relations:
     """All relations; each is CSR [I, I] float32.
 
     Attributes:
-        following: see `transitions`.
-        together: see `similarity`.
-        alike: see `alike`; it alone knows items that nobody has met.
+        transitions: see `count_transitions`.
+        co_occurrence: see `count_co_occurrence`.
+        content_similarity: see `content_similarity`; it alone covers items without events.
     """
 
-    following: sparse.csr_array
-    together: sparse.csr_array
-    alike: sparse.csr_array
+    transitions: sparse.csr_array
+    co_occurrence: sparse.csr_array
+    content_similarity: sparse.csr_array
 
     @property
     def num_items(self) -> int:
         """I."""
-        return int(self.following.shape[0])
+        return int(self.transitions.shape[0])
 
     @staticmethod
     def none(num_items: int) -> Relations:
@@ -65,19 +73,19 @@ class Relations:
         """Write plain NumPy arrays into a folder, which is made."""
         folder.mkdir(parents=True, exist_ok=True)
         for field in fields(self):
-            save_matrix(folder, field.name, getattr(self, field.name))
+            save_matrix(folder, FILES[field.name], getattr(self, field.name))
 
     @staticmethod
-    def open(folder: Path, mend: str, error: type[RaycommendError] = DataError) -> Relations:
+    def open(folder: Path, fix: str, error: type[RaycommendError] = DataError) -> Relations:
         """Read what `save` wrote, memory-mapped; see `open_matrix`."""
         return Relations(
-            *(open_matrix(folder, field.name, mend, error) for field in fields(Relations))
+            *(open_matrix(folder, FILES[field.name], fix, error) for field in fields(Relations))
         )
 
 
 def relation_files() -> list[str]:
     """Names of the files that `Relations.save` writes."""
-    return [name for field in fields(Relations) for name in matrix_files(field.name)]
+    return [file for name in FILES.values() for file in matrix_files(name)]
 
 
 def _widened(matrix: sparse.csr_array, num_added: int) -> sparse.csr_array:
@@ -90,22 +98,22 @@ def _widened(matrix: sparse.csr_array, num_added: int) -> sparse.csr_array:
 def count_relations(
     train: UserEvents, num_items: int, target_codes: Sequence[int]
 ) -> dict[str, sparse.csr_array]:
-    """`following` and `together` of exactly the events given: the caller cuts the time."""
+    """`transitions` and `co_occurrence` of exactly these events: the caller cuts the time."""
     moments = moments_of(train, num_items, target_codes)
     return {
-        "following": transitions(moments, shrinkage=10, num_kept=NUM_KEPT),
-        "together": similarity(moments, window=5, shrinkage=20, num_kept=NUM_KEPT),
+        "transitions": count_transitions(moments, shrinkage=10, num_kept=NUM_KEPT),
+        "co_occurrence": count_co_occurrence(moments, window=5, shrinkage=20, num_kept=NUM_KEPT),
     }
 
 
-def transitions(moments: Moments, *, shrinkage: float, num_kept: int) -> sparse.csr_array:
+def count_transitions(moments: Moments, *, shrinkage: float, num_kept: int) -> sparse.csr_array:
     """[I, I] share of the left item's moments whose next moment wanted the right item.
 
     Source: the Markov-chain part of FPMC (Rendle et al. 2010), counted instead of factorised.
 
     Args:
         moments: of the log.
-        shrinkage: moments added to each item's own, so that a rare item shouts less.
+        shrinkage: moments added to each item's own, which shrinks those of low support.
         num_kept: strongest transitions kept per item.
     """
     followed = np.flatnonzero(moments.user[1:] == moments.user[:-1])
@@ -114,7 +122,7 @@ def transitions(moments: Moments, *, shrinkage: float, num_kept: int) -> sparse.
     return strongest_pairs(before, after, lambda counts, rows, _: counts / divisor[rows], num_kept)
 
 
-def similarity(
+def count_co_occurrence(
     moments: Moments, *, window: int, shrinkage: float, num_kept: int
 ) -> sparse.csr_array:
     """[I, I] cosine of items over windows of a user's consecutive moments; the diagonal is zero.
@@ -142,7 +150,7 @@ def similarity(
     return strongest_pairs(seen, wanted, cosine, num_kept)
 
 
-def alike(text_vectors: Float32s, text_rows: NDArray[np.int32]) -> sparse.csr_array:
+def content_similarity(text_vectors: Float32s, text_rows: NDArray[np.int32]) -> sparse.csr_array:
     """[I, I] fourth power of the cosine of two items' texts; the nearest alone, no diagonal.
 
     The power lets one close text outweigh many vaguely related ones. Exact, by blocks: time grows
@@ -156,7 +164,7 @@ def alike(text_vectors: Float32s, text_rows: NDArray[np.int32]) -> sparse.csr_ar
     order = np.argsort(text_rows, kind="stable")
     counts = np.bincount(text_rows, minlength=num_texts)
     first = np.cumsum(counts) - counts
-    num_near = min(NUM_ALIKE, num_texts)
+    num_near = min(NUM_SIMILAR, num_texts)
     near = np.empty((num_texts, num_near), dtype=np.int64)
     cosines = np.empty((num_texts, num_near), dtype=np.float32)
     for low in range(0, num_texts, 512):

@@ -157,7 +157,7 @@ def _log_prices(prices: Floats) -> NDArray[np.float64]:
 
 
 def item_features(stats: ItemStats, standard_price: Floats) -> Floats:
-    """[I, len(ITEM_FEATURES)] what speaks for an item whoever asks."""
+    """[I, len(ITEM_FEATURES)] user-independent features of the items."""
     columns = (
         np.log1p(stats.num_recent),
         np.log1p(stats.num_targets),
@@ -172,7 +172,7 @@ def item_features(stats: ItemStats, standard_price: Floats) -> Floats:
     return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
 
 
-def is_young(features: Any) -> Any:
+def is_recently_launched(features: Any) -> Any:
     """[...] whether all that is known of an item happened within `RECENT_DAYS` days, if anything.
 
     Args:

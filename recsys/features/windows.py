@@ -81,7 +81,7 @@ class TrainingBatch:
 
     Attributes:
         windows: the inputs.
-        target_states: [P] int64, the state that must foretell the target.
+        target_states: [P] int64, the state that must predict the target.
         target_items: [P] int64, catalogue rows.
         target_weights: [P] float32.
     """
@@ -102,8 +102,8 @@ def training_batch(
 ) -> TrainingBatch:
     """Windows of at most `max_history` events at random places of the histories, with targets.
 
-    The state after each moment foretells every target event of the next; the first moment of a
-    whole history is foretold by the start state.
+    The state after each moment predicts every target event of the next; the first moment of a
+    whole history is predicted by the start state.
 
     Args:
         users: events of the training window only.

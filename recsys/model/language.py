@@ -54,7 +54,7 @@ class LanguageModel(nn.Module):
         except Exception as error:  # a dozen types; each means: this is no such file
             raise DataError(
                 f"not the config of a language model: {str(error)[:300]}", where=folder / CONFIG,
-                mend="restore the file from a copy, or save the model again",
+                fix="restore the file from a copy, or save the model again",
             ) from error  # fmt: skip
         try:
             if pretrained:
@@ -69,13 +69,13 @@ class LanguageModel(nn.Module):
             raise RecipeError(
                 f"a {config.model_type} is not laid out like BERT (embeddings, encoder.layer)",
                 where=folder, field="model.language_model",
-                mend="use a BERT- or RoBERTa-like encoder",
+                fix="use a BERT- or RoBERTa-like encoder",
             )  # fmt: skip
         layers = list(model.encoder.layer)
         if tuning in ("last_n", "lora") and last_n > len(layers):
             raise RecipeError(
                 f"the language model has {len(layers)} layers", where=folder,
-                field=f"{section}.last_n", value=last_n, mend=f"use 1 to {len(layers)}",
+                field=f"{section}.last_n", value=last_n, fix=f"use 1 to {len(layers)}",
             )  # fmt: skip
         num_trained = {"frozen": 0, "lora": last_n, "last_n": last_n, "full": len(layers)}[tuning]
         self.split = len(layers) - num_trained
@@ -121,7 +121,7 @@ class LanguageModel(nn.Module):
         except ImportError:
             raise RecipeError(
                 "low-rank updates need the package `peft`", field="model.tuning", value="lora",
-                mend="install raycommend[lora], or use last_n",
+                fix="install raycommend[lora], or use last_n",
             ) from None  # fmt: skip
 
         self.trained_layers.requires_grad_(False)

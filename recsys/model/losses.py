@@ -38,7 +38,7 @@ def catalogue_cross_entropy(
         target_items_P: catalogue rows of the targets.
         candidate_items_C: catalogue rows of the candidates.
         log_expected_C: log of the expected number of draws of each candidate.
-        prior_P: what speaks for the targets whoever asks (their log popularity), so that the
+        prior_P: the user-independent part of the targets' logits (log popularity), so that the
             vectors need only learn what is personal.
         prior_C: the same of the candidates.
         weights_P: loss weight of each target.

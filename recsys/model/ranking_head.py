@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.features.candidates import PAIR_FEATURES
-from recsys.features.side_features import ITEM_FEATURES, is_young
+from recsys.features.side_features import ITEM_FEATURES, is_recently_launched
 
 #: The first pair features: those that only a user's own items have.
 OF_OWN = PAIR_FEATURES[: PAIR_FEATURES.index("is_own") + 1]
@@ -180,7 +180,7 @@ def head_loss(head: ScoringHead, examples: HeadExamples, new_item_weight: float 
         return torch.cat([of_pair[e.pair_relevant], of_pos])
 
     gain, asked = relevant(pairs, pos), relevant(e.pair_query, e.pos_query)
-    weight = 1 + (new_item_weight - 1) * is_young(
+    weight = 1 + (new_item_weight - 1) * is_recently_launched(
         relevant(e.pair_item_features, e.pos_item_features)
     )
     first_other = int(e.pair_relevant[:num_own].sum())

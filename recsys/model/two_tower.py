@@ -26,7 +26,7 @@ from recsys.model.user_encoder import UserEncoder
 MAX_LOG_SCALE = math.log(100)
 
 
-class Ranker(nn.Module):
+class TwoTower(nn.Module):
     """Encoders of items and users; `forward` is the training loss: DDP sees one call a step."""
 
     def __init__(

@@ -187,8 +187,8 @@ def window_problem(
         late = bool(coverage.targets.get(AFTER))
         field = "data.cuts.end" if late else "data.target_events"
         value = str(data.cuts.end) if late else wanted
-    mend = _mend(coverage, data, wanted)
-    return DataError("; ".join(told), where=source, field=field, value=value, mend=mend)
+    fix = _fix(coverage, data, wanted)
+    return DataError("; ".join(told), where=source, field=field, value=value, fix=fix)
 
 
 def duplicates_told(num_duplicates: int, num_events: int) -> list[str]:
@@ -247,7 +247,7 @@ def _keeps(rounded: pl.Series, picked: pl.Series) -> bool:
     return bool(rounded[1] > picked[0]) and rounded[1:].n_unique() == len(rounded) - 1
 
 
-def _mend(coverage: Coverage, data: Data, wanted: str) -> str:
+def _fix(coverage: Coverage, data: Data, wanted: str) -> str:
     if not coverage.points and coverage.targets.get(AFTER):
         return "move data.cuts.end behind the events that count, or leave it out"
     if not coverage.points:

@@ -20,7 +20,7 @@ from recsys.config import Cuts, Data, Recipe
 from recsys.data.catalogue import ITEMS_FILE, Catalogue
 from recsys.data.histories import Questions, UserEvents, ask
 from recsys.errors import DataError, RecipeError
-from recsys.features.item_to_item import Relations
+from recsys.features.item_to_item import FILES, Relations
 from recsys.features.popularity import DailyCounts, ItemStats
 from recsys.schema import EVENT_TYPES, HISTORIES, Col
 from recsys.storage.matrices import open_matrix
@@ -33,7 +33,7 @@ RELATIONS_DIR = "relations"
 STATS_FILE, DAYS_FILE, SUMMARY_FILE = "item_stats.parquet", "item_days.parquet", "prepare.json"
 
 
-_MEND = "run `recsys prepare` again"
+_FIX = "run `recsys prepare` again"
 _FINGERPRINTS = ("data_fingerprint", "catalogue_fingerprint", "key_check", "language_model")
 
 
@@ -43,7 +43,7 @@ def read_shard(path: Path, num_items: int) -> pa.Table:
     Raises:
         DataError: it is missing or broken.
     """
-    with reading(path, _MEND):
+    with reading(path, _FIX):
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read()
         table.validate(full=True)
@@ -93,7 +93,7 @@ class Prepared:
         """
         folder = run / PREPARED
         if not (folder / SUMMARY_FILE).is_file():
-            raise DataError("no prepared data", where=folder, mend="run `recsys prepare` first")
+            raise DataError("no prepared data", where=folder, fix="run `recsys prepare` first")
         return Prepared(folder)
 
     @staticmethod
@@ -113,14 +113,14 @@ class Prepared:
             raise DataError(
                 f"prepared under another recipe (`data.{changed[0]}` was {then.get(changed[0])!r})",
                 where=prepared.folder, field=f"data.{changed[0]}", value=now[changed[0]],
-                mend="run `recsys prepare` again",
+                fix="run `recsys prepare` again",
             )  # fmt: skip
         language = recipe.model.language_model
         if prepared.summary["language_model"] != fingerprint(locate(language)):
             raise DataError(
                 "the texts were split into tokens for another language model",
                 where=prepared.folder, field="model.language_model", value=language,
-                mend="run `recsys prepare` again",
+                fix="run `recsys prepare` again",
             )  # fmt: skip
         return prepared
 
@@ -133,8 +133,8 @@ class Prepared:
         """
         path = self.folder / SUMMARY_FILE
         kinds = {"recipe": dict, "cuts_us": dict, "counts": dict, "quarantined": dict}
-        summary = read_json(path, _MEND, kinds | dict.fromkeys(_FINGERPRINTS, str))
-        with reading(path, _MEND):
+        summary = read_json(path, _FIX, kinds | dict.fromkeys(_FINGERPRINTS, str))
+        with reading(path, _FIX):
             cuts, counts = summary["cuts_us"], summary["counts"]
             moments = [cuts[name] for name in ("head", "valid", "test")]
             if not isinstance(summary["recipe"]["data"], dict):
@@ -156,14 +156,14 @@ class Prepared:
         if catalogue.num_items != self.summary["counts"]["items"]:
             raise DataError(
                 f"{catalogue.num_items} items, of {self.summary['counts']['items']} prepared",
-                where=self.folder / CATALOGUE_DIR / ITEMS_FILE, mend=_MEND,
+                where=self.folder / CATALOGUE_DIR / ITEMS_FILE, fix=_FIX,
             )  # fmt: skip
         return catalogue
 
     def item_ids(self) -> NDArray[np.str_]:
         """[I] ids by row, without reading the texts."""
         path = self.folder / CATALOGUE_DIR / ITEMS_FILE
-        return read_parquet(path, _MEND, {Col.item: pl.String}, only=True)[Col.item].to_numpy()
+        return read_parquet(path, _FIX, {Col.item: pl.String}, only=True)[Col.item].to_numpy()
 
     @cached_property
     def shards(self) -> list[Path]:
@@ -176,12 +176,12 @@ class Prepared:
         folder, users = self.folder / HISTORIES_DIR, 0
         found = sorted(folder.glob("*.parquet"))
         for path in found:
-            with reading(path, _MEND):
+            with reading(path, _FIX):
                 users += pq.read_metadata(path).num_rows
         if users != self.summary["counts"]["users"]:
             raise DataError(
                 f"{users} users, of {self.summary['counts']['users']} prepared", where=folder,
-                mend=_MEND,
+                fix=_FIX,
             )  # fmt: skip
         return found
 
@@ -199,7 +199,7 @@ class Prepared:
                 f"{num_workers} workers cannot share {num_shards} history shards: of "
                 f"data.num_buckets ({buckets}), no more hold users", where=self.folder,
                 field="train.num_workers", value=num_workers,
-                mend=f"set train.num_workers to at most {num_shards}, or raise data.num_buckets "
+                fix=f"set train.num_workers to at most {num_shards}, or raise data.num_buckets "
                 "and run `recsys prepare` again",
             )  # fmt: skip
 
@@ -225,8 +225,8 @@ class Prepared:
         """Item statistics as of a cut: `head`, `valid`, `test` or `end`."""
         path, num_items = self.folder / STATS_FILE, self.summary["counts"]["items"]
         kinds = {field.name: pl.Int64 for field in fields(ItemStats)}
-        whole = read_parquet(path, _MEND, {**kinds, Col.item_row: pl.Int32, "as_of": pl.String})
-        with reading(path, _MEND):
+        whole = read_parquet(path, _FIX, {**kinds, Col.item_row: pl.Int32, "as_of": pl.String})
+        with reading(path, _FIX):
             if not whole[Col.item_row].is_between(0, num_items - 1).all():
                 raise ValueError(f"an item outside rows 0..{num_items - 1}")
             if not all((whole[name] >= 0).all() for name in kinds):
@@ -245,23 +245,27 @@ class Prepared:
         """Item counts of every day of the log, from which statistics as of any night follow."""
         return DailyCounts.load(self.folder / DAYS_FILE, self.summary["counts"]["items"])
 
-    def relations(self, as_of: str, alike: sparse.csr_array) -> Relations:
+    def relations(self, as_of: str, content_similarity: sparse.csr_array) -> Relations:
         """Item-to-item weights, those that are counted as of a cut; memory-mapped.
 
         Args:
             as_of: `head`, `valid`, `test` or `end`.
-            alike: of the text store.
+            content_similarity: of the text store.
         """
         folder = self.folder / RELATIONS_DIR / as_of
-        found = {name: open_matrix(folder, name, _MEND) for name in ("following", "together")}
+        found = {
+            name: open_matrix(folder, FILES[name], _FIX)
+            for name in ("transitions", "co_occurrence")
+        }
+        found["content_similarity"] = content_similarity
         num_items = self.summary["counts"]["items"]
-        for name, matrix in {**found, "alike": alike}.items():
+        for name, matrix in found.items():
             if matrix.shape[0] != num_items:
                 raise DataError(
                     f"{matrix.shape[0]} rows of `{name}` for {num_items} items", where=folder,
-                    mend=_MEND,
+                    fix=_FIX,
                 )  # fmt: skip
-        return Relations(**found, alike=alike)
+        return Relations(**found)
 
     def window(self, name: str) -> tuple[int, int | None]:
         """Start and end of the window `head`, `valid` or `test`, in microseconds."""

@@ -259,7 +259,7 @@ class _Seen:
             f"{users.height:,} users fill {about}{buckets:,} of {num_buckets:,} buckets, fewer "
             "than there are workers", where=self._recipe.data.source or self._recipe.data.adapter,
             field="train.num_workers", value=workers,
-            mend="use fewer workers, more data.num_buckets, or a log of more users",
+            fix="use fewer workers, more data.num_buckets, or a log of more users",
         )  # fmt: skip
         if certain or users.height < workers:
             result.problems.append(wrong)

@@ -8,7 +8,7 @@ there, given the items above it. Their product is the chance of the list.
   all that are not shown yet. One draw for all places by the Gumbel-top-k trick: the k largest of
   score / temperature + Gumbel noise (Kool et al. 2019, arXiv 1903.06059).
 - `epsilon`: a place goes to the best item that is left, or, with chance epsilon, to one that is
-  drawn evenly from all that are left.
+  sampled uniformly from all that are left.
 
 Legend: C candidates, k places.
 """
@@ -112,7 +112,7 @@ def epsilon_greedy(scores: Floats, k: int, epsilon: float, rng: np.random.Genera
     """
     num = len(scores)
     k = min(k, num)
-    # Of the best k and of 2k drawn evenly, at most k are taken: there is always one left of each.
+    # Of the best k and of 2k sampled uniformly, at most k are taken: one of each is always left.
     ranked = iter(_top(scores.astype(np.float64), k).tolist())
     evenly = iter(rng.choice(num, size=min(num, 2 * k), replace=False).tolist())
     explores = (rng.random(k) < epsilon).tolist()

@@ -86,13 +86,13 @@ def _open_redis(state: State, max_age_us: int | None) -> UserState:
             raise
         raise DataError(
             "needs the package `redis`", field="serve.state.backend", value="redis",
-            mend="install raycommend[redis], or use sqlite",
+            fix="install raycommend[redis], or use sqlite",
         ) from None  # fmt: skip
     url = state.url or os.environ.get(URL_VARIABLE)
     if not url:
         raise DataError(
             "names no server", field="serve.state.url",
-            mend=f"write redis://HOST:PORT/DB there, or into the environment variable "
+            fix=f"write redis://HOST:PORT/DB there, or into the environment variable "
             f"{URL_VARIABLE} of every node",
         )  # fmt: skip
     return RedisState(url, state.prefix, state.max_events_per_user, max_age_us)

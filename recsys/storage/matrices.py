@@ -29,14 +29,14 @@ def save_matrix(folder: Path, name: str, matrix: sparse.csr_array) -> None:
 
 
 def open_matrix(
-    folder: Path, name: str, mend: str, error: type[RaycommendError] = DataError
+    folder: Path, name: str, fix: str, error: type[RaycommendError] = DataError
 ) -> sparse.csr_array:
     """Read what `save_matrix` wrote, memory-mapped.
 
     Args:
         folder: of the files.
         name: of the matrix.
-        mend: what to do if it is broken.
+        fix: what to do if it is broken.
         error: class of the errors.
 
     Raises:
@@ -44,20 +44,20 @@ def open_matrix(
             and reads past the arrays where they are wrong.
     """
     paths = [folder / f"{name}.{part}.npy" for part in _PARTS]
-    data = map_array(paths[0], mend, np.float32, 1, error)
-    indices, indptr = (map_array(path, mend, (np.int32, np.int64), 1, error) for path in paths[1:])
-    with reading(paths[2], mend, error):
+    data = map_array(paths[0], fix, np.float32, 1, error)
+    indices, indptr = (map_array(path, fix, (np.int32, np.int64), 1, error) for path in paths[1:])
+    with reading(paths[2], fix, error):
         size = len(indptr) - 1
         if size < 0 or indptr[0] or indptr[-1] != len(data):
             raise ValueError(f"no row bounds of {len(data)} values")
         if (np.diff(indptr) < 0).any():
             raise ValueError("row bounds that fall")
-    with reading(paths[1], mend, error):
+    with reading(paths[1], fix, error):
         if len(indices) != len(data) or indices.dtype != indptr.dtype:
             raise ValueError(f"{len(indices)} places of {len(data)} values")
         if len(indices) and (indices.min() < 0 or indices.max() >= size):
             raise ValueError(f"a column outside 0..{size - 1}")
-    with reading(paths[0], mend, error):
+    with reading(paths[0], fix, error):
         if not np.isfinite(data).all():
             raise ValueError("weights that are not finite")
         return sparse.csr_array((data, indices, indptr), shape=(size, size), copy=False)

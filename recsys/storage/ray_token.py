@@ -75,6 +75,6 @@ def _no_place(path: Path, why: str | None) -> DataError:
     return DataError(
         f"Ray's token cannot be kept there: {why}", where=path, field="HOME",
         value=os.environ.get("HOME"),
-        mend="set HOME to a folder that this process may write to, or RAY_AUTH_TOKEN_PATH to a "
+        fix="set HOME to a folder that this process may write to, or RAY_AUTH_TOKEN_PATH to a "
         "file that `ray get-auth-token --generate` has written",
     )  # fmt: skip

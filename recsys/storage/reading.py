@@ -1,4 +1,4 @@
-"""Files that another process wrote, as they are read: what is wrong with one names it and the mend.
+"""Files that another process wrote, as they are read: what is wrong with one names it and the fix.
 
 A reader checks that a file is what it should be (columns, types, shape, ranges) before anybody
 computes with it. Other values of the right kind are for whoever has a checksum to see.
@@ -32,7 +32,7 @@ BROKEN = (
 
 
 @contextmanager
-def reading(path: Path, mend: str, error: type[RaycommendError] = DataError) -> Iterator[None]:
+def reading(path: Path, fix: str, error: type[RaycommendError] = DataError) -> Iterator[None]:
     """Turn whatever goes wrong in the block into an error that names the file.
 
     The block reads this one file and checks it, and raises `ValueError` where a check fails.
@@ -40,19 +40,19 @@ def reading(path: Path, mend: str, error: type[RaycommendError] = DataError) -> 
     try:
         yield
     except FileNotFoundError:
-        raise error("the file is missing", where=path, mend=mend) from None
+        raise error("the file is missing", where=path, fix=fix) from None
     except OSError as found:
         problem = f"the file cannot be read: {found.strerror or found}"
-        raise error(problem, where=path, mend=mend) from None
+        raise error(problem, where=path, fix=fix) from None
     except BROKEN as found:
         # Some are a library's last words: long, or empty.
         problem = f"the file is damaged: {str(found)[:300] or type(found).__name__}"
-        raise error(problem, where=path, mend=mend) from None
+        raise error(problem, where=path, fix=fix) from None
 
 
 def read_json(
     path: Path,
-    mend: str,
+    fix: str,
     keys: Mapping[str, type | tuple[type, ...]],
     error: type[RaycommendError] = DataError,
 ) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def read_json(
     Raises:
         error: it is missing, unreadable or another thing.
     """
-    with reading(path, mend, error):
+    with reading(path, fix, error):
         data = json.loads(path.read_bytes())
         if not isinstance(data, dict):
             raise ValueError("no JSON object")
@@ -74,7 +74,7 @@ def read_json(
 
 def read_parquet(
     path: Path,
-    mend: str,
+    fix: str,
     columns: Mapping[str, Any],
     *,
     nullable: tuple[str, ...] = (),
@@ -85,7 +85,7 @@ def read_parquet(
 
     Args:
         path: of the file.
-        mend: what to do if it is broken.
+        fix: what to do if it is broken.
         columns: name -> Polars type; more may be there.
         nullable: of these columns the ones that may hold nulls.
         only: read no other columns.
@@ -94,7 +94,7 @@ def read_parquet(
     Raises:
         error: it is missing, unreadable or another thing.
     """
-    with reading(path, mend, error):
+    with reading(path, fix, error):
         # Arrow's reader: on damaged lengths Polars' own ends the process.
         with pq.ParquetFile(path) as file:
             table = file.read([*columns] if only else None)
@@ -110,7 +110,7 @@ def read_parquet(
 
 def map_array(
     path: Path,
-    mend: str,
+    fix: str,
     kind: type[np.generic] | tuple[type[np.generic], ...],
     num_dims: int,
     error: type[RaycommendError] = DataError,
@@ -120,7 +120,7 @@ def map_array(
     Raises:
         error: it is missing, unreadable or another thing.
     """
-    with reading(path, mend, error):
+    with reading(path, fix, error):
         array = np.load(path, mmap_mode="r")
         if not isinstance(array, np.ndarray) or not issubclass(array.dtype.type, kind):
             raise ValueError("no array of the type that was written")

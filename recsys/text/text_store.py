@@ -25,8 +25,8 @@ from recsys.storage.matrices import open_matrix
 from recsys.storage.reading import map_array, read_json, reading
 
 HIDDEN, OFFSETS, VECTORS, META = "hidden.npy", "offsets.npy", "vectors.npy", "text_store.json"
-ALIKE = "alike"
-_MEND = "remove the store's folder: the next training makes it anew"
+SIMILARITY = "alike"
+_FIX = "remove the store's folder: the next training makes it anew"
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class TextStore:
         hidden: [K, H] float16, memory-mapped; states at the split.
         offsets: [T + 1] int64; text t owns tokens `offsets[t]:offsets[t + 1]`.
         vectors: [T, H] float32, memory-mapped; vectors of the untouched language model (zero-shot).
-        alike: CSR [I, I], see `relations.alike`.
+        content_similarity: CSR [I, I], see `item_to_item.content_similarity`.
     """
 
     hidden: NDArray[np.float16]
     offsets: NDArray[np.int64]
     vectors: NDArray[np.float32]
-    alike: sparse.csr_array
+    content_similarity: sparse.csr_array
 
     @staticmethod
     def open(folder: Path) -> TextStore:
@@ -54,23 +54,23 @@ class TextStore:
         """
         if not (folder / META).is_file():
             raise DataError(
-                "no text store", where=folder, mend="run `recsys train` or `recsys tune`"
+                "no text store", where=folder, fix="run `recsys train` or `recsys tune`"
             )
-        num_texts = read_json(folder / META, _MEND, {"num_texts": int})["num_texts"]
-        hidden = map_array(folder / HIDDEN, _MEND, np.float16, 2)
-        with reading(folder / OFFSETS, _MEND):
-            offsets = np.array(map_array(folder / OFFSETS, _MEND, np.int64, 1))
+        num_texts = read_json(folder / META, _FIX, {"num_texts": int})["num_texts"]
+        hidden = map_array(folder / HIDDEN, _FIX, np.float16, 2)
+        with reading(folder / OFFSETS, _FIX):
+            offsets = np.array(map_array(folder / OFFSETS, _FIX, np.int64, 1))
             if len(offsets) != num_texts + 1 or offsets[0] or offsets[-1] != len(hidden):
                 raise ValueError(f"no bounds of {num_texts} texts in {len(hidden)} tokens")
             if (np.diff(offsets) < 0).any():
                 raise ValueError("bounds that fall")
-        vectors = map_array(folder / VECTORS, _MEND, np.float32, 2)
-        with reading(folder / VECTORS, _MEND):
+        vectors = map_array(folder / VECTORS, _FIX, np.float32, 2)
+        with reading(folder / VECTORS, _FIX):
             if vectors.shape != (num_texts, hidden.shape[1]):
                 raise ValueError(f"the shape is {vectors.shape}, not that of the other files")
             if not np.isfinite(vectors).all():
                 raise ValueError("vectors that are not finite")
-        return TextStore(hidden, offsets, vectors, open_matrix(folder, ALIKE, _MEND))
+        return TextStore(hidden, offsets, vectors, open_matrix(folder, SIMILARITY, _FIX))
 
     @property
     def num_texts(self) -> int:

@@ -39,7 +39,7 @@ from recsys.model.ranking_head import (
     is_own,
     seen_of_pairs,
 )  # fmt: skip
-from recsys.model.two_tower import Ranker
+from recsys.model.two_tower import TwoTower
 from recsys.model.vector_cache import VectorCache
 from recsys.preparation.prepared import Prepared
 from recsys.ranking.scorer import Scorer
@@ -57,7 +57,9 @@ TEXTS_AT_ONCE = 256
 QUESTIONS_AT_ONCE = 256
 
 
-def build_ranker(recipe: Recipe, prepared: Prepared, until: str = "head") -> tuple[Ranker, Tensor]:
+def build_two_tower(
+    recipe: Recipe, prepared: Prepared, until: str = "head"
+) -> tuple[TwoTower, Tensor]:
     """A fresh model for prepared data, and the rows of each item's id and fields [I, 1 + F].
 
     Ids are those of the items that are known at the cut `until`.
@@ -68,7 +70,7 @@ def build_ranker(recipe: Recipe, prepared: Prepared, until: str = "head") -> tup
     ids = id_rows_of(prepared.stats(until).num_events, model.min_events_for_id)
     fields = ItemFields.of(items, model.item_fields)
     rows = np.column_stack([ids, fields.rows(items)])
-    ranker = Ranker(model, language, int(ids.max(initial=-1)) + 1, fields.num_rows)
+    ranker = TwoTower(model, language, int(ids.max(initial=-1)) + 1, fields.num_rows)
     return ranker, torch.from_numpy(rows)
 
 
@@ -90,7 +92,7 @@ class Worker:
         recipe: the recipe.
         prepared: the prepared data.
         store: hidden states of the texts.
-        ranker, item_rows: see `build_ranker`.
+        ranker, item_rows: see `build_two_tower`.
         rank, world: number of this worker, and of all.
         device: where the model lives.
         wrapped: the module to call for the loss; DDP around `ranker`, or `ranker` itself.
@@ -101,7 +103,7 @@ class Worker:
     recipe: Recipe
     prepared: Prepared
     store: TextStore
-    ranker: Ranker
+    ranker: TwoTower
     item_rows: Tensor
     rank: int = 0
     world: int = 1
@@ -137,7 +139,7 @@ class Worker:
         return np.random.default_rng([self.recipe.seed, self.rank, *key])
 
     def batch(self, users: UserEvents) -> TrainingBatch | None:
-        """The next step's batch of some users' histories; None if it holds nothing to foretell."""
+        """The next step's batch of some users' histories; None if it holds nothing to predict."""
         batch = training_batch(
             users.before(self.cut_us),
             max_history=self.recipe.model.max_history,
@@ -210,7 +212,7 @@ class Worker:
             raise RecipeError(
                 f"training has diverged: the loss of step {self.step} is {value}",
                 field="train.learning_rate", value=train.learning_rate,
-                mend="use a lower one, or a lower train.clip_norm",
+                fix="use a lower one, or a lower train.clip_norm",
             )  # fmt: skip
         return value
 
@@ -253,7 +255,7 @@ class Worker:
             self.cache.vectors, self.prepared.catalogue.text_rows, self.item_rows
         )
         features = item_features(self.prepared.stats(as_of), self.standard_price)
-        relations = self.prepared.relations(as_of, self.store.alike)
+        relations = self.prepared.relations(as_of, self.store.content_similarity)
         return Scorer.build(
             self.ranker.users, self.head, vectors, features, self.standard_price, relations,
             self.codes, self.recipe.model.max_history, self.over_time,

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         if named is None:
             raise RecipeError(
                 "the recipe names no file for API keys", where=options.config,
-                field="serve.access.keys", mend="name one, e.g. runs/demo/keys.json",
+                field="serve.access.keys", fix="name one, e.g. runs/demo/keys.json",
             )  # fmt: skip
         _run(options, Path(named).expanduser().absolute())
     except RaycommendError as error:

@@ -110,24 +110,24 @@ class KeyFile(Section):
         except FileNotFoundError:
             raise DataError(
                 "no file of API keys", where=path, field="serve.access.keys",
-                mend="make a key with `recsys keys add`, or set serve.access.keys to null",
+                fix="make a key with `recsys keys add`, or set serve.access.keys to null",
             ) from None  # fmt: skip
         except OSError as error:
             raise DataError(
                 f"the file of API keys cannot be read: {error.strerror}", where=path,
-                field="serve.access.keys", mend="mend its permissions",
+                field="serve.access.keys", fix="correct its permissions",
             ) from error  # fmt: skip
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise DataError(
                 f"not a file of API keys: {first['msg']}", where=path,
                 field=".".join(map(str, first["loc"])),
-                mend="restore it from a copy, or make the keys again with `recsys keys add`",
+                fix="restore it from a copy, or make the keys again with `recsys keys add`",
             ) from None  # fmt: skip
         if "keys" not in found.model_fields_set:
             raise DataError(
                 "not a file of API keys: Field required", where=path, field="keys",
-                mend="restore it from a copy, or make the keys again with `recsys keys add`",
+                fix="restore it from a copy, or make the keys again with `recsys keys add`",
             )  # fmt: skip
         return found
 
@@ -144,13 +144,13 @@ class KeyFile(Section):
         if not _NAME.fullmatch(name):
             raise DataError(
                 "not a name for a key", where="keys", field="name", value=name,
-                mend="use letters, digits, '.', '_' and '-', at most 64 of them, and begin with a "
+                fix="use letters, digits, '.', '_' and '-', at most 64 of them, and begin with a "
                 "letter or digit",
             )  # fmt: skip
         if any(key.name == name for key in self.keys):
             raise DataError(
                 "there is a key of this name", where="keys", field="name", value=name,
-                mend="take another name, or remove that key first",
+                fix="take another name, or remove that key first",
             )  # fmt: skip
         text = PREFIX + secrets.token_urlsafe(32)
         key = Key(name=name, sha256=digest(text), rights=rights)
@@ -166,7 +166,7 @@ class KeyFile(Section):
         if len(kept) == len(self.keys):
             raise DataError(
                 "there is no key of this name", where="keys", field="name", value=name,
-                mend="see `recsys keys list`",
+                fix="see `recsys keys list`",
             )  # fmt: skip
         return KeyFile(keys=kept)
 

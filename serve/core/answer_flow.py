@@ -93,7 +93,7 @@ def recommend(
 
     Args:
         model: scores.
-        query: the asker.
+        query: the user.
         encoded: its history, read by the model.
         request: what is asked for.
         defaults: stand in for what the request leaves open; neither asks for diversity or a cap
@@ -129,7 +129,7 @@ def recommend(
         )  # fmt: skip
         propensities = chances.tolist()
     trace = current()
-    trace.lap("score")
+    trace.record_stage("score")
     unknown = [item for item, row in zip(request.exclude, excluded, strict=True) if row < 0]
     items: list[dict[str, Any]] = [
         {"item_id": item_id, "title": title, "score": score}
@@ -139,7 +139,7 @@ def recommend(
         found = model.explain(query.history, rows.astype(np.int32))
         for item, row, why in zip(items, rows.tolist(), found, strict=True):
             item["explanation"] = in_words(model, row, why, verbs)
-        trace.lap("explain")
+        trace.record_stage("explain")
     return _answer(model, arm, query, items, unknown, propensities)
 
 
@@ -158,7 +158,7 @@ def rank(
 
     Args:
         model: scores.
-        query: the asker.
+        query: the user.
         encoded: its history, read by the model.
         request: what is asked for.
         candidates: the request's, as the model knows them; M are new items.
@@ -171,7 +171,7 @@ def rank(
     unknown = NewItems(text_vectors, fields_of(new.values())) if new else None
     scores = model.rank(encoded, rows, unknown)
     trace = current()
-    trace.lap("score")
+    trace.record_stage("score")
     place_of = candidates.places
     propensities = None
     if exploration is None:
@@ -206,7 +206,7 @@ def rank(
         )
         for (item, row), why in zip([*old, *fresh], explained, strict=True):
             item["explanation"] = in_words(model, row, why, verbs)
-        trace.lap("explain")
+        trace.record_stage("explain")
     return _answer(model, arm, query, items, candidates.unknown, propensities)
 
 
@@ -217,7 +217,7 @@ def in_words(model: Recommender, row: int, why: Explanation, verbs: Verbs) -> di
         model: names the items.
         row: the explained item; -1 if the catalogue does not hold it.
         why: its explanation.
-        verbs: what the asker did, by event type.
+        verbs: what the user did, by event type.
     """
     reasons = [
         {

@@ -49,9 +49,9 @@ class _Job:
                 self.error = error
 
     def make_query(self) -> None:
-        current().lap("wait")
+        current().record_stage("wait")
         self.asked = self.query()
-        current().lap("history")
+        current().record_stage("history")
 
     def make_answer(self) -> None:
         assert self.asked is not None and self.encoded is not None
@@ -96,7 +96,7 @@ class Batches:
             answer: makes the answer from the query and its encoded history.
             whole: the answer is made of the whole catalogue.
         """
-        current().lap("receive")
+        current().record_stage("receive")
         future = asyncio.get_running_loop().create_future()
         self._jobs.put(_Job(model, whole, query, answer, future))
         return await future

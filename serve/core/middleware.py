@@ -1,4 +1,4 @@
-"""The rim of the service: every request gets an id, is counted and timed, and some are logged."""
+"""The outermost middleware: every request gets an id, is counted and timed, and some are logged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger("ray.serve")
 _PATHS = OPEN | NEEDED.keys()
 
 
-def told_path(path: str) -> str:
+def path_label(path: str) -> str:
     """The path in metrics and logs; below a path that has an id after it, that one's begin."""
     if path in _PATHS:
         return path
@@ -72,7 +72,7 @@ class Observed:
             raise
         finally:
             self._service.ongoing -= 1
-            note(self._service, trace, told_path(scope["path"]), status)
+            note(self._service, trace, path_label(scope["path"]), status)
 
 
 def note(service: Service, trace: Trace, path: str, status: int) -> None:

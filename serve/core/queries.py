@@ -1,4 +1,4 @@
-"""From what is known of the asker to one query of the model."""
+"""From what is known of the user to one query of the model."""
 
 from __future__ import annotations
 

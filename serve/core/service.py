@@ -58,7 +58,7 @@ logger = logging.getLogger("ray.serve")
 Form = Callable[[dict[str, Any]], Any]
 
 #: Seconds for which a store that could not be read is not asked again.
-STORE_RESTS_S = 1.0
+STORE_COOLDOWN_S = 1.0
 #: Seconds between two looks at the store of added items; after a failure, longer.
 LOOK_S, LOOK_AGAIN_S = 0.5, 5.0
 
@@ -107,7 +107,7 @@ class Service:
         self._shadows = Shadows(self.metrics, settings.serve.log_requests)
         self._failed_update: str | None = None
         self._is_draining = False
-        self._store_rests_until = float("-inf")
+        self._circuit_open_until = float("-inf")
         self._last_write = time.time()
 
     @property
@@ -340,7 +340,7 @@ class Service:
             rows = np.maximum.reduce([model.rows_of(ids) for model in models])
             if kept.stored:
                 self._last_write = time.time()
-            current().lap("store")
+            current().record_stage("store")
             if single and kept.conflicts:
                 raise Conflict(
                     ("event_id",), "another event is held under this id: give each one of its own"
@@ -488,7 +488,7 @@ class Service:
         request: RecommendRequest | RankRequest,
         by: Callable[[ServedArm], Awaitable[Any]],
     ) -> Any:
-        """The answer of the asker's arm; if that one fails, of the first other that answers."""
+        """The answer of the user's arm; if that one fails, of the first other that answers."""
         own = self._arm_of(arms, request.user_id)
         try:
             return await by(own)
@@ -523,19 +523,19 @@ class Service:
             form: see `Form`.
             whole: the whole catalogue is ranked.
         """
-        model, asker = arm.model, await self._asker(request)
+        model, query_for = arm.model, await self._query_of(request)
 
         def answer(query: Query, encoded: EncodedHistory) -> Any:
-            current().lap("score")
+            current().record_stage("score")
             made = ranked(model, query, encoded, request, arm.name, self._exploration(arm))
             sent = form(made.fields)
-            current().lap("answer")
+            current().record_stage("answer")
             ids = [item["item_id"] for item in made.items] if shadows else []
             if ids:
                 plain = request.model_copy(update={"explain": False})
 
                 def by_shadow(model: Recommender) -> Answer:
-                    query = asker(model)
+                    query = query_for(model)
                     (encoded,) = model.encode([query.history], whole=whole)
                     return ranked(model, query, encoded, plain)
 
@@ -544,11 +544,11 @@ class Service:
             return sent
 
         if not request.explain:
-            return await self._batches.ask(model, lambda: asker(model), answer, whole=whole)
+            return await self._batches.ask(model, lambda: query_for(model), answer, whole=whole)
 
         def alone() -> Any:
-            query = asker(model)
-            current().lap("history")
+            query = query_for(model)
+            current().record_stage("history")
             return answer(query, *model.encode([query.history], whole=whole))
 
         return await self._in_thread(alone, self._threads)
@@ -576,14 +576,14 @@ class Service:
     def _exploration(self, arm: ServedArm) -> Exploration | None:
         return arm.exploration(current_id(), self._settings.serve.arms_salt)
 
-    async def _asker(
+    async def _query_of(
         self, request: RecommendRequest | RankRequest
     ) -> Callable[[Recommender], Query]:
-        """What is known of the asker, read once: the query that it makes to any arm's model."""
+        """What is known of the user, read once: the query that it makes to any arm's model."""
         now, user_id = clock_us(), request.user_id
         if user_id is not None:
             events = await self._in_thread(lambda: self._history(user_id), self._threads)
-            current().lap("history")
+            current().record_stage("history")
             is_degraded = events is None
 
             def of_user(model: Recommender) -> Query:
@@ -604,13 +604,15 @@ class Service:
 
         A store that failed is left alone for a while, or every request would wait for it.
         """
-        if time.monotonic() < self._store_rests_until:
+        if time.monotonic() < self._circuit_open_until:
             return None
         try:
             return self._users.history(user_id)
         except DataError as error:
-            self._store_rests_until = time.monotonic() + STORE_RESTS_S
-            logger.error("for %g s users are answered as strangers: %s", STORE_RESTS_S, error)
+            self._circuit_open_until = time.monotonic() + STORE_COOLDOWN_S
+            logger.error(
+                "for %g s answers are the non-personalised fallback: %s", STORE_COOLDOWN_S, error
+            )
             return None
 
     def _log(self, answer: Answer, request: RecommendRequest | RankRequest) -> None:
@@ -651,9 +653,9 @@ class Service:
         fields = [texts_of(item) for item in items.values()]
         self.metrics.observe("text_batch_items", len(fields))
         trace = current()
-        trace.lap("receive")
+        trace.record_stage("receive")
         vectors = await self._encode(served.folder, served.bundle.version, fields)
-        trace.lap("text")
+        trace.record_stage("text")
         for loc, vector in zip(items, vectors, strict=True):
             if np.isnan(vector).any():
                 raise Refused(loc, "no field that the model reads is filled", kind="text")
@@ -661,10 +663,10 @@ class Service:
 
     async def _in_thread(self, function: Callable[[], Any], threads: ThreadPoolExecutor) -> Any:
         trace, context = current(), contextvars.copy_context()
-        trace.lap("receive")
+        trace.record_stage("receive")
 
         def started() -> Any:
-            trace.lap("wait")
+            trace.record_stage("wait")
             return function()
 
         return await asyncio.get_running_loop().run_in_executor(threads, context.run, started)
@@ -676,7 +678,7 @@ def _texts(item: ItemChange) -> dict[str, str | None]:
 
 
 def _check_no_rules(request: RecommendRequest) -> None:
-    """Whoever the asker's arm is: a request must not be refused to some users alone.
+    """Whoever the user's arm is: a request must not be refused to some users alone.
 
     Raises:
         Refused: the propensities of a rearranged list are not known.
@@ -707,7 +709,7 @@ def _try_out(model: Recommender, query: Query, limits: Serve) -> None:
 def _check_finite(values: NDArray[np.float32], folder: Path) -> None:
     if not np.isfinite(values).all():
         raise BundleError(
-            "its scores are not finite: the model has diverged", where=folder, mend="train again"
+            "its scores are not finite: the model has diverged", where=folder, fix="train again"
         )
 
 

@@ -111,17 +111,17 @@ def build_http(service: Service, *, answers_id: bool = True) -> ASGIApp:
     problems.install(app)
     lanes = _add_routes(app, service)
     with_body = {route.path for route in app.routes if "POST" in getattr(route, "methods", ())}
-    rim: ASGIApp = RequestForm(BodyLimit(FastLane(app, lanes)), with_body)
+    middleware: ASGIApp = RequestForm(BodyLimit(FastLane(app, lanes)), with_body)
     if service.keys is not None:
-        rim = Access(rim, service.keys)
-    rim = SecurityHeaders(rim)
+        middleware = Access(middleware, service.keys)
+    middleware = SecurityHeaders(middleware)
     if service.origins:
-        rim = CORSMiddleware(
-            rim, allow_origins=service.origins, allow_methods=["GET", "POST"],
+        middleware = CORSMiddleware(
+            middleware, allow_origins=service.origins, allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-Id"],
             expose_headers=["X-Request-Id"],
         )  # fmt: skip
-    return Observed(rim, service, answers_id=answers_id)
+    return Observed(middleware, service, answers_id=answers_id)
 
 
 def _add_routes(app: FastAPI, service: Service) -> Lanes:

@@ -68,7 +68,7 @@ def _check_address(address: str) -> None:
     except (OSError, OverflowError) as error:
         raise DataError(
             f"no Ray cluster listens there: {error}", field="ray.address", value=address,
-            mend="see that the cluster runs and that this machine reaches it; the running service "
+            fix="see that the cluster runs and that this machine reaches it; the running service "
             "printed its address",
         ) from None  # fmt: skip
 
@@ -79,7 +79,7 @@ def _check_run(folder: Path) -> None:
     except OSError as error:
         raise DataError(
             f"the run's folder takes no file: {error.strerror}", where=folder, field="run_dir",
-            mend="give this user the right to write there, or set another run_dir",
+            fix="give this user the right to write there, or set another run_dir",
         ) from None  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def deploy(
         raise DataError(
             "other applications run on this cluster's Serve, and a configuration replaces them all",
             where=dashboard, field="ray.address", value=", ".join(sorted(others)),
-            mend="take a cluster of its own for the service",
+            fix="take a cluster of its own for the service",
         )  # fmt: skip
     config = config_of(recipe, bundle, version)
     wanted = [
@@ -98,7 +98,7 @@ def _grpc_address(details: dict[str, Any]) -> str | None:
 
 
 def _does_not_come_up(bundle: Path, why: str, logs: Path) -> DataError:
-    return DataError(f"this bundle is not served: {why}", where=bundle, mend=f"see {logs}")
+    return DataError(f"this bundle is not served: {why}", where=bundle, fix=f"see {logs}")
 
 
 def _cause(application: dict[str, Any]) -> str:

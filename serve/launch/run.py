@@ -25,7 +25,7 @@ from serve.launch.checks import check_start, warnings
 from serve.launch.deploying import deploy
 from serve.launch.own_files import OwnFiles
 from serve.launch.stopping import drain
-from serve.ray.environment import Surroundings, set_defaults
+from serve.ray.environment import ProcessEnvironment, set_defaults
 from serve.ray.ports import check_ports
 
 #: How often Ray is started where it does not come up: on a busy machine its own patience ends.
@@ -146,11 +146,11 @@ def _not_up(recipe: Recipe, address: str, reason: str, load: str) -> DataError:
     if address == "local":
         return DataError(
             f"Ray does not start on this machine: {reason}", where=OwnFiles.of(recipe).logs,
-            mend=f"the load is {load}: wait until there is less, or read the logs",
+            fix=f"the load is {load}: wait until there is less, or read the logs",
         )  # fmt: skip
     return DataError(
         f"this cluster cannot be joined: {reason}", field="ray.address", value=address,
-        mend="see that it runs, that RAY_AUTH_MODE is token here as there, and that this user has "
+        fix="see that it runs, that RAY_AUTH_MODE is token here as there, and that this user has "
         "its token in ~/.ray/auth_token",
     )  # fmt: skip
 
@@ -158,9 +158,12 @@ def _not_up(recipe: Recipe, address: str, reason: str, load: str) -> DataError:
 def _local(stack: ExitStack, recipe: Recipe) -> Cluster:
     """A Ray of our own on this machine."""
     make_token()
-    files, surroundings = OwnFiles.of(recipe), Surroundings.make(recipe.serve, recipe.root)
-    stack.callback(surroundings.clear)
-    stack.callback(files.keep, surroundings.scratch)
+    files, environment = (
+        OwnFiles.of(recipe),
+        ProcessEnvironment.make(recipe.serve, recipe.root),
+    )
+    stack.callback(environment.clear)
+    stack.callback(files.keep, environment.scratch)
     # The service's shares of a CPU are small: let a rolling update, which runs old and new replicas
     # side by side, never wait for them.
     replicas = recipe.serve.autoscaling.max_replicas + recipe.serve.text_encoder.max_replicas
@@ -169,7 +172,7 @@ def _local(stack: ExitStack, recipe: Recipe) -> Cluster:
     context = stack.enter_context(_connected("local", num_cpus=num_cpus, include_dashboard=True))
     files.link(Path(context.address_info["session_dir"]))
     _start_serve(recipe)
-    stack.callback(drain, surroundings.scratch, recipe.serve.grace_s)
+    stack.callback(drain, environment.scratch, recipe.serve.grace_s)
     return Cluster(
         context.address_info["gcs_address"],
         f"http://{context.dashboard_url}",

@@ -43,7 +43,7 @@ METRICS = {
     "stage_seconds": Metric(
         "histogram",
         "Where a request's time goes. receive: key, body, checks; text: the text encoder; wait: "
-        "for a thread; history: what is known of the asker; score: scores, filters, the list; "
+        "for a thread; history: what is known of the user; score: scores, filters, the list; "
         "explain: reasons; answer: titles, JSON; store: events written.",
         ("stage",),
         SECONDS,

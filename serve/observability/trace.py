@@ -52,8 +52,8 @@ class Trace:
         self.caller: Caller = ANYBODY
         self._began = self._at = time.perf_counter()
 
-    def lap(self, stage: str) -> None:
-        """Book the time since the last lap, or since the begin, to a stage."""
+    def record_stage(self, stage: str) -> None:
+        """Add the time since the last stage, or since the beginning, to this one."""
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._at
         self._at = now

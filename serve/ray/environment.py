@@ -55,7 +55,7 @@ _FILES = {
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ProcessEnvironment:
     """What belongs to one service that runs on this machine.
 
     Attributes:
@@ -69,7 +69,7 @@ class Surroundings:
     before: frozenset[str]
 
     @staticmethod
-    def make(settings: Serve, run: Path) -> Surroundings:
+    def make(settings: Serve, run: Path) -> ProcessEnvironment:
         """Set the variables that are not set yet: a private folder, ports of our own.
 
         Args:
@@ -86,7 +86,7 @@ class Surroundings:
             if not together.keys() & os.environ.keys():
                 os.environ.update(together)
         scratch = Scratch.make("service", run)
-        made = Surroundings(scratch, ports, before)
+        made = ProcessEnvironment(scratch, ports, before)
         try:
             made._set(settings)
         except BaseException:

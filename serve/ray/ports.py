@@ -55,7 +55,7 @@ class Block:
             return Block(first, reserved)
         raise DataError(
             "no block of ports is free for the replicas", field="ports", value=f"{FIRST} to {END}",
-            mend="end a service on this machine, or what listens there (`ss -ltnp`)",
+            fix="end a service on this machine, or what listens there (`ss -ltnp`)",
         )  # fmt: skip
 
     @property
@@ -98,7 +98,7 @@ def check_ports(settings: Serve) -> None:
             text = os.environ.get(name, str(default))
             if not text.isdecimal() or not 0 < (port := int(text)) < 65536:
                 raise DataError(
-                    "not a port", field=name, value=text, mend="set a number from 1 to 65535"
+                    "not a port", field=name, value=text, fix="set a number from 1 to 65535"
                 )
             wanted[name] = port
             _check("0.0.0.0", port, name, f"set another {name} in the environment")
@@ -106,26 +106,26 @@ def check_ports(settings: Serve) -> None:
         if (first := next(each for each, other in wanted.items() if other == port)) != name:
             raise DataError(
                 f"{first} and {name} are the same port", field=name, value=port,
-                mend="set another one for one of them",
+                fix="set another one for one of them",
             )  # fmt: skip
 
 
-def _check(host: str, port: int, field: str, mend: str) -> None:
+def _check(host: str, port: int, field: str, fix: str) -> None:
     try:
         _probe(host, port)
     except PermissionError:
         raise DataError(
-            "no right to listen on this port", field=field, value=port, mend=mend
+            "no right to listen on this port", field=field, value=port, fix=fix
         ) from None
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise DataError(
                 f"cannot listen here: {error.strerror}", field="serve.host", value=host,
-                mend="set serve.host to an address of this machine",
+                fix="set serve.host to an address of this machine",
             ) from None  # fmt: skip
         raise DataError(
             "port in use", field=field, value=port,
-            mend=f"end what listens there (`ss -ltnp 'sport = :{port}'`), or {mend}",
+            fix=f"end what listens there (`ss -ltnp 'sport = :{port}'`), or {fix}",
         ) from None  # fmt: skip
 
 

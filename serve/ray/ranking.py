@@ -1,4 +1,4 @@
-"""Deployment: the ranking service, scaled by its load; FastAPI and gRPC at its rim."""
+"""Deployment: the ranking service, scaled by its load; FastAPI and gRPC around it."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Call:
 
 
 class TextEncoder:
-    """Encodes new items with the language model of the bundle that the asker names.
+    """Encodes new items with the language model of the bundle that the caller names.
 
     The bundle comes with each call rather than by configuration, so a vector can never meet a
     scorer of another bundle, in whatever order the replicas learn of a new one.

@@ -117,7 +117,7 @@ def answer_to(error: Refused | Unavailable | RaycommendError) -> Response:
         return refusal(error.status, [(error.loc, error.msg, error.kind)])
     if isinstance(error, Unavailable):
         return unavailable(str(error))
-    logger.error("%s", error)  # with paths and mend: for the operator, not for the asker
+    logger.error("%s", error)  # with paths and fix: for the operator, not for the caller
     return unavailable(error.problem)
 
 

@@ -200,7 +200,7 @@ class RecommendRequest(_Asker):
     )
     exclude_owned: StrictBool | None = Field(
         None,
-        description="Leave out what the asker has. By default the recipe's `serve.exclude_owned`.",
+        description="Leave out what the user has. By default the recipe's `serve.exclude_owned`.",
     )
 
 

@@ -15,7 +15,7 @@ class Reason(BaseModel):
 
     item_id: str = Field(description="Catalogue id of the past item.")
     title: str = Field(description="What it is called.")
-    event_type: str = Field(description="The strongest thing that the asker did with it.")
+    event_type: str = Field(description="The strongest thing that the user did with it.")
     count: int = Field(description="How many times.")
     last: str = Field(description="When last, ISO 8601, UTC.")
     gain: float = Field(description="What the score would lose without it.")
@@ -24,12 +24,10 @@ class Reason(BaseModel):
 class Parts(BaseModel):
     """What the score is the sum of."""
 
-    taste: float = Field(description="Likeness of the asker's interest and the item.")
-    price: float = Field(description="Its price, against what the asker usually pays.")
-    popularity: float = Field(description="What speaks for it whoever asks.")
-    history: float = Field(
-        description="What the asker did with it, and what goes with what he did."
-    )
+    taste: float = Field(description="Likeness of the user's interest and the item.")
+    price: float = Field(description="Its price, against what the user usually pays.")
+    popularity: float = Field(description="What is independent of the user.")
+    history: float = Field(description="What the user did with it, and what is related to it.")
 
 
 class Explanation(BaseModel):
@@ -62,10 +60,10 @@ class _Answer(BaseModel):
 
     model_version: str = Field(description="The bundle that answered.")
     arm: str = Field(description="The arm of the recipe that answered; `default` if it has none.")
-    fallback: bool = Field(description="True: the asker's own arm failed, and this one stood in.")
+    fallback: bool = Field(description="True: the user's own arm failed, and this one stood in.")
     basis: Basis = Field(
         description="personal: the user's stored events; session: the given history; popularity: "
-        "nothing is known of the asker."
+        "nothing is known of the user."
     )
     degraded: bool = Field(
         description="True: the store of users does not answer, and so nothing is known of the user."

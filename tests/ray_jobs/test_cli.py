@@ -88,7 +88,7 @@ def test_mistakes_are_answered_in_one_line(arguments: list[str], told: list[str]
     done = recsys(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith(f"{arguments[0]}: ") and done.stderr.count("\n") == 1
-    for part in (*told, "Mend: "):
+    for part in (*told, "Fix: "):
         assert part in done.stderr
     assert done.stdout == ""
 
@@ -118,10 +118,10 @@ def test_a_job_that_comes_too_early_names_the_one_before(
     config = tiny_recipe_file(tmp_path)
     capsys.readouterr()
     assert status_of(job, "--config", str(config)) == 2
-    problem, mend = FIRST[job]
+    problem, fix = FIRST[job]
     message = capsys.readouterr().err
     assert message.startswith(f"{job}: {tmp_path}") and message.count("\n") == 1
-    assert problem in message and mend in message
+    assert problem in message and fix in message
     assert not (tmp_path / "run").exists()
 
 
@@ -198,7 +198,7 @@ def test_a_refusal_at_the_gate_has_its_own_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(_: object) -> None:
-        raise GateRefused("b does not beat a", mend="a stays champion")
+        raise GateRefused("b does not beat a", fix="a stays champion")
 
     monkeypatch.setattr("ray_jobs.promote.run", refuse)
     assert status_of("promote", "--config", str(tiny_recipe_file(tmp_path))) == 3

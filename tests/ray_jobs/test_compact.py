@@ -115,7 +115,7 @@ def test_a_dry_run_tells_and_changes_nothing(recipe: Recipe) -> None:
 def test_without_a_store_that_it_can_reach_it_says_so(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no store of users") as error:
         compact.run(recipe)
-    assert "recsys serve" in error.value.mend
+    assert "recsys serve" in error.value.fix
     serve = {"state": {"backend": "memory"}, "autoscaling": {"max_replicas": 1}}
     with pytest.raises(DataError, match=r"serve\.state\.backend"):
         compact.run(tiny_recipe(tmp_path, serve=serve))

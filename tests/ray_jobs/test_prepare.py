@@ -523,7 +523,7 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str], recipe: Path) -> s
     assert end.value.code == 2
     message = capsys.readouterr().err
     assert message.startswith("prepare: ") and message.count("\n") == 1, message
-    assert "Mend: " in message
+    assert "Fix: " in message
     left = (
         {path.name for path in (folder / "run").glob("*")} if (folder / "run").is_dir() else set()
     )
@@ -627,7 +627,7 @@ def test_a_dry_run_tells_all_problems_in_one_list(
         "events.parquet: [item_id] missing column", "items.parquet: [item_id] missing column",
         "[data.cuts.head] the head window holds no purchase event",
     ), strict=True), start=1):  # fmt: skip
-        assert line.startswith(f"  {number}. ") and part in line and "Mend: " in line
+        assert line.startswith(f"  {number}. ") and part in line and "Fix: " in line
     assert not (tmp_path / "run").exists()
 
 

@@ -1,4 +1,4 @@
-"""The job without a cluster; `test_way.py` runs it as a station of the pipeline."""
+"""The job without a cluster; `test_way.py` runs it as a stage of the pipeline."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def test_a_cluster_that_is_too_small_and_does_not_grow_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("settings", "num_cpus", "cpus", "gpus", "told", "mend"),
+    ("settings", "num_cpus", "cpus", "gpus", "told", "fix"),
     [
         # Two CPUs; Ray is told of two more, for what only waits.
         (
@@ -240,14 +240,14 @@ def test_a_cluster_that_is_too_small_and_does_not_grow_is_refused(
 )  # fmt: skip
 def test_the_refusal_tells_the_machines_own_numbers(
     settings: dict[str, object], num_cpus: int | None, cpus: float, gpus: float, told: str,
-    mend: str, tmp_path: Path,
+    fix: str, tmp_path: Path,
 ) -> None:  # fmt: skip
     recipe = tiny_recipe(tmp_path, train=settings, ray={"num_cpus": num_cpus})
     with pytest.raises(RecipeError) as error:
         train.groups_that_fit(recipe, cpus, gpus, grows=False)
     assert error.value.problem == f"training on {told}"
-    assert mend in error.value.mend
-    most = re.search(r"at most (\d+)", error.value.mend)
+    assert fix in error.value.fix
+    most = re.search(r"at most (\d+)", error.value.fix)
     if most:  # and so many fit
         fewer = {**settings, "num_workers": int(most[1])}
         fitting = tiny_recipe(tmp_path, train=fewer, ray={"num_cpus": num_cpus})

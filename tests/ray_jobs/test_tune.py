@@ -68,7 +68,7 @@ class TestFailedTrials:
     """Each one's reason is told, in one clause, wherever trials are told of."""
 
     DIVERGED = RecipeError(
-        "training has diverged: the loss of step 2 is nan", field="train.learning_rate", mend="x"
+        "training has diverged: the loss of step 2 is nan", field="train.learning_rate", fix="x"
     )
 
     @pytest.mark.parametrize(

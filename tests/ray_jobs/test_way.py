@@ -80,7 +80,7 @@ def test_the_report_is_what_the_scorer_says(recipe: Recipe) -> None:
     """nDCG@10 of the report, once more by sorting the scores of each question."""
     prepared = Prepared.open(recipe.root)
     bundle, store = Bundle.open(recipe.root / embed.BUNDLE_DIR), store_of(recipe, prepared)
-    scorer = scorer_on(bundle, prepared, "test", store.alike)
+    scorer = scorer_on(bundle, prepared, "test", store.content_similarity)
     _, questions = prepared.questions("test", target_codes(recipe))
     gains = []
     for number in range(len(questions)):
@@ -102,7 +102,10 @@ def test_the_bundle_scores_as_the_evaluation_does(recipe: Recipe) -> None:
     prepared = Prepared.open(recipe.root)
     bundle = Bundle.open(recipe.root / embed.BUNDLE_DIR)
     store = store_of(recipe, prepared)
-    served, offline = Recommender(bundle), scorer_on(bundle, prepared, "end", store.alike)
+    served, offline = (
+        Recommender(bundle),
+        scorer_on(bundle, prepared, "end", store.content_similarity),
+    )
     _, questions = prepared.questions("test", target_codes(recipe))
     nothing = np.zeros(0, dtype=np.int32)
     for number in range(0, len(questions), 7):

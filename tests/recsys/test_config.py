@@ -55,7 +55,7 @@ class TestKeys:
         with pytest.raises(RecipeError, match="unknown key") as error:
             recipe_from_dict(changed(wrong, 1))
         assert error.value.field == wrong
-        assert meant in error.value.mend
+        assert meant in error.value.fix
 
     def test_a_key_like_no_other_is_to_be_removed(self) -> None:
         with pytest.raises(

@@ -1,6 +1,6 @@
 """Every reader of files that another process wrote, on damaged ones.
 
-Whatever is wrong with a file, there is an error of ours that names it (or its folder) and a mend,
+Whatever is wrong with a file, there is an error of ours that names it (or its folder) and a fix,
 or a finite answer: never another exception, a crash, or NaN. What a checksum covers is noticed
 always.
 """
@@ -48,7 +48,7 @@ from recsys.state.sqlite.users import SqliteState
 from recsys.storage.outputs import write_json
 from recsys.text.pretrained import file_sha256
 from recsys.text.text_store import TextStore
-from recsys.training.worker import Worker, build_ranker
+from recsys.training.worker import Worker, build_two_tower
 
 #: How many times the damage: `make fuzz` does more of it.
 SCALE = 8 if "RAYCOMMEND_FUZZ_CASES" in os.environ else 1
@@ -71,7 +71,7 @@ def outcome(read: Read, folder: Path, name: str) -> Any:
         told = str(error)
         # Of two files that do not fit each other either may be named.
         assert Path(name).name in told or str(folder) in told, told
-        assert error.mend and len(told) < 1500, told
+        assert error.fix and len(told) < 1500, told
         return None
 
 
@@ -82,7 +82,7 @@ def each_damage(
     most: int = 10**9,
     after: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[str, str]]:
-    """Damage each file in each way (a sample of `most` ways), and mend it; (file, damage)."""
+    """Damage each file in each way (a sample of `most` ways), and fix it; (file, damage)."""
     for name in names:
         path, whole = folder / name, (folder / name).read_bytes()
         others = [other for other in names if Path(other).suffix == path.suffix and other != name]
@@ -230,14 +230,14 @@ class TestPrepared:
         prepared = Prepared.open(run)
         summary, catalogue = prepared.summary, prepared.catalogue
         users, questions = prepared.questions("test", [4])
-        alike = TextStore.open(TestTextStore.folder_of_all).alike
+        alike = TextStore.open(TestTextStore.folder_of_all).content_similarity
         relations = prepared.relations("test", alike)
         return [
             summary["data_fingerprint"], catalogue.fingerprint, prepared.item_ids().tolist(),
             *finite(users.item_rows, users.timestamps, questions.relevant, questions.now),
             *finite(*vars(prepared.stats("test")).values()),
             *finite(*vars(prepared.daily_counts().as_of(19_800)).values()),
-            *finite(relations.following.toarray(), relations.together.toarray()),
+            *finite(relations.transitions.toarray(), relations.co_occurrence.toarray()),
         ]  # fmt: skip
 
     def test_its_files(self, run: Path, shop: Shop, store: Path) -> None:
@@ -279,7 +279,7 @@ class TestTextStore:
         hidden, mask = found.batch(np.arange(found.num_texts))
         # Half-precision states have no checksum, and are too many to be looked at when mapped.
         assert hidden.shape[:2] == mask.shape
-        return finite(mask, found.vectors, found.alike.toarray())
+        return finite(mask, found.vectors, found.content_similarity.toarray())
 
     def test_its_files(self, store: Path) -> None:
         assert self.read(store)
@@ -289,7 +289,7 @@ class TestTextStore:
 
 class TestCheckpoints:
     def test_its_files(self, shop: Shop, tmp_path: Path) -> None:
-        ranker, rows = build_ranker(shop.recipe, shop.prepared)
+        ranker, rows = build_two_tower(shop.recipe, shop.prepared)
         worker = Worker(shop.recipe, shop.prepared, shop.store, ranker, rows)
         batch = worker.batch(shop.prepared.users(shop.prepared.shards[:1]))
         assert batch is not None

@@ -22,15 +22,15 @@ from recsys.errors import (
 
 def test_the_message_says_where_what_and_how_to_mend_it() -> None:
     error = DataError(
-        "wrong type", where="a.parquet", field="price", value="x", mend="write a number"
+        "wrong type", where="a.parquet", field="price", value="x", fix="write a number"
     )
-    assert str(error) == "a.parquet: [price] wrong type (got 'x'). Mend: write a number"
-    assert str(RaycommendError("lost", mend="look")) == "lost. Mend: look"
+    assert str(error) == "a.parquet: [price] wrong type (got 'x'). Fix: write a number"
+    assert str(RaycommendError("lost", fix="look")) == "lost. Fix: look"
 
 
 def test_the_message_is_one_line_whatever_other_libraries_say() -> None:
-    assert str(DataError("first\n  second", value="a\nb", mend="x")) == (
-        "first second (got 'a\\nb'). Mend: x"
+    assert str(DataError("first\n  second", value="a\nb", fix="x")) == (
+        "first second (got 'a\\nb'). Fix: x"
     )
 
 
@@ -38,7 +38,7 @@ def test_the_message_is_one_line_whatever_other_libraries_say() -> None:
     "kind", [RaycommendError, RecipeError, DataError, BundleError, GateRefused]
 )
 def test_it_crosses_a_process_boundary_with_its_fields(kind: type[RaycommendError]) -> None:
-    error = kind("wrong", where="a.yaml", field="train.epochs", value=3, mend="correct it")
+    error = kind("wrong", where="a.yaml", field="train.epochs", value=3, fix="correct it")
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is kind
     assert str(again) == str(error)
@@ -47,14 +47,14 @@ def test_it_crosses_a_process_boundary_with_its_fields(kind: type[RaycommendErro
 
 
 def test_several_are_told_in_one_list() -> None:
-    first, second = DataError("a", mend="x"), RecipeError("b", where="r.yaml", mend="y")
+    first, second = DataError("a", fix="x"), RecipeError("b", where="r.yaml", fix="y")
     raise_all([])
     with pytest.raises(DataError) as alone:
         raise_all([first])
     assert alone.value is first
     with pytest.raises(DataErrors) as both:
         raise_all([first, second])
-    assert str(both.value) == "2 problems:\n  1. a. Mend: x\n  2. r.yaml: b. Mend: y"
+    assert str(both.value) == "2 problems:\n  1. a. Fix: x\n  2. r.yaml: b. Fix: y"
     again = pickle.loads(pickle.dumps(both.value))
     assert str(again) == str(both.value) and again.exit_code == 2
 
@@ -80,7 +80,7 @@ class _OfController(Exception):
 
 
 def test_our_error_is_found_behind_others() -> None:
-    ours = DataError("wrong", mend="correct it")
+    ours = DataError("wrong", fix="correct it")
     chained = RuntimeError("task failed")
     chained.__cause__ = ours
     implied = RuntimeError("while that")
@@ -117,13 +117,13 @@ class TestFullDisk:
         ],
     )
     def test_it_is_found_behind_others(self, error: Exception, tmp_path: Path) -> None:
-        behind = DataError("the file cannot be written", mend="mend its permissions")
+        behind = DataError("the file cannot be written", fix="correct its permissions")
         behind.__context__ = error
         for each in (error, behind, _OfTraining({0: ValueError(), 1: _OfController(error)})):
             ours = cause_of(each, tmp_path)
             assert isinstance(ours, NoSpaceError) and ours.exit_code == 2
             assert ours.where == tmp_path
-            assert "the same command goes on" in ours.mend
+            assert "the same command goes on" in ours.fix
 
     @pytest.mark.parametrize(
         "error",

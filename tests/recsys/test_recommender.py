@@ -410,8 +410,8 @@ class TestAddedItems:
         assert base.rows_of(["added-1"]).tolist() == [-1]
         assert max(recommend(base, WITH_ADDED, 1000)[0]) < NUM_ITEMS
         assert grown.scorer.vectors.upper is base.scorer.vectors  # type: ignore[union-attr]
-        data = grown.scorer.relations.alike.data
-        assert np.shares_memory(data, base.scorer.relations.alike.data)
+        data = grown.scorer.relations.content_similarity.data
+        assert np.shares_memory(data, base.scorer.relations.content_similarity.data)
         assert base.in_bundle(item_id(3)) and not grown.in_bundle("added-1")
 
 

@@ -30,7 +30,7 @@ from serve.settings import Settings
 #: Random cases of each operation; what its limits give comes on top.
 NUM_RANDOM = int(os.environ.get("RAYCOMMEND_FUZZ_CASES", "30"))
 KEY = "0123456789abcdef0123456789abcdef"
-#: Kinds of refusals that a JSON schema cannot foretell: they depend on the recipe, the catalogue,
+#: Kinds of refusals that a JSON schema cannot predict: they depend on the recipe, the catalogue,
 #: the clock, or several fields. The document says them in words.
 BEYOND_A_SCHEMA = {
     "event_id", "event_type", "future", "history", "price_range", "repeated", "text", "timestamp",

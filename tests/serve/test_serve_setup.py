@@ -25,7 +25,7 @@ from recsys.data.pseudonyms import key_check
 from recsys.errors import DataError, RecipeError
 from recsys.storage.scratch import MARK
 from serve.__main__ import main
-from serve.ray.environment import Surroundings
+from serve.ray.environment import ProcessEnvironment
 from serve.ray.ports import BLOCK, END, FIRST, Block, check_ports
 from serve.settings import Settings
 
@@ -91,17 +91,17 @@ def test_a_host_of_another_machine_is_named(recipe: Recipe) -> None:
 
 
 def test_haproxy_gets_a_private_folder_with_room_for_its_socket(tmp_path: Path) -> None:
-    surroundings = Surroundings.make(Serve(), tmp_path)
+    environment = ProcessEnvironment.make(Serve(), tmp_path)
     try:
-        assert stat.S_IMODE(surroundings.scratch.folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE(environment.scratch.folder.stat().st_mode) == 0o700
         socket_path = Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"])
-        assert socket_path.parent == surroundings.scratch.folder
+        assert socket_path.parent == environment.scratch.folder
         # Serve puts the node's id (56 digits) between, HAProxy appends `.<pid>.tmp` while it binds.
         longest = socket_path.parent / ("f" * 56) / f"{socket_path.name}.4194304.tmp"
         assert len(str(longest)) <= 107
     finally:
-        surroundings.clear()
-    assert not surroundings.scratch.folder.exists()
+        environment.clear()
+    assert not environment.scratch.folder.exists()
     assert MARK not in os.environ
     assert "RAY_SERVE_HAPROXY_SOCKET_PATH" not in os.environ
 
@@ -123,8 +123,8 @@ def test_services_that_start_at_once_have_ports_of_their_own(tmp_path: Path) -> 
     """Also where one dies without a word: the next takes its ports."""
     code = (
         "import json, os, sys; from pathlib import Path; from recsys.config import Serve\n"
-        "from serve.ray.environment import Surroundings\n"
-        "kept = Surroundings.make(Serve(), Path())\n"
+        "from serve.ray.environment import ProcessEnvironment\n"
+        "kept = ProcessEnvironment.make(Serve(), Path())\n"
         "print(json.dumps(dict(os.environ)), flush=True)\n"
         "sys.stdin.read()\n"
     )
@@ -137,9 +137,9 @@ def test_services_that_start_at_once_have_ports_of_their_own(tmp_path: Path) -> 
         for process in started:
             process.kill()
             process.wait()
-        surroundings = Surroundings.make(Serve(), tmp_path)
+        environment = ProcessEnvironment.make(Serve(), tmp_path)
         assert min(map(min, ports)) == min(ports_of(os.environ))
-        surroundings.clear()
+        environment.clear()
     finally:
         for process, environment in zip(started, told, strict=True):
             process.kill()
@@ -151,11 +151,11 @@ def test_ports_that_the_environment_names_are_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", "30500")
-    surroundings = Surroundings.make(Serve(), tmp_path)
+    environment = ProcessEnvironment.make(Serve(), tmp_path)
     assert os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] == "30500"
     assert "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT" not in os.environ, "Ray's own, as before"
     assert int(os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT"]) < END
-    surroundings.clear()
+    environment.clear()
     assert os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] == "30500"
     assert "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT" not in os.environ
 

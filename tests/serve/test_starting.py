@@ -126,7 +126,7 @@ class TestAttempts:
             self.start(
                 monkeypatch,
                 recipe,
-                [RecipeError("wrong", mend="right it"), RuntimeError("not reached")],
+                [RecipeError("wrong", fix="right it"), RuntimeError("not reached")],
             )
 
 

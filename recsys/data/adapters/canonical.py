@@ -67,7 +67,7 @@ class CanonicalAdapter:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(
                 f"cannot open the source: {error}", where="recipe", field="data.source",
-                value=data.source, mend="give a folder or a URI such as s3://bucket/log",
+                value=data.source, fix="give a folder or a URI such as s3://bucket/log",
             ) from None  # fmt: skip
         self._root = self._root.rstrip("/") or "/"
         self._listings: dict[str, Listing] = {}
@@ -177,7 +177,7 @@ class CanonicalAdapter:
                 DataError(
                     "the log holds no rows",
                     where=f"{self._source}/events",
-                    mend="point data.source at a log with events",
+                    fix="point data.source at a log with events",
                 )  # fmt: skip
             )
         id_files = [
@@ -206,7 +206,7 @@ class CanonicalAdapter:
                     where=f"{self._source} (items)",
                     field="data.text_fields",
                     value=", ".join(there),
-                    mend=f"name yours in the recipe, {mapping}, or add a column `{fields[0]}`",
+                    fix=f"name yours in the recipe, {mapping}, or add a column `{fields[0]}`",
                 )  # fmt: skip
             )
         if table == "items" and layouts and (by := self._data.items_by) is not None:

@@ -128,7 +128,7 @@ def layout_problems(
                     "two columns of this name",
                     where=where,
                     field=theirs,
-                    mend="write the file with one of them",
+                    fix="write the file with one of them",
                 )  # fmt: skip
             )
         elif theirs in types:
@@ -184,7 +184,7 @@ def unmapped(renamed: Mapping[str, str], there: Sequence[str], *, table: str) ->
                 where="recipe",
                 field=f"data.columns.{table}.{ours}",
                 value=theirs,
-                mend=f"{meant}the {table} have {_listed(there)}",
+                fix=f"{meant}the {table} have {_listed(there)}",
             )  # fmt: skip
         )
     return problems
@@ -225,7 +225,7 @@ def _missing(
     a_column, column = ("a column", "column") if len(missing) == 1 else ("columns", "columns")
     return DataError(
         f"missing {column}", where=where, field=", ".join(missing), value=_listed(layout.names),
-        mend=f"name yours in the recipe, {mapping_of([*missing, *also], free, table=table)}, "
+        fix=f"name yours in the recipe, {mapping_of([*missing, *also], free, table=table)}, "
         f"or add {a_column} {added}",
     )  # fmt: skip
 

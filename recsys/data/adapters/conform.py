@@ -44,7 +44,7 @@ def conform(table: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:
         except (pa.ArrowException, pl.exceptions.PolarsError) as error:
             raise DataError(
                 f"a value cannot be read as {field.type}: {error}", where=where, field=name,
-                mend="correct the values, or write the column as null where they are unknown",
+                fix="correct the values, or write the column as null where they are unknown",
             ) from None  # fmt: skip
         if texts is not None:
             unreadable[name] = _told(texts, field)
@@ -67,12 +67,12 @@ def wrong_type(field: pa.Field, kind: pa.DataType, *, where: str) -> DataError |
     if takes:
         return None
     why = why_no_id(kind) if is_id else ""
-    mend = f"write the column as {wanted}"
+    fix = f"write the column as {wanted}"
     if is_id:
-        mend += ", integer or UUID: as what the ids were made, and not from the rounded values"
+        fix += ", integer or UUID: as what the ids were made, and not from the rounded values"
     return DataError(
         f"wrong type: {kind} where {wanted} is needed{why}", where=where, field=field.name,
-        mend=mend,
+        fix=fix,
     )  # fmt: skip
 
 

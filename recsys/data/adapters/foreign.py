@@ -17,7 +17,7 @@ _PACKED = {
     b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
     b"PK\x03\x04": ("zip", "unzip"),
 }
-_MEND = "write the file again or remove it"
+_FIX = "write the file again or remove it"
 
 
 def open_foreign(source: Path | Any) -> pq.ParquetFile:
@@ -45,8 +45,8 @@ class ForeignFile:
         try:
             self._file = open_foreign(filesystem.open_input_file(path))
         except (pa.ArrowException, OSError) as error:
-            problem, mend = _why_unreadable(_head(filesystem, path), error)
-            raise DataError(problem, where=path, mend=mend) from None
+            problem, fix = _why_unreadable(_head(filesystem, path), error)
+            raise DataError(problem, where=path, fix=fix) from None
         # Arrow before 21 leaves UUIDs that no Arrow schema tells of as bytes.
         columns = (self._file.schema.column(n) for n in range(len(self._file.schema.names)))
         self._uuids = {each.path for each in columns if each.logical_type.type == "UUID"}
@@ -78,7 +78,7 @@ class ForeignFile:
                 else self._file.read_row_groups(groups, columns)
             )
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"corrupt Parquet data: {error}", where=self.path, mend=_MEND) from None
+            raise DataError(f"corrupt Parquet data: {error}", where=self.path, fix=_FIX) from None
         for name in self._uuids & set(table.column_names):
             if table[name].type != pa.uuid():
                 at = table.column_names.index(name)
@@ -101,12 +101,12 @@ def _head(filesystem: fs.FileSystem, path: str) -> bytes:
 
 
 def _why_unreadable(head: bytes, error: Exception) -> tuple[str, str]:
-    """What is wrong with a file that is no Parquet, by its first bytes, and the mend."""
+    """What is wrong with a file that is no Parquet, by its first bytes, and the fix."""
     problem = "not a readable Parquet file: "
     if not head:
-        return problem + "it is empty (0 bytes)", _MEND
+        return problem + "it is empty (0 bytes)", _FIX
     for magic, (kind, command) in _PACKED.items():
         if head.startswith(magic):
-            mend = f"unpack it ({command}): Parquet packs its columns itself, not the whole file"
-            return f"{problem}it is a {kind} file", mend
-    return f"{problem}{error}", _MEND
+            fix = f"unpack it ({command}): Parquet packs its columns itself, not the whole file"
+            return f"{problem}it is a {kind} file", fix
+    return f"{problem}{error}", _FIX

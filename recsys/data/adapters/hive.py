@@ -53,7 +53,7 @@ def folder_misfit(value: str | None, field: pa.Field, *, where: str) -> DataErro
     """That a folder's value cannot be taken for the field's type, and what to do."""
     return DataError(
         f"a folder's value is no {field.type}", where=where, field=field.name, value=value,
-        mend="rename the folder",
+        fix="rename the folder",
     )  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def list_table(filesystem: fs.FileSystem, root: str, name: str, *, source: str) 
         except OSError as error:
             raise DataError(
                 f"the folder cannot be listed: {error}", where=source, field="data.source",
-                mend="correct data.source, or the right to read there",
+                fix="correct data.source, or the right to read there",
             ) from None  # fmt: skip
 
     top = below(root, recursive=False)
@@ -90,14 +90,14 @@ def list_table(filesystem: fs.FileSystem, root: str, name: str, *, source: str) 
     if len(found) > 1:
         raise DataError(
             f"several places hold the {name}", where=source, field="data.source",
-            value=", ".join(sorted(found)), mend="keep one of them there",
+            value=", ".join(sorted(found)), fix="keep one of them there",
         )  # fmt: skip
     if not found:
         beside = told(left_out) or ", ".join(sorted(info.base_name for info in top)[:10])
         raise DataError(
             f"no Parquet file found: neither {name}.parquet nor {name}/**/*.parquet"
             + (f"; what lies there: {beside}" if beside else ""),
-            where=source, field="data.source", mend=f"put the {name} there, or correct data.source",
+            where=source, field="data.source", fix=f"put the {name} there, or correct data.source",
         )  # fmt: skip
     (files,) = found.values()
     return Listing(sorted(files), dict(sorted(left_out.items())))
@@ -162,6 +162,6 @@ def _refuse_table_format(paths: Sequence[str], source: str) -> None:
             raise DataError(
                 f"a {_SPOKEN[kind]} table: its folder holds superseded and deleted rows too, and "
                 "only its log tells them apart", where=table, field="data.source",
-                mend="write a plain export of the current version and point data.source at it, "
+                fix="write a plain export of the current version and point data.source at it, "
                 f'e.g. in Spark: spark.read.format("{kind}").load("{table}").write.parquet("...")',
             )  # fmt: skip

@@ -90,7 +90,7 @@ def newness_problem(
         meant = nearest(name, there) or difflib.get_close_matches(name, there, n=1)
         return DataError(
             "no items file has this column", where="recipe", field="data.items_by", value=name,
-            mend=(f"did you mean `{meant[0]}`? " if meant else "")
+            fix=(f"did you mean `{meant[0]}`? " if meant else "")
             + f"the items have {', '.join(there)}",
         )  # fmt: skip
     spoken = dict.fromkeys("string" if kind is None else str(kind) for kind in kinds)
@@ -98,7 +98,7 @@ def newness_problem(
     if len(compared) > 1 or None in compared:
         return DataError(
             f"values of type {', '.join(spoken)} do not say what is newer", where=where,
-            field=name, mend="name a column of times, numbers or texts in data.items_by",
+            field=name, fix="name a column of times, numbers or texts in data.items_by",
         )  # fmt: skip
     return None
 

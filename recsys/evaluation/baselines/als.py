@@ -70,7 +70,7 @@ class Als:
         except ImportError:
             raise RecipeError(
                 "the baseline needs the package `implicit`", field="baselines", value=cls.name,
-                mend="install raycommend[bench], or leave it out",
+                fix="install raycommend[bench], or leave it out",
             ) from None  # fmt: skip
 
         known = (train.item_rows >= 0) & (train.item_rows < num_items)

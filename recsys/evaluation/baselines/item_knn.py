@@ -16,7 +16,7 @@ from scipy import sparse
 from recsys.data.histories import Histories, UserEvents
 from recsys.data.moments import Moments, moments_of, recent_items
 from recsys.evaluation.baselines.popularity import Popularity
-from recsys.features.item_to_item import similarity
+from recsys.features.item_to_item import count_co_occurrence
 
 Float32s = NDArray[np.float32]
 
@@ -68,7 +68,9 @@ class ItemKnn:
             decay: weight of an item against one a moment later.
         """
         moments = moments_of(train, num_items, target_codes)
-        neighbours = similarity(moments, window=window, shrinkage=shrinkage, num_kept=num_kept)
+        neighbours = count_co_occurrence(
+            moments, window=window, shrinkage=shrinkage, num_kept=num_kept
+        )
         with_own = (neighbours + sparse.diags_array(_repeat_share(moments))).tocsr()
         popularity = Popularity.fit(train, num_items, target_codes)
         return cls(with_own, popularity, max_history, decay)

@@ -16,7 +16,7 @@ from scipy import sparse
 from recsys.data.histories import Histories, UserEvents
 from recsys.data.moments import moments_of, recent_items
 from recsys.evaluation.baselines.popularity import Popularity
-from recsys.features.item_to_item import transitions
+from recsys.features.item_to_item import count_transitions
 
 Float32s = NDArray[np.float32]
 
@@ -51,10 +51,10 @@ class LastItem:
             train: the events to learn from.
             num_items: size of the catalogue.
             target_codes: event codes that make an item wanted.
-            shrinkage: moments added to each item's own, so that a rare item shouts less.
+            shrinkage: moments added to each item's own, which shrinks those of low support.
             num_kept: transitions kept per item.
         """
-        counted = transitions(
+        counted = count_transitions(
             moments_of(train, num_items, target_codes), shrinkage=shrinkage, num_kept=num_kept
         )
         return cls(counted, Popularity.fit(train, num_items, target_codes))

@@ -14,7 +14,7 @@ from recsys.errors import DataError
 #: How long a connection may take, and an answer. A chunk of a seed takes some 15 ms.
 CONNECT_S, ANSWER_S = 2.0, 5.0
 _FIELD = "serve.state.url"
-_MEND = (
+_FIX = (
     "see that the server runs, accepts this user and writes, and that serve.state.url, or "
     "RAYCOMMEND_REDIS_URL, names it"
 )
@@ -43,7 +43,7 @@ class Connection:
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Turn the client's errors into ones that name the server and the mend, not the password.
+        """Turn the client's errors into ones that name the server and the fix, not the password.
 
         Their cause is left out: a server may repeat in its message what it was sent.
         """
@@ -54,8 +54,8 @@ class Connection:
             if self._password:
                 text = text.replace(self._password, "***")
             raise DataError(
-                _problem(error),  # without the address: the service's askers are told this much
-                where=f"{self.name} ({text})", field=_FIELD, mend=_MEND,
+                _problem(error),  # without the address: clients of the service see this much
+                where=f"{self.name} ({text})", field=_FIELD, fix=_FIX,
             ) from None  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def _client(url: str) -> redis.Redis:
     except (TypeError, ValueError):  # the text may hold a part of the password
         raise DataError(
             "is not the URL of a Redis server", field=_FIELD,
-            mend="write redis://HOST:PORT/DB, rediss://... or unix://PATH; in user and password "
+            fix="write redis://HOST:PORT/DB, rediss://... or unix://PATH; in user and password "
             "write all but letters and digits as %XX",
         ) from None  # fmt: skip
     return client

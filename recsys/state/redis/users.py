@@ -161,7 +161,7 @@ class RedisState:
                 return Erasure(num_events, bool(events))
         raise DataError(
             "events of the user came faster than they could be erased", where=self._name,
-            mend="erase the user again",
+            fix="erase the user again",
         )  # fmt: skip
 
     def erased(self) -> dict[str, Tombstone]:
@@ -316,7 +316,7 @@ class RedisState:
             raise DataError(
                 f"user state of format {version}, this release reads {FORMAT_VERSION}",
                 where=f"{self._name}, {self._prefix}:*",
-                mend="serve with the release that wrote it, or set another serve.state.prefix: "
+                fix="serve with the release that wrote it, or set another serve.state.prefix: "
                 "a new store is made and seeded from the bundle",
             )
 
@@ -335,7 +335,7 @@ class RedisState:
     def _named(self) -> Iterator[None]:
         """See `Connection.named`; a closed store is named too."""
         if self._is_closed:
-            raise DataError("the store is closed", where=self._name, mend="open it again")
+            raise DataError("the store is closed", where=self._name, fix="open it again")
         with self._server.named():
             yield
 

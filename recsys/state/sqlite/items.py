@@ -142,13 +142,13 @@ class SqliteItems:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Turn SQLite's errors into ones that name the file and the mend."""
+        """Turn SQLite's errors into ones that name the file and the fix."""
         try:
             yield
         except sqlite3.Error as error:
             raise DataError(
                 str(error), where=self._path, field="serve.state.path",
-                mend="put the file on a local disk with free space, in a folder that this process "
+                fix="put the file on a local disk with free space, in a folder that this process "
                 "may write to; if it is broken, move it aside and add the items again",
             ) from error  # fmt: skip
 
@@ -164,7 +164,7 @@ class SqliteItems:
         if found != list(_MARKS.values()):
             raise DataError(
                 "not a store of added items that this release reads", where=self._path,
-                value=found, mend="move the file aside: a new one is made; add the items again",
+                value=found, fix="move the file aside: a new one is made; add the items again",
             )  # fmt: skip
 
 

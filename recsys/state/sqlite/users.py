@@ -183,7 +183,7 @@ class SqliteState:
         if not all(tuple(map(type, row)) == _TYPES for row in rows):
             raise DataError(
                 "events of other types than were stored", where=self._path,
-                field="serve.state.path", mend=_MEND_BROKEN,
+                field="serve.state.path", fix=_FIX_BROKEN,
             )  # fmt: skip
         if (oldest := oldest_us(self._max_age_us)) is not None:
             rows = [row for row in rows if row[0] >= oldest]
@@ -347,17 +347,17 @@ class SqliteState:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Turn SQLite's errors into ones that name the file and the mend."""
+        """Turn SQLite's errors into ones that name the file and the fix."""
         try:
             yield
         except sqlite3.Error as error:
-            mend = _MENDS.get(_primary_code(error), _MEND_UNREACHABLE)
+            fix = _FIXES.get(_primary_code(error), _FIX_UNREACHABLE)
             raise DataError(
-                str(error), where=self._path, field="serve.state.path", mend=mend
+                str(error), where=self._path, field="serve.state.path", fix=fix
             ) from error
         except UnicodeDecodeError as error:  # a message of SQLite's that quotes a damaged page
             raise DataError(
-                "the file is damaged", where=self._path, field="serve.state.path", mend=_MEND_BROKEN
+                "the file is damaged", where=self._path, field="serve.state.path", fix=_FIX_BROKEN
             ) from error
 
     def _connect(self) -> sqlite3.Connection:
@@ -374,12 +374,12 @@ class SqliteState:
             application = db.execute("PRAGMA application_id").fetchone()[0]
             version = db.execute("PRAGMA user_version").fetchone()[0]
         if num_tables and application != APPLICATION_ID:
-            raise DataError("a SQLite file of another program", where=self._path, mend=_MEND_BROKEN)
+            raise DataError("a SQLite file of another program", where=self._path, fix=_FIX_BROKEN)
         if num_tables and version not in range(1, FORMAT_VERSION + 1):
             raise DataError(
                 f"user state of format {version}, this release reads {FORMAT_VERSION}",
                 where=self._path,
-                mend="serve with the release that wrote it, or move the file aside: "
+                fix="serve with the release that wrote it, or move the file aside: "
                 "a new one is made and seeded from the bundle",
             )
         _switch_to_wal(db)
@@ -415,15 +415,15 @@ def _primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-_MEND_BROKEN = (
+_FIX_BROKEN = (
     "restore the file from a backup, or move it aside: a new one is made and seeded from the bundle"
 )
-_MEND_UNREACHABLE = (
+_FIX_UNREACHABLE = (
     "put the file on a local disk with free space, in a folder that this process may write to"
 )
-_MENDS = {
-    sqlite3.SQLITE_NOTADB: _MEND_BROKEN,
-    sqlite3.SQLITE_CORRUPT: _MEND_BROKEN,
+_FIXES = {
+    sqlite3.SQLITE_NOTADB: _FIX_BROKEN,
+    sqlite3.SQLITE_CORRUPT: _FIX_BROKEN,
     sqlite3.SQLITE_BUSY: "try again; if it stays so, end the process that holds the file",
 }
 

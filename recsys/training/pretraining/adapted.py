@@ -36,17 +36,17 @@ def adapted(recipe: Recipe, prepared: Prepared) -> Recipe:
         raise DataError(
             "the language model is not adapted yet", where=path, field="pretrain.epochs",
             value=recipe.pretrain.epochs,
-            mend="run `recsys pretrain` first, or set pretrain.epochs=0",
+            fix="run `recsys pretrain` first, or set pretrain.epochs=0",
         )  # fmt: skip
-    mend = "run `recsys pretrain` again"
+    fix = "run `recsys pretrain` again"
     names = [*made_of(recipe, prepared), "adapted"]
-    then = read_json(path, mend, dict.fromkeys(names, str))
+    then = read_json(path, fix, dict.fromkeys(names, str))
     now = {**made_of(recipe, prepared), "adapted": fingerprint(locate(str(folder)))}
     for name, value in now.items():
         if then[name] != value:
             raise DataError(
                 f"the language model was adapted under another recipe or on other data ({name})",
-                where=path, field=name, value=then[name], mend=mend,
+                where=path, field=name, value=then[name], fix=fix,
             )  # fmt: skip
     model = recipe.model.model_copy(update={"language_model": str(folder)})
     return recipe.model_copy(update={"model": model})

@@ -65,7 +65,7 @@ class Vocabulary:
             raise RecipeError(
                 f"the tokenizer knows no {' or '.join(MASK_NAMES)}", where=folder / TOKENIZER,
                 field="model.language_model",
-                mend="use another language model, or pretrain.epochs=0",
+                fix="use another language model, or pretrain.epochs=0",
             )  # fmt: skip
         added = tokenizer.get_added_tokens_decoder().items()
         special = {mask, *tokenizer.encode("").ids, *(n for n, token in added if token.special)}
@@ -147,7 +147,7 @@ class Corpus:
         if held.all() or not held.any():
             raise RecipeError(
                 f"of {len(held)} texts {held.sum()} would be held out", field="pretrain.held_out",
-                value=recipe.pretrain.held_out, mend="use a share that leaves some of both",
+                value=recipe.pretrain.held_out, fix="use a share that leaves some of both",
             )  # fmt: skip
         users = prepared.users(prepared.shards[rank::world])
         known = users.before(int(prepared.summary["cuts_us"]["head"]))
@@ -238,7 +238,7 @@ def _check_length(recipe: Recipe, folder: Path) -> None:
         raise RecipeError(
             f"the language model reads at most {most} tokens", where=folder,
             field="pretrain.max_tokens", value=recipe.pretrain.max_tokens,
-            mend=f"use at most {most}",
+            fix=f"use at most {most}",
         )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Masked-language-model training of the language model's last layers: one worker, without Ray.
 
-A sentence encoder comes without the head that foretells words. So epoch 0 fits a fresh head, on
+A sentence encoder comes without the head that predicts words. So epoch 0 fits a fresh head, on
 texts alone, while the body stays as it is. From then on the head stays as it is and the body
 learns: what the held-out perplexity falls by is the body's doing.
 
@@ -68,7 +68,7 @@ class MaskedLanguage(nn.Module):
         Args:
             read_TL: what the model reads.
             mask_TL: True where there is a token.
-            chosen_TL: True where a token is to be foretold.
+            chosen_TL: True where a token is to be predicted.
             words_P: their places among the words of the shop.
         """
         states = self.language.states(self.language.lower(read_TL, mask_TL), mask_TL)
@@ -150,7 +150,7 @@ class Adapter:
                 raise RecipeError(
                     f"the adaptation has diverged: a loss of epoch {epoch} is {losses[-1]}",
                     field="pretrain.learning_rate", value=self.recipe.pretrain.learning_rate,
-                    mend="use a lower one",
+                    fix="use a lower one",
                 )  # fmt: skip
         return float(np.mean(losses))
 

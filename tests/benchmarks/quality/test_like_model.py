@@ -1,4 +1,4 @@
-"""The chance of a like on labelled folders; all of them are generated."""
+"""the like probability on labelled folders; all of them are generated."""
 
 from __future__ import annotations
 
@@ -153,5 +153,5 @@ def test_the_table_is_printed() -> None:
     row = {"model": "raycommend", "slice": "all", "value": 0.75, "low": 0.7, "high": 0.8}
     rows = [row | {"metric": metric, "num_rows": 1234} for metric in like_model.METRICS]
     lines = render({"dataset": "d", "protocol": "time", "response": rows})
-    assert "the chance of a like, 1,234 exposures:" in lines
+    assert "the like probability, 1,234 exposures:" in lines
     assert "0.7500 [0.7000, 0.8000]" in lines[-1]

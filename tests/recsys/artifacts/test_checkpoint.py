@@ -10,12 +10,12 @@ from tiny import Shop
 from recsys.artifacts import checkpoint
 from recsys.artifacts.checkpoint import Progress, trained_state
 from recsys.errors import DataError
-from recsys.training.worker import Worker, build_ranker
+from recsys.training.worker import Worker, build_two_tower
 
 
 def worker(shop: Shop, **train: object) -> Worker:
     recipe = shop.recipe.model_copy(update={"train": shop.recipe.train.model_copy(update=train)})
-    ranker, item_rows = build_ranker(recipe, shop.prepared)
+    ranker, item_rows = build_two_tower(recipe, shop.prepared)
     return Worker(recipe, shop.prepared, shop.store, ranker, item_rows)
 
 
@@ -79,7 +79,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(shop: Shop, tmp_path: Path) -
         recipe = shop.recipe.model_copy(
             update={"model": shop.recipe.model.model_copy(update=model)}
         )
-        ranker, _ = build_ranker(recipe, shop.prepared)
+        ranker, _ = build_two_tower(recipe, shop.prepared)
         with pytest.raises(DataError, match="does not fit the recipe") as error:
             checkpoint.load_model(folder, ranker, mine.head)
         assert str(error.value.where).endswith(checkpoint.MODEL)

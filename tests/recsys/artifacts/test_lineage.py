@@ -103,7 +103,7 @@ class TestOtherName:
                 check()
             assert error.value.where == registry.root
             assert error.value.field == "name"
-            assert "promote.registry" in error.value.mend
+            assert "promote.registry" in error.value.fix
 
     def test_nobody_goes_back_to_it(self, recipe: Recipe, registry: Registry) -> None:
         promoted(registry, bundle(recipe, seed=2))
@@ -133,15 +133,15 @@ class TestOtherKey:
                 check()
             assert FOREIGN in str(error.value) and CHECK in str(error.value)
             assert error.value.where == registry.root
-            assert "RAYCOMMEND_PSEUDONYM_KEY" in error.value.mend
+            assert "RAYCOMMEND_PSEUDONYM_KEY" in error.value.fix
 
     def test_the_service_is_refused_too(self, recipe: Recipe, registry: Registry) -> None:
         with pytest.raises(DataError, match="pseudonym key") as error:
             lineage.champion_folder(recipe)
         assert FOREIGN in str(error.value) and CHECK in str(error.value)
         assert error.value.where == registry.root
-        assert "RAYCOMMEND_PSEUDONYM_KEY" in error.value.mend
-        assert "promote.registry" in error.value.mend
+        assert "RAYCOMMEND_PSEUDONYM_KEY" in error.value.fix
+        assert "promote.registry" in error.value.fix
 
     def test_a_key_that_is_still_to_be_made_will_be_another(
         self, recipe: Recipe, registry: Registry, monkeypatch: pytest.MonkeyPatch
@@ -180,7 +180,7 @@ class TestFormerDefault:
         ):
             with pytest.raises(BundleError, match=former.version) as error:
                 check()
-            assert "set promote.registry to runs/registry" in error.value.mend
+            assert "set promote.registry to runs/registry" in error.value.fix
         named = recipe.promote.model_copy(update={"registry": "runs/registry"})
         lineage.check_start(recipe.model_copy(update={"promote": named}))
 

@@ -80,7 +80,7 @@ def test_adding_again_is_a_no_op_and_another_bundle_an_error(registry, bundle):
     assert (folder / "bundle.json").stat().st_ino == inode
     with pytest.raises(BundleError, match="another bundle") as error:
         registry.add(bundle("2", name="other"), "v1")
-    assert "new version" in error.value.mend
+    assert "new version" in error.value.fix
     assert (folder / "tokenizer" / "vocab.txt").read_text() == "1"
 
 
@@ -112,7 +112,7 @@ def test_promote_and_roll_back(three):
     assert three.champion() == "A"
     with pytest.raises(BundleError, match="no champion before") as error:
         three.rollback()
-    assert "promote" in error.value.mend
+    assert "promote" in error.value.fix
     assert three.champion() == "A"
 
 
@@ -153,7 +153,7 @@ def test_unknown_versions_are_refused_and_the_known_named(three):
     for use in (three.promote, three.path):
         with pytest.raises(BundleError, match="no such version") as error:
             use("D")
-        assert "A, B, C" in error.value.mend
+        assert "A, B, C" in error.value.fix
     assert three.champion() == "A"
 
 
@@ -189,7 +189,7 @@ def test_a_broken_registry_file(three, text):
     for use in (three.champion, three.history, three.rollback, lambda: three.promote("B")):
         with pytest.raises(BundleError, match="registry.json") as error:
             use()
-        assert "move it aside" in error.value.mend
+        assert "move it aside" in error.value.fix
     file.unlink()
     three.promote("B")
     assert three.champion() == "B"

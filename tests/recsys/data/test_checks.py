@@ -150,7 +150,7 @@ class TestLimit:
         assert str(error.value) == (
             "log/events.parquet: [item_id] 3 of 299 events were quarantined, more than the limit "
             "of 1.00% (2 x unknown_item, 1 x unknown_event_type; all of them lie in run/bad) "
-            "(got 'i7'). Mend: add the item, with a text, to the items table; or raise "
+            "(got 'i7'). Fix: add the item, with a text, to the items table; or raise "
             "data.max_quarantine_fraction"
         )
 

@@ -89,7 +89,7 @@ def test_a_missing_key_is_not_made_unasked(tmp_path):
         load_key(PRIVACY, tmp_path, create=False)
     assert ENV in str(error.value)
     assert str(tmp_path / KEY_FILE) in str(error.value)
-    assert "prepare" in error.value.mend
+    assert "prepare" in error.value.fix
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,7 +98,7 @@ def test_a_short_key_is_refused(tmp_path, monkeypatch, text):
     (tmp_path / KEY_FILE).write_text(text)
     with pytest.raises(DataError, match="too few") as error:
         load_key(PRIVACY, tmp_path, create=True)
-    assert "openssl" in error.value.mend
+    assert "openssl" in error.value.fix
     monkeypatch.setenv(ENV, text)
     with pytest.raises(DataError, match=ENV):
         load_key(PRIVACY, tmp_path, create=True)

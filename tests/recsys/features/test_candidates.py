@@ -38,17 +38,17 @@ def by_hand(
     user: list[Event], related: np.ndarray, vectors: np.ndarray
 ) -> dict[int, dict[str, float]]:
     """Item -> the features that are not of own items."""
-    following, together, alike = related
+    transitions, co_occurrence, content_similarity = related
     moments = sorted({time for time, _, _ in user}, reverse=True)
     ago = {item: min(moments.index(t) for t, i, _ in user if i == item) for _, item, _ in user}
     last = {item: 1.0 for item, n in ago.items() if n == 0}
     few = {item: DECAY**n for item, n in ago.items()}
     weighted = {
-        "following_last": (last, following),
-        "following_recent": (few, following),
-        "together_recent": (few, together),
-        "alike_last": (last, alike),
-        "alike_recent": (few, alike),
+        "transitions_last": (last, transitions),
+        "transitions_recent": (few, transitions),
+        "co_occurrence_recent": (few, co_occurrence),
+        "content_similarity_last": (last, content_similarity),
+        "content_similarity_recent": (few, content_similarity),
     }
     found = {
         name: {
@@ -99,10 +99,12 @@ def test_own_features_stand_in_the_rows_of_own_items() -> None:
 
 
 def test_only_the_strongest_of_a_relation_are_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
-    following = np.zeros((NUM_ITEMS, NUM_ITEMS), dtype=np.float32)
-    following[0] = np.arange(NUM_ITEMS) / 100
+    transitions = np.zeros((NUM_ITEMS, NUM_ITEMS), dtype=np.float32)
+    transitions[0] = np.arange(NUM_ITEMS) / 100
     none = Relations.none(NUM_ITEMS)
-    relations = Relations(sparse.csr_array(following), none.together, none.alike)
+    relations = Relations(
+        sparse.csr_array(transitions), none.co_occurrence, none.content_similarity
+    )
     monkeypatch.setattr(pairs_module, "NUM_RELATED", 3)
     vectors = np.eye(NUM_ITEMS, dtype=np.float32)
     made = make_pairs(queries([(0, 0, BUY)]), relations, vectors, [BUY])

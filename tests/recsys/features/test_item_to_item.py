@@ -14,7 +14,7 @@ from recsys.features.item_to_item import (
     NUM_ALIKE,
     NUM_KEPT,
     Relations,
-    alike,
+    content_similarity,
     count_relations,
 )
 
@@ -26,7 +26,7 @@ LOG = user_events(
 
 
 def test_what_follows_was_wanted_in_the_next_moment() -> None:
-    following = count_relations(LOG, 4, [BUY])["following"].toarray()
+    following = count_relations(LOG, 4, [BUY])["transitions"].toarray()
     expected = np.zeros((4, 4), dtype=np.float32)
     expected[0, 1] = 2 / (2 + 10)  # both of its moments that had a next one
     expected[1, 3] = expected[2, 3] = 1 / (1 + 10)
@@ -37,17 +37,19 @@ def test_what_follows_was_wanted_in_the_next_moment() -> None:
 def test_they_are_what_the_baselines_rank_by() -> None:
     mine = count_relations(LOG, 4, [BUY])
     last_item, item_knn = LastItem.fit(LOG, 4, [BUY]), ItemKnn.fit(LOG, 4, [BUY])
-    np.testing.assert_array_equal(mine["following"].toarray(), last_item.transitions.toarray())
+    np.testing.assert_array_equal(mine["transitions"].toarray(), last_item.transitions.toarray())
     similar = item_knn.similarity.toarray()
     np.fill_diagonal(similar, 0)
-    np.testing.assert_array_equal(mine["together"].toarray(), similar)
+    np.testing.assert_array_equal(mine["co_occurrence"].toarray(), similar)
 
 
 def test_they_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
-    mine = Relations(**count_relations(LOG, 4, [BUY]), alike=sparse.eye_array(4, format="csr"))
+    mine = Relations(
+        **count_relations(LOG, 4, [BUY]), content_similarity=sparse.eye_array(4, format="csr")
+    )
     mine.save(tmp_path / "relations")
     found = Relations.open(tmp_path / "relations", "write it again")
-    for name in ("following", "together", "alike"):
+    for name in ("transitions", "co_occurrence", "content_similarity"):
         np.testing.assert_array_equal(getattr(found, name).toarray(), getattr(mine, name).toarray())
         for part in ("data", "indices", "indptr"):
             assert is_mapped(getattr(getattr(found, name), part)), (name, part)
@@ -71,10 +73,10 @@ def test_prepare_counts_them_as_of_each_cut(shop: Shop) -> None:
     for as_of, cut in shop.prepared.summary["cuts_us"].items():
         known = users if cut is None else users.before(cut)
         expected = count_relations(known, num_items, codes)
-        found = shop.prepared.relations(as_of, Relations.none(num_items).alike)
+        found = shop.prepared.relations(as_of, Relations.none(num_items).content_similarity)
         for name, matrix in expected.items():
             np.testing.assert_array_equal(getattr(found, name).toarray(), matrix.toarray())
-    assert 0 < found.following.nnz <= NUM_KEPT * num_items
+    assert 0 < found.transitions.nnz <= NUM_KEPT * num_items
 
 
 class TestAlike:
@@ -83,7 +85,7 @@ class TestAlike:
     TEXTS = np.array([[1, 0, 0], [0.8, 0.6, 0], [0, 0, 1]], dtype=np.float32)
 
     def test_by_hand(self) -> None:
-        found = alike(self.TEXTS, np.array([0, 1, 2, 1, 2], dtype=np.int32)).toarray()
+        found = content_similarity(self.TEXTS, np.array([0, 1, 2, 1, 2], dtype=np.int32)).toarray()
         near = 0.8**4
         expected = np.array(
             [
@@ -97,14 +99,16 @@ class TestAlike:
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
     def test_a_text_stands_for_few_of_its_items(self) -> None:
-        found = alike(self.TEXTS, np.array([0, 1, 1, 1, 1, 1, 2], dtype=np.int32)).toarray()
+        found = content_similarity(
+            self.TEXTS, np.array([0, 1, 1, 1, 1, 1, 2], dtype=np.int32)
+        ).toarray()
         assert np.count_nonzero(found[0]) == ITEMS_OF_TEXT
 
     def test_the_nearest_of_many_texts(self) -> None:
         rng = np.random.default_rng(0)
         vectors = rng.standard_normal((700, 6)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        found = alike(vectors, np.arange(700, dtype=np.int32))
+        found = content_similarity(vectors, np.arange(700, dtype=np.int32))
         for item in range(0, 700, 50):
             cosines = vectors @ vectors[item]
             expected = np.sort(np.argsort(-cosines)[1:NUM_ALIKE])
@@ -112,4 +116,4 @@ class TestAlike:
             np.testing.assert_allclose(found[[item]].data, cosines[expected] ** 4, rtol=1e-4)
 
     def test_a_catalogue_of_one_text(self) -> None:
-        assert alike(self.TEXTS[:1], np.zeros(1, dtype=np.int32)).nnz == 0
+        assert content_similarity(self.TEXTS[:1], np.zeros(1, dtype=np.int32)).nnz == 0

@@ -23,7 +23,7 @@ from recsys.features.side_features import (
     OWN_FEATURES,
     FeaturesOverTime,
     PriceScale,
-    is_young,
+    is_recently_launched,
     item_features,
     own_items,
     usual_price,
@@ -232,4 +232,4 @@ def test_young_is_what_was_first_wanted_in_the_last_days() -> None:
     features = np.zeros((4, len(ITEM_FEATURES)), dtype=np.float32)
     ever, recent = ITEM_FEATURES.index("log_targets"), ITEM_FEATURES.index("log_recent")
     features[:, ever], features[:, recent] = [0, 2, 2, 1], [0, 2, 1, 0]
-    assert is_young(features).tolist() == [True, True, False, False]
+    assert is_recently_launched(features).tolist() == [True, True, False, False]

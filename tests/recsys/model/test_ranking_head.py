@@ -14,7 +14,7 @@ from tiny_logs import BUY, VIEW, Event, queries
 from recsys.data.histories import Histories, Questions
 from recsys.features.candidates import make_pairs
 from recsys.features.item_to_item import Relations
-from recsys.features.side_features import ITEM_FEATURES, is_young
+from recsys.features.side_features import ITEM_FEATURES, is_recently_launched
 from recsys.model.ranking_head import HeadExamples, ScoringHead, fit_head, head_loss, is_own
 from recsys.model.user_encoder import UserEncoder
 from recsys.ranking.scorer import Scorer
@@ -212,7 +212,7 @@ class TestTwoWorkers:
 def test_young_items_weigh_more() -> None:
     """They weigh among a question's relevant items; a question with one item keeps its loss."""
     head, made = random_head(), examples(ASKED)
-    young = is_young(FEATURES)
+    young = is_recently_launched(FEATURES)
     assert len({bool(young[item]) for _, items in ASKED for item in items if len(items) > 1}) == 2
     expected = served_loss(head, np.where(young, 5.0, 1.0))
     found = float(head_loss(head, made, 5.0).detach())

@@ -137,8 +137,8 @@ class TestProblem:
             "window (from 1970-01-21), 0 in the test window (from 1970-01-31); event types there: "
             "purchase 10 -> purchase, view 1 -> view, wink 1 -> unknown: quarantined"
         )
-        assert "move data.cuts" in error.mend
-        assert "data.cuts: {head: 1970-01-08, valid: 1970-01-09, test: 1970-01-10}" in error.mend
+        assert "move data.cuts" in error.fix
+        assert "data.cuts: {head: 1970-01-08, valid: 1970-01-09, test: 1970-01-10}" in error.fix
 
     def test_a_default_head_is_told_to_be_one(self) -> None:
         cuts = {"valid": "1970-01-21", "test": "1970-01-31"}
@@ -154,7 +154,7 @@ class TestProblem:
         assert error is not None
         assert (error.field, error.value) == ("data.target_events", "purchase")
         assert "event types there: buy 1 -> unknown: quarantined, view 1 -> view" in error.problem
-        assert "data.target_events" in error.mend and "data.event_types" in error.mend
+        assert "data.target_events" in error.fix and "data.event_types" in error.fix
 
     def test_targets_that_all_lie_behind_the_end(self) -> None:
         cuts = {"head": "1970-01-11", "valid": "1970-01-21", "test": "1970-01-31",
@@ -162,11 +162,11 @@ class TestProblem:
         error = self.problem(("view", 3), ("purchase", 50), cuts=cuts)
         assert error is not None and error.field == "data.cuts.end"
         assert "1 from end on, which are left out" in error.problem
-        assert "move data.cuts.end" in error.mend
+        assert "move data.cuts.end" in error.fix
 
     def test_too_few_times_for_any_cuts(self) -> None:
         error = self.problem(("purchase", 1), ("purchase", 2), ("purchase", 2), ("purchase", 3))
-        assert error is not None and "at four times or more" in error.mend
+        assert error is not None and "at four times or more" in error.fix
 
     def test_a_log_without_good_rows(self) -> None:
         error = self.problem()

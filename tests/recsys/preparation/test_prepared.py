@@ -22,7 +22,7 @@ from recsys.schema import Col
 def test_without_an_output_prepare_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no prepared data") as error:
         Prepared.open(tmp_path)
-    assert "recsys prepare" in error.value.mend
+    assert "recsys prepare" in error.value.fix
 
 
 class TestShop:
@@ -57,7 +57,7 @@ class TestShop:
         with pytest.raises(RecipeError, match=rf"data.num_buckets \({num_shards}\)") as error:
             shop.prepared.check_workers(num_shards + 1)
         assert (error.value.field, error.value.value) == ("train.num_workers", num_shards + 1)
-        assert f"at most {num_shards}" in error.value.mend
+        assert f"at most {num_shards}" in error.value.fix
 
     @pytest.mark.parametrize("as_of", ["head", "valid", "test", "end"])
     def test_statistics_hold_nothing_from_after_their_cut(self, shop: Shop, as_of: str) -> None:

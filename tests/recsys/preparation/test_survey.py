@@ -200,7 +200,7 @@ class TestProblems:
         write_log(tmp_path / "log", pl.concat(every), tiny_items())
         (found,) = survey(recipe_of(tmp_path)).problems
         assert found.problem.startswith("nothing to learn")
-        assert "that user ids repeat" in found.mend
+        assert "that user ids repeat" in found.fix
 
     def test_the_quarantine_beyond_its_limit_is_told_as_in_a_run(self, tmp_path: Path) -> None:
         spoilt = tiny_events().with_columns(

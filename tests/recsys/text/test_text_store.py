@@ -17,7 +17,7 @@ STORE = TextStore(
     np.arange(12, dtype=np.float16).reshape(6, 2),
     np.array([0, 3, 3, 4, 6]),
     np.zeros((4, 2), dtype=np.float32),
-    Relations.none(4).alike,
+    Relations.none(4).content_similarity,
 )
 
 
@@ -63,7 +63,7 @@ def test_tokens_are_padded_with_zeros() -> None:
 def test_without_a_store_the_jobs_that_make_it_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no text store") as error:
         TextStore.open(tmp_path)
-    assert "recsys train" in error.value.mend
+    assert "recsys train" in error.value.fix
 
 
 def test_the_store_holds_what_the_language_model_says_of_each_text(shop: Shop) -> None:

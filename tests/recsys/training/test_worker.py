@@ -34,12 +34,12 @@ from recsys.errors import RecipeError
 from recsys.features.windows import TrainingBatch
 from recsys.schema import Col
 from recsys.text.text_store import TextStore
-from recsys.training.worker import Worker, build_ranker, head_examples, tie_order
+from recsys.training.worker import Worker, build_two_tower, head_examples, tie_order
 
 
 def worker(shop: Shop, rank: int = 0, world: int = 1, **train: object) -> Worker:
     recipe = shop.recipe.model_copy(update={"train": shop.recipe.train.model_copy(update=train)})
-    ranker, item_rows = build_ranker(recipe, shop.prepared)
+    ranker, item_rows = build_two_tower(recipe, shop.prepared)
     ranker.items.start_from(shop.store.vectors)
     return Worker(recipe, shop.prepared, shop.store, ranker, item_rows, rank, world)
 
@@ -199,7 +199,7 @@ class TestEveryTextOnce:
         once, plain = worker(shop, **options), worker(shop, **options)
         store = TextStore(  # not rounded to half precision
             np.concatenate([_lower(plain, row)[0] for row in range(shop.store.num_texts)]),
-            shop.store.offsets, shop.store.vectors, shop.store.alike,
+            shop.store.offsets, shop.store.vectors, shop.store.content_similarity,
         )  # fmt: skip
         once.store = store
         batch = once.batch(next(chunks(shop.prepared.users(), 3)))

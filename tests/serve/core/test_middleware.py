@@ -211,7 +211,7 @@ class TestHealth:
         self, client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def gone() -> None:
-            raise DataError("the store cannot be read", where="here", field="x", mend="mend it")
+            raise DataError("the store cannot be read", where="here", field="x", fix="fix it")
 
         assert client.get("/readyz").status_code == 200
         monkeypatch.setattr(service._users, "ping", gone)
@@ -222,9 +222,9 @@ class TestHealth:
 
 def test_laps_part_the_time() -> None:
     trace = begin_trace(None)
-    trace.lap("receive")
-    trace.lap("score")
-    trace.lap("receive")
+    trace.record_stage("receive")
+    trace.record_stage("score")
+    trace.record_stage("receive")
     assert set(trace.seconds) == {"receive", "score"}
     assert sum(trace.seconds.values()) <= trace.elapsed()
     assert current() is trace

@@ -113,7 +113,7 @@ def test_a_bundle_whose_language_model_fails_is_not_served(
 ) -> None:
     async def encode(folder: Path, version: str, items: list[dict[str, str | None]]) -> np.ndarray:
         if folder == other_bundle:
-            raise BundleError("no language model", where=folder, mend="write it again")
+            raise BundleError("no language model", where=folder, fix="write it again")
         return np.zeros((len(items), 32), dtype=np.float32)
 
     service = Service(Settings.of(recipe), encode)
@@ -356,7 +356,7 @@ class TestStoreGone:
     ) -> None:
         server = make_server("--appendonly", "yes", "--appendfsync", "always")
         monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", KEY)
-        monkeypatch.setattr("serve.core.service.STORE_RESTS_S", 0.2)
+        monkeypatch.setattr("serve.core.service.STORE_COOLDOWN_S", 0.2)
         store = {"state": {"backend": "redis", "url": server.url}}
         encoder = TextEncoder()
         service = Service(

@@ -348,7 +348,7 @@ class TestErrors:
         self, stub: RankingStub, service: Service, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(*_: object, **__: object) -> None:
-            raise DataError("the disk is full", where=Path("/a/path"), mend="make room")
+            raise DataError("the disk is full", where=Path("/a/path"), fix="make room")
 
         monkeypatch.setattr(service._users, "store", full)
         event = {"user_id": "u", "item_id": item_id(1), "event_type": "view"}

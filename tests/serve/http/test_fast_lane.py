@@ -21,7 +21,7 @@ async def double(number: int) -> Response:
         case 2:
             raise Unavailable("not now")
         case 3:
-            raise DataError("broken", where="file", mend="mend it")
+            raise DataError("broken", where="file", fix="fix it")
     return Response(str(2 * number))
 
 

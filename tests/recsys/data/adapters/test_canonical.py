@@ -211,8 +211,8 @@ class TestSnapshots:
         write(tmp_path / "items" / "1.parquet", row | changes)
         (error,) = adapter(tmp_path, items_by=by).scan().problems
         assert problem in error.problem
-        assert "data.items_by" in f"{error.field} {error.mend}"
-        assert by != "updated" or "did you mean `updated_at`?" in error.mend
+        assert "data.items_by" in f"{error.field} {error.fix}"
+        assert by != "updated" or "did you mean `updated_at`?" in error.fix
 
 
 class TestColumns:
@@ -276,7 +276,7 @@ class TestColumns:
             ("items.parquet", Col.item),
             (f"{tmp_path.name} (items)", "data.text_fields"),
         ]
-        assert "{items: {title: NAME}}" in scan.problems[-1].mend
+        assert "{items: {title: NAME}}" in scan.problems[-1].fix
 
     def test_a_column_that_only_capitals_hide_is_told(self, tmp_path: Path) -> None:
         write(tmp_path / "events.parquet", event_columns(Session_Id=["s", "s"]))
@@ -363,7 +363,7 @@ class TestTypes:
         with pytest.raises(DataError, match="wrong type") as error:
             self.read(tmp_path, **{name: pa.array(values, kind)})
         assert error.value.field == name and why in error.value.problem
-        assert "string, integer or UUID" in error.value.mend
+        assert "string, integer or UUID" in error.value.fix
 
     def test_text_may_be_bytes_in_every_column(self, tmp_path: Path) -> None:
         """Impala writes strings so, and Spark's files of old."""
@@ -468,7 +468,7 @@ class TestTypes:
             self.read(tmp_path, **{name: values})
         assert error.value.field == name
         assert str(error.value.where).endswith("events.parquet")
-        assert str(EVENTS.field(name).type) in error.value.mend
+        assert str(EVENTS.field(name).type) in error.value.fix
 
 
 class TestBadInput:
@@ -512,7 +512,7 @@ class TestBadInput:
         assert str(error.value.where).endswith("events.parquet")
 
     @pytest.mark.parametrize(
-        ("content", "problem", "mend"),
+        ("content", "problem", "fix"),
         [
             (b"", "it is empty (0 bytes)", "write the file again"),
             (b"\x1f\x8b\x08....", "it is a gzip file", "gunzip"),
@@ -521,7 +521,7 @@ class TestBadInput:
         ],
     )
     def test_a_file_that_is_packed_or_empty_is_called_so(
-        self, content: bytes, problem: str, mend: str, tmp_path: Path
+        self, content: bytes, problem: str, fix: str, tmp_path: Path
     ) -> None:
         path = tmp_path / "events" / "a.parquet.gz"
         path.parent.mkdir()
@@ -529,7 +529,7 @@ class TestBadInput:
         with pytest.raises(DataError) as error:
             adapter(tmp_path).parts()
         assert str(error.value.where) == str(path)
-        assert problem in error.value.problem and mend in error.value.mend
+        assert problem in error.value.problem and fix in error.value.fix
 
     def test_a_scan_tells_what_is_wrong_with_both_tables(self, tmp_path: Path) -> None:
         write(tmp_path / "events" / "a.parquet", event_columns())

@@ -60,7 +60,7 @@ class TestMissing:
         assert (
             "data.columns: {events: {user_id: USER_ID, item_id: ITEM_ID, event_type: EVENT_TYPE, "
             "timestamp: TIMESTAMP, session_id: SESSION_ID}}"
-        ) in error.mend
+        ) in error.fix
 
     def test_with_that_mapping_all_is_well(self) -> None:
         renamed = {name: name.upper() for name in EVENTS_NEEDED}
@@ -70,14 +70,14 @@ class TestMissing:
     def test_a_column_of_which_nothing_is_known_is_left_to_the_reader(self) -> None:
         (error,) = problems(layout("user_id", "foo", "event_type", "timestamp"))
         assert (error.problem, error.field) == ("missing column", "item_id")
-        assert "{events: {item_id: <yours>}}" in error.mend
-        assert "add a column `item_id` of type string" in error.mend
+        assert "{events: {item_id: <yours>}}" in error.fix
+        assert "add a column `item_id` of type string" in error.fix
 
     def test_items_need_an_id_alone(self) -> None:
         (error,) = layout_problems(
             layout("SKU", "TITLE", "title "), ITEMS, {}, ITEMS_NEEDED, table="items", where="i"
         )
-        assert "data.columns: {items: {item_id: SKU, title: TITLE}}" in error.mend
+        assert "data.columns: {items: {item_id: SKU, title: TITLE}}" in error.fix
 
 
 def test_wrong_types_and_double_names_are_told_together() -> None:
@@ -129,7 +129,7 @@ def test_one_column_is_not_proposed_for_two() -> None:
 def test_a_name_of_the_recipe_that_no_file_has(theirs: str, meant: str) -> None:
     (error,) = unmapped({Col.user: theirs, Col.item: "ITEM_ID"}, CAPITALS.names, table="events")
     assert (error.field, error.value) == ("data.columns.events.user_id", theirs)
-    assert meant in error.mend and "COUNTRY" in error.mend
+    assert meant in error.fix and "COUNTRY" in error.fix
 
 
 def test_an_optional_column_that_only_capitals_hide_is_told() -> None:

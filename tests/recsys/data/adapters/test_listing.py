@@ -149,8 +149,8 @@ class TestTableFormats:
         with pytest.raises(DataError, match=f"a {kind.title()} table") as error:
             listed(tmp_path, folder.split("/")[0].split(".")[0])
         assert str(error.value.where).rstrip("/") == f"shop/log/{folder}"
-        assert f'spark.read.format("{kind}").load(' in error.value.mend
-        assert '.write.parquet("' in error.value.mend
+        assert f'spark.read.format("{kind}").load(' in error.value.fix
+        assert '.write.parquet("' in error.value.fix
 
     @pytest.mark.parametrize("other", ["metadata/notes.json", "part-0.metadata.json"])
     def test_other_metadata_is_no_iceberg(self, other: str, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_object_store_is_listed_alike() -> None:
     assert found.left_out == {"hidden": 1}
     with pytest.raises(DataError, match="a Delta table") as error:
         list_table(store, "bucket/log", "items", source="s3://bucket/log/")
-    assert 'load("s3://bucket/log/items")' in error.value.mend
+    assert 'load("s3://bucket/log/items")' in error.value.fix
 
 
 def test_a_folder_that_must_not_be_read_is_named() -> None:

@@ -156,7 +156,7 @@ def test_a_server_that_is_gone_is_told_at_once_and_may_come_back(make_server, ma
         assert time.monotonic() - begin < 3
         assert f"127.0.0.1:{server.port}" in str(error.value)
         assert "127.0.0.1" not in error.value.problem
-        assert "see that the server runs" in error.value.mend
+        assert "see that the server runs" in error.value.fix
     server.start()
     store.ping()
     assert num_new(store.append([event(event_id="later")])) == 1
@@ -275,7 +275,7 @@ def test_a_store_of_another_format_is_left_alone(shared_server, make_store, pref
         with pytest.raises(DataError, match=f"format {FORMAT_VERSION + 1}") as error:
             make_store()
         assert client.hgetall(f"{prefix}:u:u") == before
-    assert "serve.state.prefix" in error.value.mend
+    assert "serve.state.prefix" in error.value.fix
     make_store(prefix=uuid.uuid4().hex)
 
 
@@ -362,7 +362,7 @@ def test_the_server_is_named_by_the_recipe_or_the_environment(
     monkeypatch.delenv("RAYCOMMEND_REDIS_URL", raising=False)
     with pytest.raises(DataError, match="serve.state.url") as error:
         open_state(State(backend="redis"), tmp_path / "unused")
-    assert "RAYCOMMEND_REDIS_URL" in error.value.mend
+    assert "RAYCOMMEND_REDIS_URL" in error.value.fix
     monkeypatch.setenv("RAYCOMMEND_REDIS_URL", shared_server.url)
     store = open_state(State(backend="redis", prefix=prefix), tmp_path / "unused")
     assert isinstance(store, RedisState)
@@ -379,4 +379,4 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(DataError, match="redis") as error:
         open_state(State(backend="redis", url="redis://127.0.0.1:1"), tmp_path / "unused")
-    assert "raycommend[redis]" in error.value.mend
+    assert "raycommend[redis]" in error.value.fix

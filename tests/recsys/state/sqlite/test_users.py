@@ -215,7 +215,7 @@ def test_a_file_that_is_no_database(path):
     with pytest.raises(DataError, match="not a database") as error:
         SqliteState(path, 10)
     assert str(path) in str(error.value)
-    assert "move it aside" in error.value.mend
+    assert "move it aside" in error.value.fix
     assert path.read_bytes() == b"user,item\n" * 500
 
 
@@ -228,7 +228,7 @@ def test_a_database_with_broken_pages(path):
         file.write(b"\xff" * (path.stat().st_size - 4096))
     with pytest.raises(DataError, match=path.name) as error:
         SqliteState(path, 1000).history("u", 10)
-    assert "move it aside" in error.value.mend
+    assert "move it aside" in error.value.fix
 
 
 def test_a_database_of_another_program_is_left_alone(path):
@@ -248,7 +248,7 @@ def test_a_store_of_another_format(path):
     db.close()
     with pytest.raises(DataError, match=f"format {FORMAT_VERSION + 1}") as error:
         SqliteState(path, 10)
-    assert "seeded from the bundle" in error.value.mend
+    assert "seeded from the bundle" in error.value.fix
 
 
 def test_an_empty_file_becomes_a_store(path):
@@ -262,7 +262,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="state.sqlite") as error:
         SqliteState(tmp_path / "file" / "state.sqlite", 10)
-    assert "local disk" in error.value.mend
+    assert "local disk" in error.value.fix
     with pytest.raises(DataError):
         SqliteState(tmp_path, 10)
 

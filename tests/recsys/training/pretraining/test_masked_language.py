@@ -51,7 +51,7 @@ def perplexity(mine: Adapter) -> float:
 
 
 def test_perplexity_falls(shop: Shop) -> None:
-    """The number in each text cannot be foretold; that a category repeats the title can."""
+    """The number in each text cannot be predicted; that a category repeats the title can."""
     mine = adapter(shop, epochs=30, behaviour_share=0)
     untrained = perplexity(mine)
     train(mine, 0)

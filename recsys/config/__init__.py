@@ -1,0 +1,51 @@
+"""The recipe: everything that decides a run, as data, checked once at load.
+
+A recipe is a YAML file, read into frozen models. A key it does not know is an error that names the
+nearest key it does; settings that contradict each other are refused here, not an hour later.
+"""
+
+from recsys.config.base import EventName, Fraction, ItemField, Port, Positive, Section
+from recsys.config.data import Columns, Cuts, Data
+from recsys.config.evaluation import BaselineName, Embed, Evaluate, Promote
+from recsys.config.load import apply_override, known_keys, load_recipe, recipe_from_dict
+from recsys.config.model import Model
+from recsys.config.privacy import Privacy
+from recsys.config.recipe import RayCluster, Recipe, target_codes
+from recsys.config.search import Range, Tune
+from recsys.config.serving import Access, Arm, Autoscaling, Serve, State, TextEncoderAutoscaling
+from recsys.config.training import Pretrain, Train
+
+__all__ = [
+    "Access",
+    "Arm",
+    "Autoscaling",
+    "BaselineName",
+    "Columns",
+    "Cuts",
+    "Data",
+    "Embed",
+    "Evaluate",
+    "EventName",
+    "Fraction",
+    "ItemField",
+    "Model",
+    "Port",
+    "Positive",
+    "Pretrain",
+    "Privacy",
+    "Promote",
+    "Range",
+    "RayCluster",
+    "Recipe",
+    "Section",
+    "Serve",
+    "State",
+    "TextEncoderAutoscaling",
+    "Train",
+    "Tune",
+    "apply_override",
+    "known_keys",
+    "load_recipe",
+    "recipe_from_dict",
+    "target_codes",
+]

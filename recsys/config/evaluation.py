@@ -1,0 +1,58 @@
+"""`embed`, `evaluate` and `promote`: the bundle, the report, the gate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from recsys.config.base import Positive, Section
+
+
+class Embed(Section):
+    """Encoding of the catalogue."""
+
+    num_actors: Positive = 2
+    batch_size: Positive = 64
+    index_above: Positive | None = 200_000
+    """Catalogues of more items get an index: `/recommend` reads the part of them that holds 99 % of
+    the best by the first stage. `null`: all items are always read."""
+
+
+BaselineName = Literal[
+    "popularity",
+    "trending",
+    "personal_frequency",
+    "last_item",
+    "item_knn",
+    "als",
+    "sasrec",
+    "zero_shot",
+]
+
+
+class Evaluate(Section):
+    """Whole-catalogue ranking of the test window."""
+
+    baselines: tuple[BaselineName, ...] = (
+        "popularity",
+        "trending",
+        "personal_frequency",
+        "last_item",
+        "item_knn",
+        "zero_shot",
+    )
+    max_rows: Positive | None = None
+    """Rank a seeded sample of the window's baskets; default: all of them."""
+    num_bootstrap: Positive = 1000
+    num_actors: Positive = 2
+    batch_size: Positive = 64
+
+
+class Promote(Section):
+    """The gate in front of the registry."""
+
+    registry: str = "runs/registry/{name}"
+    """Folder of the bundles; one product's line, see `recsys.artifacts.lineage`."""
+    metric: Literal["ndcg@10"] = "ndcg@10"
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95

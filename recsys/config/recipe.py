@@ -1,0 +1,76 @@
+"""A whole recipe, as frozen data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from recsys.config.base import Positive, Section
+from recsys.config.data import Data
+from recsys.config.evaluation import Embed, Evaluate, Promote
+from recsys.config.model import Model
+from recsys.config.privacy import Privacy
+from recsys.config.search import Tune
+from recsys.config.serving import Serve
+from recsys.config.training import Pretrain, Train
+from recsys.schema import EVENT_CODE
+
+
+class RayCluster(Section):
+    """The Ray cluster that the jobs run on."""
+
+    address: str | None = None
+    """`auto` or an address joins a running cluster; default: `RAY_ADDRESS`, else a local one."""
+    num_cpus: Positive | None = None
+    """CPUs of a local cluster; default: all."""
+
+
+class Recipe(Section):
+    """A whole run, from the raw log to the service."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0)] = 7
+    run_dir: str = "runs/{name}"
+    data: Data
+    privacy: Privacy = Privacy()
+    pretrain: Pretrain = Pretrain()
+    model: Model = Model()
+    train: Train = Train()
+    tune: Tune = Tune()
+    embed: Embed = Embed()
+    evaluate: Evaluate = Evaluate()
+    promote: Promote = Promote()
+    serve: Serve = Serve()
+    ray: RayCluster = RayCluster()
+
+    @property
+    def root(self) -> Path:
+        """The run's folder, absolute (Ray workers run elsewhere)."""
+        return self._folder(self.run_dir)
+
+    @property
+    def registry(self) -> Path:
+        """The registry's folder, absolute."""
+        return self._folder(self.promote.registry)
+
+    def _folder(self, text: str) -> Path:
+        return Path(text.replace("{name}", self.name)).expanduser().absolute()
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe with every default filled in, as plain JSON data."""
+        return self.model_dump(mode="json")
+
+    def fingerprint(self, *sections: str) -> str:
+        """SHA-256 over the named sections (all if none) and the seed; 16 hex digits."""
+        data = self.resolved()
+        picked = {name: data[name] for name in (*sections, "seed")} if sections else data
+        return hashlib.sha256(json.dumps(picked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def target_codes(recipe: Recipe) -> list[int]:
+    """Codes of the target events."""
+    return [EVENT_CODE[name] for name in recipe.data.target_events]

@@ -1,0 +1,72 @@
+"""`pretrain` and `train`: how the language model is adapted, and how the model is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from recsys.config.base import EventName, Fraction, Positive, Section
+
+
+class Pretrain(Section):
+    """Adaptation of the language model to the shop's texts by masked words, before training.
+
+    It runs on the workers of `train`.
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 0
+    """Over all texts; 0: the language model is used as it is."""
+    last_n: Positive = 2
+    """Layers that learn."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    batch_size: Positive = 64
+    """Texts in a step of one worker."""
+    mask_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    behaviour_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the steps that read behaviour sentences: texts in the order a user met them."""
+    max_tokens: Annotated[int, Field(ge=3)] = 128
+    """Of a behaviour sentence; a text alone has at most `data.max_tokens`."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Share of the texts that measure the perplexity and are never learned from."""
+
+
+class Train(Section):
+    """One training run."""
+
+    num_workers: Positive = 2
+    use_gpu: bool = False
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the language model's trained layers: `bfloat16` is mixed precision, for recent GPUs."""
+    epochs: Positive = 3
+    batch_size: Positive = 32
+    """Users in a step of one worker."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    language_model_lr_factor: Annotated[float, Field(ge=0)] = 0.005
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup_fraction: Fraction = 0.1
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    patience: Positive = 2
+    """Epochs without a better validation nDCG@10 before training stops."""
+    num_negatives: Positive = 4096
+    fresh_texts_per_step: Positive | None = 96
+    """Distinct texts a worker encodes with gradient in a step; `null`: all of the batch's."""
+    max_vector_age: Positive = 400
+    """Steps after which a cached text vector is encoded anew when a batch needs it."""
+    event_weights: dict[EventName, Annotated[float, Field(ge=0)]] = {}
+    """Loss weight of a target by its event type; 1 where not given."""
+    windows_per_user: Positive = 2
+    """Windows of `model.max_history` events from a user in an epoch, if there are that many."""
+    head_rows: Positive = 8000
+    """Baskets that the scoring head is fitted on (a seeded sample if there are more)."""
+    new_item_weight: Annotated[float, Field(gt=0)] = 3.0
+    """Weight, in the head's fit, of a relevant item that nobody wanted before the last 28 days,
+    beside the others of its basket: above 1, new items get more room than their chances alone."""
+    valid_rows: Positive = 2000
+    """Validation baskets ranked after each epoch (a seeded sample if there are more)."""
+    retrain: bool = False
+    """Once the best epoch is known, train as many again on everything before `data.cuts.valid`, and
+    fit the head on the validation window: nothing before the test window is left unused."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
