@@ -11,8 +11,8 @@ from recsys.config import target_codes
 from recsys.evaluation.baselines import ItemKnn, LastItem
 from recsys.features.item_to_item import (
     ITEMS_OF_TEXT,
-    NUM_ALIKE,
     NUM_KEPT,
+    NUM_SIMILAR,
     Relations,
     content_similarity,
     count_relations,
@@ -111,7 +111,7 @@ class TestAlike:
         found = content_similarity(vectors, np.arange(700, dtype=np.int32))
         for item in range(0, 700, 50):
             cosines = vectors @ vectors[item]
-            expected = np.sort(np.argsort(-cosines)[1:NUM_ALIKE])
+            expected = np.sort(np.argsort(-cosines)[1:NUM_SIMILAR])
             assert found[[item]].indices.tolist() == expected.tolist()
             np.testing.assert_allclose(found[[item]].data, cosines[expected] ** 4, rtol=1e-4)
 
