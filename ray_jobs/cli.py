@@ -77,18 +77,21 @@ def _run(job: str, options: argparse.Namespace) -> int:
     folders: list[Path] = []
     try:
         recipe = load_recipe(options.config, options.overrides)
+        from recsys.artifacts.run import Run  # after the recipe: a wrong key is told at once
+
         folders = written_to(recipe)
         module = importlib.import_module(f"ray_jobs.{job}")
+        run = Run.open(recipe)
         if options.dry_run:
             for line in [
                 *([] if job in WITHOUT_RAY else start_cost(recipe.ray)),
-                *module.plan(recipe),
+                *module.plan(run),
             ]:
                 print(f"would {line}")
             return 0
         started = time.monotonic()
-        output = module.run(recipe)
-        for line in module.report(recipe):
+        output = module.execute(run)
+        for line in module.report(run):
             print(line)
         print(f"{job}: done in {time.monotonic() - started:.0f} s -> {output}")
         follower = JOBS[job][1]

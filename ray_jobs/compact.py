@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from recsys.config import Recipe
+from recsys.artifacts.run import Run
 from recsys.data.feedback import (
     Feedback,
     count_rows,
@@ -35,9 +35,9 @@ from recsys.storage.outputs import whole_file
 BATCH = 50_000
 
 
-def plan(recipe: Recipe) -> list[str]:
+def plan(run: Run) -> list[str]:
     """What a run would do."""
-    feedback, state = Feedback.of(recipe.root), _open(recipe)
+    feedback, state = run.feedback, _open(run)
     try:
         return [
             f"take {state.num_waiting():,} events to {feedback.events}",
@@ -48,7 +48,7 @@ def plan(recipe: Recipe) -> list[str]:
         state.close()
 
 
-def run(recipe: Recipe) -> Path:
+def execute(run: Run) -> Path:
     """Empty the store's outbox and carry out erasures.
 
     Returns:
@@ -57,7 +57,7 @@ def run(recipe: Recipe) -> Path:
     Raises:
         DataError: there is no store that can be reached, or another `compact` runs.
     """
-    feedback, state = Feedback.of(recipe.root), _open(recipe)
+    feedback, state = run.feedback, _open(run)
     try:
         with feedback.locked(exclusive=True):
             drain(state, feedback)
@@ -94,9 +94,9 @@ def _files(feedback: Feedback) -> list[Path]:
     return [*finished(feedback.events), *finished(feedback.impressions)]
 
 
-def report(recipe: Recipe) -> list[str]:
+def report(run: Run) -> list[str]:
     """What lies there now."""
-    feedback = Feedback.of(recipe.root)
+    feedback = run.feedback
     events, impressions = finished(feedback.events), finished(feedback.impressions)
     return [
         f"{count_rows(events):,} live events in {len(events):,} files",
@@ -105,8 +105,8 @@ def report(recipe: Recipe) -> list[str]:
     ]
 
 
-def _open(recipe: Recipe) -> UserState:
-    state, path = state_of(recipe), recipe.root / STATE_FILE
+def _open(run: Run) -> UserState:
+    state, path = state_of(run.recipe), run.root / STATE_FILE
     if state.backend == "memory":
         raise DataError(
             "keeps its users in the service's process, where no other can reach them",

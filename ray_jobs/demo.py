@@ -20,7 +20,7 @@ from typing import Any
 
 from ray_jobs import evaluate, pipeline
 from ray_jobs.cli import written_to
-from recsys.artifacts.registry import Registry
+from recsys.artifacts.run import Run
 from recsys.config import Recipe, load_recipe
 from recsys.errors import RaycommendError, cause_of
 
@@ -43,7 +43,8 @@ def main() -> int:
     try:
         recipe = load_recipe(options.config, options.overrides)
         folders = written_to(recipe)
-        seconds, _ = pipeline.stages(recipe, strict=False)
+        run = Run.open(recipe)
+        seconds, _ = pipeline.stages(run, strict=False)
         began = time.monotonic()
         with serving(options.config, options.overrides, recipe) as url:
             seconds["start the service"] = time.monotonic() - began
@@ -61,7 +62,7 @@ def main() -> int:
             raise
         print(f"demo: {ours}", file=sys.stderr)
         return ours.exit_code
-    say_where(recipe, options.config)
+    say_where(run, options.config)
     print("\nseconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
     print(f"demo: done in {time.monotonic() - started:.0f} s")
     return 0
@@ -126,16 +127,17 @@ def _show(heading: str, items: list[dict[str, Any]]) -> None:
         )
 
 
-def say_where(recipe: Recipe, config: str) -> None:
+def say_where(run: Run, config: str) -> None:
     """The metrics, where everything lies, what to do next."""
+    serve = run.recipe.serve
     print()
-    for line in evaluate.report(recipe):
+    for line in evaluate.report(run):
         print(line)
     print(
-        f"\nreport     {recipe.root / evaluate.REPORT_FILE}"
-        f"\nbundle     {recipe.root / 'bundle'}"
-        f"\nchampion   {Registry.of(recipe).champion()} in {recipe.registry}"
-        f"\n\nnext: make serve                 the service, at http://{recipe.serve.host}:{recipe.serve.port}"
+        f"\nreport     {run.report_file}"
+        f"\nbundle     {run.bundle_folder}"
+        f"\nchampion   {run.registry.champion()} in {run.registry.root}"
+        f"\n\nnext: make serve                 the service, at http://{serve.host}:{serve.port}"
         f"\n      .../docs                   its API, in a browser"
         f"\n      http://127.0.0.1:8265      Ray's dashboard, while it runs"
         f"\n      cp {config} my.yaml, set data.adapter: canonical and data.source: your own log"

@@ -12,9 +12,9 @@ import torch
 
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.texts import ensure_store, text_vectors
-from ray_jobs.train import winner
 from recsys.artifacts.bundle import STANDARD_PRICE, Bundle, write_bundle
 from recsys.artifacts.checkpoint import load_model, load_progress
+from recsys.artifacts.run import Run
 from recsys.config import Recipe, target_codes
 from recsys.data.histories import Histories
 from recsys.features.side_features import PriceScale, item_features
@@ -25,29 +25,25 @@ from recsys.ranking.scorer import Scorer
 from recsys.text.text_store import TextStore
 from recsys.training.worker import build_two_tower
 
-BUNDLE_DIR = "bundle"
 #: Users whose lists an index is settled on.
 NUM_QUERIES = 256
 
 
-def plan(recipe: Recipe) -> list[str]:
+def plan(run: Run) -> list[str]:
     """What a run would do."""
-    _, checkpoint = winner(recipe, Prepared.open(recipe.root))
-    return [
-        f"encode the catalogue with {checkpoint}",
-        f"write {recipe.root / BUNDLE_DIR}",
-    ]
+    return [f"encode the catalogue with {run.winner.checkpoint}", f"write {run.bundle_folder}"]
 
 
-def run(recipe: Recipe) -> Path:
+def execute(run: Run) -> Path:
     """Encode the catalogue with the winner and write the bundle."""
-    prepared = Prepared.open(recipe.root)
-    chosen, checkpoint = winner(recipe, prepared)
-    with connected(recipe.ray):
-        store = ensure_store(chosen, prepared)
-        vectors = text_vectors(chosen, prepared, checkpoint)
-    bundle = assemble(recipe.root / BUNDLE_DIR, chosen, prepared, checkpoint, vectors, store)
-    return bundle.folder
+    winner = run.winner
+    chosen = run.with_recipe(winner.recipe)
+    with connected(run.recipe.ray):
+        store = ensure_store(chosen)
+        vectors = text_vectors(chosen, winner.checkpoint)
+    return assemble(
+        run.bundle_folder, chosen.recipe, run.prepared, winner.checkpoint, vectors, store
+    ).folder
 
 
 def assemble(
@@ -107,9 +103,9 @@ def _recent_users(prepared: Prepared) -> Histories:
     return users.as_queries(now)[:NUM_QUERIES]
 
 
-def report(recipe: Recipe) -> list[str]:
+def report(run: Run) -> list[str]:
     """What the bundle is."""
-    bundle = Bundle.open(recipe.root / BUNDLE_DIR, verify=False)
+    bundle = run.bundle(verify=False)
     size = sum(path.stat().st_size for path in bundle.folder.rglob("*") if path.is_file())
     lines = [f"bundle {bundle.version}: {bundle.meta['num_items']:,} items, {size / 1e6:.0f} MB"]
     return lines + (bundle.index.describe() if bundle.index else [])

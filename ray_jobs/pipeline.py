@@ -12,7 +12,7 @@ from pathlib import Path
 from ray_jobs import embed, evaluate, prepare, pretrain, promote, tune
 from ray_jobs.common.cluster import connected
 from recsys.artifacts.lineage import check_start
-from recsys.config import Recipe
+from recsys.artifacts.run import Run
 from recsys.errors import GateRefused
 
 STAGES = {
@@ -25,62 +25,62 @@ STAGES = {
 }
 
 
-def plan(recipe: Recipe) -> list[str]:
+def plan(run: Run) -> list[str]:
     """What a run would do."""
-    check_start(recipe)
-    adapt = pretrain.steps(recipe) if recipe.pretrain.epochs else []
+    check_start(run.recipe)
+    adapt = pretrain.steps(run) if run.recipe.pretrain.epochs else []
     last = "embed, evaluate and promote the winner"
-    return [*prepare.plan(recipe), *adapt, *tune.steps(recipe), last]
+    return [*prepare.plan(run), *adapt, *tune.steps(run), last]
 
 
-def _names(recipe: Recipe) -> list[str]:
+def _names(run: Run) -> list[str]:
     """The stages on this recipe's way."""
-    return [name for name in STAGES if name != "pretrain" or recipe.pretrain.epochs]
+    return [name for name in STAGES if name != "pretrain" or run.recipe.pretrain.epochs]
 
 
-def run(recipe: Recipe) -> Path:
+def execute(run: Run) -> Path:
     """Run every stage; the output of the last."""
-    return stages(recipe)[1]
+    return stages(run)[1]
 
 
-def stages(recipe: Recipe, *, strict: bool = True) -> tuple[dict[str, float], Path]:
+def stages(run: Run, *, strict: bool = True) -> tuple[dict[str, float], Path]:
     """Run every stage in one Ray cluster; the seconds each took, and the last one's output.
 
     Args:
-        recipe: the recipe.
+        run: of the recipe.
         strict: let a refusal at the gate end the run.
 
     Raises:
         BundleError: the registry holds another product's line; hours before `promote` would say so.
     """
-    check_start(recipe)
+    check_start(run.recipe)
     seconds = {}
-    output = recipe.root
-    with connected(recipe.ray, dashboard=True):
-        names = _names(recipe)
+    output = run.root
+    with connected(run.recipe.ray, dashboard=True):
+        names = _names(run)
         for number, name in enumerate(names, start=1):
             job = STAGES[name]
             print(f"[{number}/{len(names)}] {name}", flush=True)
             started = time.monotonic()
             try:
-                output = job.run(recipe)
+                output = job.execute(run)
             except GateRefused as refused:
                 # The run is whole, its bundle is kept; the service goes on with the incumbent.
                 if strict:
                     raise
                 print(f"    {refused}", flush=True)
-                output = recipe.root
+                output = run.root
             seconds[name] = time.monotonic() - started
-            for line in job.report(recipe):
+            for line in job.report(run):
                 print(f"    {line}" if line else "")
             print(f"    {seconds[name]:.0f} s", flush=True)
     return seconds, output
 
 
-def report(recipe: Recipe) -> list[str]:
+def report(run: Run) -> list[str]:
     """The evaluation, once more."""
-    data = json.loads((recipe.root / evaluate.REPORT_FILE).read_text())
-    return [f"bundle {data['bundle']}", *promote.report(recipe)]
+    data = json.loads(run.report_file.read_text())
+    return [f"bundle {data['bundle']}", *promote.report(run)]
 
 
 if __name__ == "__main__":

@@ -17,43 +17,37 @@ from typing import Any
 
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.kept import last_checkpoint, latest_checkpoint
-from ray_jobs.train import (
-    RAY_DIR,
-    check_prepared,
-    fit,
-    group_of_workers,
-    prepared_for,
-    summing,
-    trials_at_once,
-)
-from recsys.config import Recipe, recipe_from_dict
+from ray_jobs.common.training_group import fit, group_of_workers, summing, trials_at_once
+from recsys.artifacts.run import Run
+from recsys.config import Pretrain, recipe_from_dict
 from recsys.errors import RecipeError
-from recsys.preparation.prepared import PREPARED, Prepared
+from recsys.preparation.prepared import Prepared
 from recsys.storage.outputs import whole_folder, write_json
 from recsys.text.pretrained import fingerprint, locate
-from recsys.training.pretraining.adapted import LANGUAGE_DIR, PRETRAIN_FILE, made_of
+from recsys.training.pretraining.adapted import made_of
 
 
-def plan(recipe: Recipe) -> list[str]:
+def plan(run: Run) -> list[str]:
     """What a run would do."""
-    _asked(recipe)
-    check_prepared(recipe)
-    return steps(recipe)
+    _asked(run)
+    if run.is_prepared:
+        run.check_trainable()
+    return steps(run)
 
 
-def steps(recipe: Recipe) -> list[str]:
+def steps(run: Run) -> list[str]:
     """What a run does, whatever is prepared now."""
-    settings = recipe.pretrain
+    recipe, settings = run.recipe, run.recipe.pretrain
     return [
-        f"read {recipe.root / PREPARED}",
+        f"read {run.prepared_folder}",
         f"adapt the last {settings.last_n} layers of {recipe.model.language_model} on "
         f"{recipe.train.num_workers} workers: {settings.epochs} epochs at "
         f"{settings.learning_rate:g}, {settings.behaviour_share:.0%} of the steps on behaviour",
-        f"write {recipe.root / LANGUAGE_DIR} and {recipe.root / PRETRAIN_FILE}",
+        f"write {run.language_folder} and {run.pretrain_file}",
     ]
 
 
-def run(recipe: Recipe) -> Path:
+def execute(run: Run) -> Path:
     """Adapt the recipe's language model.
 
     Returns:
@@ -62,46 +56,46 @@ def run(recipe: Recipe) -> Path:
     Raises:
         RecipeError: the recipe asks for no adaptation.
     """
-    epochs = _asked(recipe).epochs
-    prepared = prepared_for(recipe)
-    origin = made_of(recipe, prepared).values()
+    epochs = _asked(run).epochs
+    run.check_trainable()
+    recipe, storage = run.recipe, run.trainings
+    origin = made_of(recipe, run.prepared).values()
     name = "-".join(["pretrain", *(value[:8] for value in origin)])
-    storage = recipe.root / RAY_DIR
     with connected(recipe.ray, dashboard=True):
         trials_at_once(recipe)
-        config = {"recipe": recipe.resolved(), "prepared": str(prepared.folder)}
+        config = {"recipe": recipe.resolved(), "prepared": str(run.prepared.folder)}
         trainer = group_of_workers(recipe, adapt_loop, config, name, storage)
         fit(trainer, storage / name, lambda point: epoch_line(point, epochs))
-    write_adapted(recipe, prepared, latest_checkpoint(storage / name))
-    return recipe.root / LANGUAGE_DIR
+    write_adapted(run, latest_checkpoint(storage / name))
+    return run.language_folder
 
 
-def _asked(recipe: Recipe) -> Any:
-    if not recipe.pretrain.epochs:
+def _asked(run: Run) -> Pretrain:
+    if not run.recipe.pretrain.epochs:
         raise RecipeError(
             "the recipe asks for no adaptation", field="pretrain.epochs", value=0,
             fix="set it to 1 or more, or go on with `recsys tune`",
         )  # fmt: skip
-    return recipe.pretrain
+    return run.recipe.pretrain
 
 
-def write_adapted(recipe: Recipe, prepared: Prepared, checkpoint: Path) -> None:
+def write_adapted(run: Run, checkpoint: Path) -> None:
     """Make a checkpoint a language model of its own, and say beside it what is known of it."""
     from recsys.artifacts.checkpoint import load_model
     from recsys.training.pretraining.corpus import Corpus
     from recsys.training.pretraining.masked_language import build_masked
 
+    recipe, prepared = run.recipe, run.prepared
     model = build_masked(recipe, Corpus.read(recipe, prepared))
     progress = load_model(checkpoint, model, None)
-    folder = recipe.root / LANGUAGE_DIR
-    with whole_folder(folder) as out:
+    with whole_folder(run.language_folder) as out:
         model.language.save(out, locate(recipe.model.language_model))
     fingerprint.cache_clear()  # the folder may have held another one
     write_json(
-        recipe.root / PRETRAIN_FILE,
+        run.pretrain_file,
         {
             **made_of(recipe, prepared),
-            "adapted": fingerprint(locate(str(folder))),
+            "adapted": fingerprint(locate(str(run.language_folder))),
             "perplexity_before": progress.curve[0]["perplexity"],
             "perplexity_after": progress.curve[-1]["perplexity"],
             "curve": progress.curve,
@@ -175,12 +169,12 @@ def epoch_line(point: dict[str, Any], num_epochs: int) -> str:
     )
 
 
-def report(recipe: Recipe) -> list[str]:
+def report(run: Run) -> list[str]:
     """Held-out perplexity before and after."""
-    data = json.loads((recipe.root / PRETRAIN_FILE).read_text())
+    data = json.loads(run.pretrain_file.read_text())
     return [
         f"held-out perplexity {data['perplexity_before']:.1f} -> {data['perplexity_after']:.1f} "
-        f"in {recipe.pretrain.epochs} epochs"
+        f"in {run.recipe.pretrain.epochs} epochs"
     ]
 
 

@@ -7,33 +7,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ray_jobs.promote import champion
 from recsys.artifacts.lineage import check_previous
-from recsys.artifacts.registry import Registry
-from recsys.config import Recipe
+from recsys.artifacts.run import Run
 
 
-def plan(recipe: Recipe) -> list[str]:
+def plan(run: Run) -> list[str]:
     """What a run would do."""
-    check_previous(recipe)
-    registry = Registry.of(recipe)
+    check_previous(run.recipe)
+    registry = run.registry
     return [f"make {registry.previous()} champion again in place of {registry.champion()}"]
 
 
-def run(recipe: Recipe) -> Path:
+def execute(run: Run) -> Path:
     """Go back one champion.
 
     Raises:
         BundleError: there is none before, or it is another product's.
     """
-    check_previous(recipe)
-    registry = Registry.of(recipe)
-    return registry.path(registry.rollback())
+    check_previous(run.recipe)
+    return run.registry.path(run.registry.rollback())
 
 
-def report(recipe: Recipe) -> list[str]:
+def report(run: Run) -> list[str]:
     """Who is champion."""
-    return [champion(recipe)]
+    return [run.registry.describe()]
 
 
 if __name__ == "__main__":

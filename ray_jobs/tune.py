@@ -20,68 +20,61 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ray_jobs.common.choosing import choose
 from ray_jobs.common.cluster import connected
+from ray_jobs.common.fine_tuning import build_trainer
 from ray_jobs.common.giving_up import failure_of, reason_of
 from ray_jobs.common.kept import best_checkpoint, curve_of, forget, run_folder
 from ray_jobs.common.progress import epoch_line
-from ray_jobs.common.texts import ensure_store, store_folder
-from ray_jobs.train import (
-    DRIVER_CPUS,
-    METRIC,
-    RAY_DIR,
-    WINNER_FILE,
-    build_trainer,
-    check_prepared,
-    choose,
-    prepared_for,
-    run_key,
-    trials_at_once,
-)
+from ray_jobs.common.texts import ensure_store
+from ray_jobs.common.training_group import DRIVER_CPUS, trials_at_once
+from recsys.artifacts.run import Run
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import DataError, NoSpaceError, RaycommendError, cause_of
-from recsys.preparation.prepared import PREPARED, Prepared
-from recsys.training.pretraining.adapted import adapted
+from recsys.evaluation.report import METRIC
+from recsys.preparation.prepared import Prepared
 
 #: Begin of a trial's name.
 TRIAL = "trial-"
 
 
-def plan(recipe: Recipe) -> list[str]:
+def plan(run: Run) -> list[str]:
     """What a run would do."""
-    check_prepared(recipe)
-    return steps(recipe)
+    if run.is_prepared:
+        run.check_trainable()
+    return steps(run)
 
 
-def steps(recipe: Recipe) -> list[str]:
+def steps(run: Run) -> list[str]:
     """What a run does, whatever is prepared now."""
-    tune = recipe.tune
+    tune = run.recipe.tune
     rate = tune.learning_rate
     return [
-        f"read {recipe.root / PREPARED}",
+        f"read {run.prepared_folder}",
         f"run {tune.num_trials} trials: learning rate {rate.low:g} to {rate.high:g}, batch size "
-        f"one of {', '.join(map(str, tune.batch_size))}, at most {recipe.train.epochs} epochs each",
-        f"write {recipe.root / WINNER_FILE}",
+        f"one of {', '.join(map(str, tune.batch_size))}, at most {run.recipe.train.epochs} epochs "
+        "each",
+        f"write {run.winner_file}",
     ]
 
 
-def run(recipe: Recipe) -> Path:
+def execute(run: Run) -> Path:
     """Search, and name the best trial's best checkpoint the winner."""
-    prepared = prepared_for(recipe)
-    recipe = adapted(recipe, prepared)
-    with connected(recipe.ray, dashboard=True):
-        concurrent = recipe.tune.max_concurrent or trials_at_once(recipe)
-        ensure_store(recipe, prepared)
+    run.check_trainable()
+    run = run.trained
+    with connected(run.recipe.ray, dashboard=True):
+        concurrent = run.recipe.tune.max_concurrent or trials_at_once(run.recipe)
+        ensure_store(run)
         with _saved_when_interrupted():
-            results = search(recipe, prepared, concurrent)
+            results = search(run, concurrent)
         trials = trial_table(results)
         finished = [trial for trial in trials if trial[METRIC] is not None]
         if not finished:
             raise all_failed(trials, Path(results.experiment_path))
         best = finished[0]
-        chosen = with_trial(recipe, best)
         checkpoint, metrics = best_checkpoint(Path(best["path"]), METRIC)
-        choose(chosen, prepared, checkpoint, metrics, trials)
-    return recipe.root / WINNER_FILE
+        choose(run.with_recipe(with_trial(run.recipe, best)), checkpoint, metrics, trials)
+    return run.winner_file
 
 
 def all_failed(trials: list[dict[str, Any]], folder: Path) -> RaycommendError:
@@ -141,18 +134,18 @@ def with_trial(recipe: Recipe, trial: dict[str, Any]) -> Recipe:
     return recipe_from_dict(data)
 
 
-def search(recipe: Recipe, prepared: Prepared, concurrent: int) -> Any:
+def search(run: Run, concurrent: int) -> Any:
     """Run or resume the search, `concurrent` trials at a time; returns Tune's result grid."""
-    folder = recipe.root / RAY_DIR / f"tune-{run_key(recipe, prepared, 'tune')}"
+    folder = run.trainings / run.training_name("tune", "tune")
     try:
-        return _tuner(recipe, prepared, concurrent, folder).fit()
+        return _tuner(run, concurrent, folder).fit()
     except Exception as error:
         if isinstance(cause_of(error), NoSpaceError):
             forget(folder)
         raise
 
 
-def _tuner(recipe: Recipe, prepared: Prepared, concurrent: int, folder: Path) -> Any:
+def _tuner(run: Run, concurrent: int, folder: Path) -> Any:
     """Tune's tuner of a search, as it stands in its folder or a new one."""
     # Of a failed trial both print a stack trace; `_epoch_lines` tells it in one line.
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
@@ -161,13 +154,13 @@ def _tuner(recipe: Recipe, prepared: Prepared, concurrent: int, folder: Path) ->
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search import BasicVariantGenerator
 
-    settings = recipe.tune
+    recipe, settings = run.recipe, run.recipe.tune
     trainable = tune.with_resources(
         tune.with_parameters(
             trial,
             recipe=recipe.resolved(),
-            prepared=str(prepared.folder),
-            store=str(store_folder(recipe, prepared)),
+            prepared=str(run.prepared.folder),
+            store=str(run.text_store_folder),
             storage=str(folder),
         ),
         {"CPU": DRIVER_CPUS},
@@ -255,17 +248,17 @@ def trial(
     from ray.tune.integration.ray_train import TuneReportCallback
 
     chosen = with_trial(recipe_from_dict(recipe), config)
-    run = run_folder(Path(storage), tune.get_context().get_trial_id())
-    before = len(curve_of(run))
+    folder = run_folder(Path(storage), tune.get_context().get_trial_id())
+    before = len(curve_of(folder))
     build_trainer(
         chosen,
         Prepared(Path(prepared)),
         Path(store),
-        run.name,
-        run.parent,
+        folder.name,
+        folder.parent,
         callbacks=[TuneReportCallback()],
     ).fit()
-    curve = curve_of(run)
+    curve = curve_of(folder)
     if len(curve) == before:
         # It had finished when the search was interrupted. Tune takes no trial without a metric.
         tune.report(curve[-1])
@@ -300,16 +293,16 @@ def _run_of(trial: Path) -> Path:
     return run_folder(trial.parent, trial.name.removeprefix(TRIAL))
 
 
-def report(recipe: Recipe) -> list[str]:
+def report(run: Run) -> list[str]:
     """The table of trials."""
-    trials = json.loads((recipe.root / WINNER_FILE).read_text())["trials"]
+    trials = json.loads(run.winner_file.read_text())["trials"]
     lines = [f"{'trial':<20} {'learning rate':>13} {'batch':>6} {'epochs':>6} {METRIC:>8}"]
     for number, row in enumerate(trials):
         value = "failed" if row[METRIC] is None else f"{row[METRIC]:.4f}"
         mark = "  <- winner" if number == 0 else ""
         if row["error"]:
             mark += f"  ({row['error']})"
-        elif row["epochs"] < recipe.train.epochs:
+        elif row["epochs"] < run.recipe.train.epochs:
             mark += "  (stopped early)"
         lines.append(
             f"{row['trial']:<20} {row['learning_rate']:>13.2e} {row['batch_size']:>6} "

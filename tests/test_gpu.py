@@ -11,6 +11,7 @@ from tiny import prepare_here, store_here, tiny_log, tiny_recipe
 from ray_jobs import embed, prepare, pretrain, train
 from ray_jobs.common.cluster import connected
 from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.run import Run
 from recsys.config import Recipe
 from recsys.preparation.prepared import Prepared
 from recsys.text.text_store import TextStore
@@ -41,7 +42,7 @@ def test_a_gpu_learns_what_a_cpu_learns(tmp_path: Path, precision: str, toleranc
 
     tiny_log(tmp_path / "log")
     prepared = prepare_here(recipe("float32"))
-    store = store_here(recipe("float32"), prepared)
+    store = store_here(recipe("float32"))
     expected = losses(recipe("float32"), prepared, store, "cpu")
     assert expected[-1] < expected[0]
     assert losses(recipe(precision), prepared, store, "cuda") == pytest.approx(
@@ -60,8 +61,8 @@ def test_the_jobs_run_on_a_gpu(tmp_path: Path) -> None:
         ray={"num_cpus": 4},
     )
     with connected(recipe.ray, dashboard=True):
-        prepare.run(recipe)
-        pretrain.run(recipe)
-        train.run(recipe)
-        bundle = embed.run(recipe)
+        prepare.execute(Run.open(recipe))
+        pretrain.execute(Run.open(recipe))
+        train.execute(Run.open(recipe))
+        bundle = embed.execute(Run.open(recipe))
     assert Bundle.open(bundle).num_items

@@ -31,7 +31,8 @@ ROOMS = {
         "evaluation": "data errors features model schema",
         "training": "config data errors evaluation features model preparation ranking schema "
         "storage text",
-        "artifacts": "config data errors features model ranking schema storage text",
+        "artifacts": "config data errors evaluation features model preparation ranking schema "
+        "storage text training",
         "recommender": "artifacts config data errors features model preparation ranking schema "
         "storage text training",
     },

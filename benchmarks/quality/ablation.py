@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.quality import measure
+from recsys.evaluation.report import OURS
 
 AS_IT_IS: Final = "as it is"
 #: Variant -> what it overrides. `quality`'s own `--set` come first.
@@ -104,9 +105,7 @@ def render(reports: dict[str, dict[str, Any]]) -> list[str]:
     ]
     for name, report in reports.items():
         rows = {
-            (row["slice"], row["metric"]): row
-            for row in report["rows"]
-            if row["model"] == measure.OURS
+            (row["slice"], row["metric"]): row for row in report["rows"] if row["model"] == OURS
         }
         cells = [_cell(rows.get(column)) for column in SHOWN]
         seeds = ", ".join(f"{value:.4f}" for value in report["seeds"])

@@ -15,8 +15,9 @@ from typing import Any
 
 from benchmarks.picture import Line, document, panel
 from ray_jobs.common.progress import latest_curve
-from ray_jobs.train import METRIC, RAY_DIR
+from recsys.artifacts.run import TRAININGS
 from recsys.errors import DataError, RaycommendError
+from recsys.evaluation.report import METRIC
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,12 +51,12 @@ def read_curves(run: Path) -> dict[str, list[dict[str, Any]]]:
     Raises:
         DataError: nothing was trained here.
     """
-    folders = {path.parents[1] for path in (run / RAY_DIR).rglob("checkpoint_*/progress.json")}
+    folders = {path.parents[1] for path in (run / TRAININGS).rglob("checkpoint_*/progress.json")}
     curves = {path.name: latest_curve(path) for path in sorted(folders)}
     curves = {name: curve for name, curve in curves.items() if curve and METRIC in curve[0]}
     if not curves:
         raise DataError(
-            "no curve of a training", where=run / RAY_DIR, fix="run `recsys tune` first"
+            "no curve of a training", where=run / TRAININGS, fix="run `recsys tune` first"
         )
     return curves
 

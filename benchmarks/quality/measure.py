@@ -41,14 +41,14 @@ from benchmarks.quality.protocols import (
 from ray_jobs import embed, prepare, pretrain, train, tune
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.texts import ensure_store
-from ray_jobs.embed import BUNDLE_DIR
 from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.run import Run
 from recsys.config import BaselineName, Recipe, apply_override, recipe_from_dict, target_codes
 from recsys.data.histories import Histories, Questions
 from recsys.errors import DataError, RecipeError, cause_of
 from recsys.evaluation.baselines import Recommends, fit_baselines
 from recsys.evaluation.gate import beats, comparison
-from recsys.evaluation.report import COLUMNS, answer, head_items, summarise, table
+from recsys.evaluation.report import COLUMNS, METRIC, OURS, answer, head_items, summarise, table
 from recsys.preparation.prepared import Prepared
 from recsys.recommender import scorer_on
 from recsys.schema import Col
@@ -56,7 +56,7 @@ from recsys.storage.outputs import write_json
 from recsys.text.text_store import TextStore
 from recsys.training.worker import tie_order
 
-OURS, METRIC, COVERAGE = "raycommend", "ndcg@10", "coverage@10"
+COVERAGE = "coverage@10"
 SHOWN = ("hr@5", "ndcg@5", "hr@10", "ndcg@10", "hr@50", "ndcg@50", "mrr@50")
 SHOWN_SLICES = ("new_item", "new_user", "head", "tail", "repeat", "first_time")
 
@@ -199,8 +199,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 chosen = chosen or winner
                 if test_set is None:
                     test_set = _test_set(benchmark, prepared, recipe)
-                bundle = Bundle.open(recipe.root / BUNDLE_DIR)
-                store = ensure_store(winner, prepared)
+                bundle = Bundle.open(Run.open(recipe).bundle_folder)
+                store = ensure_store(Run.open(winner))
                 model = _Noted(scorer_on(bundle, prepared, "test", store.content_similarity))
                 ours.append(_judge(model, test_set, recipe))
             costs.setdefault(OURS, cost())
@@ -260,9 +260,9 @@ def _response_only(
             fix="give every event a time and a rating or value of 0 or 1, or drop --response-only",
         )  # fmt: skip
     with connected(recipe.ray, dashboard=True):
-        prepare.run(recipe)
+        prepare.execute(Run.open(recipe))
         prepared = Prepared.of(recipe)
-        store = ensure_store(recipe, prepared)
+        store = ensure_store(Run.open(recipe))
     return {
         "dataset": name,
         "protocol": benchmark.protocol,
@@ -327,20 +327,20 @@ def _trained(recipe: Recipe, chosen: Recipe | None, work: Path) -> tuple[Prepare
     link = recipe.root / "text_store"
     if not link.exists():
         link.symlink_to(work / "text_store")
-    prepare.run(recipe)
+    prepare.execute(Run.open(recipe))
     prepared = Prepared.of(recipe)
     if recipe.pretrain.epochs:
-        pretrain.run(recipe)
-        print("\n".join(f"    {line}" for line in pretrain.report(recipe)), flush=True)
+        pretrain.execute(Run.open(recipe))
+        print("\n".join(f"    {line}" for line in pretrain.report(Run.open(recipe))), flush=True)
     if chosen is None:
-        tune.run(recipe)
+        tune.execute(Run.open(recipe))
     else:
         data = recipe.resolved()
         for key in ("learning_rate", "batch_size"):
             data["train"][key] = getattr(chosen.train, key)
-        train.run(recipe_from_dict(data))
-    embed.run(recipe)
-    return prepared, train.winner(recipe, prepared)[0]
+        train.execute(Run.open(recipe_from_dict(data)))
+    embed.execute(Run.open(recipe))
+    return prepared, Run.open(recipe).winner.recipe
 
 
 def _baseline_names(given: str) -> list[str]:

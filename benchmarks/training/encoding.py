@@ -53,6 +53,7 @@ from benchmarks.training.ways import (
 from ray_jobs import prepare
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.texts import ensure_store
+from recsys.artifacts.run import Run
 from recsys.config import Recipe, apply_override, recipe_from_dict, target_codes
 from recsys.errors import RaycommendError
 from recsys.evaluation.gate import comparison
@@ -153,9 +154,9 @@ def data_of(
 def prepared_data(recipe: Recipe) -> tuple[Prepared, TextStore]:
     """The prepared data and the text store; Ray has ended when they are there."""
     with connected(recipe.ray):
-        prepare.run(recipe)
+        prepare.execute(Run.open(recipe))
         prepared = Prepared.of(recipe)
-        return prepared, ensure_store(recipe, prepared)
+        return prepared, ensure_store(Run.open(recipe))
 
 
 def compare(

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from recsys.artifacts.run import Run
 from recsys.config import Recipe
 from recsys.features.item_to_item import content_similarity
 from recsys.preparation.prepared import Prepared
 from recsys.schema import Col
 from recsys.storage.matrices import save_matrix
 from recsys.storage.outputs import whole_folder
-from recsys.text.pretrained import fingerprint, hidden_size, locate
+from recsys.text.pretrained import hidden_size, locate
 from recsys.text.text_store import (
     HIDDEN,
     OFFSETS,
@@ -37,19 +38,18 @@ from recsys.text.text_store import (
 TEXTS_PER_TASK = 1024
 
 
-def store_folder(recipe: Recipe, prepared: Prepared) -> Path:
-    """Where the text store of this catalogue, language model and split lies."""
-    model = recipe.model
-    language = fingerprint(locate(model.language_model))
-    split = model.tuning if model.tuning in ("frozen", "full") else f"last{model.last_n}"
-    tokens = recipe.data.max_tokens
-    catalogue = prepared.catalogue.fingerprint
-    return recipe.root / "text_store" / f"{catalogue}-{language}-{split}-{tokens}"
+#: Encodes all texts by a task; see `run_actors`.
+RunTexts = Callable[[Recipe, Any, int], Iterator[tuple[int, int, dict[str, np.ndarray]]]]
 
 
-def ensure_store(recipe: Recipe, prepared: Prepared) -> TextStore:
-    """The text store, computed if it is not there yet. Ray must be connected."""
-    folder = store_folder(recipe, prepared)
+def ensure_store(run: Run, run_texts: RunTexts | None = None) -> TextStore:
+    """The text store, computed if it is not there yet.
+
+    Args:
+        run: its recipe names the language model.
+        run_texts: by default `run_actors`: Ray must be connected then.
+    """
+    recipe, prepared, folder = run.recipe, run.prepared, run.text_store_folder
     if not is_complete(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         texts = prepared.catalogue.texts
@@ -61,7 +61,7 @@ def ensure_store(recipe: Recipe, prepared: Prepared) -> TextStore:
             hidden = _create(out / HIDDEN, np.float16, (int(offsets[-1]), width))
             vectors = _create(out / VECTORS, np.float32, (texts.height, width))
             task = _LowerEncoder(recipe, prepared.folder)
-            for low, high, parts in run_actors(recipe, task, texts.height):
+            for low, high, parts in (run_texts or run_actors)(recipe, task, texts.height):
                 vectors[low:high] = parts[VECTORS]
                 hidden[offsets[low] : offsets[high]] = parts[HIDDEN]
             vectors.flush()
@@ -72,12 +72,13 @@ def ensure_store(recipe: Recipe, prepared: Prepared) -> TextStore:
     return TextStore.open(folder)
 
 
-def text_vectors(recipe: Recipe, prepared: Prepared, checkpoint: Path) -> np.ndarray:
+def text_vectors(run: Run, checkpoint: Path) -> np.ndarray:
     """[T, H] vectors of all distinct texts by a checkpoint's language model."""
+    recipe, prepared = run.recipe, run.prepared
     num_texts = prepared.catalogue.num_texts
     width = hidden_size(locate(recipe.model.language_model))
     vectors = np.zeros((num_texts, width), dtype=np.float32)
-    task = _UpperEncoder(recipe, prepared.folder, store_folder(recipe, prepared), checkpoint)
+    task = _UpperEncoder(recipe, prepared.folder, run.text_store_folder, checkpoint)
     for low, high, parts in run_actors(recipe, task, num_texts):
         vectors[low:high] = parts[VECTORS]
     return vectors

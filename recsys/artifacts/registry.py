@@ -97,6 +97,10 @@ class Registry:
         version: str | None = self._load()[CHAMPION]
         return version
 
+    def describe(self) -> str:
+        """Who is champion, in words."""
+        return f"champion: {self.champion()} (change {len(self.history())} in {self.root})"
+
     def history(self) -> list[dict[str, Any]]:
         """Every move of the champion, oldest first.
 

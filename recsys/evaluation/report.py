@@ -26,6 +26,8 @@ from recsys.evaluation.metrics.ranking import (
     recall_at_k,
 )
 
+#: The model's name in reports, and the metric that decides: between trials, and at the gate.
+OURS, METRIC = "raycommend", "ndcg@10"
 CUTOFFS = (5, 10, 50)
 _AT_K = {"ndcg": ndcg_at_k, "hr": hit_rate_at_k, "recall": recall_at_k, "mrr": mrr_at_k}
 METRICS = (*(f"{name}@{k}" for name in _AT_K for k in CUTOFFS), "auc")

@@ -30,6 +30,8 @@ from recsys.text.pretrained import fingerprint, locate
 PREPARED = "prepared"
 HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR = "histories", "catalogue", "quarantine"
 RELATIONS_DIR = "relations"
+#: While a preparation is at work.
+BUCKETS_DIR, COUNTS_DIR, DAYS_DIR = "buckets", "counts", "days"
 STATS_FILE, DAYS_FILE, SUMMARY_FILE = "item_stats.parquet", "item_days.parquet", "prepare.json"
 
 
@@ -101,28 +103,35 @@ class Prepared:
         """The prepared data of a recipe's run.
 
         Raises:
-            DataError: there are none, or they were prepared under other settings: statistics, cuts
-                and tokens would not be what the recipe says.
+            DataError: there are none, or they were not prepared under this recipe, see `check`.
         """
         prepared = Prepared.open(recipe.root)
+        prepared.check(recipe)
+        return prepared
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse a recipe that these data were not prepared under.
+
+        Raises:
+            DataError: statistics, cuts or tokens would not be what the recipe says.
+        """
         # What the release that prepared them had no key for was done as the key's default does it.
         usual = Data.model_construct().model_dump(mode="json")
-        then, now = usual | prepared.summary["recipe"]["data"], recipe.resolved()["data"]
+        then, now = usual | self.summary["recipe"]["data"], recipe.resolved()["data"]
         changed = sorted(key for key in now if then.get(key) != now[key])
         if changed:
             raise DataError(
                 f"prepared under another recipe (`data.{changed[0]}` was {then.get(changed[0])!r})",
-                where=prepared.folder, field=f"data.{changed[0]}", value=now[changed[0]],
+                where=self.folder, field=f"data.{changed[0]}", value=now[changed[0]],
                 fix="run `recsys prepare` again",
             )  # fmt: skip
         language = recipe.model.language_model
-        if prepared.summary["language_model"] != fingerprint(locate(language)):
+        if self.summary["language_model"] != fingerprint(locate(language)):
             raise DataError(
                 "the texts were split into tokens for another language model",
-                where=prepared.folder, field="model.language_model", value=language,
+                where=self.folder, field="model.language_model", value=language,
                 fix="run `recsys prepare` again",
             )  # fmt: skip
-        return prepared
 
     @cached_property
     def summary(self) -> dict[str, Any]:

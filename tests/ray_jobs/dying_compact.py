@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from ray_jobs import compact
+from recsys.artifacts.run import Run
 from recsys.config import Recipe, load_recipe
 from recsys.data.feedback import events_table
 from recsys.state import StateEvent
@@ -29,7 +30,7 @@ def run(recipe: Recipe, step: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.setprofile(count)
-    compact.run(recipe)
+    compact.execute(Run.open(recipe))
     sys.setprofile(None)
 
 

@@ -26,8 +26,8 @@ from tiny import (
 
 from ray_jobs import cli
 from ray_jobs.cli import JOBS
-from ray_jobs.embed import BUNDLE_DIR
 from recsys.artifacts.registry import Registry
+from recsys.artifacts.run import Run
 from recsys.config import load_recipe
 from recsys.errors import GateRefused
 from recsys.preparation.prepared import PREPARED
@@ -184,7 +184,7 @@ def test_another_shops_registry_is_refused_before_anything_is_done(
         registry.add(bundle.folder, bundle.version)
         registry.promote(bundle.version)
     if job == "promote":
-        make_bundle(recipe.root / BUNDLE_DIR, recipe, seed=3)
+        make_bundle(Run.open(recipe).bundle_folder, recipe, seed=3)
     capsys.readouterr()
     assert status_of(job, "--config", str(config), *more) == 2
     printed = capsys.readouterr()
@@ -200,7 +200,7 @@ def test_a_refusal_at_the_gate_has_its_own_status(
     def refuse(_: object) -> None:
         raise GateRefused("b does not beat a", fix="a stays champion")
 
-    monkeypatch.setattr("ray_jobs.promote.run", refuse)
+    monkeypatch.setattr("ray_jobs.promote.execute", refuse)
     assert status_of("promote", "--config", str(tiny_recipe_file(tmp_path))) == 3
     assert "a stays champion" in capsys.readouterr().err
 

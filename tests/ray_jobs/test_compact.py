@@ -31,6 +31,7 @@ from tiny import (
 
 from benchmarks.state.redis_server import Server, server_binary
 from ray_jobs import compact, prepare
+from recsys.artifacts.run import Run
 from recsys.config import Recipe, load_recipe
 from recsys.data.feedback import (
     Feedback,
@@ -88,7 +89,7 @@ def test_accepted_events_become_canonical_ones(recipe: Recipe) -> None:
     store = store_of(recipe)
     store.append([event(number) for number in range(25)])  # more than the cap
     store.append([event(20)])
-    assert compact.run(recipe) == recipe.root / "feedback"
+    assert compact.execute(Run.open(recipe)) == recipe.root / "feedback"
     rows = live_rows(recipe)
     assert rows.columns == EVENTS.names
     (path,) = finished(Feedback.of(recipe.root).events)
@@ -96,9 +97,9 @@ def test_accepted_events_become_canonical_ones(recipe: Recipe) -> None:
     assert rows[Col.timestamp].dt.epoch("us").to_list() == list(range(25))
     assert set(rows[Col.user]) == {"u"} and set(rows[Col.event_type]) == {"purchase"}
     assert store.num_waiting() == 0 and len(store.history("u", 100)) == 10
-    compact.run(recipe)
+    compact.execute(Run.open(recipe))
     assert live_rows(recipe).height == 25
-    assert compact.report(recipe)[0] == "25 live events in 1 files"
+    assert compact.report(Run.open(recipe))[0] == "25 live events in 1 files"
     store.close()
 
 
@@ -106,7 +107,7 @@ def test_a_dry_run_tells_and_changes_nothing(recipe: Recipe) -> None:
     store = store_of(recipe)
     store.append([event(1), event(2, "v")])
     store.delete("v", 10)
-    lines = compact.plan(recipe)
+    lines = compact.plan(Run.open(recipe))
     assert "take 1 events" in lines[0] and "1 users" in lines[1]
     assert not (recipe.root / "feedback").exists() and store.num_waiting() == 1
     store.close()
@@ -114,11 +115,11 @@ def test_a_dry_run_tells_and_changes_nothing(recipe: Recipe) -> None:
 
 def test_without_a_store_that_it_can_reach_it_says_so(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no store of users") as error:
-        compact.run(recipe)
+        compact.execute(Run.open(recipe))
     assert "recsys serve" in error.value.fix
     serve = {"state": {"backend": "memory"}, "autoscaling": {"max_replicas": 1}}
     with pytest.raises(DataError, match=r"serve\.state\.backend"):
-        compact.run(tiny_recipe(tmp_path, serve=serve))
+        compact.execute(Run.open(tiny_recipe(tmp_path, serve=serve)))
     assert not recipe.root.exists()
 
 
@@ -157,7 +158,7 @@ def test_killed_anywhere_nothing_is_lost_and_nothing_doubled(tmp_path: Path) -> 
             sender.join()
             runner.stdin.close()
     assert set(ends) <= {-signal.SIGKILL, 0} and ends.count(-signal.SIGKILL) > 10
-    compact.run(recipe)
+    compact.execute(Run.open(recipe))
     rows = live_rows(recipe).select(Col.user, Col.item, pl.col(Col.timestamp).dt.epoch("us"))
     assert Counter(rows.rows()) == Counter((e.user_id, e.item_id, e.timestamp) for e in accepted)
     assert store.num_waiting() == 0
@@ -180,8 +181,8 @@ def test_two_at_once_are_refused(recipe: Recipe) -> None:
     for exclusive in (True, False):
         feedback.folder.mkdir(exist_ok=True)
         with feedback.locked(exclusive=exclusive), pytest.raises(DataError, match="in use"):
-            compact.run(recipe)
-    compact.run(recipe)
+            compact.execute(Run.open(recipe))
+    compact.execute(Run.open(recipe))
 
 
 def test_a_restored_copy_of_the_store_loses_nothing(recipe: Recipe) -> None:
@@ -196,7 +197,7 @@ def test_a_restored_copy_of_the_store_loses_nothing(recipe: Recipe) -> None:
         store = store_of(recipe)
         store.append([event(2 + len(files)), event(4 + len(files))])
         store.close()
-        compact.run(recipe)
+        compact.execute(Run.open(recipe))
     times = live_rows(recipe)[Col.timestamp].dt.epoch("us").to_list()
     # What both of them held is there twice: `prepare` counts it once.
     assert sorted(times) == [1, 1, 2, 3, 4, 5]
@@ -213,7 +214,7 @@ def test_redis_is_emptied_too(tmp_path: Path) -> None:
         store = open_state(state_of(recipe), tmp_path / "unused")
         store.append([event(number) for number in range(5)])
         store.delete("v", 100)
-        compact.run(recipe)
+        compact.execute(Run.open(recipe))
         assert live_rows(recipe).height == 5 and store.num_waiting() == 0
         assert Feedback.of(recipe.root).erased() == {"v": Tombstone(100, 100)}
         store.close()
@@ -232,14 +233,14 @@ class TestErasure:
         store, feedback = store_of(recipe), Feedback.of(recipe.root)
         store.append([event(1), event(2, "v"), event(3, "v", timestamp=200)])
         segment = _segment(feedback.impressions / "replica", ["u", "v", None], [1, 2, 3])
-        compact.run(recipe)
+        compact.execute(Run.open(recipe))
         assert feedback.erased() == {}
         store.delete("v", 100)
         ahead = event(3, "v", timestamp=200)  # the sender's clock was
         assert store.append([ahead]) == ["erased"]
         after = [event(4, "v", timestamp=150), event(5, "v", timestamp=201)]
         assert store.append(after) == ["new", "new"]
-        compact.run(recipe)
+        compact.execute(Run.open(recipe))
         left = live_rows(recipe).select(Col.user, pl.col(Col.timestamp).dt.epoch("us"))
         assert set(left.rows()) == {("u", 1), ("v", 150), ("v", 201)}
         assert feedback.erased() == {"v": Tombstone(100, 200, frozenset([digest_of(ahead)]))}
@@ -250,26 +251,26 @@ class TestErasure:
         """An answer may wait in a replica's memory while its user is erased."""
         store, feedback = store_of(recipe), Feedback.of(recipe.root)
         store.delete("v", 100)
-        compact.run(recipe)
+        compact.execute(Run.open(recipe))
         late = _segment(feedback.impressions / "replica", ["v", "v"], [99, 101])
-        compact.run(recipe)
+        compact.execute(Run.open(recipe))
         assert pq.read_table(late)[Col.timestamp].cast(pa.int64()).to_pylist() == [101]
         before = late.stat().st_mtime_ns
-        compact.run(recipe)
+        compact.execute(Run.open(recipe))
         assert late.stat().st_mtime_ns == before
         store.close()
 
     def test_a_lost_store_does_not_lose_the_tombstones(self, recipe: Recipe) -> None:
         store = store_of(recipe)
         store.delete("v", 100)
-        compact.run(recipe)
+        compact.execute(Run.open(recipe))
         store.close()
         for path in recipe.root.glob(f"{STATE_FILE}*"):
             path.unlink()
         store = store_of(recipe)
         store.delete("w", 50)
         store.close()
-        compact.run(recipe)
+        compact.execute(Run.open(recipe))
         assert Feedback.of(recipe.root).erased() == {
             "v": Tombstone(100, 100),
             "w": Tombstone(50, 50),
@@ -379,14 +380,14 @@ class TestPrepare:
         tiny_log(tmp_path / "log")
         without = prepare_here(recipe).summary
         self.live(recipe, [("customer-001", "item-0003", day(80)), ("new", "item-0004", day(81))])
-        plan = prepare.plan(recipe)
+        plan = prepare.plan(Run.open(recipe))
         assert "read 2 live events" in plan[1] and str(recipe.root / "feedback") in plan[1]
         prepared = prepare_here(recipe)
         assert prepared.summary["counts"]["events"] == without["counts"]["events"] + 2
         assert prepared.summary["counts"]["live"] == 2
         assert pseudonym("new", KEY.encode()) in prepared.users().user_ids
         assert prepared.summary["data_fingerprint"] != without["data_fingerprint"]
-        assert any("2 of the rows" in line for line in prepare.report(recipe))
+        assert any("2 of the rows" in line for line in prepare.report(Run.open(recipe)))
 
     def test_what_the_next_log_holds_too_counts_once(self, recipe: Recipe, tmp_path: Path) -> None:
         tiny_log(tmp_path / "log")
@@ -422,7 +423,7 @@ class TestPrepare:
         at, until = (int(day(number).timestamp() * 1e6) for number in (60, 85))
         known = digest(user, until, EVENT_CODE["purchase"], "item-0003")
         Feedback.of(recipe.root).write_erased({user: Tombstone(at, until, frozenset([known]))})
-        assert "leave out 1 erased users" in prepare.plan(recipe)[2]
+        assert "leave out 1 erased users" in prepare.plan(Run.open(recipe))[2]
         prepared = prepare_here(recipe)
         users = prepared.users()
         mine = users.user_ids.index(user)
@@ -433,4 +434,4 @@ class TestPrepare:
         early = own.filter(pl.col(Col.timestamp) <= day(60)).height
         assert prepared.summary["counts"]["erased"] == early + 2 > 2
         assert prepared.summary["quarantined"] == {}, "the spoilt row is of the erased time"
-        assert any("erased users left out" in line for line in prepare.report(recipe))
+        assert any("erased users left out" in line for line in prepare.report(Run.open(recipe)))

@@ -11,14 +11,16 @@ import pytest
 from small_disk import fill, mounted
 from tiny import KEY, KEY_ENV, prepare_here, tiny_log, tiny_recipe_file
 
-from ray_jobs import cli, train
+from ray_jobs import cli
 from ray_jobs.common import kept
 from ray_jobs.common.cluster import connected
 from recsys.artifacts.checkpoint import is_whole, whole_ones
 from recsys.artifacts.registry import Registry
+from recsys.artifacts.run import Run
 from recsys.config import load_recipe
 from recsys.data.feedback import Feedback, count_rows, finished
 from recsys.errors import NoSpaceError
+from recsys.evaluation.report import METRIC
 from recsys.state import STATE_FILE, StateEvent, open_state, state_of
 
 EPOCHS = 5
@@ -97,7 +99,7 @@ def test_training_goes_on_from_the_epochs_that_had_room(
 ) -> None:
     """Ray's own notes are torn: its list of checkpoints, what Tune remembers of the search."""
     recipe = load_recipe(config)
-    runs = recipe.root / train.RAY_DIR
+    runs = Run.open(recipe).trainings
     prepare_here(recipe)
     with connected(recipe.ray):
         stop = threading.Event()
@@ -123,9 +125,9 @@ def test_training_goes_on_from_the_epochs_that_had_room(
         trials = recipe.tune.num_trials if job == "tune" else 1
         expected = trials if epoch > had_room else trials - 1
         assert told.count(f"epoch {epoch}/{EPOCHS}") == expected
-    winner = json.loads((recipe.root / train.WINNER_FILE).read_text())
-    assert winner["metrics"][train.METRIC] == max(
-        point[train.METRIC] for point in whole_ones(Path(winner["checkpoint"]).parent)[-1][1].curve
+    winner = json.loads((Run.open(recipe).winner_file).read_text())
+    assert winner["metrics"][METRIC] == max(
+        point[METRIC] for point in whole_ones(Path(winner["checkpoint"]).parent)[-1][1].curve
     )
 
 

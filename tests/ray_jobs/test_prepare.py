@@ -37,6 +37,7 @@ from tiny import (
 )
 
 from ray_jobs import cli, prepare
+from recsys.artifacts.run import Run
 from recsys.config import Recipe
 from recsys.data.pseudonyms import pseudonym
 from recsys.preparation.prepared import PREPARED, QUARANTINE_DIR, Prepared
@@ -410,11 +411,11 @@ def test_files_that_are_no_data_are_left_out_and_told(tmp_path: Path) -> None:
     (spark / "notes.csv").write_text("a,b")
     recipe = tiny_recipe(tmp_path)
     left_out = "in events: 3 files whose names, or their folders', begin with _ or ., 1 .csv file"
-    assert f"leave out {left_out}" in prepare.plan(recipe)
+    assert f"leave out {left_out}" in prepare.plan(Run.open(recipe))
     summary = prepare_here(recipe).summary
     assert summary["data_fingerprint"] == plain["data_fingerprint"]
     assert summary["left_out_files"] == {"events": {".csv": 1, "hidden": 3}, "items": {}}
-    assert f"left out {left_out}" in prepare.report(recipe)
+    assert f"left out {left_out}" in prepare.report(Run.open(recipe))
 
 
 def test_a_log_in_capitals_is_read_through_the_mapping_that_the_error_proposes(
@@ -449,7 +450,7 @@ def test_ids_of_two_kinds_are_told_and_the_run_goes_on(tmp_path: Path) -> None:
         frame.write_parquet(tmp_path / "log" / "events" / f"{name}.parquet")
     recipe = tiny_recipe(tmp_path)
     prepare_here(recipe)
-    (line,) = (each for each in prepare.report(recipe) if each.startswith("warning: "))
+    (line,) = (each for each in prepare.report(Run.open(recipe)) if each.startswith("warning: "))
     folder = tmp_path / "log" / "events"
     assert line == (
         f"warning: user_id is integer in 1 file ({folder}/a.parquet), text in 1 file "
@@ -469,7 +470,9 @@ def test_of_daily_snapshots_the_newest_row_of_an_item_counts(tmp_path: Path) -> 
     prepared = prepare_here(tiny_recipe(tmp_path))
     assert set(prepared.catalogue.prices.tolist()) == {2.0}
     assert prepared.summary["counts"]["superseded"] == 40
-    assert "40 rows of items superseded by newer ones" in prepare.report(tiny_recipe(tmp_path))
+    assert "40 rows of items superseded by newer ones" in prepare.report(
+        Run.open(tiny_recipe(tmp_path))
+    )
 
 
 @pytest.mark.parametrize("keep", [0, 3, 0.5, 0.99])
@@ -605,7 +608,7 @@ def test_the_quarantine_shows_a_time_that_cannot_be(
 def test_the_plan_counts_rows_and_writes_nothing(tmp_path: Path) -> None:
     tiny_log(tmp_path / "log")
     recipe: Recipe = tiny_recipe(tmp_path)
-    lines = prepare.plan(recipe)
+    lines = prepare.plan(Run.open(recipe))
     assert f"{tiny_events().height:,} rows" in lines[0]
     assert not recipe.root.exists()
 
@@ -649,7 +652,9 @@ def test_duplicates_are_told_with_their_share(tmp_path: Path) -> None:
     write_log(tmp_path / "log", pl.concat([events, events, events]), tiny_items())
     prepare_here(tiny_recipe(tmp_path))
     (line,) = (
-        each for each in prepare.report(tiny_recipe(tmp_path)) if "duplicates left out" in each
+        each
+        for each in prepare.report(Run.open(tiny_recipe(tmp_path)))
+        if "duplicates left out" in each
     )
     assert line.startswith("12,370 duplicates left out, 66.7% of the usable rows")
     assert "was an export joined twice" in line
@@ -660,10 +665,10 @@ def test_a_missing_key_is_made_once(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path)
     with prepared_in_process(), patch.dict(os.environ):
         os.environ.pop(KEY_ENV)
-        prepare.run(recipe)
+        prepare.execute(Run.open(recipe))
         key = (recipe.root / "pseudonym.key").read_bytes()
         first = Prepared.open(recipe.root).users().user_ids
-        prepare.run(recipe)
+        prepare.execute(Run.open(recipe))
     assert (recipe.root / "pseudonym.key").read_bytes() == key
     assert (recipe.root / "pseudonym.key").stat().st_mode & 0o777 == 0o600
     assert Prepared.open(recipe.root).users().user_ids == first

@@ -17,6 +17,7 @@ import torch
 from tiny import prepare_here, tiny_log, tiny_recipe
 
 from ray_jobs import pipeline, pretrain
+from recsys.artifacts.run import Run
 from recsys.config import Recipe
 from recsys.errors import RecipeError
 from recsys.preparation.prepared import Prepared
@@ -93,7 +94,7 @@ def run(recipe: Recipe, worker: OneWorker) -> bytes:
     with worker.patched():
         pretrain.adapt_loop(config)
     assert worker.latest is not None
-    pretrain.write_adapted(recipe, prepared, worker.latest)
+    pretrain.write_adapted(Run.open(recipe), worker.latest)
     return (Path(adapted(recipe, prepared).model.language_model) / WEIGHTS).read_bytes()
 
 
@@ -120,16 +121,18 @@ def test_a_finished_run_is_not_trained_again(recipe: Recipe, tmp_path: Path) -> 
 
 def test_a_recipe_that_asks_for_none_is_refused(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path)
-    for job in (pretrain.plan, pretrain.run):
+    for job in (pretrain.plan, pretrain.execute):
         with pytest.raises(RecipeError, match="no adaptation") as error:
-            job(recipe)
+            job(Run.open(recipe))
         assert error.value.field == "pretrain.epochs"
 
 
 def test_it_is_a_station_of_the_pipeline_where_it_is_asked_for(tmp_path: Path) -> None:
     tiny_log(tmp_path / "log")
     told = {
-        epochs: "\n".join(pipeline.plan(tiny_recipe(tmp_path, pretrain={"epochs": epochs})))
+        epochs: "\n".join(
+            pipeline.plan(Run.open(tiny_recipe(tmp_path, pretrain={"epochs": epochs})))
+        )
         for epochs in (0, 2)
     }
     assert "adapt the last 2 layers" in told[2]

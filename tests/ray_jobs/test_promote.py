@@ -11,13 +11,14 @@ import pytest
 from bundles import make_bundle
 from tiny import tiny_recipe
 
-from ray_jobs import evaluate, promote
-from ray_jobs.embed import BUNDLE_DIR
+from ray_jobs import promote
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.registry import Registry
+from recsys.artifacts.run import Run
 from recsys.config import Recipe
 from recsys.errors import DataError, GateRefused
 from recsys.evaluation.gate import MIN_USERS
+from recsys.evaluation.report import METRIC, OURS
 
 
 @pytest.fixture
@@ -27,17 +28,17 @@ def recipe(tmp_path: Path) -> Recipe:
 
 def evaluated(recipe: Recipe, *, seed: int, users: int, rows: int) -> Bundle:
     """A new bundle in the run's folder, and what `evaluate` leaves beside it."""
-    bundle = make_bundle(recipe.root / BUNDLE_DIR, recipe, seed=seed)
+    bundle = make_bundle(Run.open(recipe).bundle_folder, recipe, seed=seed)
     frame = pl.DataFrame(
         {
             "user_id": [f"u{n % users}" for n in range(rows)],
             "basket": np.arange(rows),
             "bundle": [bundle.version] * rows,
-            f"{evaluate.OURS}:{evaluate.METRIC}": np.full(rows, 0.5),
+            f"{OURS}:{METRIC}": np.full(rows, 0.5),
         }
     )
-    frame.write_parquet(recipe.root / evaluate.ROWS_FILE)
-    (recipe.root / evaluate.REPORT_FILE).write_text(json.dumps({"bundle": bundle.version}))
+    frame.write_parquet(Run.open(recipe).rows_file)
+    (Run.open(recipe).report_file).write_text(json.dumps({"bundle": bundle.version}))
     return bundle
 
 
@@ -47,38 +48,38 @@ def test_too_few_users_promote_the_first_and_no_other(
 ) -> None:
     registry = Registry.of(recipe)
     first = evaluated(recipe, seed=1, users=users, rows=rows)
-    assert "not judged" in promote.plan(recipe)[1]
-    promote.run(recipe)
+    assert "not judged" in promote.plan(Run.open(recipe))[1]
+    promote.execute(Run.open(recipe))
     assert registry.champion() == first.version
-    champion, unsure = promote.report(recipe)
+    champion, unsure = promote.report(Run.open(recipe))
     assert first.version in champion
     have = "1 user has" if users == 1 else f"{users} users have"
     assert unsure.startswith(f"not judged: {have} rows to compare")
 
     second = evaluated(recipe, seed=2, users=users, rows=rows)
     with pytest.raises(GateRefused, match="not judged"):
-        promote.plan(recipe)
+        promote.plan(Run.open(recipe))
     with pytest.raises(GateRefused, match=f"{second.version} beside {first.version} is not judged"):
-        promote.run(recipe)
+        promote.execute(Run.open(recipe))
     assert registry.champion() == first.version
     assert second.version in registry.versions(), "it is kept"
     # What was promoted may be promoted again.
     evaluated(recipe, seed=1, users=users, rows=rows)
-    promote.run(recipe)
+    promote.execute(Run.open(recipe))
     assert len(registry.history()) == 1
 
 
 def test_with_users_enough_nothing_is_said(recipe: Recipe) -> None:
     evaluated(recipe, seed=1, users=MIN_USERS, rows=50)
-    assert promote.plan(recipe)[1] == "promote it: there is no champion"
-    promote.run(recipe)
-    assert len(promote.report(recipe)) == 1
-    assert promote.plan(recipe)[1] == "leave it champion"
+    assert promote.plan(Run.open(recipe))[1] == "promote it: there is no champion"
+    promote.execute(Run.open(recipe))
+    assert len(promote.report(Run.open(recipe))) == 1
+    assert promote.plan(Run.open(recipe))[1] == "leave it champion"
     evaluated(recipe, seed=2, users=MIN_USERS, rows=50)
-    assert promote.plan(recipe)[1].startswith("compare it with tiny-")
+    assert promote.plan(Run.open(recipe))[1].startswith("compare it with tiny-")
 
 
 def test_a_dry_run_says_that_nothing_was_evaluated(recipe: Recipe) -> None:
-    make_bundle(recipe.root / BUNDLE_DIR, recipe, seed=1)
+    make_bundle(Run.open(recipe).bundle_folder, recipe, seed=1)
     with pytest.raises(DataError, match="not been evaluated"):
-        promote.plan(recipe)
+        promote.plan(Run.open(recipe))

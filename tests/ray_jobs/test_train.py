@@ -24,9 +24,14 @@ from tiny import (
 )
 
 from ray_jobs import embed, prepare, train
+from ray_jobs.common.choosing import choose
 from ray_jobs.common.cluster import connected
+from ray_jobs.common.fine_tuning import steps_per_epoch
+from ray_jobs.common.training_group import groups_that_fit
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.checkpoint import load_progress
+from recsys.artifacts.run import Run
+from recsys.artifacts.winner import Winner
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.data.pseudonyms import pseudonymise
 from recsys.errors import DataError, RecipeError, cause_of
@@ -55,13 +60,13 @@ def test_a_killed_worker_does_not_lose_the_run(recipe: Recipe) -> None:
     from ray.util.state import list_actors
 
     with connected(recipe.ray, dashboard=True):
-        prepare.run(recipe)
+        prepare.execute(Run.open(recipe))
         killed: list[int] = []
         stop = threading.Event()
         killer = threading.Thread(target=_kill_one_worker, args=(recipe, killed, stop))
         killer.start()
         try:
-            train.run(recipe)
+            train.execute(Run.open(recipe))
         finally:
             stop.set()
             killer.join()
@@ -69,9 +74,9 @@ def test_a_killed_worker_does_not_lose_the_run(recipe: Recipe) -> None:
     assert "RayTrainWorker" in actors
     assert "FooterReader" not in actors
     assert len(killed) == 1, "the run was over before a worker could be killed"
-    data = json.loads((recipe.root / train.WINNER_FILE).read_text())
+    data = json.loads((Run.open(recipe).winner_file).read_text())
     last = json.loads((_latest_checkpoint(recipe) / "progress.json").read_text())
-    expected = EPOCHS * train.steps_per_epoch(recipe, Prepared.open(recipe.root))
+    expected = EPOCHS * steps_per_epoch(recipe, Prepared.open(recipe.root))
     assert last["epoch"] == EPOCHS
     assert last["step"] == expected
     assert [point["epoch"] for point in last["curve"]] == list(range(1, EPOCHS + 1))
@@ -83,7 +88,7 @@ def _kill_one_worker(recipe: Recipe, killed: list[int], stop: threading.Event) -
     from ray.util.state import list_actors
 
     while not stop.wait(0.05):
-        if not list((recipe.root / train.RAY_DIR).glob("*/checkpoint_*/progress.json")):
+        if not list((Run.open(recipe).trainings).glob("*/checkpoint_*/progress.json")):
             continue
         alive = list_actors(
             filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
@@ -95,16 +100,16 @@ def _kill_one_worker(recipe: Recipe, killed: list[int], stop: threading.Event) -
 
 
 def _latest_checkpoint(recipe: Recipe) -> Path:
-    found = (recipe.root / train.RAY_DIR).glob("*/checkpoint_*/progress.json")
+    found = (Run.open(recipe).trainings).glob("*/checkpoint_*/progress.json")
     return max((path.parent for path in found), key=lambda path: path.name)
 
 
 @pytest.mark.ray
 def test_a_finished_run_is_not_trained_again(recipe: Recipe) -> None:
-    before = (recipe.root / train.WINNER_FILE).read_bytes()
+    before = (Run.open(recipe).winner_file).read_bytes()
     with connected(recipe.ray, dashboard=True):
-        train.run(recipe)
-    assert (recipe.root / train.WINNER_FILE).read_bytes() == before
+        train.execute(Run.open(recipe))
+    assert (Run.open(recipe).winner_file).read_bytes() == before
 
 
 @pytest.mark.ray
@@ -117,17 +122,17 @@ def test_a_retraining_learns_up_to_the_test_window(recipe: Recipe) -> None:
     raw["model"] |= {"min_events_for_id": least}
     again = recipe_from_dict(raw)
     with connected(recipe.ray, dashboard=True):
-        train.run(again)
-        before = (recipe.root / train.WINNER_FILE).read_bytes()
-        train.run(again)
-        assert (recipe.root / train.WINNER_FILE).read_bytes() == before, "it was trained again"
-        embed.run(again)
+        train.execute(Run.open(again))
+        before = (Run.open(recipe).winner_file).read_bytes()
+        train.execute(Run.open(again))
+        assert (Run.open(recipe).winner_file).read_bytes() == before, "it was trained again"
+        embed.execute(Run.open(again))
     winner = json.loads(before)
     progress = load_progress(Path(winner["checkpoint"]))
     assert winner["retrained"]
     assert (progress.until, progress.epoch) == ("valid", winner["metrics"]["epoch"])
     assert "ndcg@10" not in progress.curve[-1]
-    weights = Bundle.open(recipe.root / embed.BUNDLE_DIR).weights("items.")
+    weights = Bundle.open(Run.open(recipe).bundle_folder).weights("items.")
     with_id = {cut: (prepared.stats(cut).num_events >= least).sum() for cut in ("head", "valid")}
     assert len(weights["ids.weight"]) == with_id["valid"] > with_id["head"]
 
@@ -157,8 +162,8 @@ def test_a_worker_without_a_question_trains_along(one_sided: Recipe) -> None:
         ]
         assert asked[0] > 0 == asked[1]
     with connected(one_sided.ray):
-        train.run(one_sided)
-    (point,) = json.loads((one_sided.root / train.WINNER_FILE).read_text())["curve"]
+        train.execute(Run.open(one_sided))
+    (point,) = json.loads((Run.open(one_sided).winner_file).read_text())["curve"]
     assert point["num_valid"] == prepared.summary["counts"]["valid_baskets"]
     assert 0 < point["head_loss"] < 10
     assert 0 < point["ndcg@10"] <= 1
@@ -175,7 +180,7 @@ def test_an_error_of_ours_is_not_tried_again(tmp_path: Path) -> None:
     assert recipe.train.max_failures == 2
     with connected(recipe.ray, dashboard=True):
         with pytest.raises(Exception, match="diverged") as error:
-            train.run(recipe)
+            train.execute(Run.open(recipe))
         started = list_actors(filters=[("class_name", "=", "RayTrainWorker")])
     ours = cause_of(error.value)
     assert ours is not None and ours.field == "train.learning_rate"
@@ -198,7 +203,7 @@ def test_groups_of_workers_leave_a_cpu_for_reading(
 ) -> None:
     recipe = tiny_recipe(tmp_path, train={"num_workers": workers, "use_gpu": gpu})
     for grows in (False, True):
-        assert train.groups_that_fit(recipe, cpus, gpus, grows=grows) == expected
+        assert groups_that_fit(recipe, cpus, gpus, grows=grows) == expected
 
 
 @pytest.mark.parametrize(
@@ -209,8 +214,8 @@ def test_a_cluster_that_is_too_small_and_does_not_grow_is_refused(
 ) -> None:
     recipe = tiny_recipe(tmp_path, train={"num_workers": workers, "use_gpu": gpu})
     with pytest.raises(RecipeError, match="train.num_workers"):
-        train.groups_that_fit(recipe, cpus, 0, grows=False)
-    assert train.groups_that_fit(recipe, cpus, 0, grows=True) == 1
+        groups_that_fit(recipe, cpus, 0, grows=False)
+    assert groups_that_fit(recipe, cpus, 0, grows=True) == 1
 
 
 @pytest.mark.parametrize(
@@ -244,14 +249,14 @@ def test_the_refusal_tells_the_machines_own_numbers(
 ) -> None:  # fmt: skip
     recipe = tiny_recipe(tmp_path, train=settings, ray={"num_cpus": num_cpus})
     with pytest.raises(RecipeError) as error:
-        train.groups_that_fit(recipe, cpus, gpus, grows=False)
+        groups_that_fit(recipe, cpus, gpus, grows=False)
     assert error.value.problem == f"training on {told}"
     assert fix in error.value.fix
     most = re.search(r"at most (\d+)", error.value.fix)
     if most:  # and so many fit
         fewer = {**settings, "num_workers": int(most[1])}
         fitting = tiny_recipe(tmp_path, train=fewer, ray={"num_cpus": num_cpus})
-        assert train.groups_that_fit(fitting, cpus, gpus, grows=False) == 1
+        assert groups_that_fit(fitting, cpus, gpus, grows=False) == 1
 
 
 class TestWinner:
@@ -263,35 +268,36 @@ class TestWinner:
         checkpoint = tmp_path / "checkpoint"
         checkpoint.mkdir()
         (checkpoint / "progress.json").write_text(json.dumps({"curve": []}))
-        train.choose(shop.recipe, shop.prepared, checkpoint, {"ndcg@10": 0.1}, [])
+        choose(Run.open(shop.recipe), checkpoint, {"ndcg@10": 0.1}, [])
         return shop.recipe, shop.prepared, checkpoint
 
     def test_it_is_found(self, trained: tuple[Recipe, Prepared, Path]) -> None:
-        recipe, prepared, checkpoint = trained
-        assert train.winner(recipe, prepared) == (recipe, checkpoint)
+        recipe, _, checkpoint = trained
+        assert Run.open(recipe).winner == Winner(recipe, checkpoint)
 
     def test_of_other_data_it_is_refused(self, trained: tuple[Recipe, Prepared, Path]) -> None:
         recipe, _, _ = trained
         tiny_log(recipe.root.parent / "log", seed=5)
+        prepare_here(recipe)
         with pytest.raises(DataError, match="other data") as error:
-            train.winner(recipe, prepare_here(recipe))
+            _ = Run.open(recipe).winner
         assert error.value.field == "data_fingerprint"
 
     def test_of_another_language_model_it_is_refused(
         self, trained: tuple[Recipe, Prepared, Path]
     ) -> None:
-        recipe, prepared, _ = trained
+        recipe, _, _ = trained
         config = Path(recipe.model.language_model) / CONFIG
         config.write_text(config.read_text() + "\n")
         fingerprint.cache_clear()
         with pytest.raises(DataError, match="language model is not the one") as error:
-            train.winner(recipe, prepared)
+            _ = Run.open(recipe).winner
         assert error.value.field == "language_model"
 
     def test_without_its_checkpoint_it_is_refused(
         self, trained: tuple[Recipe, Prepared, Path]
     ) -> None:
-        recipe, prepared, checkpoint = trained
+        recipe, _, checkpoint = trained
         shutil.rmtree(checkpoint)
         with pytest.raises(DataError, match="checkpoint is gone"):
-            train.winner(recipe, prepared)
+            _ = Run.open(recipe).winner

@@ -27,15 +27,17 @@ from tiny import (
     write_log,
 )
 
-from ray_jobs import prepare, train, tune
+from ray_jobs import prepare, tune
 from ray_jobs.common import giving_up
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.kept import best_checkpoint
 from ray_jobs.common.progress import latest_curve
 from recsys.artifacts import checkpoint
 from recsys.artifacts.checkpoint import Progress, seal
+from recsys.artifacts.run import Run
 from recsys.config import Recipe, load_recipe
 from recsys.errors import DataError, RecipeError
+from recsys.evaluation.report import METRIC
 from recsys.schema import Col
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +62,7 @@ def rounds(num_users: int = 200, num_items: int = 40) -> pl.DataFrame:
 def row(name: str, best: float | None, error: str | None = None, epochs: int = 2) -> dict[str, Any]:
     return {
         "trial": name, "learning_rate": 0.01, "batch_size": 16, "epochs": epochs,
-        train.METRIC: best, "path": None, "error": error,
+        METRIC: best, "path": None, "error": error,
     }  # fmt: skip
 
 
@@ -88,8 +90,8 @@ class TestFailedTrials:
         recipe = tiny_recipe(tmp_path)
         recipe.root.mkdir()
         trials = [row("trial-a", 0.5), row("trial-b", None, "training has diverged", epochs=0)]
-        (recipe.root / train.WINNER_FILE).write_text(json.dumps({"trials": trials}))
-        _, good, bad = tune.report(recipe)
+        (Run.open(recipe).winner_file).write_text(json.dumps({"trials": trials}))
+        _, good, bad = tune.report(Run.open(recipe))
         assert good.endswith("0.5000  <- winner")
         assert bad.endswith("failed  (training has diverged)")
 
@@ -115,7 +117,7 @@ class TestFailedTrials:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
         good, bad = _winner(load_recipe(config))["trials"]
-        assert (good["error"], bad[train.METRIC]) == (None, None)
+        assert (good["error"], bad[METRIC]) == (None, None)
         assert bad["error"].startswith("training has diverged: the loss of step")
         assert done.stdout.count(bad["error"]) == 2, "when it failed, and in the table"
         assert f"failed  ({bad['error']})" in done.stdout
@@ -153,7 +155,7 @@ class TestTable:
         """
         (folder / f"trial-{name}").mkdir(parents=True)
         for number, curve in enumerate(kept):
-            points = [{"epoch": n + 1, train.METRIC: value} for n, value in enumerate(curve)]
+            points = [{"epoch": n + 1, METRIC: value} for n, value in enumerate(curve)]
             checkpoint = folder / f"train-{name}" / f"checkpoint_2026-01-01_00-00-0{number}"
             checkpoint.mkdir(parents=True)
             seal(checkpoint, Progress(len(points), 10 * len(points), points))
@@ -162,9 +164,9 @@ class TestTable:
             path=str(folder / f"trial-{name}"), error=error,
             config={"learning_rate": 0.01, "batch_size": 16},
             metrics={
-                train.METRIC: told, "epoch": 3, "checkpoint_path": f"{folder}/train-{name}/gone",
+                METRIC: told, "epoch": 3, "checkpoint_path": f"{folder}/train-{name}/gone",
             },
-            metrics_dataframe=pl.DataFrame({train.METRIC: [told]}).to_pandas(),
+            metrics_dataframe=pl.DataFrame({METRIC: [told]}).to_pandas(),
         )  # fmt: skip
 
     def test_a_trial_that_went_on_is_judged_by_all_its_epochs(self, tmp_path: Path) -> None:
@@ -176,11 +178,11 @@ class TestTable:
                 self.result(tmp_path, "b", [0.3180], told=0.3180),
             ]
         )
-        assert [(row["trial"], row[train.METRIC], row["epochs"]) for row in rows] == [
+        assert [(row["trial"], row[METRIC], row["epochs"]) for row in rows] == [
             ("trial-a", 0.3200, 3), ("trial-b", 0.3180, 1),
         ]  # fmt: skip
-        checkpoint, metrics = best_checkpoint(Path(rows[0]["path"]), train.METRIC)
-        assert metrics[train.METRIC] == 0.3200
+        checkpoint, metrics = best_checkpoint(Path(rows[0]["path"]), METRIC)
+        assert metrics[METRIC] == 0.3200
         assert checkpoint.name.endswith("00")
 
     def test_a_trial_that_had_finished_when_it_was_interrupted(self, tmp_path: Path) -> None:
@@ -188,7 +190,7 @@ class TestTable:
         finished = self.result(tmp_path, "a", [0.1, 0.2])
         finished.metrics, finished.metrics_dataframe = {}, None
         (row,) = tune.trial_table([finished])
-        assert (row[train.METRIC], row["epochs"]) == (0.2, 2)
+        assert (row[METRIC], row["epochs"]) == (0.2, 2)
         assert row["path"] == str(tmp_path / "train-a")
 
     def test_a_trial_without_an_epoch_comes_last(self, tmp_path: Path) -> None:
@@ -197,10 +199,10 @@ class TestTable:
             half = tmp_path / "train-a" / f"checkpoint_2026-01-01_00-00-0{number}"
             half.mkdir()  # a worker was killed while it wrote
             (half / checkpoint.MODEL).write_bytes(b"weights")
-            seal(half, Progress(1, 1, [{"epoch": 1, train.METRIC: 0.9}]))
+            seal(half, Progress(1, 1, [{"epoch": 1, METRIC: 0.9}]))
             (half / name).unlink()
         rows = tune.trial_table([failed, self.result(tmp_path, "b", [0.1])])
-        assert [(row["trial"], row[train.METRIC], row["path"] is None) for row in rows] == [
+        assert [(row["trial"], row[METRIC], row["path"] is None) for row in rows] == [
             ("trial-b", 0.1, False), ("trial-a", None, True),
         ]  # fmt: skip
         assert rows[1]["error"] == TestFailedTrials.DIVERGED.problem
@@ -211,8 +213,8 @@ class TestTable:
         rows = tune.trial_table(
             [self.result(tmp_path, "a", [0.1], error=TestFailedTrials.DIVERGED)]
         )
-        (recipe.root / train.WINNER_FILE).write_text(json.dumps({"trials": rows}))
-        line = tune.report(recipe)[1]
+        (Run.open(recipe).winner_file).write_text(json.dumps({"trials": rows}))
+        line = tune.report(Run.open(recipe))[1]
         assert f"0.1000  <- winner  ({TestFailedTrials.DIVERGED.problem})" in line
 
 
@@ -231,13 +233,13 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
         tune={"num_trials": 3, "learning_rate": {"low": 1e-5, "high": 3}},
     )
     with connected(recipe.ray, dashboard=True):
-        prepare.run(recipe)
-        tune.run(recipe)
+        prepare.execute(Run.open(recipe))
+        tune.execute(Run.open(recipe))
         yield recipe
 
 
 def _winner(recipe: Recipe) -> dict[str, Any]:
-    return dict(json.loads((recipe.root / train.WINNER_FILE).read_text()))
+    return dict(json.loads((Run.open(recipe).winner_file).read_text()))
 
 
 @pytest.mark.ray
@@ -250,11 +252,11 @@ def test_the_search_ends_with_a_table_of_trials(searched: Recipe) -> None:
     assert all(low <= trial["learning_rate"] <= high for trial in trials)
     assert all(trial["batch_size"] in searched.tune.batch_size for trial in trials)
     assert len({trial["learning_rate"] for trial in trials}) == 3
-    scores = [trial[train.METRIC] for trial in trials]
+    scores = [trial[METRIC] for trial in trials]
     assert scores == sorted(scores, reverse=True)
     assert data["recipe"]["train"]["learning_rate"] == trials[0]["learning_rate"]
-    assert data["metrics"][train.METRIC] == scores[0]
-    table = tune.report(searched)
+    assert data["metrics"][METRIC] == scores[0]
+    table = tune.report(Run.open(searched))
     assert len(table) == 4
     assert "<- winner" in table[1]
 
@@ -268,7 +270,7 @@ def test_a_trial_that_lags_is_stopped_after_its_epoch(searched: Recipe) -> None:
     assert seen == [searched.train.epochs] + 2 * [searched.tune.grace_epochs]
     # While it was stopped it may have trained on, and that counts.
     assert all(trial["epochs"] >= told for trial, told in zip(trials, seen, strict=True))
-    assert "(stopped early)" in "\n".join(tune.report(searched))
+    assert "(stopped early)" in "\n".join(tune.report(Run.open(searched)))
 
 
 @pytest.mark.ray
@@ -285,9 +287,9 @@ def test_the_cluster_gets_its_cpus_back(searched: Recipe) -> None:
 
 @pytest.mark.ray
 def test_a_finished_search_is_not_run_again(searched: Recipe) -> None:
-    before = (searched.root / train.WINNER_FILE).read_bytes()
-    tune.run(searched)
-    assert (searched.root / train.WINNER_FILE).read_bytes() == before
+    before = (Run.open(searched).winner_file).read_bytes()
+    tune.execute(Run.open(searched))
+    assert (Run.open(searched).winner_file).read_bytes() == before
 
 
 @pytest.mark.ray
@@ -326,4 +328,4 @@ def test_an_interrupted_search_goes_on(tmp_path: Path) -> None:
     for trial in trials:
         curve = latest_curve(Path(trial["path"]))
         assert [point["epoch"] for point in curve] == [1, 2, 3, 4]
-        assert trial[train.METRIC] == max(point[train.METRIC] for point in curve)
+        assert trial[METRIC] == max(point[METRIC] for point in curve)

@@ -15,10 +15,10 @@ from tiny import day, tiny_log, tiny_recipe
 
 from ray_jobs import embed, evaluate, pipeline, promote, rollback
 from ray_jobs.common.cluster import connected
-from ray_jobs.common.texts import store_folder
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.checkpoint import load_progress, seal
 from recsys.artifacts.registry import Registry
+from recsys.artifacts.run import Run
 from recsys.config import Recipe, target_codes
 from recsys.errors import BundleError, DataError, GateRefused
 from recsys.evaluation.gate import MIN_USERS
@@ -26,7 +26,7 @@ from recsys.preparation.prepared import Prepared
 from recsys.recommender import Recommender, scorer_on
 from recsys.text.pretrained import WEIGHTS
 from recsys.text.text_store import TextStore
-from recsys.training.pretraining.adapted import LANGUAGE_DIR, adapted
+from recsys.training.pretraining.adapted import LANGUAGE_DIR
 
 pytestmark = pytest.mark.ray
 
@@ -42,18 +42,18 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
         pretrain={"epochs": 1, "max_tokens": 32},
     )
     with connected(recipe.ray, dashboard=True):
-        pipeline.run(recipe)
+        pipeline.execute(Run.open(recipe))
         yield recipe
 
 
-def store_of(recipe: Recipe, prepared: Prepared) -> TextStore:
-    return TextStore.open(store_folder(adapted(recipe, prepared), prepared))
+def store_of(recipe: Recipe) -> TextStore:
+    return TextStore.open(Run.open(recipe).trained.text_store_folder)
 
 
 def test_the_adapted_language_model_is_the_one_that_is_trained(recipe: Recipe) -> None:
     """Its frozen layers are the bundle's, to the bit."""
     folder = recipe.root / LANGUAGE_DIR
-    bundle = Bundle.open(recipe.root / embed.BUNDLE_DIR)
+    bundle = Bundle.open(Run.open(recipe).bundle_folder)
     assert bundle.recipe.model.language_model == str(folder)
     adapted_weights, weights = load_file(folder / WEIGHTS), bundle.weights("language.")
     name = "attention.self.query.weight"
@@ -63,7 +63,7 @@ def test_the_adapted_language_model_is_the_one_that_is_trained(recipe: Recipe) -
 
 
 def test_every_test_basket_is_in_the_report(recipe: Recipe) -> None:
-    data = json.loads((recipe.root / evaluate.REPORT_FILE).read_text())
+    data = json.loads((Run.open(recipe).report_file).read_text())
     prepared = Prepared.open(recipe.root)
     assert data["num_questions"] == prepared.summary["counts"]["test_baskets"]
     ours = [row for row in data["rows"] if row["model"] == "raycommend" and row["slice"] == "all"]
@@ -79,7 +79,7 @@ def test_every_test_basket_is_in_the_report(recipe: Recipe) -> None:
 def test_the_report_is_what_the_scorer_says(recipe: Recipe) -> None:
     """nDCG@10 of the report, once more by sorting the scores of each question."""
     prepared = Prepared.open(recipe.root)
-    bundle, store = Bundle.open(recipe.root / embed.BUNDLE_DIR), store_of(recipe, prepared)
+    bundle, store = Bundle.open(Run.open(recipe).bundle_folder), store_of(recipe)
     scorer = scorer_on(bundle, prepared, "test", store.content_similarity)
     _, questions = prepared.questions("test", target_codes(recipe))
     gains = []
@@ -89,7 +89,7 @@ def test_the_report_is_what_the_scorer_says(recipe: Recipe) -> None:
         hits = np.isin(top, one.relevant)
         ideal = sum(1 / np.log2(2 + place) for place in range(min(10, len(one.relevant))))
         gains.append(sum(hits / np.log2(2 + np.arange(10))) / ideal)
-    data = json.loads((recipe.root / evaluate.REPORT_FILE).read_text())
+    data = json.loads((Run.open(recipe).report_file).read_text())
     (row,) = (
         row for row in data["rows"]
         if (row["model"], row["slice"], row["metric"]) == ("raycommend", "all", "ndcg@10")
@@ -100,8 +100,8 @@ def test_the_report_is_what_the_scorer_says(recipe: Recipe) -> None:
 def test_the_bundle_scores_as_the_evaluation_does(recipe: Recipe) -> None:
     """Offline and served scores come from the same functions; popularity as of the end in both."""
     prepared = Prepared.open(recipe.root)
-    bundle = Bundle.open(recipe.root / embed.BUNDLE_DIR)
-    store = store_of(recipe, prepared)
+    bundle = Bundle.open(Run.open(recipe).bundle_folder)
+    store = store_of(recipe)
     served, offline = (
         Recommender(bundle),
         scorer_on(bundle, prepared, "end", store.content_similarity),
@@ -120,7 +120,7 @@ def test_the_bundle_scores_as_the_evaluation_does(recipe: Recipe) -> None:
 
 def test_training_makes_the_encoders_better_than_nothing(recipe: Recipe) -> None:
     """On a log with tastes in it, the model ranks better than popularity."""
-    data = json.loads((recipe.root / evaluate.REPORT_FILE).read_text())
+    data = json.loads((Run.open(recipe).report_file).read_text())
     values = {
         row["model"]: row["value"] for row in data["rows"]
         if row["slice"] == "all" and row["metric"] == "ndcg@10"
@@ -130,9 +130,9 @@ def test_training_makes_the_encoders_better_than_nothing(recipe: Recipe) -> None
 
 def test_the_same_bundle_is_promoted_once(recipe: Recipe) -> None:
     registry = Registry.of(recipe)
-    version = Bundle.open(recipe.root / embed.BUNDLE_DIR).version
+    version = Bundle.open(Run.open(recipe).bundle_folder).version
     assert registry.champion() == version
-    promote.run(recipe)
+    promote.execute(Run.open(recipe))
     assert len(registry.history()) == 1
 
 
@@ -140,56 +140,57 @@ def test_a_worse_bundle_is_refused_and_the_champion_stays(recipe: Recipe) -> Non
     registry = Registry.of(recipe)
     champion = registry.champion()
     saved = recipe.root / "saved"
-    shutil.copytree(recipe.root / embed.BUNDLE_DIR, saved)
-    rows = (recipe.root / evaluate.ROWS_FILE).read_bytes()
-    report = (recipe.root / evaluate.REPORT_FILE).read_bytes()
+    shutil.copytree(Run.open(recipe).bundle_folder, saved)
+    rows = (Run.open(recipe).rows_file).read_bytes()
+    report = (Run.open(recipe).report_file).read_bytes()
     try:
         _spoil(recipe)
         with pytest.raises(DataError, match="not been evaluated"):
-            promote.run(recipe)
-        evaluate.run(recipe)
+            promote.execute(Run.open(recipe))
+        evaluate.execute(Run.open(recipe))
         with pytest.raises(GateRefused, match="does not beat") as refused:
-            promote.run(recipe)
+            promote.execute(Run.open(recipe))
         assert refused.value.exit_code == 3
         assert registry.champion() == champion
         assert len(registry.versions()) == 2
         with pytest.raises(BundleError):
-            rollback.run(recipe)  # there is no champion before the first
+            rollback.execute(Run.open(recipe))  # there is no champion before the first
         spoilt = next(version for version in registry.versions() if version != champion)
         registry.promote(spoilt)
-        assert rollback.run(recipe) == registry.path(champion)
+        assert rollback.execute(Run.open(recipe)) == registry.path(champion)
     finally:
-        shutil.rmtree(recipe.root / embed.BUNDLE_DIR)
-        saved.rename(recipe.root / embed.BUNDLE_DIR)
-        (recipe.root / evaluate.ROWS_FILE).write_bytes(rows)
-        (recipe.root / evaluate.REPORT_FILE).write_bytes(report)
+        shutil.rmtree(Run.open(recipe).bundle_folder)
+        saved.rename(Run.open(recipe).bundle_folder)
+        (Run.open(recipe).rows_file).write_bytes(rows)
+        (Run.open(recipe).report_file).write_bytes(report)
 
 
 def _spoil(recipe: Recipe) -> None:
     """Write a bundle from the winner's checkpoint with its head turned against itself."""
     prepared = Prepared.open(recipe.root)
-    chosen, checkpoint = embed.winner(recipe, prepared)
+    winner = Run.open(recipe).winner
+    chosen, checkpoint = winner.recipe, winner.checkpoint
     spoilt = recipe.root / "spoilt"
     shutil.copytree(checkpoint, spoilt)
     head = load_file(spoilt / "head.safetensors")
     save_file({name: -value for name, value in head.items()}, spoilt / "head.safetensors")
     seal(spoilt, load_progress(spoilt))
-    width = Bundle.open(recipe.root / embed.BUNDLE_DIR).meta["text_dim"]
+    width = Bundle.open(Run.open(recipe).bundle_folder).meta["text_dim"]
     vectors = torch.nn.functional.normalize(torch.ones(prepared.catalogue.num_texts, width))
     embed.assemble(
-        recipe.root / embed.BUNDLE_DIR, chosen, prepared, spoilt, vectors.numpy(),
-        store_of(chosen, prepared),
+        Run.open(recipe).bundle_folder, chosen, prepared, spoilt, vectors.numpy(),
+        TextStore.open(Run.open(chosen).text_store_folder),
     )  # fmt: skip
 
 
 def test_an_incumbent_that_has_seen_the_test_window_is_no_yardstick(recipe: Recipe) -> None:
-    bundle = Bundle.open(recipe.root / embed.BUNDLE_DIR)
+    bundle = Bundle.open(Run.open(recipe).bundle_folder)
     cuts = {"head": day(70), "valid": day(80), "test": day(85)}
     raw = bundle.recipe.resolved()
     raw["data"]["cuts"] = cuts
     later = Bundle(bundle.folder, bundle.meta | {"recipe": raw})
     with pytest.raises(DataError, match="would flatter it"):
-        promote._compare(recipe, pl.DataFrame(), later)
+        promote.compare_with(Run.open(recipe), pl.DataFrame(), later)
 
 
 def test_a_bundle_of_other_data_is_not_evaluated(recipe: Recipe) -> None:
@@ -199,43 +200,43 @@ def test_a_bundle_of_other_data_is_not_evaluated(recipe: Recipe) -> None:
     try:
         path.write_text(json.dumps(summary | {"data_fingerprint": "another"}))
         with pytest.raises(DataError, match="may have seen the test window"):
-            evaluate.run(recipe)
+            evaluate.execute(Run.open(recipe))
     finally:
         path.write_text(content)
 
 
 def test_rows_of_another_bundle_decide_nothing(recipe: Recipe) -> None:
-    path = recipe.root / evaluate.ROWS_FILE
+    path = Run.open(recipe).rows_file
     content = path.read_bytes()
     try:
         pl.read_parquet(path).with_columns(pl.lit("older").alias("bundle")).write_parquet(path)
         with pytest.raises(DataError, match="another bundle's"):
-            promote.run(recipe)
+            promote.execute(Run.open(recipe))
     finally:
         path.write_bytes(content)
 
 
 def test_a_window_of_few_users_is_not_judged(recipe: Recipe) -> None:
     """No interval, no NaN in the report, and words in place of a gain."""
-    names = (evaluate.ROWS_FILE, evaluate.REPORT_FILE)
-    saved = [(recipe.root / name).read_bytes() for name in names]
+    paths = (Run.open(recipe).rows_file, Run.open(recipe).report_file)
+    saved = [path.read_bytes() for path in paths]
     few = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"max_rows": 3})})
     try:
-        evaluate.run(few)
-        text = (recipe.root / evaluate.REPORT_FILE).read_text()
+        evaluate.execute(Run.open(few))
+        text = (Run.open(recipe).report_file).read_text()
         assert "NaN" not in text
         gain = json.loads(text)["gain_over_best_baseline"]
         assert gain["judged"] is False and gain["num_users"] < MIN_USERS
-        printed = "\n".join(evaluate.report(few))
+        printed = "\n".join(evaluate.report(Run.open(few)))
         assert f"over {json.loads(text)['best_baseline']}: not judged: " in printed
         assert "nan" not in printed
     finally:
-        for name, content in zip(names, saved, strict=True):
-            (recipe.root / name).write_bytes(content)
+        for path, content in zip(paths, saved, strict=True):
+            path.write_bytes(content)
 
 
 def test_rows_of_the_report_lie_beside_it(recipe: Recipe) -> None:
-    rows = pl.read_parquet(recipe.root / evaluate.ROWS_FILE)
-    report = json.loads((recipe.root / evaluate.REPORT_FILE).read_text())
+    rows = pl.read_parquet(Run.open(recipe).rows_file)
+    report = json.loads((Run.open(recipe).report_file).read_text())
     assert rows.height == report["num_questions"]
     assert rows.select("user_id", "basket").is_duplicated().sum() == 0

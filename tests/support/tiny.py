@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -17,10 +17,12 @@ import polars as pl
 import yaml
 from bundles import BRANDS, COLOURS, THINGS, item_id, make_language_model
 
-from ray_jobs import prepare
-from ray_jobs.common import texts
+from ray_jobs import prepare as job
+from ray_jobs.common.texts import ensure_store
+from recsys.artifacts.run import Run
 from recsys.config import Recipe, recipe_from_dict
 from recsys.preparation.prepared import Prepared
+from recsys.preparation.preparing import one_by_one, prepare
 from recsys.schema import Col
 from recsys.text.pretrained import WEIGHTS
 from recsys.text.text_store import TextStore
@@ -170,34 +172,24 @@ def tiny_recipe_file(folder: Path, **sections: Mapping[str, object] | object) ->
 
 
 @contextmanager
-def _no_cluster(_: object) -> Iterator[None]:
-    yield
-
-
-@contextmanager
 def prepared_in_process() -> Iterator[None]:
-    """Let `prepare` run without a cluster: its own tasks, one after another in this process."""
-
-    def each(rows: list[dict[str, Any]], task: Any) -> list[dict[str, Any]]:
-        return [task({"order": order, **row}) for order, row in enumerate(rows)]
-
+    """Let `recsys prepare` run its tasks in this process, one after another."""
     with (
         patch.dict("os.environ", {KEY_ENV: KEY}),
-        patch.object(prepare, "connected", _no_cluster),
-        patch.object(prepare, "_each", each),
+        patch.object(job, "tasks_on", lambda _: nullcontext(one_by_one)),
     ):
         yield
 
 
 def prepare_here(recipe: Recipe) -> Prepared:
-    """`prepare` without a cluster."""
-    with prepared_in_process():
-        prepare.run(recipe)
+    """`prepare` without a cluster: its tasks one after another, in this process."""
+    with patch.dict("os.environ", {KEY_ENV: KEY}):
+        prepare(recipe)
     return Prepared.open(recipe.root)
 
 
-def store_here(recipe: Recipe, prepared: Prepared) -> TextStore:
-    """The text store without a cluster, see `prepared_in_process`."""
+def store_here(recipe: Recipe) -> TextStore:
+    """The text store without a cluster."""
 
     def run(_: Recipe, task: Any, num_texts: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
         task.load()
@@ -205,8 +197,7 @@ def store_here(recipe: Recipe, prepared: Prepared) -> TextStore:
         for low, high in ((half, num_texts), (0, half)):
             yield low, high, task.encode(low, high)
 
-    with patch.object(texts, "run_actors", run):
-        return texts.ensure_store(recipe, prepared)
+    return ensure_store(Run.open(recipe), run)
 
 
 class Shop(NamedTuple):
@@ -222,4 +213,4 @@ def tiny_shop(folder: Path, **sections: Mapping[str, object] | object) -> Shop:
     tiny_log(folder / "log")
     recipe = tiny_recipe(folder, **sections)
     prepared = prepare_here(recipe)
-    return Shop(recipe, prepared, store_here(recipe, prepared))
+    return Shop(recipe, prepared, store_here(recipe))

@@ -93,7 +93,7 @@ def test_the_command_reports_rates_and_quality(
 ) -> None:
     def without_ray(recipe: Recipe) -> tuple[Prepared, TextStore]:
         prepared = prepare_here(recipe)
-        return prepared, store_here(recipe, prepared)
+        return prepared, store_here(recipe)
 
     monkeypatch.setattr(encoding, "prepared_data", without_ray)
     raw, out = tiny_settings(folder), folder / "report.json"

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ray_jobs import compact
+from recsys.artifacts.run import Run
 from recsys.config import Recipe
 from recsys.data.feedback import Feedback, finished
 from recsys.schema import Col
@@ -654,7 +655,7 @@ def test_what_else_an_event_tells_is_kept_for_the_next_model(
     event = {"user_id": "ann", "item_id": item_id(1), "event_type": "buy"}
     assert post(client, "/events", {"events": [{**event, **told}, event]})["stored"] == 2
     feedback = Feedback.of(recipe.root)
-    compact.run(recipe)
+    compact.execute(Run.open(recipe))
     rows = pl.concat([pl.read_parquet(path) for path in finished(feedback.events)])
     kept = rows.sort(Col.position, nulls_last=True).to_dicts()
     session = kept[0].pop(Col.session)
@@ -668,7 +669,7 @@ def test_what_else_an_event_tells_is_kept_for_the_next_model(
         "dwell_ms": 2**31 - 1, "price": 1e12, "quantity": -1e9,
     }  # fmt: skip
     assert post(client, "/events", {**event, **most})["stored"] == 1
-    compact.run(recipe)
+    compact.execute(Run.open(recipe))
     for name, wrong in (
         ("position", 0), ("position", 2**31), ("dwell_ms", -1), ("dwell_ms", 2**31),
         ("price", -1.0), ("request_id", "a b"),

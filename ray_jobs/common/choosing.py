@@ -1,0 +1,50 @@
+"""The end of a training or a search: the chosen checkpoint, retrained if the recipe says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray_jobs.common.fine_tuning import build_trainer
+from ray_jobs.common.kept import latest_checkpoint
+from ray_jobs.common.progress import epoch_line
+from ray_jobs.common.training_group import fit
+from recsys.artifacts.run import Run
+from recsys.artifacts.winner import Winner, write_winner
+from recsys.evaluation.report import METRIC
+
+
+def choose(run: Run, chosen: Path, metrics: dict[str, Any], trials: list[dict[str, Any]]) -> None:
+    """Name a checkpoint, or what it is retrained to, the run's winner; `embed` goes on from it.
+
+    Args:
+        run: with the recipe of the trial.
+        chosen: the checkpoint.
+        metrics: of its last epoch, on the validation window.
+        trials: of the search, best first.
+    """
+    goes_on = chosen
+    if run.recipe.train.retrain:
+        goes_on = retrain(run, int(metrics["epoch"]))
+    winner = Winner(run.recipe, goes_on)
+    write_winner(run.winner_file, winner, run.prepared, chosen, metrics, trials)
+
+
+def retrain(run: Run, epochs: int) -> Path:
+    """Train anew until the validation window, fit the head on it; returns the checkpoint.
+
+    Resumes like any other training. Nothing is left to choose by, so the epochs are given.
+    """
+    print(f"    training {epochs} epochs again, on everything before the test window", flush=True)
+    name, storage = f"{run.training_name('retrain')}-{epochs}", run.trainings
+    trainer = build_trainer(
+        run.recipe, run.prepared, run.text_store_folder, name, storage, again=epochs
+    )
+    fit(trainer, storage / name, line_of(epochs))
+    return latest_checkpoint(storage / name)
+
+
+def line_of(epochs: int) -> Callable[[dict[str, Any]], str]:
+    """What is printed of each epoch of a training."""
+    return lambda point: epoch_line(point, epochs, METRIC)

@@ -1,0 +1,152 @@
+"""Groups of Ray Train workers: how many a cluster holds, and a trainer on one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray_jobs.common.cluster import READER_CPUS, SPARE_CPUS, is_local
+from ray_jobs.common.giving_up import giving_up
+from ray_jobs.common.kept import drop_torn
+from ray_jobs.common.progress import printing_epochs
+from recsys.config import Recipe
+from recsys.errors import RecipeError
+
+#: A trial's driver only waits; drivers that took whole CPUs would starve their own workers.
+DRIVER_CPUS = 0.01
+
+
+def trials_at_once(recipe: Recipe) -> int:
+    """How many groups of workers the cluster is asked for at once; see `groups_that_fit`.
+
+    Raises:
+        RecipeError: a cluster of our own does not hold even one; it would be waited for in vain.
+    """
+    import ray
+
+    resources = ray.cluster_resources()
+    return groups_that_fit(
+        recipe, resources.get("CPU", 0), resources.get("GPU", 0), grows=not is_local(recipe.ray)
+    )
+
+
+def groups_that_fit(recipe: Recipe, cpus: float, gpus: float, *, grows: bool) -> int:
+    """How many groups of workers a cluster holds, leaving Ray Data a CPU to read with.
+
+    A cluster that grows with what is asked of it may hold none yet: it is asked for one.
+
+    Raises:
+        RecipeError: the cluster does not grow and cannot hold one.
+    """
+    train = recipe.train
+    fit = int((cpus - READER_CPUS) // (train.num_workers * train.cpus_per_worker + DRIVER_CPUS))
+    if train.use_gpu:
+        fit = min(fit, int(gpus // train.num_workers))
+    if fit < 1 and not grows:
+        raise _too_small(recipe, cpus, gpus)
+    return max(1, fit)
+
+
+def _too_small(recipe: Recipe, cpus: float, gpus: float) -> RecipeError:
+    """The refusal of a cluster of our own, in numbers of the machine: the spare CPUs are none."""
+    train, given = recipe.train, recipe.ray.num_cpus
+    workers, each = train.num_workers, train.cpus_per_worker
+    real = max(0, cpus - SPARE_CPUS)
+    most = int((cpus - READER_CPUS - DRIVER_CPUS) // each)
+    needs, has = f"{_count(workers * each, 'CPU')} ({each:g} each)", _count(real, "CPU")
+    if train.use_gpu:
+        most = min(most, int(gpus))
+        needs, has = f"{needs} and {_count(workers, 'GPU')}", f"{has} and {_count(gpus, 'GPU')}"
+    where = "this machine has" if given is None else "ray.num_cpus and this machine give"
+    return RecipeError(
+        f"training on {_count(workers, 'worker')} needs {needs}, {where} {has}",
+        field="train.num_workers", value=workers,
+        fix=f"use at most {_count(most, 'worker')}, or a cluster (ray.address)" if most > 0 else
+        "use a lower train.cpus_per_worker, no train.use_gpu, or a cluster (ray.address)",
+    )  # fmt: skip
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"
+
+
+def group_of_workers(
+    recipe: Recipe,
+    loop: Callable[[dict[str, Any]], None],
+    config: dict[str, Any],
+    name: str,
+    storage: Path,
+    *,
+    metric: str | None = None,
+    callbacks: list[Any] | None = None,
+    **datasets: Any,
+) -> Any:
+    """A Ray Train trainer on the workers that the recipe's `train` asks for.
+
+    Args:
+        recipe: the recipe.
+        loop: what each worker runs.
+        config: what it is told.
+        name: of the run, in `storage`.
+        storage: folder of the runs.
+        metric: the checkpoint with its highest value is kept; None: the latest.
+        callbacks: Ray Train's.
+        datasets: `datasets` and `dataset_config`, if any.
+    """
+    from ray.train import (
+        CheckpointConfig,
+        FailureConfig,
+        LoggingConfig,
+        RunConfig,
+        ScalingConfig,
+    )
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    drop_torn(storage / name)
+    train = recipe.train
+    resources = {"CPU": train.cpus_per_worker, **({"GPU": 1} if train.use_gpu else {})}
+    return TorchTrainer(
+        loop,
+        # The head is fitted on CPUs, whatever the encoders train on.
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo"),
+        train_loop_config={**config, "run": str(storage / name)},
+        scaling_config=ScalingConfig(
+            num_workers=train.num_workers, use_gpu=train.use_gpu, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=train.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=1, checkpoint_score_attribute=metric, checkpoint_score_order="max"
+            ),
+            callbacks=[*(callbacks or []), giving_up()],
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+        **datasets,
+    )
+
+
+def fit(trainer: Any, run: Path, line: Callable[[dict[str, Any]], str]) -> None:
+    """Train to the end; the line of each epoch is printed as it ends."""
+    with printing_epochs(run, line):
+        try:
+            trainer.fit()
+        except SystemExit:  # so Train answers Ctrl-C
+            raise KeyboardInterrupt from None
+
+
+def summing(world: int, device: Any) -> Callable[..., list[float]]:
+    """A function that sums each of its arguments over all workers."""
+    import torch
+    import torch.distributed as dist
+
+    def total(*values: float) -> list[float]:
+        if world == 1:
+            return list(values)
+        summed = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(summed)
+        return summed.tolist()
+
+    return total

@@ -1,0 +1,192 @@
+"""A run: where everything that a recipe's jobs write lies, and what of it is there.
+
+Imports torch only where a bundle or a winner is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys.artifacts.registry import Registry
+from recsys.config import Recipe
+from recsys.data.feedback import Feedback
+from recsys.preparation.prepared import PREPARED, SUMMARY_FILE, Prepared
+from recsys.text.pretrained import fingerprint, locate
+from recsys.training.pretraining.adapted import LANGUAGE_DIR, PRETRAIN_FILE, adapted
+
+if TYPE_CHECKING:
+    from recsys.artifacts.bundle import Bundle
+    from recsys.artifacts.winner import Winner
+
+#: Folder of the trainings in a run's folder.
+TRAININGS = "ray"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run of a recipe. Files are read when they are asked for, prepared data once.
+
+    Attributes:
+        recipe: of the run. Where the language model is adapted first, `trained` has the run whose
+            recipe names the adapted one.
+    """
+
+    recipe: Recipe
+
+    @staticmethod
+    def open(recipe: Recipe) -> Run:
+        """The run in the recipe's folder, which need not be there yet."""
+        return Run(recipe)
+
+    def with_recipe(self, recipe: Recipe) -> Run:
+        """The same run, trained under another recipe: that of a trial, or of the winner."""
+        other = Run(recipe)
+        if "prepared" in self.__dict__:
+            other.__dict__["prepared"] = self.prepared
+        return other
+
+    @property
+    def root(self) -> Path:
+        """The run's folder, absolute."""
+        return self.recipe.root
+
+    @property
+    def prepared_folder(self) -> Path:
+        """What `prepare` writes."""
+        return self.root / PREPARED
+
+    @property
+    def language_folder(self) -> Path:
+        """The adapted language model, which `pretrain` writes."""
+        return self.root / LANGUAGE_DIR
+
+    @property
+    def pretrain_file(self) -> Path:
+        """What is known of the adapted language model."""
+        return self.root / PRETRAIN_FILE
+
+    @property
+    def trainings(self) -> Path:
+        """The folders of Ray Train and Ray Tune, a training or a search each."""
+        return self.root / TRAININGS
+
+    @property
+    def winner_file(self) -> Path:
+        """Which checkpoint goes on to the bundle; `train` and `tune` write it."""
+        return self.root / "winner.json"
+
+    @property
+    def bundle_folder(self) -> Path:
+        """What `embed` writes."""
+        return self.root / "bundle"
+
+    @property
+    def report_file(self) -> Path:
+        """What `evaluate` finds."""
+        return self.root / "report.json"
+
+    @property
+    def rows_file(self) -> Path:
+        """The report's metrics of each question."""
+        return self.root / "evaluation_rows.parquet"
+
+    @property
+    def feedback(self) -> Feedback:
+        """What the service gives back."""
+        return Feedback.of(self.root)
+
+    @property
+    def registry(self) -> Registry:
+        """The registry that the run's bundle goes to."""
+        return Registry.of(self.recipe)
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether there are prepared data."""
+        return (self.prepared_folder / SUMMARY_FILE).is_file()
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """The prepared data, whatever they were prepared under.
+
+        Raises:
+            DataError: `prepare` has not run, or not to its end.
+        """
+        return Prepared.open(self.root)
+
+    def matching_prepared(self) -> Prepared:
+        """The prepared data, if they were prepared under this recipe.
+
+        Raises:
+            DataError: they were not, see `Prepared.check`; or there are none.
+        """
+        self.prepared.check(self.recipe)
+        return self.prepared
+
+    def check_trainable(self) -> None:
+        """Refuse prepared data that this recipe's workers cannot train on.
+
+        Raises:
+            DataError: see `matching_prepared`.
+            RecipeError: there are fewer history shards than workers.
+        """
+        self.matching_prepared().check_workers(self.recipe.train.num_workers)
+
+    @cached_property
+    def trained(self) -> Run:
+        """The run with the language model that training begins from: the adapted one, if any.
+
+        Raises:
+            DataError: the recipe asks for an adapted one, and none is there that fits.
+        """
+        return self.with_recipe(adapted(self.recipe, self.prepared))
+
+    @cached_property
+    def text_store_folder(self) -> Path:
+        """The hidden states of this catalogue by this language model, up to its split."""
+        model = self.recipe.model
+        language = fingerprint(locate(model.language_model))
+        split = model.tuning if model.tuning in ("frozen", "full") else f"last{model.last_n}"
+        tokens = self.recipe.data.max_tokens
+        catalogue = self.prepared.catalogue.fingerprint
+        return self.root / "text_store" / f"{catalogue}-{language}-{split}-{tokens}"
+
+    def training_name(self, kind: str, *sections: str) -> str:
+        """Name of a training or a search: the same recipe and data resume, others start afresh.
+
+        Args:
+            kind: `train`, `tune` or `retrain`.
+            sections: of the recipe, beside `data`, `model` and `train`, that make a difference.
+        """
+        parts = [
+            kind,
+            self.recipe.fingerprint("data", "model", "train", *sections),
+            # A model's folder may be rewritten under its name.
+            fingerprint(locate(self.recipe.model.language_model))[:8],
+            self.prepared.summary["data_fingerprint"][:8],
+        ]
+        return "-".join(parts)
+
+    @property
+    def winner(self) -> Winner:
+        """The winning recipe and its checkpoint.
+
+        Raises:
+            DataError: nothing was trained yet, or not on these data, or on another language model.
+        """
+        from recsys.artifacts.winner import Winner
+
+        return Winner.read(self.winner_file, self.prepared)
+
+    def bundle(self, *, verify: bool = True) -> Bundle:
+        """The run's bundle.
+
+        Raises:
+            BundleError: there is none, or it is broken.
+        """
+        from recsys.artifacts.bundle import Bundle
+
+        return Bundle.open(self.bundle_folder, verify=verify)
