@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 
 from ray_jobs.common.cluster import start_cost
@@ -39,6 +41,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="recsys", description="Parquet logs in, an autoscaling ranking service out."
     )
+    version = f"raycommend {metadata.version('raycommend')}"
+    parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(dest="job", required=True, metavar="JOB")
     for name, (text, _) in JOBS.items():
         _add_options(subparsers.add_parser(name, help=text, description=text))
@@ -95,7 +99,7 @@ def _run(job: str, options: argparse.Namespace) -> int:
             print(line)
         print(f"{job}: done in {time.monotonic() - started:.0f} s -> {output}")
         follower = JOBS[job][1]
-        print(f"next: recsys {follower} --config {options.config}")
+        print(f"next: {command_line(follower, options)}")
         return 0
     except KeyboardInterrupt:
         print(f"{job}: interrupted; run the same command to go on", file=sys.stderr)
@@ -106,6 +110,14 @@ def _run(job: str, options: argparse.Namespace) -> int:
             raise
         print(f"{job}: {ours}", file=sys.stderr)
         return ours.exit_code
+
+
+def command_line(job: str, options: argparse.Namespace) -> str:
+    """The command of another job under the same recipe and overrides."""
+    words = ["recsys", job, "--config", options.config]
+    for override in options.overrides:
+        words += ["--set", override]
+    return shlex.join(words)
 
 
 def written_to(recipe: Recipe) -> list[Path]:

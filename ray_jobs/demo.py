@@ -62,7 +62,7 @@ def main() -> int:
             raise
         print(f"demo: {ours}", file=sys.stderr)
         return ours.exit_code
-    say_where(run, options.config)
+    say_where(run)
     print("\nseconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
     print(f"demo: done in {time.monotonic() - started:.0f} s")
     return 0
@@ -127,7 +127,7 @@ def _show(heading: str, items: list[dict[str, Any]]) -> None:
         )
 
 
-def say_where(run: Run, config: str) -> None:
+def say_where(run: Run) -> None:
     """The metrics, where everything lies, what to do next."""
     serve = run.recipe.serve
     print()
@@ -140,7 +140,7 @@ def say_where(run: Run, config: str) -> None:
         f"\n\nnext: make serve                 the service, at http://{serve.host}:{serve.port}"
         f"\n      .../docs                   its API, in a browser"
         f"\n      http://127.0.0.1:8265      Ray's dashboard, while it runs"
-        f"\n      cp {config} my.yaml, set data.adapter: canonical and data.source: your own log"
+        f"\n      cp recipes/canonical.yaml my.yaml; set name, data.source, data.cuts: your log"
     )
 
 

@@ -22,6 +22,7 @@ from recsys.errors import DataError
 from recsys.evaluation.baselines import fit_baselines
 from recsys.evaluation.gate import Verdict, beats, comparison
 from recsys.evaluation.report import COLUMNS, METRIC, OURS, PROTOCOL, summarise, table
+from recsys.preparation.prepared import Prepared
 from recsys.recommender import scorer_on
 from recsys.schema import Col
 from recsys.storage.outputs import whole_file, write_json
@@ -32,11 +33,12 @@ _COLUMN = COLUMNS.index(("all", METRIC))
 
 def plan(run: Run) -> list[str]:
     """What a run would do."""
-    counts, settings = run.prepared.summary["counts"], run.recipe.evaluate
+    prepared, bundle = _unseen(run, verify=False)
+    counts, settings = prepared.summary["counts"], run.recipe.evaluate
     baskets = min(counts["test_baskets"], settings.max_rows or counts["test_baskets"])
     return [
         f"rank {counts['items']:,} items for {baskets:,} baskets",
-        f"with {run.bundle(verify=False).version} and {', '.join(settings.baselines)}",
+        f"with {bundle.version} and {', '.join(settings.baselines)}",
         f"write {run.report_file}",
     ]
 
@@ -47,14 +49,8 @@ def execute(run: Run) -> Path:
     Raises:
         DataError: the bundle may have been trained on the test window.
     """
-    prepared, bundle, settings = run.matching_prepared(), run.bundle(), run.recipe.evaluate
-    if bundle.meta["data_fingerprint"] != prepared.summary["data_fingerprint"]:
-        raise DataError(
-            "the bundle was trained on other data than are prepared now, and may have seen the "
-            "test window",
-            where=bundle.folder, field="data_fingerprint", value=bundle.meta["data_fingerprint"],
-            fix="run `recsys tune` and `recsys embed` again",
-        )  # fmt: skip
+    prepared, bundle = _unseen(run)
+    settings = run.recipe.evaluate
     with connected(run.recipe.ray):
         store = ensure_store(run.trained)
         scorer = scorer_on(bundle, prepared, "test", store.content_similarity)
@@ -75,6 +71,20 @@ def execute(run: Run) -> Path:
     own = {f"{r['slice']}/{r['metric']}": r["value"] for r in rows if r["model"] == OURS}
     bundle.note_metrics(own)
     return run.report_file
+
+
+def _unseen(run: Run, *, verify: bool = True) -> tuple[Prepared, Bundle]:
+    """Prepared data, and the bundle; it must not have been trained on their test window."""
+    prepared = run.matching_prepared()
+    bundle = run.bundle(verify=verify)
+    if bundle.meta["data_fingerprint"] != prepared.summary["data_fingerprint"]:
+        raise DataError(
+            "the bundle was trained on other data than are prepared now, and may have seen the "
+            "test window",
+            where=bundle.folder, field="data_fingerprint", value=bundle.meta["data_fingerprint"],
+            fix="run `recsys tune` and `recsys embed` again",
+        )  # fmt: skip
+    return prepared, bundle
 
 
 def _baselines(run: Run, store: TextStore) -> dict[str, Any]:

@@ -99,8 +99,11 @@ def report(run: Run) -> list[str]:
     if counts["erased"]:
         lines.append(f"{counts['erased']:,} rows of erased users left out")
     lines += [f"left out {what}" for what in _left_out(prepared.summary["left_out_files"])]
-    if prepared.summary["quarantined"]:
-        lines.append(f"quarantined: {prepared.summary['quarantined']} (in {QUARANTINE_DIR}/)")
+    refused = prepared.quarantined_items()
+    for what, whys in (("events", prepared.summary["quarantined"]), ("items", refused)):
+        if whys:
+            told = ", ".join(f"{number:,} {why}" for why, number in whys.items())
+            lines.append(f"quarantined {what}: {told} (in {prepared.folder / QUARANTINE_DIR})")
     return lines + [f"warning: {warning}" for warning in prepared.summary["warnings"]]
 
 

@@ -30,8 +30,7 @@ from recsys.training.pretraining.adapted import made_of
 def plan(run: Run) -> list[str]:
     """What a run would do."""
     _asked(run)
-    if run.is_prepared:
-        run.check_trainable()
+    run.check_trainable()
     return steps(run)
 
 

@@ -23,8 +23,7 @@ from recsys.evaluation.report import METRIC
 
 def plan(run: Run) -> list[str]:
     """What a run would do."""
-    if run.is_prepared:
-        run.check_trainable()
+    run.check_trainable()
     recipe, train = run.recipe, run.recipe.train
     device = "GPU" if train.use_gpu else "CPU"
     return [

@@ -40,8 +40,7 @@ TRIAL = "trial-"
 
 def plan(run: Run) -> list[str]:
     """What a run would do."""
-    if run.is_prepared:
-        run.check_trainable()
+    run.check_trainable()
     return steps(run)
 
 

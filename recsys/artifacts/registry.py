@@ -122,8 +122,10 @@ class Registry:
             version = self.champion()
             if version is None:
                 raise BundleError(
-                    "no champion yet", where=self.root, fix="promote a version of the registry"
-                )
+                    "no champion yet", where=self.root,
+                    fix="run `recsys promote`; a relative promote.registry counts from the "
+                    "current folder",
+                )  # fmt: skip
         if version not in self.versions():
             raise BundleError(
                 "no such version",
@@ -156,7 +158,7 @@ class Registry:
                 "no champion before this one to go back to",
                 where=self.root,
                 value=self.champion(),
-                fix="promote the version you want",
+                fix="run `recsys promote` in the next round: the champion before stays here",
             )
         self.path(standing[-2])
         return standing[-2]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from recsys.artifacts.registry import Registry
 from recsys.config import Recipe
 from recsys.data.feedback import Feedback
-from recsys.preparation.prepared import PREPARED, SUMMARY_FILE, Prepared
+from recsys.preparation.prepared import PREPARED, Prepared
 from recsys.text.pretrained import fingerprint, locate
 from recsys.training.pretraining.adapted import LANGUAGE_DIR, PRETRAIN_FILE, adapted
 
@@ -102,11 +102,6 @@ class Run:
     def registry(self) -> Registry:
         """The registry that the run's bundle goes to."""
         return Registry.of(self.recipe)
-
-    @property
-    def is_prepared(self) -> bool:
-        """Whether there are prepared data."""
-        return (self.prepared_folder / SUMMARY_FILE).is_file()
 
     @cached_property
     def prepared(self) -> Prepared:

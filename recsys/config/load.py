@@ -13,6 +13,21 @@ from recsys.config.recipe import Recipe
 from recsys.errors import RecipeError
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that is given twice is an error: one of them would be ignored."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = getattr(key, "value", None)
+            if isinstance(name, str) and name in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {name!r} is given twice", key.start_mark
+                )
+            seen.add(name if isinstance(name, str) else id(key))
+        return super().construct_mapping(node, deep)
+
+
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """Read a recipe and apply `a.b=value` overrides (values are YAML).
 
@@ -22,7 +37,7 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
         raise RecipeError(
             "no such recipe", where=path, fix="name a file, e.g. recipes/demo.yaml"
@@ -61,7 +76,9 @@ def recipe_from_dict(raw: dict[str, Any], where: object = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
+        found = error.errors()
+        # A mistyped name is both an unknown key and a missing one: the former says more.
+        first = min(found, key=lambda each: each["type"] != "extra_forbidden")
         field = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise RecipeError(
@@ -71,6 +88,11 @@ def recipe_from_dict(raw: dict[str, Any], where: object = "recipe") -> Recipe:
             raise RecipeError(
                 "missing key", where=where, field=field, fix=f"add `{field}`"
             ) from None
+        if first["type"] in ("tuple_type", "list_type"):
+            raise RecipeError(
+                "is a list", where=where, field=field, value=first["input"],
+                fix=f"write [{first['input']}]",
+            ) from None  # fmt: skip
         problem = first["msg"].removeprefix("Value error, ")
         value = first["input"] if not isinstance(first["input"], dict | BaseModel) else None
         raise RecipeError(

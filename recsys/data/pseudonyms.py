@@ -43,7 +43,7 @@ def load_key(privacy: Privacy, run_dir: Path, *, create: bool) -> bytes:
     text = os.environ.get(privacy.key_env)
     if text is not None:
         return _checked(text.encode(), f"environment variable {privacy.key_env}")
-    path = _key_path(privacy, run_dir)
+    path = key_path(privacy, run_dir)
     try:
         if create and not path.exists():
             _make(path)
@@ -52,8 +52,8 @@ def load_key(privacy: Privacy, run_dir: Path, *, create: bool) -> bytes:
         raise DataError(
             f"no pseudonym key: neither this file nor the environment variable {privacy.key_env}",
             where=path,
-            fix=f"run `prepare`, which makes the file, or set {privacy.key_env} "
-            "to the key that the data were prepared with",
+            fix=f"restore the file, or set {privacy.key_env} to the key that the data were "
+            "prepared with; where nothing is prepared yet, `recsys prepare` makes one",
         ) from None
     except OSError as error:
         raise DataError(
@@ -65,7 +65,7 @@ def load_key(privacy: Privacy, run_dir: Path, *, create: bool) -> bytes:
 
 def has_key(privacy: Privacy, run_dir: Path) -> bool:
     """Whether a key is there, good or not: `load_key` would neither make nor miss one."""
-    return privacy.key_env in os.environ or _key_path(privacy, run_dir).exists()
+    return privacy.key_env in os.environ or key_path(privacy, run_dir).exists()
 
 
 def find_key(privacy: Privacy, run_dir: Path) -> bytes | None:
@@ -108,7 +108,8 @@ def pseudonymise(ids: pl.Series, key: bytes) -> pl.Series:
     return ids.replace_strict(distinct, hashed, return_dtype=pl.String)
 
 
-def _key_path(privacy: Privacy, run_dir: Path) -> Path:
+def key_path(privacy: Privacy, run_dir: Path) -> Path:
+    """Where the key lies if no environment variable holds it."""
     return Path(privacy.key_file).expanduser() if privacy.key_file else run_dir / KEY_FILE
 
 

@@ -18,7 +18,9 @@ from scipy import sparse
 
 from recsys.config import Cuts, Data, Recipe
 from recsys.data.catalogue import ITEMS_FILE, Catalogue
+from recsys.data.checks import reasons
 from recsys.data.histories import Questions, UserEvents, ask
+from recsys.data.pseudonyms import has_key, key_path
 from recsys.errors import DataError, RecipeError
 from recsys.features.item_to_item import FILES, Relations
 from recsys.features.popularity import DailyCounts, ItemStats
@@ -64,6 +66,20 @@ def read_shard(path: Path, num_items: int) -> pa.Table:
             ):
                 raise ValueError(f"an {name} outside 0..{high - 1}")
         return table
+
+
+def lost_key(recipe: Recipe) -> DataError | None:
+    """What is wrong where a run that was prepared under a key has none any more."""
+    folder = recipe.root / PREPARED
+    if has_key(recipe.privacy, recipe.root) or not (folder / SUMMARY_FILE).is_file():
+        return None
+    return DataError(
+        "the pseudonym key of this run is gone; under a new one nobody would be known who is in "
+        "its bundles, the service's store or its feedback",
+        where=key_path(recipe.privacy, recipe.root),
+        fix=f"restore the file, or set {recipe.privacy.key_env}; to begin anew, set another name "
+        "or run_dir",
+    )
 
 
 def cut_us(cuts: Cuts) -> dict[str, int | None]:
@@ -275,6 +291,11 @@ class Prepared:
                     fix=_FIX,
                 )  # fmt: skip
         return Relations(**found)
+
+    def quarantined_items(self) -> dict[str, int]:
+        """Rows of the items table in quarantine, by reason."""
+        path = self.folder / QUARANTINE_DIR / ITEMS_FILE
+        return reasons([read_parquet(path, _FIX, {Col.reason: pl.String})])
 
     def window(self, name: str) -> tuple[int, int | None]:
         """Start and end of the window `head`, `valid` or `test`, in microseconds."""

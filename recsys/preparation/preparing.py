@@ -35,6 +35,7 @@ from recsys.preparation.prepared import (
     PREPARED,
     QUARANTINE_DIR,
     cut_us,
+    lost_key,
 )
 from recsys.preparation.split import LIVE, Split
 from recsys.schema import Col
@@ -70,6 +71,9 @@ def prepare(recipe: Recipe, tasks: AbstractContextManager[RunTasks] | None = Non
     scan = adapter.scan()
     if scan.problems:
         raise scan.problems[0]  # a dry run tells them all
+    lost = lost_key(recipe)
+    if lost:
+        raise lost
     key = load_key(recipe.privacy, recipe.root, create=True)
     folder = recipe.root / PREPARED
     with tasks or nullcontext(one_by_one) as run_tasks, whole_folder(folder) as out:

@@ -26,7 +26,7 @@ from recsys.data.pseudonyms import has_key, load_key
 from recsys.errors import DataError, RaycommendError
 from recsys.preparation.coverage import Coverage, targets_text, types_text, window_problem
 from recsys.preparation.intake import Intake, Taken
-from recsys.preparation.prepared import cut_us
+from recsys.preparation.prepared import cut_us, lost_key
 from recsys.schema import EVENT_TYPES, EVENTS, Col
 from recsys.text.pretrained import is_here, locate, tokens_problem
 
@@ -75,6 +75,8 @@ def survey(recipe: Recipe) -> Survey:
             folder = locate(recipe.model.language_model)
             wrong = tokens_problem(folder, recipe.data.max_tokens)
             result.problems += [wrong] if wrong else []
+    lost = lost_key(recipe)
+    result.problems += [lost] if lost else []
     key = None
     with result.collected():
         if has_key(recipe.privacy, recipe.root):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +18,7 @@ from tiny import (
     KEY,
     KEY_ENV,
     prepare_here,
+    prepared_in_process,
     tiny_events,
     tiny_items,
     tiny_log,
@@ -106,7 +108,7 @@ FIRST = {
     "embed": ("no prepared data", "recsys prepare"),
     "evaluate": ("no prepared data", "recsys prepare"),
     "promote": ("no bundle here", "recsys embed"),
-    "rollback": ("no champion before this one", "promote the version"),
+    "rollback": ("no champion before this one", "recsys promote"),
     "compact": ("no store of users here", "recsys serve"),
 }
 
@@ -125,7 +127,7 @@ def test_a_job_that_comes_too_early_names_the_one_before(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("job", ["embed", "evaluate", "promote", "rollback", "compact"])
+@pytest.mark.parametrize("job", FIRST)
 def test_a_dry_run_refuses_what_the_run_would(
     job: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,7 +141,7 @@ def test_a_dry_run_refuses_what_the_run_would(
     assert not (tmp_path / "run").exists() and not (tmp_path / "registry").exists()
 
 
-@pytest.mark.parametrize("job", ["prepare", "tune", "train", "pipeline"])
+@pytest.mark.parametrize("job", ["prepare", "pipeline"])
 def test_a_dry_run_does_nothing(
     job: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +153,22 @@ def test_a_dry_run_does_nothing(
     assert printed.out and printed.err == ""
     assert all(line.startswith("would ") for line in printed.out.splitlines())
     assert not (tmp_path / "run").exists()
+
+
+def test_the_next_command_keeps_what_was_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_log(tmp_path / "log")
+    config, override = str(tiny_recipe_file(tmp_path)), "evaluate.baselines=[popularity, als]"
+    with prepared_in_process():
+        assert status_of("prepare", "--config", config, "--set", override) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"next: recsys tune --config {config} --set '{override}'"
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("--version") == 0
+    assert capsys.readouterr().out == f"raycommend {metadata.version('raycommend')}\n"
 
 
 @pytest.mark.parametrize("job", ["train", "tune", "pretrain"])

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import (
     KEY,
+    KEY_ENV,
     day,
     prepare_here,
     tiny_events,
@@ -363,6 +364,10 @@ class TestMerging:
 
 class TestPrepare:
     """Live events come back in the next `prepare`."""
+
+    @pytest.fixture(autouse=True)
+    def _key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(KEY_ENV, KEY)
 
     def live(self, recipe: Recipe, rows: list[tuple[str, str, dt.datetime]]) -> None:
         events = [

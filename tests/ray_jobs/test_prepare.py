@@ -400,7 +400,10 @@ def test_a_delta_table_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture)
     assert str(tmp_path / "log" / "events") in message
 
 
-def test_files_that_are_no_data_are_left_out_and_told(tmp_path: Path) -> None:
+def test_files_that_are_no_data_are_left_out_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_ENV, KEY)
     tiny_log(tmp_path / "log", hive=True)
     plain = prepare_here(tiny_recipe(tmp_path)).summary
     spark = tmp_path / "log" / "events"
@@ -673,6 +676,38 @@ def test_a_missing_key_is_made_once(tmp_path: Path) -> None:
     assert (recipe.root / "pseudonym.key").stat().st_mode & 0o777 == 0o600
     assert Prepared.open(recipe.root).users().user_ids == first
     assert pseudonym(user_id(0), key.strip()) in first
+
+
+def test_a_key_that_is_gone_is_not_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_log(tmp_path / "log")
+    config = tiny_recipe_file(tmp_path)
+    recipe = tiny_recipe(tmp_path)
+    prepare_here(recipe)
+    before = hashes(recipe.root / PREPARED)
+    monkeypatch.delenv(KEY_ENV, raising=False)
+    for more in ([], ["--dry-run"]):
+        with pytest.raises(SystemExit) as end:
+            cli.main(["prepare", "--config", str(config), *more])
+        assert end.value.code == 2
+        told = capsys.readouterr().err
+        assert "the pseudonym key of this run is gone" in told and "restore the file" in told
+    assert hashes(recipe.root / PREPARED) == before
+    assert not (recipe.root / "pseudonym.key").exists()
+
+
+def test_items_in_quarantine_are_told(tmp_path: Path) -> None:
+    items = tiny_items().with_columns(
+        *(pl.when(pl.int_range(pl.len()) == 0).then(None).otherwise(pl.col(name)).alias(name)
+          for name in (Col.title, Col.brand, Col.category))
+    )  # fmt: skip
+    events = tiny_events().filter(pl.col(Col.item) != items[Col.item][0])
+    write_log(tmp_path / "log", events, items)
+    recipe = tiny_recipe(tmp_path, data=_data(tmp_path, max_quarantine_fraction=0.1))
+    prepare_here(recipe)
+    (line,) = (e for e in prepare.report(Run.open(recipe)) if e.startswith("quarantined items"))
+    assert line.startswith("quarantined items: 1 ") and QUARANTINE_DIR in line
 
 
 def test_the_summary_holds_the_resolved_recipe(tmp_path: Path) -> None:

@@ -75,6 +75,26 @@ class TestKeys:
             recipe_from_dict(raw)
         assert error.value.field == missing
 
+    @pytest.mark.parametrize(("wrong", "meant"), [("nmae", "name"), ("dta", "data")])
+    def test_a_needed_key_that_is_mistyped_is_named(self, wrong: str, meant: str) -> None:
+        raw = copy.deepcopy(SMALL)
+        raw[wrong] = raw.pop(meant)
+        with pytest.raises(RecipeError, match="unknown key") as error:
+            recipe_from_dict(raw)
+        assert error.value.field == wrong and meant in error.value.fix
+
+    def test_a_single_value_in_place_of_a_list(self) -> None:
+        with pytest.raises(RecipeError, match="is a list") as error:
+            recipe_from_dict(changed("data.text_fields", "name"))
+        assert error.value.fix == "write [name]"
+
+    def test_a_key_that_is_given_twice(self, tmp_path: Path) -> None:
+        path = tmp_path / "twice.yaml"
+        path.write_text("name: shop\ndata:\n  source: a\n  source: b\n")
+        with pytest.raises(RecipeError, match="'source' is given twice") as error:
+            load_recipe(path)
+        assert "line 4" in str(error.value)
+
     def test_every_known_key_of_the_defaults_is_listed(self) -> None:
         known = set(known_keys())
         recipe = recipe_from_dict(SMALL).resolved()
