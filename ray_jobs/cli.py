@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ray_jobs.common.cluster import start_cost
 from recsys.config import Recipe, load_recipe
-from recsys.errors import cause_of
+from recsys.errors import RaycommendError, cause_of
 
 #: Job -> what it does, and the job that usually follows.
 JOBS = {
@@ -51,8 +51,13 @@ def main(argv: list[str] | None = None) -> None:
     )
     subparsers.add_parser("keys", help="API keys of the service (see `recsys keys --help`)")
     subparsers.add_parser("demo", help="the whole way on a real log, then ask the service")
+    runs = subparsers.add_parser("runs", help="list a folder's runs: recipe, data, winner, metric")
+    runs.add_argument("folder", nargs="?", default="runs", type=Path, metavar="FOLDER")
+    compare = subparsers.add_parser("compare", help="two runs side by side, and what was changed")
+    for name in ("first", "second"):
+        compare.add_argument(name, type=Path, metavar="RUN", help="folder of a run")
     options = parser.parse_args(arguments)
-    sys.exit(_run(options.job, options))
+    sys.exit(_look(options) if options.job in ("runs", "compare") else _run(options.job, options))
 
 
 def job_main(job: str) -> None:
@@ -110,6 +115,24 @@ def _run(job: str, options: argparse.Namespace) -> int:
             raise
         print(f"{job}: {ours}", file=sys.stderr)
         return ours.exit_code
+
+
+def _look(options: argparse.Namespace) -> int:
+    """`recsys runs` and `recsys compare`: they read, and write nothing."""
+    from recsys.artifacts import overview
+
+    try:
+        if options.job == "compare":
+            lines = overview.compare(options.first, options.second)
+        elif found := overview.runs_in(options.folder):
+            lines = overview.table_of(found)
+        else:
+            lines = [f"no run in {options.folder} yet"]
+    except RaycommendError as error:
+        print(f"{options.job}: {error}", file=sys.stderr)
+        return error.exit_code
+    print("\n".join(lines))
+    return 0
 
 
 def command_line(job: str, options: argparse.Namespace) -> str:

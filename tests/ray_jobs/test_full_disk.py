@@ -13,7 +13,6 @@ from tiny import KEY, KEY_ENV, prepare_here, tiny_log, tiny_recipe_file
 
 from ray_jobs import cli
 from ray_jobs.common import kept
-from ray_jobs.common.cluster import connected
 from recsys.artifacts.checkpoint import is_whole, whole_ones
 from recsys.artifacts.registry import Registry
 from recsys.artifacts.run import Run
@@ -79,20 +78,21 @@ def commands(config: Path, disk: Path, capsys: pytest.CaptureFixture[str]) -> Co
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
 def test_each_job_of_the_way_goes_on_once_there_is_room(commands: Commands, config: Path) -> None:
     recipe = load_recipe(config)
     commands.overrides = ["--set", "train.epochs=1", "--set", "tune.num_trials=1"]
-    with connected(recipe.ray):
-        for job, leave in (("prepare", 100_000), ("tune", 0), ("embed", 0), ("evaluate", 0)):
-            commands.refused(job, leave=leave)
-            assert not [path for path in recipe.root.glob(".*") if path.name.endswith(".part")]
-            commands.done(job)
+    for job, leave in (("prepare", 100_000), ("tune", 0), ("embed", 0), ("evaluate", 0)):
+        commands.refused(job, leave=leave)
+        assert not [path for path in recipe.root.glob(".*") if path.name.endswith(".part")]
+        commands.done(job)
     commands.refused("promote")
     commands.done("promote")
     assert len(Registry.of(recipe).history()) == 1
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("job", ["tune", "train"])
 def test_training_goes_on_from_the_epochs_that_had_room(
     job: str, commands: Commands, config: Path, disk: Path
@@ -101,31 +101,28 @@ def test_training_goes_on_from_the_epochs_that_had_room(
     recipe = load_recipe(config)
     runs = Run.open(recipe).trainings
     prepare_here(recipe)
-    with connected(recipe.ray):
-        stop = threading.Event()
-        filler = threading.Thread(target=_fill_after_an_epoch, args=(disk, runs, stop))
-        filler.start()
-        try:
-            assert commands.status(job) == 2
-        finally:
-            stop.set()
-            filler.join()
-        told = commands.capsys.readouterr()
-        assert _errors(told.err) == [f"{job}: {NoSpaceError.on(None, [recipe.root])}"]
-        (first,) = (
-            path.parent for path in runs.rglob(".validate_storage_marker") if _has_one(path)
-        )
-        had_room = whole_ones(first)[-1][1].epoch
-        assert 1 <= had_room < EPOCHS
-        # As a process that is killed while it writes would leave it.
-        (first / kept.SNAPSHOT).write_text("")
-        (disk / "other").unlink()
-        told = commands.done(job)
+    stop = threading.Event()
+    filler = threading.Thread(target=_fill_after_an_epoch, args=(disk, runs, stop))
+    filler.start()
+    try:
+        assert commands.status(job) == 2
+    finally:
+        stop.set()
+        filler.join()
+    told = commands.capsys.readouterr()
+    assert _errors(told.err) == [f"{job}: {NoSpaceError.on(None, [recipe.root])}"]
+    (first,) = (path.parent for path in runs.rglob(".validate_storage_marker") if _has_one(path))
+    had_room = whole_ones(first)[-1][1].epoch
+    assert 1 <= had_room < EPOCHS
+    # As a process that is killed while it writes would leave it.
+    (first / kept.SNAPSHOT).write_text("")
+    (disk / "other").unlink()
+    told = commands.done(job)
     for epoch in range(1, EPOCHS + 1):
         trials = recipe.tune.num_trials if job == "tune" else 1
         expected = trials if epoch > had_room else trials - 1
         assert told.count(f"epoch {epoch}/{EPOCHS}") == expected
-    winner = json.loads((Run.open(recipe).winner_file).read_text())
+    winner = json.loads(Run.open(recipe).winner_file.read_text())
     assert winner["metrics"][METRIC] == max(
         point[METRIC] for point in whole_ones(Path(winner["checkpoint"]).parent)[-1][1].curve
     )

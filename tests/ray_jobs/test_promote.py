@@ -38,7 +38,7 @@ def evaluated(recipe: Recipe, *, seed: int, users: int, rows: int) -> Bundle:
         }
     )
     frame.write_parquet(Run.open(recipe).rows_file)
-    (Run.open(recipe).report_file).write_text(json.dumps({"bundle": bundle.version}))
+    Run.open(recipe).report_file.write_text(json.dumps({"bundle": bundle.version}))
     return bundle
 
 

@@ -25,7 +25,6 @@ from tiny import (
 
 from ray_jobs import embed, prepare, train
 from ray_jobs.common.choosing import choose
-from ray_jobs.common.cluster import connected
 from ray_jobs.common.fine_tuning import steps_per_epoch
 from ray_jobs.common.training_group import groups_that_fit
 from recsys.artifacts.bundle import Bundle
@@ -47,10 +46,11 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     folder = tmp_path_factory.mktemp("train")
     tiny_log(folder / "log")
     settings = {"num_workers": 2, "epochs": EPOCHS, "patience": EPOCHS}
-    return tiny_recipe(folder, train=settings, ray={"num_cpus": 2})
+    return tiny_recipe(folder, train=settings)
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
 @pytest.mark.chaos
 def test_a_killed_worker_does_not_lose_the_run(recipe: Recipe) -> None:
     """It goes on from the last epoch and ends at the step an undisturbed run ends at.
@@ -59,22 +59,21 @@ def test_a_killed_worker_does_not_lose_the_run(recipe: Recipe) -> None:
     """
     from ray.util.state import list_actors
 
-    with connected(recipe.ray, dashboard=True):
-        prepare.execute(Run.open(recipe))
-        killed: list[int] = []
-        stop = threading.Event()
-        killer = threading.Thread(target=_kill_one_worker, args=(recipe, killed, stop))
-        killer.start()
-        try:
-            train.execute(Run.open(recipe))
-        finally:
-            stop.set()
-            killer.join()
-        actors = {actor.class_name for actor in list_actors(limit=1000)}
+    prepare.execute(Run.open(recipe))
+    killed: list[int] = []
+    stop = threading.Event()
+    killer = threading.Thread(target=_kill_one_worker, args=(recipe, killed, stop))
+    killer.start()
+    try:
+        train.execute(Run.open(recipe))
+    finally:
+        stop.set()
+        killer.join()
+    actors = {actor.class_name for actor in list_actors(limit=1000)}
     assert "RayTrainWorker" in actors
     assert "FooterReader" not in actors
     assert len(killed) == 1, "the run was over before a worker could be killed"
-    data = json.loads((Run.open(recipe).winner_file).read_text())
+    data = json.loads(Run.open(recipe).winner_file.read_text())
     last = json.loads((_latest_checkpoint(recipe) / "progress.json").read_text())
     expected = EPOCHS * steps_per_epoch(recipe, Prepared.open(recipe.root))
     assert last["epoch"] == EPOCHS
@@ -88,7 +87,7 @@ def _kill_one_worker(recipe: Recipe, killed: list[int], stop: threading.Event) -
     from ray.util.state import list_actors
 
     while not stop.wait(0.05):
-        if not list((Run.open(recipe).trainings).glob("*/checkpoint_*/progress.json")):
+        if not list(Run.open(recipe).trainings.glob("*/checkpoint_*/progress.json")):
             continue
         alive = list_actors(
             filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
@@ -100,19 +99,20 @@ def _kill_one_worker(recipe: Recipe, killed: list[int], stop: threading.Event) -
 
 
 def _latest_checkpoint(recipe: Recipe) -> Path:
-    found = (Run.open(recipe).trainings).glob("*/checkpoint_*/progress.json")
+    found = Run.open(recipe).trainings.glob("*/checkpoint_*/progress.json")
     return max((path.parent for path in found), key=lambda path: path.name)
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
 def test_a_finished_run_is_not_trained_again(recipe: Recipe) -> None:
-    before = (Run.open(recipe).winner_file).read_bytes()
-    with connected(recipe.ray, dashboard=True):
-        train.execute(Run.open(recipe))
-    assert (Run.open(recipe).winner_file).read_bytes() == before
+    before = Run.open(recipe).winner_file.read_bytes()
+    train.execute(Run.open(recipe))
+    assert Run.open(recipe).winner_file.read_bytes() == before
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
 def test_a_retraining_learns_up_to_the_test_window(recipe: Recipe) -> None:
     """As many epochs as were best, the ids of one window more, and a bundle that takes it."""
     prepared = Prepared.open(recipe.root)
@@ -121,12 +121,11 @@ def test_a_retraining_learns_up_to_the_test_window(recipe: Recipe) -> None:
     raw["train"] |= {"retrain": True, "epochs": 2}
     raw["model"] |= {"min_events_for_id": least}
     again = recipe_from_dict(raw)
-    with connected(recipe.ray, dashboard=True):
-        train.execute(Run.open(again))
-        before = (Run.open(recipe).winner_file).read_bytes()
-        train.execute(Run.open(again))
-        assert (Run.open(recipe).winner_file).read_bytes() == before, "it was trained again"
-        embed.execute(Run.open(again))
+    train.execute(Run.open(again))
+    before = Run.open(recipe).winner_file.read_bytes()
+    train.execute(Run.open(again))
+    assert Run.open(recipe).winner_file.read_bytes() == before, "it was trained again"
+    embed.execute(Run.open(again))
     winner = json.loads(before)
     progress = load_progress(Path(winner["checkpoint"]))
     assert winner["retrained"]
@@ -148,11 +147,11 @@ def one_sided(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     write_log(folder / "log", events.filter(~(second & late)), tiny_items())
     return tiny_recipe(
         folder, data={"num_buckets": 2}, train={"num_workers": 2, "epochs": 1},
-        ray={"num_cpus": 2},
     )  # fmt: skip
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
 def test_a_worker_without_a_question_trains_along(one_sided: Recipe) -> None:
     prepared = prepare_here(one_sided)
     codes, (first, second) = target_codes(one_sided), prepared.shards
@@ -161,30 +160,31 @@ def test_a_worker_without_a_question_trains_along(one_sided: Recipe) -> None:
             len(prepared.questions(window, codes, shards=[shard])[1]) for shard in (first, second)
         ]
         assert asked[0] > 0 == asked[1]
-    with connected(one_sided.ray):
-        train.execute(Run.open(one_sided))
-    (point,) = json.loads((Run.open(one_sided).winner_file).read_text())["curve"]
+    train.execute(Run.open(one_sided))
+    (point,) = json.loads(Run.open(one_sided).winner_file.read_text())["curve"]
     assert point["num_valid"] == prepared.summary["counts"]["valid_baskets"]
     assert 0 < point["head_loss"] < 10
     assert 0 < point["ndcg@10"] <= 1
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
 def test_an_error_of_ours_is_not_tried_again(tmp_path: Path) -> None:
     """It would be the same; a lost worker is replaced `train.max_failures` times."""
     from ray.util.state import list_actors
 
+    workers = [("class_name", "=", "RayTrainWorker")]
     tiny_log(tmp_path / "log")
     recipe = tiny_recipe(tmp_path, train={"learning_rate": 1e20})
     prepare_here(recipe)
     assert recipe.train.max_failures == 2
-    with connected(recipe.ray, dashboard=True):
-        with pytest.raises(Exception, match="diverged") as error:
-            train.execute(Run.open(recipe))
-        started = list_actors(filters=[("class_name", "=", "RayTrainWorker")])
+    before = len(list_actors(filters=workers, limit=1000))
+    with pytest.raises(Exception, match="diverged") as error:
+        train.execute(Run.open(recipe))
+    started = len(list_actors(filters=workers, limit=1000)) - before
     ours = cause_of(error.value)
     assert ours is not None and ours.field == "train.learning_rate"
-    assert len(started) == recipe.train.num_workers == 1
+    assert started == recipe.train.num_workers == 1
 
 
 @pytest.mark.parametrize(

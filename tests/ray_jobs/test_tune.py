@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +28,6 @@ from tiny import (
 
 from ray_jobs import prepare, tune
 from ray_jobs.common import giving_up
-from ray_jobs.common.cluster import connected
 from ray_jobs.common.kept import best_checkpoint
 from ray_jobs.common.progress import latest_curve
 from recsys.artifacts import checkpoint
@@ -90,7 +88,7 @@ class TestFailedTrials:
         recipe = tiny_recipe(tmp_path)
         recipe.root.mkdir()
         trials = [row("trial-a", 0.5), row("trial-b", None, "training has diverged", epochs=0)]
-        (Run.open(recipe).winner_file).write_text(json.dumps({"trials": trials}))
+        Run.open(recipe).winner_file.write_text(json.dumps({"trials": trials}))
         _, good, bad = tune.report(Run.open(recipe))
         assert good.endswith("0.5000  <- winner")
         assert bad.endswith("failed  (training has diverged)")
@@ -213,14 +211,14 @@ class TestTable:
         rows = tune.trial_table(
             [self.result(tmp_path, "a", [0.1], error=TestFailedTrials.DIVERGED)]
         )
-        (Run.open(recipe).winner_file).write_text(json.dumps({"trials": rows}))
+        Run.open(recipe).winner_file.write_text(json.dumps({"trials": rows}))
         line = tune.report(Run.open(recipe))[1]
         assert f"0.1000  <- winner  ({TestFailedTrials.DIVERGED.problem})" in line
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
-    """A finished search, its cluster still up."""
+def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Recipe:
+    """A finished search, one trial after another."""
     folder = tmp_path_factory.mktemp("tune")
     write_log(folder / "log", rounds(), tiny_items())
     # This seed's rates are .03, 1.7e-5 and 1.2e-5. What has learned nothing shows people what they
@@ -230,16 +228,15 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
         seed=0,
         train={"epochs": 3},
         model=tiny_settings(folder)["model"] | {"side_features": False},
-        tune={"num_trials": 3, "learning_rate": {"low": 1e-5, "high": 3}},
+        tune={"num_trials": 3, "learning_rate": {"low": 1e-5, "high": 3}, "max_concurrent": 1},
     )
-    with connected(recipe.ray, dashboard=True):
-        prepare.execute(Run.open(recipe))
-        tune.execute(Run.open(recipe))
-        yield recipe
+    prepare.execute(Run.open(recipe))
+    tune.execute(Run.open(recipe))
+    return recipe
 
 
 def _winner(recipe: Recipe) -> dict[str, Any]:
-    return dict(json.loads((Run.open(recipe).winner_file).read_text()))
+    return dict(json.loads(Run.open(recipe).winner_file.read_text()))
 
 
 @pytest.mark.ray
@@ -287,9 +284,9 @@ def test_the_cluster_gets_its_cpus_back(searched: Recipe) -> None:
 
 @pytest.mark.ray
 def test_a_finished_search_is_not_run_again(searched: Recipe) -> None:
-    before = (Run.open(searched).winner_file).read_bytes()
+    before = Run.open(searched).winner_file.read_bytes()
     tune.execute(Run.open(searched))
-    assert (Run.open(searched).winner_file).read_bytes() == before
+    assert Run.open(searched).winner_file.read_bytes() == before
 
 
 @pytest.mark.ray

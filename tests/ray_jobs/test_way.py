@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
@@ -14,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from tiny import day, tiny_log, tiny_recipe
 
 from ray_jobs import embed, evaluate, pipeline, promote, rollback
-from ray_jobs.common.cluster import connected
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.checkpoint import load_progress, seal
 from recsys.artifacts.registry import Registry
@@ -32,7 +30,7 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
+def recipe(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Recipe:
     folder = tmp_path_factory.mktemp("way")
     tiny_log(folder / "log")
     recipe = tiny_recipe(
@@ -41,9 +39,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
         train={"epochs": 2},
         pretrain={"epochs": 1, "max_tokens": 32},
     )
-    with connected(recipe.ray, dashboard=True):
-        pipeline.execute(Run.open(recipe))
-        yield recipe
+    pipeline.execute(Run.open(recipe))
+    return recipe
 
 
 def store_of(recipe: Recipe) -> TextStore:
@@ -63,7 +60,7 @@ def test_the_adapted_language_model_is_the_one_that_is_trained(recipe: Recipe) -
 
 
 def test_every_test_basket_is_in_the_report(recipe: Recipe) -> None:
-    data = json.loads((Run.open(recipe).report_file).read_text())
+    data = json.loads(Run.open(recipe).report_file.read_text())
     prepared = Prepared.open(recipe.root)
     assert data["num_questions"] == prepared.summary["counts"]["test_baskets"]
     ours = [row for row in data["rows"] if row["model"] == "raycommend" and row["slice"] == "all"]
@@ -89,7 +86,7 @@ def test_the_report_is_what_the_scorer_says(recipe: Recipe) -> None:
         hits = np.isin(top, one.relevant)
         ideal = sum(1 / np.log2(2 + place) for place in range(min(10, len(one.relevant))))
         gains.append(sum(hits / np.log2(2 + np.arange(10))) / ideal)
-    data = json.loads((Run.open(recipe).report_file).read_text())
+    data = json.loads(Run.open(recipe).report_file.read_text())
     (row,) = (
         row for row in data["rows"]
         if (row["model"], row["slice"], row["metric"]) == ("raycommend", "all", "ndcg@10")
@@ -120,7 +117,7 @@ def test_the_bundle_scores_as_the_evaluation_does(recipe: Recipe) -> None:
 
 def test_training_makes_the_encoders_better_than_nothing(recipe: Recipe) -> None:
     """On a log with tastes in it, the model ranks better than popularity."""
-    data = json.loads((Run.open(recipe).report_file).read_text())
+    data = json.loads(Run.open(recipe).report_file.read_text())
     values = {
         row["model"]: row["value"] for row in data["rows"]
         if row["slice"] == "all" and row["metric"] == "ndcg@10"
@@ -141,8 +138,8 @@ def test_a_worse_bundle_is_refused_and_the_champion_stays(recipe: Recipe) -> Non
     champion = registry.champion()
     saved = recipe.root / "saved"
     shutil.copytree(Run.open(recipe).bundle_folder, saved)
-    rows = (Run.open(recipe).rows_file).read_bytes()
-    report = (Run.open(recipe).report_file).read_bytes()
+    rows = Run.open(recipe).rows_file.read_bytes()
+    report = Run.open(recipe).report_file.read_bytes()
     try:
         _spoil(recipe)
         with pytest.raises(DataError, match="not been evaluated"):
@@ -161,8 +158,8 @@ def test_a_worse_bundle_is_refused_and_the_champion_stays(recipe: Recipe) -> Non
     finally:
         shutil.rmtree(Run.open(recipe).bundle_folder)
         saved.rename(Run.open(recipe).bundle_folder)
-        (Run.open(recipe).rows_file).write_bytes(rows)
-        (Run.open(recipe).report_file).write_bytes(report)
+        Run.open(recipe).rows_file.write_bytes(rows)
+        Run.open(recipe).report_file.write_bytes(report)
 
 
 def _spoil(recipe: Recipe) -> None:
@@ -223,7 +220,7 @@ def test_a_window_of_few_users_is_not_judged(recipe: Recipe) -> None:
     few = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"max_rows": 3})})
     try:
         evaluate.execute(Run.open(few))
-        text = (Run.open(recipe).report_file).read_text()
+        text = Run.open(recipe).report_file.read_text()
         assert "NaN" not in text
         gain = json.loads(text)["gain_over_best_baseline"]
         assert gain["judged"] is False and gain["num_users"] < MIN_USERS
@@ -237,6 +234,6 @@ def test_a_window_of_few_users_is_not_judged(recipe: Recipe) -> None:
 
 def test_rows_of_the_report_lie_beside_it(recipe: Recipe) -> None:
     rows = pl.read_parquet(Run.open(recipe).rows_file)
-    report = json.loads((Run.open(recipe).report_file).read_text())
+    report = json.loads(Run.open(recipe).report_file.read_text())
     assert rows.height == report["num_questions"]
     assert rows.select("user_id", "basket").is_duplicated().sum() == 0

@@ -40,6 +40,7 @@ def settings(folder: Path) -> list[str]:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
 def test_a_strange_folder_goes_the_whole_way(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,6 +73,7 @@ def test_a_strange_folder_goes_the_whole_way(
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
 def test_texts_alone(folder: Path) -> None:
     """Without ids and side features the bundle's score is the cosine and nothing else."""
     work, report = folder / "text", folder / "text.json"
@@ -92,6 +94,7 @@ def test_texts_alone(folder: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
 def test_labels_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A labelled log is measured without training anything."""
     log, report = tiny_log(folder / "labelled"), folder / "labelled.json"
