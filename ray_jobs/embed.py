@@ -68,11 +68,12 @@ def assemble(
         prepared.relations("end", store.content_similarity),
         target_codes(recipe), recipe.model.max_history,
     )  # fmt: skip
+    item_part = np.asarray(scorer.item_part)
     index = None
     if recipe.embed.index_above is not None and len(items) > recipe.embed.index_above:
         print(f"building an index of {len(items):,} items", flush=True)
         queries = scorer.user_parts(_recent_users(prepared)).numpy()
-        index = Index.build(scorer.item_part.numpy(), queries, seed=recipe.seed)
+        index = Index.build(item_part, queries, seed=recipe.seed)
     table = catalogue.items.with_columns(**vars(stats), **{STANDARD_PRICE: standard})
     weights = {name: value.contiguous() for name, value in ranker.state_dict().items()}
     weights |= {f"head.{name}": value.contiguous() for name, value in head.state_dict().items()}
@@ -82,7 +83,7 @@ def assemble(
         weights=weights,
         items=table,
         vectors=items.numpy(),
-        item_part=scorer.item_part.numpy(),
+        item_part=item_part,
         relations=scorer.relations,
         facts={
             "data_fingerprint": prepared.summary["data_fingerprint"],

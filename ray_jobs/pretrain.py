@@ -131,7 +131,7 @@ def adapt_loop(config: dict[str, Any]) -> None:
     while progress.epoch <= recipe.pretrain.epochs:
         epoch, started = progress.epoch, time.monotonic()
         adapter.prepare(epoch)
-        wrapped = model
+        wrapped: torch.nn.Module = model
         if world > 1:  # no buffer changes: the words' embeddings need not be sent in each step
             wrapped = ray.train.torch.prepare_model(
                 model,

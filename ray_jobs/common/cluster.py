@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from recsys.config import RayCluster
 from recsys.errors import cause_of
@@ -64,7 +65,7 @@ def connected(cluster: RayCluster, *, dashboard: bool = False) -> Iterator[None]
         return
     address = address_of(cluster)
     # What the workers print, and what Ray warns of, stays in Ray's logs.
-    options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with ExitStack() as stack:
         if address == "local":
             make_token()

@@ -99,7 +99,7 @@ def run_actors(
     rows = [{"low": low, "high": min(low + TEXTS_PER_TASK, num_texts)} for low in starts]
     resources: dict[str, Any] = {"num_gpus": 1} if recipe.train.use_gpu else {"num_cpus": 1}
     done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        _Actor,
+        _Actor,  # type: ignore[arg-type]
         fn_constructor_args=(task,),
         compute=ray.data.ActorPoolStrategy(size=min(recipe.embed.num_actors, len(rows))),
         **resources,

@@ -122,7 +122,7 @@ def group_of_workers(
                 num_to_keep=1, checkpoint_score_attribute=metric, checkpoint_score_order="max"
             ),
             callbacks=[*(callbacks or []), giving_up()],
-            logging_config=LoggingConfig(log_level="WARNING"),
+            logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
         ),
         **datasets,
     )

@@ -132,7 +132,7 @@ class Prepared:
             DataError: statistics, cuts or tokens would not be what the recipe says.
         """
         # What the release that prepared them had no key for was done as the key's default does it.
-        usual = Data.model_construct().model_dump(mode="json")
+        usual = Data.model_construct(cuts=recipe.data.cuts).model_dump(mode="json")
         then, now = usual | self.summary["recipe"]["data"], recipe.resolved()["data"]
         changed = sorted(key for key in now if then.get(key) != now[key])
         if changed:
