@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+#: Set where nothing may be skipped for want of a program or a right: on the build machine.
+STRICT = "RAYCOMMEND_NO_SKIPS"
+#: What a machine cannot install.
+ALLOWED = ("no GPU",)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.CallInfo[None], None]:
+    """Fail a test that is skipped for want of a program, where `RAYCOMMEND_NO_SKIPS` is set."""
+    report = (yield).get_result()  # type: ignore[attr-defined]
+    if STRICT in os.environ and report.skipped and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr[-1])
+        if not any(allowed in reason for allowed in ALLOWED):
+            report.outcome = "failed"
+            report.longrepr = f"{STRICT} is set, and this test was skipped: {reason}"
