@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,7 @@ from recsys.artifacts.run import Run
 from recsys.config import Recipe, target_codes
 from recsys.errors import BundleError, DataError, GateRefused
 from recsys.evaluation.gate import MIN_USERS
+from recsys.evaluation.report import OURS
 from recsys.preparation.prepared import Prepared
 from recsys.recommender import Recommender, scorer_on
 from recsys.text.pretrained import WEIGHTS
@@ -27,6 +29,8 @@ from recsys.text.text_store import TextStore
 from recsys.training.pretraining.adapted import LANGUAGE_DIR
 
 pytestmark = pytest.mark.ray
+
+GOLDEN = Path(__file__).with_name("golden_report.json")
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,27 @@ def test_every_test_basket_is_in_the_report(recipe: Recipe) -> None:
     slices = {row["slice"] for row in data["rows"]}
     # Nobody of this log buys what he did not view before: `first_time` asks nothing.
     assert slices == {"all", "new_item", "new_user", "head", "tail", "repeat"}
+
+
+def test_the_report_is_the_one_it_always_was(recipe: Recipe) -> None:
+    """To the bit on one machine; elsewhere float32 sums may end in another last digit.
+
+    A change that moves a figure writes `golden_report.json` anew, and its commit says why.
+    """
+    golden = json.loads(GOLDEN.read_text())
+    report = json.loads(Run.open(recipe).report_file.read_text())
+    rows, expected = report["rows"], golden.pop("rows")
+    gain = golden.pop("gain_over_best_baseline")
+    assert {name: report[name] for name in golden} == golden
+    for name, value in gain.items():
+        assert report["gain_over_best_baseline"][name] == pytest.approx(value, abs=5e-3), name
+    key = ("model", "slice", "metric")
+    assert [[row[k] for k in key] for row in rows] == [[row[k] for k in key] for row in expected]
+    for row, was in zip(rows, expected, strict=True):
+        trained = row["model"] in (OURS, "sasrec", "als")
+        assert row["num_rows"] == was["num_rows"]
+        for name in ("value", "low", "high"):
+            assert row[name] == pytest.approx(was[name], abs=5e-3 if trained else 1e-6), row
 
 
 def test_the_report_is_what_the_scorer_says(recipe: Recipe) -> None:
