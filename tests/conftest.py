@@ -1,14 +1,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
+
+from ray_jobs.common.cluster import connected
+from recsys.config import RayCluster
 
 #: Set where nothing may be skipped for want of a program or a right: on the build machine.
 STRICT = "RAYCOMMEND_NO_SKIPS"
 #: What a machine cannot install.
 ALLOWED = ("no GPU",)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """One Ray for all tests that need some cluster and end nothing in it: `connected` joins it.
+
+    It takes longer to start than most of them do.
+    """
+    with connected(RayCluster(address="local", num_cpus=2), dashboard=True):
+        # This cluster's folder alone: what a test starts has one of its own.
+        folder = os.environ.pop("RAY_TMPDIR")
+        yield
+        os.environ["RAY_TMPDIR"] = folder
 
 
 @pytest.hookimpl(hookwrapper=True)
