@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import day, tiny_log, tiny_recipe
+from tiny import KEY, KEY_ENV, day, tiny_log, tiny_recipe
 
 from ray_jobs import embed, evaluate, pipeline, promote, rollback
 from recsys.artifacts.bundle import Bundle
@@ -34,7 +35,7 @@ GOLDEN = Path(__file__).with_name("golden_report.json")
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Recipe:
+def recipe(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Iterator[Recipe]:
     folder = tmp_path_factory.mktemp("way")
     tiny_log(folder / "log")
     recipe = tiny_recipe(
@@ -43,8 +44,10 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Recipe:
         train={"epochs": 2},
         pretrain={"epochs": 1, "max_tokens": 32},
     )
-    pipeline.execute(Run.open(recipe))
-    return recipe
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(KEY_ENV, KEY)  # users are shared out by their pseudonyms
+        pipeline.execute(Run.open(recipe))
+        yield recipe
 
 
 def store_of(recipe: Recipe) -> TextStore:
