@@ -19,6 +19,7 @@ ROOMS = {
     "recsys": {
         "schema": "",
         "errors": "",
+        "arrays": "",
         "storage": "errors",
         "config": "errors schema",
         "text": "errors storage",
@@ -27,13 +28,13 @@ ROOMS = {
         "features": "config data errors schema storage",
         "preparation": "config data errors features schema state storage text",
         "model": "config errors features schema storage text",
-        "ranking": "data features model",
+        "ranking": "arrays data features model",
         "evaluation": "data errors features model schema",
         "training": "config data errors evaluation features model preparation ranking schema "
         "storage text",
         "artifacts": "config data errors features model ranking schema storage text",
-        "recommender": "artifacts config data errors features model preparation ranking schema "
-        "storage text training",
+        "recommender": "arrays artifacts config data errors features model preparation ranking "
+        "schema storage text training",
     },
     "serve": {
         "schemas": "",

@@ -50,7 +50,7 @@ from recsys.evaluation.baselines import Recommends, fit_baselines
 from recsys.evaluation.gate import beats, comparison
 from recsys.evaluation.report import COLUMNS, answer, head_items, summarise, table
 from recsys.preparation.prepared import Prepared
-from recsys.recommender import scorer_on
+from recsys.recommender.loading import scorer_on
 from recsys.schema import Col
 from recsys.storage.outputs import write_json
 from recsys.text.text_store import TextStore

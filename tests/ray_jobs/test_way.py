@@ -23,7 +23,8 @@ from recsys.config import Recipe, target_codes
 from recsys.errors import BundleError, DataError, GateRefused
 from recsys.evaluation.gate import MIN_USERS
 from recsys.preparation.prepared import Prepared
-from recsys.recommender import Recommender, scorer_on
+from recsys.recommender import Recommender
+from recsys.recommender.loading import scorer_on
 from recsys.text.pretrained import WEIGHTS
 from recsys.text.text_store import TextStore
 from recsys.training.pretraining.adapted import LANGUAGE_DIR, adapted

@@ -41,7 +41,8 @@ from recsys.preparation.prepared import (
     QUARANTINE_DIR,
     Prepared,
 )
-from recsys.recommender import Recommender, TextEncoder
+from recsys.recommender import Recommender
+from recsys.recommender.text_encoder import TextEncoder
 from recsys.schema import EVENTS, Col
 from recsys.state import StateEvent
 from recsys.state.sqlite.users import SqliteState
