@@ -50,8 +50,9 @@ from recsys.data.feedback import (
     read_events,
     without_logged,
 )
-from recsys.data.histories import UserEvents, ask, build_histories
+from recsys.data.histories import UserEvents, build_histories
 from recsys.data.pseudonyms import key_check, load_key, pseudonymise
+from recsys.data.time_split import ask
 from recsys.errors import raise_all
 from recsys.features.item_to_item import FILES, count_relations
 from recsys.features.popularity import ItemStats, count_days, count_items

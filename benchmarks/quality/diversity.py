@@ -19,7 +19,7 @@ import torch
 from benchmarks.picture import Line, chart
 from recsys.artifacts.bundle import Bundle
 from recsys.config import target_codes
-from recsys.data.histories import Questions
+from recsys.data.time_split import Questions
 from recsys.errors import RaycommendError
 from recsys.evaluation.metrics.beyond_accuracy import (
     catalogue_coverage,

@@ -44,7 +44,8 @@ from ray_jobs.common.texts import ensure_store
 from ray_jobs.embed import BUNDLE_DIR
 from recsys.artifacts.bundle import Bundle
 from recsys.config import BaselineName, Recipe, apply_override, recipe_from_dict, target_codes
-from recsys.data.histories import Histories, Questions
+from recsys.data.histories import Histories
+from recsys.data.time_split import Questions
 from recsys.errors import DataError, RecipeError, cause_of
 from recsys.evaluation.baselines import Recommends, fit_baselines
 from recsys.evaluation.gate import beats, comparison

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.histories import Histories, Int64s
+from recsys.arrays import Int64s
+from recsys.data.histories import Histories
 from recsys.features.popularity import DailyCounts, ItemStats, last_count
 from recsys.features.stacked import Stacked
 

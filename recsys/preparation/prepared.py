@@ -18,7 +18,8 @@ from scipy import sparse
 
 from recsys.config import Cuts, Data, Recipe
 from recsys.data.catalogue import ITEMS_FILE, Catalogue
-from recsys.data.histories import Questions, UserEvents, ask
+from recsys.data.histories import UserEvents
+from recsys.data.time_split import Questions, ask
 from recsys.errors import DataError, RecipeError
 from recsys.features.item_to_item import FILES, Relations
 from recsys.features.popularity import DailyCounts, ItemStats
