@@ -29,6 +29,7 @@ from recsys.data.checks import (
 from recsys.errors import DataError
 from recsys.schema import ITEMS, Col
 from recsys.storage.reading import read_parquet, reading
+from recsys.storage.seals import text_sha256
 from recsys.text.pretrained import tokenize
 
 ITEMS_FILE, TEXTS_FILE = "items.parquet", "texts.parquet"
@@ -121,7 +122,7 @@ def build_catalogue(items: pl.DataFrame, tokenizer: Tokenizer) -> tuple[pl.DataF
         {
             Col.text_row: pl.Series(range(len(distinct)), dtype=pl.Int32),
             Col.text: distinct,
-            Col.content_hash: [hashlib.sha256(text.encode()).hexdigest()[:16] for text in distinct],
+            Col.content_hash: [text_sha256(text) for text in distinct],
             Col.tokens: pl.Series(tokenize(tokenizer, distinct), dtype=pl.List(pl.Int32)),
         }
     )

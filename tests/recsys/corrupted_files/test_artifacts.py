@@ -15,7 +15,7 @@ from damaged_reading import NOW, SCALE, Tally, each_damage, each_value, finite, 
 from tiny import Shop
 
 from recsys.artifacts import checkpoint
-from recsys.artifacts.bundle import BUNDLE, SEAL, Bundle, seal
+from recsys.artifacts.bundle import BUNDLE, Bundle
 from recsys.artifacts.registry import Registry
 from recsys.data.histories import Histories
 from recsys.errors import RaycommendError
@@ -23,7 +23,8 @@ from recsys.model.ranking_head import ScoringHead
 from recsys.recommender import Recommender
 from recsys.recommender.text_encoder import TextEncoder
 from recsys.storage.outputs import write_json
-from recsys.text.pretrained import file_sha256, load_tokenizer
+from recsys.storage.seals import file_sha256, sealed
+from recsys.text.pretrained import load_tokenizer
 from recsys.training.worker import Worker, build_two_tower
 
 
@@ -34,8 +35,7 @@ def seal_again(bundle: Path, name: str = BUNDLE) -> None:
         return
     if name != BUNDLE and (bundle / name).is_file():
         meta["files"][name] = file_sha256(bundle / name)
-    meta.pop(SEAL, None)
-    write_json(bundle / BUNDLE, meta | {SEAL: seal(meta)})
+    write_json(bundle / BUNDLE, sealed(meta))
 
 
 class TestBundles:
