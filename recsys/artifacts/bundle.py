@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from recsys.arrays import Float32s
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import BundleError, RecipeError
 from recsys.features.item_to_item import Relations, relation_files
@@ -69,8 +69,8 @@ def write_bundle(
     recipe: Recipe,
     weights: dict[str, Tensor],
     items: pl.DataFrame,
-    vectors: NDArray[np.float32],
-    item_part: NDArray[np.float32],
+    vectors: Float32s,
+    item_part: Float32s,
     relations: Relations,
     facts: dict[str, Any],
     index: Index | None = None,
@@ -218,16 +218,16 @@ class Bundle:
         return items
 
     @cached_property
-    def vectors(self) -> NDArray[np.float32]:
+    def vectors(self) -> Float32s:
         """[I, D], memory-mapped."""
         return self._matrix(VECTORS, self.recipe.model.dim)
 
     @cached_property
-    def item_part(self) -> NDArray[np.float32]:
+    def item_part(self) -> Float32s:
         """[I, D + 2], memory-mapped."""
         return self._matrix(f"{INDEX_DIR}/{ITEM_PART}", self.recipe.model.dim + 2)
 
-    def _matrix(self, name: str, width: int) -> NDArray[np.float32]:
+    def _matrix(self, name: str, width: int) -> Float32s:
         path = self.folder / name
         matrix = map_array(path, _FIX, np.float32, 2, BundleError)
         with reading(path, _FIX, BundleError):

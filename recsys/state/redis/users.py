@@ -25,12 +25,11 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import cast
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import redis
-from numpy.typing import NDArray
 
+from recsys.arrays import Strings
 from recsys.errors import DataError
 from recsys.state.base import (
     Batch,
@@ -223,7 +222,7 @@ class RedisState:
     def seed(
         self,
         table: pa.Table,
-        item_ids: NDArray[np.str_],
+        item_ids: Strings,
         max_events_per_user: int,
         *,
         source: str,

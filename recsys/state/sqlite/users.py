@@ -16,10 +16,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from recsys.arrays import Strings
 from recsys.state.base import (
     Batch,
     Erasure,
@@ -162,7 +161,7 @@ class SqliteState:
     def seed(
         self,
         table: pa.Table,
-        item_ids: NDArray[np.str_],
+        item_ids: Strings,
         max_events_per_user: int,
         *,
         source: str,
