@@ -23,7 +23,7 @@ from recsys.evaluation.baselines import fit_baselines
 from recsys.evaluation.gate import Verdict, beats, comparison
 from recsys.evaluation.report import COLUMNS, METRIC, OURS, PROTOCOL, summarise, table
 from recsys.preparation.prepared import Prepared
-from recsys.recommender import scorer_on
+from recsys.recommender.loading import scorer_on
 from recsys.schema import Col
 from recsys.storage.outputs import whole_file, write_json
 from recsys.text.text_store import TextStore

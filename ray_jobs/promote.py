@@ -19,7 +19,7 @@ from recsys.artifacts.run import Run
 from recsys.errors import DataError, GateRefused
 from recsys.evaluation.gate import MIN_USERS, Verdict, beats, not_judged
 from recsys.evaluation.report import COLUMNS, METRIC, OURS
-from recsys.recommender import scorer_on
+from recsys.recommender.loading import scorer_on
 from recsys.schema import Col
 from recsys.storage.reading import read_json, read_parquet, reading
 

@@ -17,33 +17,34 @@ ROOT = Path(__file__).parents[1]
 #: the table is what is there, neither more nor less. Inside a room the order is its own business.
 ROOMS = {
     "recsys": {
-        "schema": "",
+        "arrays": "",
         "errors": "",
+        "schema": "",
         "storage": "errors",
         "config": "errors schema",
-        "text": "errors storage",
-        "state": "config errors schema",
-        "data": "config errors schema state storage text",
-        "features": "config data errors schema storage",
-        "preparation": "config data errors features schema state storage text",
+        "text": "arrays errors storage",
+        "state": "arrays config errors schema",
+        "data": "arrays config errors schema state storage text",
+        "features": "arrays config data errors schema storage",
         "model": "config errors features schema storage text",
-        "ranking": "data features model",
+        "preparation": "arrays config data errors features schema state storage text",
         "evaluation": "data errors features model schema",
+        "ranking": "arrays data features model",
         "training": "config data errors evaluation features model preparation ranking schema "
         "storage text",
-        "artifacts": "config data errors evaluation features model preparation ranking schema "
-        "storage text training",
-        "recommender": "artifacts config data errors features model preparation ranking schema "
-        "storage text training",
+        "artifacts": "arrays config data errors evaluation features model preparation ranking "
+        "schema storage text training",
+        "recommender": "arrays artifacts config data errors features model preparation ranking "
+        "schema storage text training",
     },
     "serve": {
+        "settings": "",
         "schemas": "",
+        "protos": "",
         "observability": "schemas",
         "access": "observability schemas",
-        "settings": "",
         "core": "access observability schemas settings",
         "http": "access core schemas",
-        "protos": "",
         "grpc": "access core http observability protos schemas",
         "ray": "core grpc http observability protos schemas settings",
         "launch": "access core ray",

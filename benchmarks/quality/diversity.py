@@ -19,7 +19,7 @@ import torch
 from benchmarks.picture import Line, chart
 from recsys.artifacts.bundle import Bundle
 from recsys.config import target_codes
-from recsys.data.histories import Questions
+from recsys.data.time_split import Questions
 from recsys.errors import RaycommendError
 from recsys.evaluation.metrics.beyond_accuracy import (
     catalogue_coverage,
@@ -28,7 +28,8 @@ from recsys.evaluation.metrics.beyond_accuracy import (
 from recsys.evaluation.metrics.ranking import ndcg_at_k
 from recsys.preparation.prepared import Prepared
 from recsys.ranking.rerank import LEAST_POOL, NO_CATEGORY, POOL_PER_PLACE, centred, diversify
-from recsys.recommender import best, scorer_on
+from recsys.ranking.top_k import top_k
+from recsys.recommender.loading import scorer_on
 from recsys.text.text_store import TextStore
 
 KNOBS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
@@ -72,7 +73,7 @@ def curve(run: Path, rows: int) -> dict[float, tuple[float, float, float]]:
     with torch.no_grad():
         for part in questions.batches(64):
             for scores in scorer.scores(part.histories):
-                pool, values = best(scores, size)
+                pool, values = top_k(scores, size)
                 categories = np.full(len(pool), NO_CATEGORY)
                 for knob in KNOBS:
                     picked = diversify(values, vectors[pool], categories, K, diversity=knob)

@@ -18,7 +18,8 @@ import numpy as np
 import polars as pl
 
 from benchmarks.quality.protocols import IS_TEST, LABEL, Benchmark
-from recsys.data.histories import UserEvents, ask_shown
+from recsys.data.histories import UserEvents
+from recsys.data.time_split import ask_shown
 from recsys.evaluation.like_model import (
     RESPONSE_FEATURES,
     ResponseStats,

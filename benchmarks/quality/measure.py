@@ -44,13 +44,14 @@ from ray_jobs.common.texts import ensure_store
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.run import Run
 from recsys.config import BaselineName, Recipe, apply_override, recipe_from_dict, target_codes
-from recsys.data.histories import Histories, Questions
+from recsys.data.histories import Histories
+from recsys.data.time_split import Questions
 from recsys.errors import DataError, RecipeError, cause_of
 from recsys.evaluation.baselines import Recommends, fit_baselines
 from recsys.evaluation.gate import beats, comparison
 from recsys.evaluation.report import COLUMNS, METRIC, OURS, answer, head_items, summarise, table
 from recsys.preparation.prepared import Prepared
-from recsys.recommender import scorer_on
+from recsys.recommender.loading import scorer_on
 from recsys.schema import Col
 from recsys.storage.outputs import write_json
 from recsys.text.text_store import TextStore

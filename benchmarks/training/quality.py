@@ -21,7 +21,7 @@ from benchmarks.training.ways import (
     say,
 )
 from recsys.config import Recipe, target_codes
-from recsys.data.histories import Questions
+from recsys.data.time_split import Questions
 from recsys.evaluation.gate import beats
 from recsys.evaluation.metrics.ranking import ndcg_at_k, ranks_of
 from recsys.preparation.prepared import Prepared

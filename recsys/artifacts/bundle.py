@@ -12,7 +12,6 @@ relations/           what follows and what goes with each item, memory-mapped
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -24,10 +23,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from recsys.arrays import Float32s
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import BundleError, RecipeError
 from recsys.features.item_to_item import Relations, relation_files
@@ -37,15 +36,23 @@ from recsys.schema import ITEMS as SCHEMA
 from recsys.schema import Col
 from recsys.storage.outputs import whole_folder, write_json
 from recsys.storage.reading import map_array, read_parquet, reading
+from recsys.storage.seals import (
+    BROKEN_SEAL,
+    SEAL,
+    file_hashes,
+    file_sha256,
+    is_sealed,
+    json_sha256,
+    sealed,
+)
 from recsys.storage.weights import save_weights
-from recsys.text.pretrained import CONFIG, TOKENIZER, file_sha256, locate
+from recsys.text.pretrained import CONFIG, TOKENIZER, locate
 
 FORMAT = 4
 BUNDLE, MODEL, ITEMS, VECTORS = "bundle.json", "model.safetensors", "items.parquet", "vectors.npy"
 ENCODER_DIR, TOKENIZER_DIR, INDEX_DIR = "encoder", "tokenizer", "index"
 RELATIONS_DIR = "relations"
 ITEM_PART, INDEX_META = "item_part.npy", "index.json"
-SEAL = "seal"
 #: Column of `items.parquet` with the standardised price.
 STANDARD_PRICE = "standard_price"
 _FIX = "restore it from a copy, or write the bundle again"
@@ -62,8 +69,8 @@ def write_bundle(
     recipe: Recipe,
     weights: dict[str, Tensor],
     items: pl.DataFrame,
-    vectors: NDArray[np.float32],
-    item_part: NDArray[np.float32],
+    vectors: Float32s,
+    item_part: Float32s,
     relations: Relations,
     facts: dict[str, Any],
     index: Index | None = None,
@@ -94,15 +101,11 @@ def write_bundle(
         relations.save(out / RELATIONS_DIR)
         kind = {"kind": "exact"} if index is None else index.save(out / INDEX_DIR)
         write_json(out / INDEX_DIR / INDEX_META, {**kind, "num_items": len(vectors)})
-        hashes = {
-            str(path.relative_to(out)): file_sha256(path)
-            for path in sorted(out.rglob("*"))
-            if path.is_file()
-        }
-        content = hashlib.sha256(json.dumps([hashes, recipe.resolved()], sort_keys=True).encode())
+        hashes = file_hashes(out)
+        content = json_sha256([hashes, recipe.resolved()])
         meta = {
             "format": FORMAT,
-            "version": f"{recipe.name}-{content.hexdigest()[:12]}",
+            "version": f"{recipe.name}-{content[:12]}",
             "recipe": recipe.resolved(),
             "recipe_hash": recipe.fingerprint(),
             "num_items": len(vectors),
@@ -110,7 +113,7 @@ def write_bundle(
             **facts,
             "files": hashes,
         }
-        write_json(out / BUNDLE, meta | {SEAL: seal(meta)})
+        write_json(out / BUNDLE, sealed(meta))
     return Bundle.open(target, verify=False)
 
 
@@ -149,11 +152,9 @@ class Bundle:
                 f"this release reads bundles of format {FORMAT}", where=path, field="format",
                 value=found, fix="write the bundle again with this release",
             )  # fmt: skip
-        if meta.pop(SEAL, None) != seal(meta):
-            raise BundleError(
-                "the content is not what was written (the seal does not fit)", where=path,
-                fix="restore it from a copy, or write the bundle again",
-            )  # fmt: skip
+        if not is_sealed(meta):
+            raise BundleError(BROKEN_SEAL, where=path, fix=_FIX)
+        meta.pop(SEAL)
         _check_meta(path, meta)
         for name, expected in meta["files"].items():
             file = folder / name
@@ -162,7 +163,7 @@ class Bundle:
             if verify and file_sha256(file) != expected:
                 raise BundleError(
                     f"the file is not the one that was written (SHA-256 is not {expected[:12]}...)",
-                    where=file, fix="restore it from a copy, or write the bundle again",
+                    where=file, fix=_FIX,
                 )  # fmt: skip
         return Bundle(folder, meta)
 
@@ -217,16 +218,16 @@ class Bundle:
         return items
 
     @cached_property
-    def vectors(self) -> NDArray[np.float32]:
+    def vectors(self) -> Float32s:
         """[I, D], memory-mapped."""
         return self._matrix(VECTORS, self.recipe.model.dim)
 
     @cached_property
-    def item_part(self) -> NDArray[np.float32]:
+    def item_part(self) -> Float32s:
         """[I, D + 2], memory-mapped."""
         return self._matrix(f"{INDEX_DIR}/{ITEM_PART}", self.recipe.model.dim + 2)
 
-    def _matrix(self, name: str, width: int) -> NDArray[np.float32]:
+    def _matrix(self, name: str, width: int) -> Float32s:
         path = self.folder / name
         matrix = map_array(path, _FIX, np.float32, 2, BundleError)
         with reading(path, _FIX, BundleError):
@@ -300,7 +301,7 @@ class Bundle:
     def note_metrics(self, metrics: dict[str, float]) -> None:
         """Add evaluation results to `bundle.json`; the model itself stays as it is."""
         self.meta["metrics"] = metrics
-        write_json(self.folder / BUNDLE, self.meta | {SEAL: seal(self.meta)})
+        write_json(self.folder / BUNDLE, sealed(self.meta))
 
 
 def _check_meta(path: Path, meta: dict[str, Any]) -> None:
@@ -324,8 +325,3 @@ def _check_meta(path: Path, meta: dict[str, Any]) -> None:
         missing = _NEEDED - meta["files"].keys()
         if missing:
             raise ValueError(f"`files` lacks {min(missing)}")
-
-
-def seal(meta: dict[str, Any]) -> str:
-    """SHA-256 over all of `bundle.json` but the seal."""
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()

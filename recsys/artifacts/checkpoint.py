@@ -5,7 +5,6 @@ Only what training changes is stored: the frozen part of the language model come
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,8 +18,15 @@ from torch import Tensor, nn
 from recsys.errors import DataError
 from recsys.model.ranking_head import ScoringHead
 from recsys.storage.reading import read_json, reading
+from recsys.storage.seals import (
+    BROKEN_SEAL,
+    SEAL,
+    file_hashes,
+    file_sha256,
+    is_sealed,
+    sealed,
+)
 from recsys.storage.weights import save_weights
-from recsys.text.pretrained import file_sha256
 
 MODEL, HEAD, OPTIMIZER, PROGRESS = (
     "model.safetensors", "head.safetensors", "optimizer.safetensors", "progress.json",
@@ -71,9 +77,8 @@ def save(
 
 def seal(folder: Path, progress: Progress) -> None:
     """Write the progress, and in it the hashes of the files that lie there: the last of a save."""
-    hashes = {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}
-    told = {**asdict(progress), "files": hashes}
-    (folder / PROGRESS).write_text(json.dumps({**told, "seal": _seal(told)}, indent=2) + "\n")
+    told = sealed({**asdict(progress), "files": file_hashes(folder, "*.safetensors")})
+    (folder / PROGRESS).write_text(json.dumps(told, indent=2) + "\n")
 
 
 def load_model(folder: Path, model: nn.Module, head: ScoringHead | None) -> Progress:
@@ -97,7 +102,7 @@ def load_progress(folder: Path) -> Progress:
     Raises:
         DataError: it is missing or broken.
     """
-    read = _sealed(folder)
+    read = _read_progress(folder)
     return Progress(read["epoch"], read["step"], read["curve"], read["until"])
 
 
@@ -110,24 +115,20 @@ def whole_ones(run: Path) -> list[tuple[Path, Progress]]:
 def is_whole(folder: Path) -> bool:
     """Whether a checkpoint is there as it was written; a worker may be killed while it writes."""
     try:
-        hashes = _sealed(folder)["files"]
+        hashes = _read_progress(folder)["files"]
         return all(file_sha256(folder / name) == digest for name, digest in hashes.items())
     except (DataError, OSError):
         return False
 
 
-def _sealed(folder: Path) -> dict[str, Any]:
+def _read_progress(folder: Path) -> dict[str, Any]:
     path = folder / PROGRESS
-    kinds = {"epoch": int, "step": int, "curve": list, "until": str, "files": dict, "seal": str}
+    kinds = {"epoch": int, "step": int, "curve": list, "until": str, "files": dict, SEAL: str}
     told = read_json(path, _FIX, kinds)
     with reading(path, _FIX):
-        if told.pop("seal") != _seal(told):
-            raise ValueError("the content is not what was written (the seal does not fit)")
+        if not is_sealed(told):
+            raise ValueError(BROKEN_SEAL)
     return told
-
-
-def _seal(told: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
@@ -147,7 +148,7 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
 
 def _tensors(path: Path, wanted: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The tensors of a file; of the names, shapes and types that are wanted."""
-    hashes = _sealed(path.parent)["files"]
+    hashes = _read_progress(path.parent)["files"]
     with reading(path, _FIX):
         if hashes.get(path.name) != file_sha256(path):
             raise ValueError("the file is not the one that was written (SHA-256)")

@@ -24,8 +24,9 @@ from typing import Any
 
 from recsys.config import Recipe
 from recsys.errors import BundleError
-from recsys.storage.outputs import write_json
+from recsys.storage.outputs import sync, write_json
 from recsys.storage.reading import read_json
+from recsys.storage.seals import SEAL
 
 FORMAT_VERSION = 1
 CHAMPION = "champion"
@@ -83,7 +84,7 @@ class Registry:
             aside = self._bundles / f"{_ASIDE}{version}-{uuid.uuid4().hex}"
             _copy_tree(bundle_dir, aside)
             aside.rename(target)
-            _sync(self._bundles)
+            sync(self._bundles)
         return target
 
     def versions(self) -> list[str]:
@@ -185,7 +186,7 @@ class Registry:
         }
         state = {"format": FORMAT_VERSION, CHAMPION: version, "history": [*state["history"], move]}
         write_json(self._file, state)
-        _sync(self.root)
+        sync(self.root)
 
     def _load(self) -> dict[str, Any]:
         try:
@@ -246,15 +247,15 @@ def _standing(history: list[dict[str, Any]]) -> list[str]:
 def _content(bundle: Path) -> dict[str, Any]:
     """What makes a bundle this one. Not its metrics: it may be evaluated again."""
     meta = read_json(bundle / _MANIFEST, "write the bundle again", {}, BundleError)
-    return {key: value for key, value in meta.items() if key not in ("metrics", "seal")}
+    return {key: value for key, value in meta.items() if key not in ("metrics", SEAL)}
 
 
 def _copy_tree(source: Path, target: Path) -> None:
     shutil.copytree(source, target, copy_function=_link_or_copy)
     for folder, _, files in os.walk(target):
         for name in files:
-            _sync(Path(folder, name))
-        _sync(Path(folder))
+            sync(Path(folder, name))
+        sync(Path(folder))
 
 
 def _link_or_copy(source: str, target: str) -> None:
@@ -262,12 +263,3 @@ def _link_or_copy(source: str, target: str) -> None:
         os.link(os.path.realpath(source), target)
     except OSError:  # another file system, or one without hard links
         shutil.copy2(source, target)
-
-
-def _sync(path: Path) -> None:
-    """Have a file or folder on disk, not only in the system's cache."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from recsys.arrays import Float32s, Int32s
 from recsys.data.checks import (
     examples_of,
     is_no_id,
@@ -29,6 +28,7 @@ from recsys.data.checks import (
 from recsys.errors import DataError
 from recsys.schema import ITEMS, Col
 from recsys.storage.reading import read_parquet, reading
+from recsys.storage.seals import text_sha256
 from recsys.text.pretrained import tokenize
 
 ITEMS_FILE, TEXTS_FILE = "items.parquet", "texts.parquet"
@@ -121,7 +121,7 @@ def build_catalogue(items: pl.DataFrame, tokenizer: Tokenizer) -> tuple[pl.DataF
         {
             Col.text_row: pl.Series(range(len(distinct)), dtype=pl.Int32),
             Col.text: distinct,
-            Col.content_hash: [hashlib.sha256(text.encode()).hexdigest()[:16] for text in distinct],
+            Col.content_hash: [text_sha256(text) for text in distinct],
             Col.tokens: pl.Series(tokenize(tokenizer, distinct), dtype=pl.List(pl.Int32)),
         }
     )
@@ -136,7 +136,7 @@ def build_catalogue(items: pl.DataFrame, tokenizer: Tokenizer) -> tuple[pl.DataF
     return numbered, texts
 
 
-def prices_of(items: pl.DataFrame) -> NDArray[np.float32]:
+def prices_of(items: pl.DataFrame) -> Float32s:
     """[I] price of each item, NaN where unknown."""
     return items[Col.price].cast(pl.Float32).fill_null(float("nan")).to_numpy()
 
@@ -179,12 +179,12 @@ class Catalogue:
         return self.texts.height
 
     @cached_property
-    def text_rows(self) -> NDArray[np.int32]:
+    def text_rows(self) -> Int32s:
         """[I] the text of each item."""
         return self.items[Col.text_row].to_numpy()
 
     @cached_property
-    def prices(self) -> NDArray[np.float32]:
+    def prices(self) -> Float32s:
         """[I] price of each item, NaN where unknown."""
         return prices_of(self.items)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import datetime as dt
 import fcntl
-import hashlib
 import json
 import time
 import uuid
@@ -37,6 +36,7 @@ from recsys.errors import DataError
 from recsys.schema import ERASED, EVENT_TYPES, EVENTS, EVENTS_OPTIONAL, TIMESTAMP, Col
 from recsys.state import StateEvent, Tombstone, is_erased
 from recsys.storage.outputs import whole_file, write_json
+from recsys.storage.seals import json_sha256
 
 _STANDS_FOR, _MERGED = b"raycommend.stands_for", "-merged.parquet"
 #: So many files of today are merged too: a busy replica writes one a second.
@@ -299,7 +299,7 @@ def _write(
 
 def _digest(erased: Mapping[str, Tombstone]) -> str:
     facts = [[user, each.at_us, each.until_us, sorted(each.ahead)] for user, each in erased.items()]
-    return hashlib.sha256(json.dumps(sorted(facts)).encode()).hexdigest()
+    return json_sha256(sorted(facts))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys.arrays import Bools, Int32s, Int64s
 from recsys.data.histories import Histories, UserEvents
-
-Int64s = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class RecentItems:
     moments_ago: Int64s
     items_later: Int64s
 
-    def weighted(self, keep: NDArray[np.bool_], weights: Any, shape: tuple[int, int]) -> Any:
+    def weighted(self, keep: Bools, weights: Any, shape: tuple[int, int]) -> Any:
         """CSR [Q, I] float32 with `weights` ([N] or one number) of the pairs to keep."""
         values = np.broadcast_to(np.asarray(weights, dtype=np.float32), keep.shape)[keep]
         return sparse.csr_array((values, (self.query[keep], self.item[keep])), shape=shape)
@@ -119,14 +118,14 @@ def _number_moments(owner: Int64s, timestamps: Int64s) -> Int64s:
     return np.cumsum(_changes(owner) | _changes(timestamps)) - 1
 
 
-def _changes(values: NDArray[np.integer]) -> NDArray[np.bool_]:
+def _changes(values: NDArray[np.integer]) -> Bools:
     """Where a value differs from the one before it; the first always does."""
     changes = np.ones(len(values), dtype=np.bool_)
     np.not_equal(values[1:], values[:-1], out=changes[1:])
     return changes
 
 
-def _binary(rows: Int64s, columns: NDArray[np.int32], shape: tuple[int, int]) -> sparse.csr_array:
+def _binary(rows: Int64s, columns: Int32s, shape: tuple[int, int]) -> sparse.csr_array:
     ones = np.ones(len(rows), dtype=np.float32)
     matrix = sparse.csr_array((ones, (rows, columns)), shape=shape)
     matrix.sum_duplicates()

@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.data.histories import Histories, Questions, UserEvents, ask_shown
+from recsys.data.histories import Histories, UserEvents
+from recsys.data.time_split import Questions, ask_shown
 from recsys.features.neighbours import strongest_pairs
 
 Floats = NDArray[np.float64]

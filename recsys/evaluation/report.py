@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.histories import Histories, Questions
+from recsys.data.histories import Histories
+from recsys.data.time_split import Questions
 from recsys.evaluation.baselines.base import Recommends
 from recsys.evaluation.metrics.classification import auc
 from recsys.evaluation.metrics.intervals import bootstrap_means

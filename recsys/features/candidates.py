@@ -13,18 +13,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys.arrays import Float32s, Int64s
 from recsys.data.histories import Histories
 from recsys.data.moments import recent_items
 from recsys.features.item_to_item import Relations
 from recsys.features.neighbours import strongest
 from recsys.features.side_features import OWN_FEATURES, own_items
 from recsys.features.stacked import Stacked
-
-Floats = NDArray[np.float32]
-Int64s = NDArray[np.int64]
 
 #: Items taken from each relation for a query.
 NUM_RELATED: Final = 100
@@ -60,13 +57,13 @@ class Pairs:
 
     query: Int64s
     item_rows: Int64s
-    features: Floats
+    features: Float32s
 
 
 def make_pairs(
     histories: Histories,
     relations: Relations,
-    vectors: Floats | Stacked,
+    vectors: Float32s | Stacked,
     target_codes: list[int],
 ) -> Pairs:
     """All candidates of Q histories, as of each one's moment.
@@ -114,12 +111,12 @@ class _Table:
     """
 
     key: Int64s
-    weights: Floats
+    weights: Float32s
     place_of_own: Int64s
 
     @staticmethod
     def of(
-        query: Int64s, item: Int64s, weights: Floats, relations: Relations, own_key: Int64s
+        query: Int64s, item: Int64s, weights: Float32s, relations: Relations, own_key: Int64s
     ) -> _Table:
         """Add up the relations of each query's recent items.
 
@@ -174,7 +171,7 @@ _SUMS: Final = ((0, 0), (0, 1), (1, 1), (2, 0), (2, 1))
 _TINY: Final = np.finfo(np.float32).tiny
 
 
-def _entries(matrix: sparse.csr_array, rows: Int64s) -> tuple[Int64s, Int64s, Floats]:
+def _entries(matrix: sparse.csr_array, rows: Int64s) -> tuple[Int64s, Int64s, Float32s]:
     """The entries of some rows: place of the row among `rows`, column, value."""
     starts = matrix.indptr[rows].astype(np.int64)
     sizes = matrix.indptr[rows + 1] - starts
@@ -184,8 +181,8 @@ def _entries(matrix: sparse.csr_array, rows: Int64s) -> tuple[Int64s, Int64s, Fl
 
 
 def _means(
-    query: Int64s, item: Int64s, weights: Floats, vectors: Floats | Stacked, num_queries: int
-) -> Floats:
+    query: Int64s, item: Int64s, weights: Float32s, vectors: Float32s | Stacked, num_queries: int
+) -> Float32s:
     """[Q, 2, D] directions of the mean vectors of each query's items, by either weight."""
     means = np.zeros((num_queries, 2, vectors.shape[1]), dtype=np.float32)
     if len(query):
@@ -196,7 +193,9 @@ def _means(
     return means
 
 
-def cosines(directions: Floats, vectors: Floats | Stacked, query: Int64s, rows: Int64s) -> Floats:
+def cosines(
+    directions: Float32s, vectors: Float32s | Stacked, query: Int64s, rows: Int64s
+) -> Float32s:
     """[K, C] inner products of each pair's item with its query's C directions [Q, C, D].
 
     Args:

@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from recsys.arrays import Float64s, Int64s
 from recsys.config import ItemField
 from recsys.schema import Col
 
@@ -37,7 +37,7 @@ class ItemFields:
 
     names: tuple[ItemField, ...]
     values: tuple[dict[str | int, int], ...]
-    price_bounds: NDArray[np.float64]
+    price_bounds: Float64s
     num_rows: int
 
     @staticmethod
@@ -54,7 +54,7 @@ class ItemFields:
             num_rows += len(common)
         return ItemFields(tuple(names), tuple(values), bounds, num_rows)
 
-    def rows(self, items: pl.DataFrame) -> NDArray[np.int64]:
+    def rows(self, items: pl.DataFrame) -> Int64s:
         """[M, F] rows of any items that have the columns `names`."""
         columns = [
             _values(items[name], self.price_bounds)
@@ -65,7 +65,7 @@ class ItemFields:
         return np.stack(columns, axis=1) if columns else np.zeros((items.height, 0), dtype=np.int64)
 
 
-def _values(column: pl.Series, price_bounds: NDArray[np.float64]) -> pl.Series:
+def _values(column: pl.Series, price_bounds: Float64s) -> pl.Series:
     """A field's values, null where unknown; of a price the number of its range."""
     if column.name != Col.price:
         return column

@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys.arrays import Float32s, Int32s, Int64s
 from recsys.data.histories import UserEvents
 from recsys.data.moments import Moments, moments_of
 from recsys.errors import DataError, RaycommendError
 from recsys.features.neighbours import strongest_pairs
 from recsys.storage.matrices import matrix_files, open_matrix, save_matrix
-
-Float32s = NDArray[np.float32]
 
 #: Relations kept per item for the second stage.
 NUM_KEPT: Final = 100
@@ -143,14 +141,14 @@ def count_co_occurrence(
     seen, wanted = ((counts > 0).astype(np.float32) for counts in merged)
     seen_norm, wanted_norm = (np.sqrt(matrix.sum(axis=0)) for matrix in (seen, wanted))
 
-    def cosine(counts: Float32s, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Float32s:
+    def cosine(counts: Float32s, rows: Int64s, columns: Int64s) -> Float32s:
         weights = counts / (seen_norm[rows] * wanted_norm[columns] + np.float32(shrinkage))
         return np.where(rows == columns, np.float32(0), weights)
 
     return strongest_pairs(seen, wanted, cosine, num_kept)
 
 
-def content_similarity(text_vectors: Float32s, text_rows: NDArray[np.int32]) -> sparse.csr_array:
+def content_similarity(text_vectors: Float32s, text_rows: Int32s) -> sparse.csr_array:
     """[I, I] fourth power of the cosine of two items' texts; the nearest alone, no diagonal.
 
     The power lets one close text outweigh many vaguely related ones. Exact, by blocks: time grows

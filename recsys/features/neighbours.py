@@ -9,11 +9,9 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
-Float32s = NDArray[np.float32]
-Int64s = NDArray[np.int64]
+from recsys.arrays import Float32s, Int64s
 
 #: (counts, left items, right items) -> weights; a weight of 0 leaves the pair out.
 Weigh = Callable[[Float32s, Int64s, Int64s], Float32s]

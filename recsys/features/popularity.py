@@ -12,13 +12,11 @@ from typing import Final
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from recsys.arrays import Int32s, Int64s
 from recsys.data.histories import US_PER_DAY, UserEvents
 from recsys.schema import Col
 from recsys.storage.reading import read_parquet, reading
-
-Int64s = NDArray[np.int64]
 
 #: Days that `num_recent` and `num_week` look back on.
 RECENT_DAYS: Final = 28
@@ -128,8 +126,8 @@ class DailyCounts:
     """
 
     num_items: int
-    days: NDArray[np.int32]
-    item_rows: NDArray[np.int32]
+    days: Int32s
+    item_rows: Int32s
     events: Int64s
     targets: Int64s
     buyers: Int64s

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.histories import Histories, Int64s
+from recsys.arrays import Float32s, Float64s, Int64s
+from recsys.data.histories import Histories
 from recsys.features.popularity import DailyCounts, ItemStats, last_count
 from recsys.features.stacked import Stacked
-
-Floats = NDArray[np.float32]
 
 HALF_LIVES_DAYS = (7.0, 30.0, 120.0)
 
@@ -63,7 +62,7 @@ class OwnItems:
 
     query: Int64s
     item_rows: Int64s
-    features: Floats
+    features: Float32s
 
 
 def own_items(histories: Histories, num_items: int, target_codes: list[int]) -> OwnItems:
@@ -92,7 +91,7 @@ def own_items(histories: Histories, num_items: int, target_codes: list[int]) -> 
         return OwnItems(empty, empty, np.zeros((0, len(OWN_FEATURES)), dtype=np.float32))
     pair_query = query[first]
 
-    def total(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    def total(values: NDArray[np.generic]) -> Float64s:
         return np.add.reduceat(values.astype(np.float64), first)
 
     last = np.append(first[1:], len(key)) - 1
@@ -121,7 +120,7 @@ def own_items(histories: Histories, num_items: int, target_codes: list[int]) -> 
     return OwnItems(pair_query, key[first] % num_items, features)
 
 
-def _moments_since(histories: Histories) -> tuple[Int64s, NDArray[np.float64]]:
+def _moments_since(histories: Histories) -> tuple[Int64s, Float64s]:
     """[E] moments of the user after each event's own; [Q] moments of each history, at least 1."""
     query = histories.query_of_event
     new = (np.diff(histories.timestamps, prepend=-1) != 0) | (np.diff(query, prepend=-1) != 0)
@@ -138,7 +137,7 @@ class PriceScale:
     deviation: float
 
     @staticmethod
-    def fit(prices: Floats) -> PriceScale:
+    def fit(prices: Float32s) -> PriceScale:
         """The scale of some prices, NaN where unknown."""
         logs = _log_prices(prices)
         logs = logs[np.isfinite(logs)]
@@ -146,17 +145,17 @@ class PriceScale:
             return PriceScale(float(logs.mean()) if len(logs) else 0.0, 1.0)
         return PriceScale(float(logs.mean()), float(logs.std()))
 
-    def standard(self, prices: Floats) -> Floats:
+    def standard(self, prices: Float32s) -> Float32s:
         """Log prices with mean 0 and deviation 1 over the catalogue; 0 where unknown."""
         scaled = (_log_prices(prices) - self.mean) / self.deviation
         return np.where(np.isfinite(scaled), np.clip(scaled, -2.5, 2.5), 0).astype(np.float32)
 
 
-def _log_prices(prices: Floats) -> NDArray[np.float64]:
+def _log_prices(prices: Float32s) -> Float64s:
     return np.log1p(np.maximum(prices.astype(np.float64), 0))
 
 
-def item_features(stats: ItemStats, standard_price: Floats) -> Floats:
+def item_features(stats: ItemStats, standard_price: Float32s) -> Float32s:
     """[I, len(ITEM_FEATURES)] user-independent features of the items."""
     columns = (
         np.log1p(stats.num_recent),
@@ -197,15 +196,15 @@ class FeaturesOverTime:
     """
 
     counts: DailyCounts
-    standard_price: Floats
+    standard_price: Float32s
     every_days: int
-    _kept: dict[int, Floats] = field(default_factory=dict, repr=False, compare=False)
+    _kept: dict[int, Float32s] = field(default_factory=dict, repr=False, compare=False)
 
     def days(self, now: Int64s) -> Int64s:
         """[Q] the day as of whose first moment each question's features are."""
         return last_count(now, self.every_days)
 
-    def of(self, day: int) -> Floats:
+    def of(self, day: int) -> Float32s:
         """[I, len(ITEM_FEATURES)] as of the first moment of a day."""
         found = self._kept.get(day)
         if found is None:
@@ -219,7 +218,7 @@ class FeaturesOverTime:
         return vars(self) | {"_kept": {}}
 
 
-def usual_price(histories: Histories, standard_price: Floats | Stacked) -> Floats:
+def usual_price(histories: Histories, standard_price: Float32s | Stacked) -> Float32s:
     """[Q] mean standard price of the items in each history, 0 if it is empty."""
     sums = np.bincount(
         histories.query_of_event, standard_price[histories.item_rows], minlength=len(histories)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.arrays import Float32s
 from recsys.config import EventName
 from recsys.data.histories import Histories, UserEvents
 
@@ -97,7 +98,7 @@ def training_batch(
     *,
     max_history: int,
     windows_per_user: int,
-    weights: NDArray[np.float32],
+    weights: Float32s,
     rng: np.random.Generator,
 ) -> TrainingBatch:
     """Windows of at most `max_history` events at random places of the histories, with targets.
@@ -142,7 +143,7 @@ def training_batch(
 
 def event_weights(
     target_codes: list[int], codes: Mapping[str, int], given: Mapping[EventName, float]
-) -> NDArray[np.float32]:
+) -> Float32s:
     """[event codes] loss weight of each event type: 1 for targets unless the recipe says else."""
     weights = np.zeros(len(codes), dtype=np.float32)
     weights[target_codes] = 1.0

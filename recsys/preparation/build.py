@@ -15,7 +15,8 @@ from recsys.config import Recipe, target_codes
 from recsys.data.catalogue import ITEMS_FILE
 from recsys.data.checks import drop_crowded_users, with_unreadable
 from recsys.data.feedback import without_logged
-from recsys.data.histories import UserEvents, ask, build_histories
+from recsys.data.histories import UserEvents, build_histories
+from recsys.data.time_split import ask
 from recsys.features.item_to_item import FILES, count_relations
 from recsys.features.popularity import count_days, count_items
 from recsys.preparation.prepared import (

@@ -13,14 +13,15 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys.arrays import Int64s, Strings
 from recsys.config import Cuts, Data, Recipe
 from recsys.data.catalogue import ITEMS_FILE, Catalogue
 from recsys.data.checks import reasons
-from recsys.data.histories import Questions, UserEvents, ask
+from recsys.data.histories import UserEvents
 from recsys.data.pseudonyms import has_key, key_path
+from recsys.data.time_split import Questions, ask
 from recsys.errors import DataError, RecipeError
 from recsys.features.item_to_item import FILES, Relations
 from recsys.features.popularity import DailyCounts, ItemStats
@@ -185,7 +186,7 @@ class Prepared:
             )  # fmt: skip
         return catalogue
 
-    def item_ids(self) -> NDArray[np.str_]:
+    def item_ids(self) -> Strings:
         """[I] ids by row, without reading the texts."""
         path = self.folder / CATALOGUE_DIR / ITEMS_FILE
         return read_parquet(path, _FIX, {Col.item: pl.String}, only=True)[Col.item].to_numpy()
@@ -259,7 +260,7 @@ class Prepared:
         frame = whole.filter(pl.col("as_of") == as_of)
         rows = frame[Col.item_row].to_numpy()
 
-        def spread(name: str) -> NDArray[np.int64]:
+        def spread(name: str) -> Int64s:
             out = np.zeros(num_items, dtype=np.int64)
             out[rows] = frame[name].to_numpy()
             return out

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from recsys.arrays import Float32s, Int32s
 from recsys.data.histories import Histories
-from recsys.ranking.scorer import Floats, PairScores, Scorer
+from recsys.ranking.scorer import PairScores, Scorer
 
 #: Histories of a pass, at most: from here on one pass more costs nothing more.
 MOST_HISTORIES = 32
@@ -39,15 +40,26 @@ class EncodedHistory:
     history: Histories
     user_part: Tensor
     pairs: PairScores
-    first_stage: Floats | None
+    first_stage: Float32s | None
 
-    def scores(self) -> Floats:
+    def scores(self) -> Float32s:
         """[I] the score of every item, the caller's to change."""
         if self.first_stage is None:
             scores = self.scorer.first_stage(self.user_part)[0]
         else:
             scores = self.first_stage.copy()
         scores[self.pairs.item_rows] += self.pairs.extra
+        return scores
+
+    def scores_of(self, rows: Int32s) -> Float32s:
+        """[C] the scores of some items, by row [C]."""
+        user, pairs = self.user_part, self.pairs
+        part = self.scorer.item_part.numpy().take(rows, axis=0)
+        scores = part @ user[0].numpy()
+        if len(pairs.item_rows):
+            place = np.minimum(np.searchsorted(pairs.item_rows, rows), len(pairs.item_rows) - 1)
+            hit = pairs.item_rows[place] == rows
+            scores += np.where(hit, pairs.extra[place], 0).astype(np.float32)
         return scores
 
 

@@ -14,13 +14,11 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from recsys.arrays import Float32s, Int64s
 from recsys.data.histories import Histories
 from recsys.data.moments import recent_items
 from recsys.ranking.scorer import PairScores, Scorer
-
-Floats = NDArray[np.float32]
 
 #: Past items that are tried as reasons, the latest; and reasons that are named.
 NUM_PAST, NUM_REASONS = 30, 3
@@ -62,7 +60,7 @@ class Explanation:
 
 
 def explain(
-    scorer: Scorer, history: Histories, rows: NDArray[np.int64], item_parts: Floats
+    scorer: Scorer, history: Histories, rows: Int64s, item_parts: Float32s
 ) -> list[Explanation]:
     """Explain the scores of some items for one history.
 
@@ -101,14 +99,14 @@ def explain(
     return explanations
 
 
-def _past(history: Histories) -> NDArray[np.int64]:
+def _past(history: Histories) -> Int64s:
     """[P] the latest distinct items."""
     recent = recent_items(history)
     order = np.lexsort((recent.item, recent.moments_ago))
     return recent.item[order][:NUM_PAST]
 
 
-def _without_each(history: Histories, past: NDArray[np.int64]) -> Histories:
+def _without_each(history: Histories, past: Int64s) -> Histories:
     """P queries: the history without any event of one past item."""
     keep = history.item_rows[None, :] != past[:, None]
     _, event = np.nonzero(keep)
@@ -121,7 +119,7 @@ def _without_each(history: Histories, past: NDArray[np.int64]) -> Histories:
     )
 
 
-def _extras(pairs: PairScores, rows: NDArray[np.int64], num_queries: int) -> Floats:
+def _extras(pairs: PairScores, rows: Int64s, num_queries: int) -> Float32s:
     """[Q, K] what the second stage adds to each item."""
     extras = np.zeros((num_queries, len(rows)), dtype=np.float32)
     for number, row in enumerate(rows.tolist()):

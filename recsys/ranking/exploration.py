@@ -19,11 +19,9 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Rows = NDArray[np.int64]
+from recsys.arrays import Float32s, Float64s, Int64s
+from recsys.ranking.top_k import top_k
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,8 @@ class Drawn:
         propensities: [k] the chance of each, given those above it; in (0, 1].
     """
 
-    places: Rows
-    propensities: Doubles
+    places: Int64s
+    propensities: Float64s
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Exploration:
     def __post_init__(self) -> None:
         assert (self.epsilon is None) != (self.temperature is None)
 
-    def draw(self, scores: Floats, k: int) -> Drawn:
+    def draw(self, scores: Float32s, k: int) -> Drawn:
         """Draw a list.
 
         Args:
@@ -75,7 +73,7 @@ def seed_of(request_id: str, salt: str) -> int:
     return int.from_bytes(hashlib.sha256(f"draw\0{salt}\0{request_id}".encode()).digest()[:16])
 
 
-def plackett_luce(scores: Floats, k: int, temperature: float, rng: np.random.Generator) -> Drawn:
+def plackett_luce(scores: Float32s, k: int, temperature: float, rng: np.random.Generator) -> Drawn:
     """Draw k places by Plackett and Luce's model; see the module.
 
     Args:
@@ -89,7 +87,7 @@ def plackett_luce(scores: Floats, k: int, temperature: float, rng: np.random.Gen
         return Drawn(np.zeros(0, dtype=np.int64), np.zeros(0))
     logits = scores.astype(np.float64) / temperature
     keys = logits + rng.gumbel(size=len(logits))
-    places = _top(keys, k)
+    places, _ = top_k(keys, k)
     # log of the sum over what is left at each place: what is never shown, then the places from the
     # last to the first. Sums alone, no difference: that would lose all digits where one item rules.
     shown = logits[places]
@@ -99,7 +97,7 @@ def plackett_luce(scores: Floats, k: int, temperature: float, rng: np.random.Gen
     return Drawn(places, np.minimum(np.exp(shown - left), 1.0))
 
 
-def epsilon_greedy(scores: Floats, k: int, epsilon: float, rng: np.random.Generator) -> Drawn:
+def epsilon_greedy(scores: Float32s, k: int, epsilon: float, rng: np.random.Generator) -> Drawn:
     """Draw k places, each the best that is left or, with chance epsilon, any; see the module.
 
     The loop goes over places, not over candidates.
@@ -113,7 +111,7 @@ def epsilon_greedy(scores: Floats, k: int, epsilon: float, rng: np.random.Genera
     num = len(scores)
     k = min(k, num)
     # Of the best k and of 2k sampled uniformly, at most k are taken: one of each is always left.
-    ranked = iter(_top(scores.astype(np.float64), k).tolist())
+    ranked = iter(top_k(scores.astype(np.float64), k)[0].tolist())
     evenly = iter(rng.choice(num, size=min(num, 2 * k), replace=False).tolist())
     explores = (rng.random(k) < epsilon).tolist()
     taken: set[int] = set()
@@ -131,18 +129,7 @@ def epsilon_greedy(scores: Floats, k: int, epsilon: float, rng: np.random.Genera
     return Drawn(np.array(places, dtype=np.int64), np.array(propensities))
 
 
-def _top(keys: Doubles, k: int) -> Rows:
-    """Positions of the k largest, largest first, ties by position."""
-    if k < len(keys):
-        last = np.partition(keys, len(keys) - k)[len(keys) - k]
-        above = np.flatnonzero(keys > last)
-        top = np.concatenate([above, np.flatnonzero(keys == last)[: k - len(above)]])
-    else:
-        top = np.arange(len(keys))
-    return top[np.lexsort((top, -keys[top]))].astype(np.int64)
-
-
-def _log_sum(logits: Doubles) -> float:
+def _log_sum(logits: Float64s) -> float:
     """The logarithm of the sum of exp."""
     largest = logits.max()
     return float(largest + np.log(np.exp(logits - largest).sum()))

@@ -16,11 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Int32s = NDArray[np.int32]
-Int64s = NDArray[np.int64]
+from recsys.arrays import Float32s, Int32s, Int64s
 
 #: Share of the true list that must be found, on average over the queries, for lists of each length.
 RECALL: Final = 0.99
@@ -46,10 +43,10 @@ class Index:
         recall: what was found of the true lists with so many.
     """
 
-    centroids: Floats
+    centroids: Float32s
     starts: Int64s
     rows: Int32s
-    parts: Floats
+    parts: Float32s
     num_probed: tuple[int, ...]
     recall: tuple[float, ...]
 
@@ -61,7 +58,7 @@ class Index:
         ]
 
     @staticmethod
-    def build(item_part: Floats, queries: Floats, *, seed: int) -> Index:
+    def build(item_part: Float32s, queries: Float32s, *, seed: int) -> Index:
         """Cluster the items and settle how many cells a query reads.
 
         Args:
@@ -81,7 +78,7 @@ class Index:
         centroids = (sums / sizes[:, None]).astype(np.float32)
         return Index(centroids, starts, rows.astype(np.int32), parts, (), ())._settled(queries)
 
-    def search(self, query: Floats, length: int, size: int) -> tuple[Int64s, Floats]:
+    def search(self, query: Float32s, length: int, size: int) -> tuple[Int64s, Float32s]:
         """Rows and scores of all items in the cells read, unsorted.
 
         Args:
@@ -125,7 +122,7 @@ class Index:
         settled = tuple(meta["num_probed"]), tuple(meta["recall"])
         return Index(np.array(centroids), np.array(starts), rows, parts, *settled)
 
-    def _settled(self, queries: Floats) -> Index:
+    def _settled(self, queries: Float32s) -> Index:
         """The same index with the fewest cells read that find `RECALL` of the true lists.
 
         For a longer list no fewer than for a shorter one.
@@ -164,7 +161,7 @@ def _found_surely(needed: Int64s, num_probed: int) -> bool:
     return bool(share.mean() - 3 * share.std() / len(share) ** 0.5 >= RECALL)
 
 
-def _cells(points: Floats, num_cells: int, rng: np.random.Generator) -> Int64s:
+def _cells(points: Float32s, num_cells: int, rng: np.random.Generator) -> Int64s:
     """[I] cell of each point, numbered without gaps: k-means, fitted on a sample."""
     size = min(_SAMPLE, len(points))
     sample = points[np.sort(rng.choice(len(points), size, replace=False))]
@@ -181,7 +178,7 @@ def _cells(points: Floats, num_cells: int, rng: np.random.Generator) -> Int64s:
     return np.unique(_nearest(points, centroids), return_inverse=True)[1]
 
 
-def _nearest(points: Floats, centroids: Floats) -> Int64s:
+def _nearest(points: Float32s, centroids: Float32s) -> Int64s:
     """The nearest centroid of each point."""
     half = (centroids**2).sum(axis=1) / 2
     blocks = (points[low : low + _AT_ONCE] for low in range(0, len(points), _AT_ONCE))

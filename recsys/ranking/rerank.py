@@ -5,13 +5,12 @@ Legend: N items of the pool, k places, D width of the item vectors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
+from recsys.arrays import Float32s, Int64s
 
 #: Items that compete for a place, for each place of the list, and at least.
 POOL_PER_PLACE, LEAST_POOL = 10, 100
@@ -19,7 +18,7 @@ POOL_PER_PLACE, LEAST_POOL = 10, 100
 NO_CATEGORY: Final = -1
 
 
-def centred(vectors: Floats, mean: Floats) -> Floats:
+def centred(vectors: Float32s, mean: Float32s) -> Float32s:
     """[N, D] vectors less the catalogue's mean vector [D], of length 1 again.
 
     What all items share says nothing of how two of them differ, and trained vectors share much.
@@ -31,14 +30,14 @@ def centred(vectors: Floats, mean: Floats) -> Floats:
 
 
 def diversify(
-    scores: Floats,
-    vectors: Floats,
-    categories: NDArray[np.int64],
+    scores: Float32s,
+    vectors: Float32s,
+    categories: Int64s,
     k: int,
     *,
     diversity: float,
     max_per_category: int | None = None,
-) -> Rows:
+) -> Int64s:
     """Pick k of a pool, one at a time: what scores high and resembles little of what is there.
 
     A place goes to the item with the largest (1 - diversity) * relevance - diversity * similarity.
@@ -78,3 +77,38 @@ def diversify(
             if taken[category] >= max_per_category:
                 left &= categories != category
     return np.array(picked, dtype=np.int64)
+
+
+def diverse_list(
+    pool_of: Callable[[int], tuple[Int64s, Float32s]],
+    k: int,
+    vectors_of: Callable[[Int64s], Float32s],
+    categories: Int64s,
+    *,
+    diversity: float,
+    max_per_category: int | None,
+) -> tuple[Int64s, Float32s]:
+    """Pick k by `diversify` from the best of the catalogue.
+
+    Args:
+        pool_of: size -> rows and scores of that many best items, or of all that may come back.
+        k: places.
+        vectors_of: rows [N] -> their vectors [N, D] of length 1.
+        categories: [I], `NO_CATEGORY` where unknown.
+        diversity: see `diversify`.
+        max_per_category: see `diversify`.
+
+    Returns:
+        Rows in the order to show, and their scores.
+    """
+    size = max(POOL_PER_PLACE * k, LEAST_POOL)
+    while True:
+        rows, pool = pool_of(size)
+        picked = diversify(
+            pool, vectors_of(rows), categories[rows], k,
+            diversity=diversity, max_per_category=max_per_category,
+        )  # fmt: skip
+        # A cap may empty the pool; then more of the catalogue competes.
+        if len(picked) == k or len(rows) < size:
+            return rows[picked], pool[picked]
+        size *= 10

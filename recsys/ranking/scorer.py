@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.arrays import Float32s, Int64s
 from recsys.data.histories import Histories
 from recsys.features.candidates import cosines, make_pairs
 from recsys.features.item_to_item import Relations
@@ -20,8 +20,6 @@ from recsys.features.stacked import Stacked
 from recsys.features.windows import make_windows
 from recsys.model.ranking_head import ScoringHead
 from recsys.model.user_encoder import UserEncoder
-
-Floats = NDArray[np.float32]
 
 #: Histories encoded together; attention needs memory in proportion.
 STATES_AT_ONCE = 64
@@ -36,9 +34,9 @@ class PairScores:
         extra: [K].
     """
 
-    query: NDArray[np.int64]
-    item_rows: NDArray[np.int64]
-    extra: Floats
+    query: Int64s
+    item_rows: Int64s
+    extra: Float32s
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ class Scorer:
     head: ScoringHead
     vectors: Tensor | Stacked
     item_part: Tensor | Stacked
-    item_features: Floats | Stacked
-    standard_price: Floats | Stacked
+    item_features: Float32s | Stacked
+    standard_price: Float32s | Stacked
     relations: Relations
     target_codes: list[int]
     max_history: int
@@ -76,8 +74,8 @@ class Scorer:
         users: UserEncoder,
         head: ScoringHead,
         vectors: Tensor,
-        item_features: Floats,
-        standard_price: Floats,
+        item_features: Float32s,
+        standard_price: Float32s,
         relations: Relations,
         target_codes: list[int],
         max_history: int,
@@ -101,7 +99,9 @@ class Scorer:
             over_time,
         )
 
-    def with_items(self, vectors: Tensor, item_features: Floats, standard_price: Floats) -> Scorer:
+    def with_items(
+        self, vectors: Tensor, item_features: Float32s, standard_price: Float32s
+    ) -> Scorer:
         """The same scorer over a catalogue with M further items, to which nothing is related.
 
         What it has of the others is shared, not copied.
@@ -175,7 +175,7 @@ class Scorer:
         return torch.from_numpy(usual_price(histories, self.standard_price))
 
     @torch.no_grad()
-    def scores(self, histories: Histories) -> Floats:
+    def scores(self, histories: Histories) -> Float32s:
         """[Q, I] the served score of every item; histories name only rows of this catalogue."""
         user_part, pairs = self.parts(histories)
         scores = self.first_stage(user_part)
@@ -187,28 +187,28 @@ class Scorer:
         return scores
 
     @torch.no_grad()
-    def first_stage(self, user_part: Tensor) -> Floats:
+    def first_stage(self, user_part: Tensor) -> Float32s:
         """[Q, I] what every item scores without the second stage."""
         part = self.item_part
         if isinstance(part, Stacked):
             return torch.cat([user_part @ part.upper.T, user_part @ part.lower.T], dim=1).numpy()
         return (user_part @ part.T).numpy()
 
-    def days_of(self, now: NDArray[np.int64]) -> tuple[list[int], NDArray[np.int64]]:
+    def days_of(self, now: Int64s) -> tuple[list[int], Int64s]:
         """The days as of which some questions see the items, and the place of each question's."""
         if self.over_time is None:
             return [0], np.zeros(len(now), dtype=np.int64)
         days, place = np.unique(self.over_time.days(now), return_inverse=True)
         return days.tolist(), place
 
-    def features_on(self, day: int) -> Floats | Stacked:
+    def features_on(self, day: int) -> Float32s | Stacked:
         """[I, G] item features as of one of `days_of`."""
         return self.item_features if self.over_time is None else self.over_time.of(day)
 
-    def features_of(self, now: NDArray[np.int64], item_rows: NDArray[np.int64]) -> Floats:
+    def features_of(self, now: Int64s, item_rows: Int64s) -> Float32s:
         """[K, G] features of K items, each as of its own moment `now` [K]."""
         if self.over_time is None:
-            features: Floats = self.item_features.take(item_rows, axis=0)
+            features: Float32s = self.item_features.take(item_rows, axis=0)
             return features
         days, place = self.days_of(now)
         features = np.empty((len(item_rows), self.item_features.shape[1]), dtype=np.float32)
@@ -217,7 +217,7 @@ class Scorer:
             features[of_day] = self.features_on(day)[item_rows[of_day]]
         return features
 
-    def _since(self, features: Floats) -> Floats:
+    def _since(self, features: Float32s) -> Float32s:
         """[I] what the items' own scores have gained since `item_part` was made."""
         now = self.head.item_scores(torch.from_numpy(features)).numpy()
         then = self.item_part[:, -1].numpy()

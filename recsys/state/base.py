@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from recsys.arrays import Strings
 from recsys.state.tombstones import Tombstone, digest
 
 
@@ -185,7 +184,7 @@ class UserState(Protocol):
     def seed(
         self,
         table: pa.Table,
-        item_ids: NDArray[np.str_],
+        item_ids: Strings,
         max_events_per_user: int,
         *,
         source: str,

@@ -13,10 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-Vector = NDArray[np.float32]
+from recsys.arrays import Float32s
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +30,7 @@ class ItemChange:
     item_id: str
     version: int
     fields: str | None
-    vector: Vector | None
+    vector: Float32s | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +47,7 @@ class ItemEdit:
     item_id: str
     before: str | None
     after: str
-    vector: Vector | None
+    vector: Float32s | None
 
 
 #: What `merged` makes of nothing.
@@ -122,7 +119,7 @@ class MemoryItems:
         self._lock = threading.Lock()
         self._version = 0
         self._items: dict[str, tuple[int, str | None]] = {}
-        self._vectors: dict[str, dict[str, tuple[int, Vector]]] = {}
+        self._vectors: dict[str, dict[str, tuple[int, Float32s]]] = {}
 
     def put(self, edits: Sequence[ItemEdit], model: str) -> int | None:
         """See `ItemStore.put`."""

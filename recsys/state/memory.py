@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import starmap, takewhile
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from recsys.arrays import Strings
 from recsys.state.base import (
     Batch,
     Erasure,
@@ -133,7 +132,7 @@ class MemoryState:
     def seed(
         self,
         table: pa.Table,
-        item_ids: NDArray[np.str_],
+        item_ids: Strings,
         max_events_per_user: int,
         *,
         source: str,

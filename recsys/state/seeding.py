@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from recsys.arrays import Strings
 from recsys.schema import Col
 from recsys.state.base import StateEvent
 from recsys.state.tombstones import Tombstone
@@ -40,9 +39,7 @@ _LIVE_SCHEMA = {"user": pl.String, "us": pl.Int64, "item": pl.String, "code": pl
 EVENT_COLUMNS = ["user", "id", "item", "code", "us"]
 
 
-def seed_events(
-    table: pa.Table, item_ids: NDArray[np.str_], max_events_per_user: int
-) -> pl.DataFrame:
+def seed_events(table: pa.Table, item_ids: Strings, max_events_per_user: int) -> pl.DataFrame:
     """The latest events of each history, one a row, sorted by user and event id.
 
     Args:

@@ -5,7 +5,6 @@ Imports neither torch nor transformers.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from tokenizers import Tokenizer
 
 from recsys.errors import DataError, RecipeError
 from recsys.storage.reading import read_json
+from recsys.storage.seals import file_sha256, text_sha256
 
 EMBEDDED = "minilm"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -95,13 +95,7 @@ def _from_hub(name: str) -> Path:
 def fingerprint(folder: Path) -> str:
     """SHA-256 over the model's weights, config and tokenizer; 16 hex digits."""
     digests = [file_sha256(folder / name) for name in (WEIGHTS, CONFIG, TOKENIZER)]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return text_sha256("".join(digests))
 
 
 def hidden_size(folder: Path) -> int:

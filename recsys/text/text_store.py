@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from recsys.arrays import Float16s, Float32s, Int32s, Int64s
 from recsys.errors import DataError
 from recsys.storage.matrices import open_matrix
 from recsys.storage.reading import map_array, read_json, reading
@@ -40,9 +40,9 @@ class TextStore:
         content_similarity: CSR [I, I], see `item_to_item.content_similarity`.
     """
 
-    hidden: NDArray[np.float16]
-    offsets: NDArray[np.int64]
-    vectors: NDArray[np.float32]
+    hidden: Float16s
+    offsets: Int64s
+    vectors: Float32s
     content_similarity: sparse.csr_array
 
     @staticmethod
@@ -77,7 +77,7 @@ class TextStore:
         """T."""
         return len(self.offsets) - 1
 
-    def batch(self, text_rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def batch(self, text_rows: Int64s) -> tuple[Tensor, Tensor]:
         """Hidden states [n, L, H] float32 and mask [n, L] of some texts, padded to the longest."""
         starts, lengths = self.offsets[text_rows], np.diff(self.offsets)[text_rows]
         row, column = ragged_index(lengths)
@@ -87,9 +87,7 @@ class TextStore:
         mask = np.arange(width) < lengths[:, None]
         return torch.from_numpy(hidden), torch.from_numpy(mask)
 
-    def by_length(
-        self, size: int, low: int = 0, high: int | None = None
-    ) -> Iterator[NDArray[np.int64]]:
+    def by_length(self, size: int, low: int = 0, high: int | None = None) -> Iterator[Int64s]:
         """Rows of texts [low, high) in batches of similar length, so that little is padding."""
         high = self.num_texts if high is None else high
         order = np.argsort(np.diff(self.offsets)[low:high], kind="stable") + low
@@ -97,14 +95,14 @@ class TextStore:
             yield order[start : start + size]
 
 
-def ragged_index(lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def ragged_index(lengths: Int64s) -> tuple[Int64s, Int64s]:
     """Row and column of every element of a ragged batch, flat."""
     row = np.repeat(np.arange(len(lengths)), lengths)
     column = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return row, column
 
 
-def pad_tokens(tokens: list[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
+def pad_tokens(tokens: list[Int32s]) -> tuple[Tensor, Tensor]:
     """Token ids [T, L] and mask [T, L] of some texts."""
     lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
     row, column = ragged_index(lengths)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from recsys.config import Recipe, target_codes
-from recsys.data.histories import Questions, UserEvents
+from recsys.data.histories import UserEvents
+from recsys.data.time_split import Questions
 from recsys.errors import RecipeError
 from recsys.evaluation.metrics.ranking import ndcg_at_k, ranks_of
 from recsys.features.candidates import make_pairs

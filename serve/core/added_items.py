@@ -19,7 +19,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.recommender import ADDED, NewItems, Recommender
+from recsys.recommender import Recommender
+from recsys.recommender.new_items import NewItems
+from recsys.recommender.served_items import ADDED
 from recsys.schema import TEXT_FIELDS
 from recsys.state import STATE_FILE, open_items
 from recsys.state.items import ItemChange, ItemEdit

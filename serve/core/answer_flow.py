@@ -16,7 +16,8 @@ from recsys.config import Serve
 from recsys.ranking.encoded import EncodedHistory
 from recsys.ranking.explain import Explanation
 from recsys.ranking.exploration import Exploration
-from recsys.recommender import NewItems, Recommender
+from recsys.recommender import Recommender
+from recsys.recommender.new_items import NewItems
 from recsys.schema import EVENT_TYPES, Col
 from serve.core.arms import ONLY
 from serve.core.queries import Query

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from recsys.artifacts.bundle import Bundle
-from recsys.recommender import TextEncoder as LanguageModel
+from recsys.recommender.text_encoder import TextEncoder as LanguageModel
 from serve.observability.metrics import Metrics, Unkept
 
 #: The model that is served and, during a swap, the next one.

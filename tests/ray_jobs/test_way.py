@@ -24,7 +24,8 @@ from recsys.errors import BundleError, DataError, GateRefused
 from recsys.evaluation.gate import MIN_USERS
 from recsys.evaluation.report import OURS
 from recsys.preparation.prepared import Prepared
-from recsys.recommender import Recommender, scorer_on
+from recsys.recommender import Recommender
+from recsys.recommender.loading import scorer_on
 from recsys.text.pretrained import WEIGHTS
 from recsys.text.text_store import TextStore
 from recsys.training.pretraining.adapted import LANGUAGE_DIR

@@ -41,7 +41,7 @@ from recsys.artifacts.bundle import Bundle
 from recsys.config import load_recipe
 from recsys.data.feedback import Feedback, finished
 from recsys.data.histories import US_PER_DAY, Histories
-from recsys.recommender import load_scorer
+from recsys.recommender.loading import load_scorer
 from recsys.schema import EVENT_CODE, Col
 from recsys.storage.scratch import MARK, marked
 from serve.access.keys import KeyFile

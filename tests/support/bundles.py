@@ -17,10 +17,8 @@ from recsys.artifacts.bundle import (
     BUNDLE,
     INDEX_DIR,
     ITEM_PART,
-    SEAL,
     STANDARD_PRICE,
     Bundle,
-    seal,
     write_bundle,
 )
 from recsys.config import Recipe, recipe_from_dict, target_codes
@@ -36,7 +34,8 @@ from recsys.model.user_encoder import UserEncoder
 from recsys.ranking.scorer import Scorer
 from recsys.schema import ITEMS, Col
 from recsys.storage.outputs import write_json
-from recsys.text.pretrained import TOKENIZER, file_sha256
+from recsys.storage.seals import file_sha256, sealed
+from recsys.text.pretrained import TOKENIZER
 
 NUM_ITEMS = 300
 #: Of the pseudonyms.
@@ -133,10 +132,9 @@ def diverge(folder: Path) -> Path:
     part = folder / INDEX_DIR / ITEM_PART
     np.save(part, np.full_like(np.load(part), np.nan))
     meta = json.loads((folder / BUNDLE).read_text())
-    meta.pop(SEAL)
     meta["files"][f"{INDEX_DIR}/{ITEM_PART}"] = file_sha256(part)
     meta["version"] += "-diverged"
-    write_json(folder / BUNDLE, meta | {SEAL: seal(meta)})
+    write_json(folder / BUNDLE, sealed(meta))
     return folder
 
 

@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recsys.data.histories import Histories, Questions, UserEvents, ask
+from recsys.data.histories import Histories, UserEvents
+from recsys.data.time_split import Questions, ask
 from recsys.evaluation.baselines.popularity import Popularity
 from recsys.evaluation.metrics.ranking import ndcg_at_k, ranks_of
 from recsys.features.windows import (

@@ -18,21 +18,18 @@ id of 32 characters; 86 and 126 with 600, where the server leaves its compact en
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import cast
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import redis
-from numpy.typing import NDArray
 
+from recsys.arrays import Strings
 from recsys.errors import DataError
 from recsys.state.base import (
     Batch,
@@ -46,14 +43,21 @@ from recsys.state.base import (
     tombstone_of,
 )
 from recsys.state.redis.connection import Connection
+from recsys.state.redis.opening import check_format, warn_of_losses
+from recsys.state.redis.packing import (
+    event_of,
+    field_of,
+    pack,
+    pack_time,
+    packed_of,
+    seeded_field,
+    unpack_time,
+    waiting_event,
+)
 from recsys.state.redis.scripts import APPEND, DELETE, SEED, SETTLE, SWEEP
-from recsys.state.seeding import EVENT_COLUMNS, SEED_PREFIX, lasting, seed_events, seed_id
+from recsys.state.seeding import EVENT_COLUMNS, lasting, seed_events
 from recsys.state.tombstones import Tombstone
 
-logger = logging.getLogger(__name__)
-
-#: 2: outbox and tombstones. 3: tombstones of two times. An earlier store becomes one when opened.
-FORMAT_VERSION = 3
 #: Seeded events sent at once: others wait while the server adds them.
 CHUNK = 5000
 #: Users in a step of `sweep`.
@@ -62,9 +66,7 @@ SWEEP_USERS = 100
 MAX_TRIES = 100
 #: A user's key outlives the last write by the maximal age and so much: clocks differ.
 _SLACK_S = 86_400
-#: Packed times are above zero.
-_TIME_SHIFT = 2**63
-#: By the code that `redis_scripts.APPEND` gives.
+#: By the code that `scripts.APPEND` gives.
 _OUTCOMES: tuple[Outcome, ...] = ("new", "repeated", "conflict", "erased")
 
 
@@ -100,8 +102,8 @@ class RedisState:
         self._settle = self._client.register_script(SETTLE)
         self._sweep = self._client.register_script(SWEEP)
         try:
-            self._check_format()
-            self._warn_of_losses()
+            check_format(self._server, prefix)
+            warn_of_losses(self._server)
         except BaseException:
             self.close()
             raise
@@ -115,7 +117,7 @@ class RedisState:
         arguments = self._options()
         for each in events:
             told = (digest_of(each).encode(), (each.details or "").encode(), int(each.is_timed))
-            arguments += (places[each.user_id], _field(each), _packed(each), *told)
+            arguments += (places[each.user_id], field_of(each), packed_of(each), *told)
         with self._named():
             codes = cast(list[int], self._append(keys=self._keys(places), args=arguments))
         return [_OUTCOMES[code] for code in codes]
@@ -124,7 +126,7 @@ class RedisState:
         """See `UserState.history`."""
         with self._named():
             fields = cast(dict[bytes, bytes], self._client.hgetall(self._user(user_id)))
-        events = sorted((_event(user_id, *pair) for pair in fields.items()), key=order)
+        events = sorted((event_of(user_id, *pair) for pair in fields.items()), key=order)
         if (oldest := oldest_us(self._max_age_us)) is not None:
             events = [event for event in events if event.timestamp >= oldest]
         return events[max(len(events) - limit, 0) :]
@@ -139,14 +141,14 @@ class RedisState:
             for _ in range(MAX_TRIES):
                 pipe.watch(key)  # type: ignore[no-untyped-call]  # whatever is new of the user changes it, in the outbox or not
                 fields = cast(dict[bytes, bytes], self._client.hgetall(key))
-                events = [_event(user_id, *pair) for pair in fields.items()]
+                events = [event_of(user_id, *pair) for pair in fields.items()]
                 waiting: list[bytes] = []
                 for entries in self._entries("+"):
                     mine = [(entry, event) for entry, event in entries if event.user_id == user_id]
                     waiting += (entry for entry, _ in mine)
                     events += (event for _, event in mine)
                 left = tombstone_of(events, now_us)
-                times = (_pack_time(left.until_us), _pack_time(left.at_us))
+                times = (pack_time(left.until_us), pack_time(left.at_us))
                 pipe.multi()
                 self._delete(
                     keys=[key, self._erased, self._ahead],
@@ -175,7 +177,7 @@ class RedisState:
         # An earlier release wrote one time.
         times = {user.decode(): (packed[-8:], packed[:8]) for user, packed in found.items()}
         return {
-            user: Tombstone(_unpack_time(at), _unpack_time(until), frozenset(ahead[user]))
+            user: Tombstone(unpack_time(at), unpack_time(until), frozenset(ahead[user]))
             for user, (at, until) in times.items()
         }
 
@@ -215,12 +217,12 @@ class RedisState:
         with self._named():
             users = self._client.scan_iter(self._user("*"), count=SWEEP_USERS)
             while keys := list(islice(users, SWEEP_USERS)):
-                self._sweep(keys=keys, args=[_pack_time(oldest)])
+                self._sweep(keys=keys, args=[pack_time(oldest)])
 
     def seed(
         self,
         table: pa.Table,
-        item_ids: NDArray[np.str_],
+        item_ids: Strings,
         max_events_per_user: int,
         *,
         source: str,
@@ -268,9 +270,7 @@ class RedisState:
         users: list[str] = []
         arguments = self._options()
         for user, rows in groupby(seeds.iter_rows(), key=itemgetter(0)):
-            fields = [
-                _seeded_field(nth, _pack(us, code, item)) for _, _, item, code, us, nth in rows
-            ]
+            fields = [seeded_field(nth, pack(us, code, item)) for _, _, item, code, us, nth in rows]
             users.append(user)
             arguments += (len(fields), *fields)
         with self._named():
@@ -280,12 +280,12 @@ class RedisState:
         return [self._meta, self._outbox, self._erased, self._ahead, *map(self._user, users)]
 
     def _options(self) -> list[int | bytes]:
-        """The first arguments of `redis_scripts.APPEND` and `SEED`."""
+        """The first arguments of `scripts.APPEND` and `SEED`."""
         oldest = oldest_us(self._max_age_us)
         prefix = len(self._user("").encode())
         if self._max_age_us is None or oldest is None:
             return [self._cap, b"", 0, prefix]
-        return [self._cap, _pack_time(oldest), self._max_age_us // 1_000_000 + _SLACK_S, prefix]
+        return [self._cap, pack_time(oldest), self._max_age_us // 1_000_000 + _SLACK_S, prefix]
 
     def _entries(self, last: str, limit: int = CHUNK) -> Iterator[list[tuple[bytes, StateEvent]]]:
         """The outbox up to an entry, some at a time: (id of the entry, event) of each."""
@@ -295,41 +295,11 @@ class RedisState:
             if not rows:
                 return
             entries = cast(list[tuple[bytes, dict[bytes, bytes]]], rows)
-            yield [(entry, _waiting_event(values)) for entry, values in entries]
+            yield [(entry, waiting_event(values)) for entry, values in entries]
             first = f"({entries[-1][0].decode()}"
 
     def _user(self, user_id: str) -> str:
         return f"{self._prefix}:u:{user_id}"
-
-    def _check_format(self) -> None:
-        with self._named(), self._client.pipeline() as both:
-            both.hsetnx(self._meta, "format", str(FORMAT_VERSION))
-            both.hget(self._meta, "format")
-            _, found = both.execute()
-        version = found.decode()
-        if version in ("1", "2"):  # it lacks only what is made at need, and 1 counted users
-            with self._named():
-                self._client.hset(self._meta, "format", str(FORMAT_VERSION))
-                self._client.hdel(self._meta, "num_users")
-            return
-        if version != str(FORMAT_VERSION):
-            raise DataError(
-                f"user state of format {version}, this release reads {FORMAT_VERSION}",
-                where=f"{self._name}, {self._prefix}:*",
-                fix="serve with the release that wrote it, or set another serve.state.prefix: "
-                "a new store is made and seeded from the bundle",
-            )
-
-    def _warn_of_losses(self) -> None:
-        """Log what the server's settings may lose, if it tells them: hosted servers may not."""
-        try:
-            with self._named():
-                settings = {**self._client.info("persistence"), **self._client.info("memory")}
-        except DataError as error:
-            logger.info("%s does not tell how durable it is: %s", self._name, error)
-            return
-        if risks := _risks(settings):
-            logger.warning("accepted events may be lost: at %s %s", self._name, " and ".join(risks))
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -338,61 +308,3 @@ class RedisState:
             raise DataError("the store is closed", where=self._name, fix="open it again")
         with self._server.named():
             yield
-
-
-def _risks(settings: dict[str, object]) -> list[str]:
-    """What may lose events; `settings` is what the server's INFO tells."""
-    risks = []
-    if settings.get("aof_enabled") == 0:
-        risks.append("the append-only file is off (appendonly no)")
-    policy = str(settings.get("maxmemory_policy"))
-    if settings.get("maxmemory") and policy.startswith("allkeys"):
-        risks.append(f"a full memory drops users (maxmemory-policy {policy})")
-    return risks
-
-
-def _pack_time(us: int) -> bytes:
-    return (us + _TIME_SHIFT).to_bytes(8, "big")
-
-
-def _unpack_time(packed: bytes) -> int:
-    return int.from_bytes(packed[:8], "big") - _TIME_SHIFT
-
-
-def _pack(us: int, code: int, item: str) -> bytes:
-    """What makes seeded events alike, as bytes; see `redis_scripts`."""
-    return _pack_time(us) + bytes([code]) + item.encode()
-
-
-def _packed(event: StateEvent) -> bytes:
-    return _pack(event.timestamp, event.event_code, event.item_id)
-
-
-def _seeded_field(nth: int | str, packed: bytes) -> bytes:
-    return f"s{nth}:".encode() + packed
-
-
-def _field(event: StateEvent) -> bytes:
-    """The event's id as a field; a seeded event's id is not spelled out."""
-    begin = seed_id(event).removesuffix("0")
-    nth = event.event_id.removeprefix(begin)
-    if nth != event.event_id and nth.isascii() and nth.isdigit():
-        return _seeded_field(nth, _packed(event))
-    return b"e" + event.event_id.encode()
-
-
-def _event(user_id: str, field: bytes, value: bytes) -> StateEvent:
-    event_id, packed = field[1:].decode() if value else "", value
-    if not value:
-        nth, _, packed = field[1:].partition(b":")
-    us, code, item = _unpack_time(packed), packed[8], packed[9:].decode()
-    if not value:
-        event_id = f"{SEED_PREFIX}{us}:{item}:{code}:{nth.decode()}"
-    return StateEvent(user_id, event_id, item, code, us)
-
-
-def _waiting_event(values: dict[bytes, bytes]) -> StateEvent:
-    """The event of an entry of the outbox."""
-    event = _event(values[b"u"].decode(), b"e" + values[b"i"], values[b"p"])
-    details = values.get(b"d")
-    return event if details is None else replace(event, details=details.decode())

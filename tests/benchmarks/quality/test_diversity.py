@@ -8,7 +8,7 @@ import pytest
 from tiny_logs import queries
 
 from benchmarks.quality.diversity import _ndcg, draw, main
-from recsys.data.histories import Questions
+from recsys.data.time_split import Questions
 
 
 def test_a_list_that_stops_at_ten() -> None:

@@ -16,7 +16,7 @@ from recsys.artifacts.bundle import Bundle
 from recsys.config import recipe_from_dict
 from recsys.data.histories import Histories
 from recsys.evaluation.report import COLUMNS
-from recsys.recommender import load_scorer
+from recsys.recommender.loading import load_scorer
 from recsys.schema import EVENT_CODE
 
 

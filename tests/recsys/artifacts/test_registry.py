@@ -201,7 +201,7 @@ def test_a_crash_while_copying_leaves_no_version(registry, bundle, monkeypatch):
     def crash(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(registry_module, "_sync", crash)
+    monkeypatch.setattr("recsys.storage.outputs.os.fsync", crash)
     with pytest.raises(KeyboardInterrupt):
         registry.add(bundle("1"), "v1")
     assert registry.versions() == ["v0"]

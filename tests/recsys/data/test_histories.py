@@ -2,70 +2,15 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from typing import NamedTuple
-
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from event_lists import BUY, LOGS, VIEW, Event, build, lists, rows
+from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.data.histories import Histories, Questions, UserEvents, ask, build_histories
-from recsys.schema import EVENT_CODE, EVENT_TYPES, HISTORIES, Col
-
-BUY, VIEW = EVENT_CODE["purchase"], EVENT_CODE["view"]
-
-
-class Event(NamedTuple):
-    user: str
-    us: int
-    session: str | None
-    item: int
-    code: int
-
-
-def build(log: list[Event]) -> UserEvents:
-    zero = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    times = [zero + dt.timedelta(microseconds=event.us) for event in log]
-    table = build_histories(
-        pl.DataFrame(
-            {
-                Col.user: pl.Series([event.user for event in log], dtype=pl.String),
-                Col.item_row: pl.Series([event.item for event in log], dtype=pl.Int64),
-                Col.event_type: pl.Series([EVENT_TYPES[e.code] for e in log], dtype=pl.String),
-                Col.timestamp: pl.Series(times, dtype=pl.Datetime("us", "UTC")),
-                Col.session: pl.Series([event.session for event in log], dtype=pl.String),
-            }
-        )
-    )
-    assert table.schema == HISTORIES
-    return UserEvents.from_arrow(table)
-
-
-def rows(users: UserEvents) -> dict[str, list[tuple[int, int, int, int]]]:
-    """User -> (time, basket, item, code) of each event."""
-    columns = (users.timestamps, users.baskets, users.item_rows, users.event_codes)
-    flat = list(zip(*(column.tolist() for column in columns), strict=True))
-    bounds = users.offsets.tolist()
-    return {
-        user: flat[bounds[n] : bounds[n + 1]] for n, user in enumerate(users.user_ids)
-    }  # fmt: skip
-
-
-def lists(histories: Histories) -> list[list[tuple[int, int, int]]]:
-    """Each query's (time, item, code)."""
-    columns = (histories.timestamps, histories.item_rows, histories.event_codes)
-    flat = list(zip(*(column.tolist() for column in columns), strict=True))
-    bounds = histories.offsets.tolist()
-    return [flat[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
-
-
-def relevant(questions: Questions) -> list[list[int]]:
-    parts = np.split(questions.relevant, questions.relevant_offsets[1:-1])
-    return [part.tolist() for part in parts] if len(questions) else []
-
+from recsys.data.histories import Histories, UserEvents
+from recsys.schema import HISTORIES, Col
 
 LOG = [
     Event("b", 5, "s", 2, BUY),
@@ -102,18 +47,7 @@ class TestBuild:
         assert rows(build([])) == {}
 
 
-events = st.builds(
-    Event,
-    st.sampled_from("abc"),
-    st.integers(0, 6),
-    st.sampled_from([None, "s", "t"]),
-    st.integers(0, 4),
-    st.sampled_from([VIEW, BUY]),
-)
-logs = st.lists(events, max_size=40, unique=True)
-
-
-@given(logs, st.randoms())
+@given(LOGS, st.randoms())
 def test_building_agrees_with_sorting_lists(log: list[Event], random: object) -> None:
     expected: dict[str, list[tuple[int, int, int, int]]] = {}
     last: tuple[object, ...] | None = None
@@ -127,85 +61,6 @@ def test_building_agrees_with_sorting_lists(log: list[Event], random: object) ->
     shuffled = list(log)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert rows(build(shuffled)) == expected
-
-
-@settings(deadline=None)
-@given(
-    logs, st.integers(0, 7), st.none() | st.integers(0, 7), st.sampled_from([[BUY], [VIEW, BUY]])
-)
-def test_asking_agrees_with_looking_through_lists(
-    log: list[Event], start: int, end: int | None, codes: list[int]
-) -> None:
-    users = build(log)
-    expected = []
-    for number, mine in enumerate(rows(users).values()):
-        wanted: dict[int, tuple[int, set[int]]] = {}
-        for us, basket, item, code in mine:
-            if start <= us and (end is None or us < end) and code in codes:
-                wanted.setdefault(basket, (us, set()))[1].add(item)
-        for basket, (now, items) in wanted.items():
-            before = [(us, item, code) for us, _, item, code in mine if us < now]
-            expected.append((number, basket, now, before, sorted(items)))
-    asked = ask(users, start=start, end=end, target_codes=codes)
-    found = list(
-        zip(
-            asked.user_index.tolist(),
-            asked.baskets.tolist(),
-            asked.histories.now.tolist(),
-            lists(asked.histories),
-            relevant(asked),
-            strict=True,
-        )
-    )
-    assert found == expected
-    histories = asked.histories
-    assert (histories.timestamps < np.repeat(histories.now, histories.lengths)).all()
-
-
-class TestAsk:
-    USERS = build(
-        [
-            Event("a", 1, "s", 0, VIEW),
-            Event("a", 5, "s", 1, BUY),
-            Event("a", 5, "s", 1, VIEW),
-            Event("a", 5, "s", 2, BUY),
-            Event("a", 5, "t", 3, BUY),
-            Event("a", 8, "u", 1, BUY),
-        ]
-    )
-
-    def test_a_basket_sees_neither_itself_nor_another_of_its_moment(self) -> None:
-        asked = ask(self.USERS, start=5, end=8, target_codes=[BUY])
-        assert asked.baskets.tolist() == [1, 2]
-        assert relevant(asked) == [[1, 2], [3]]
-        assert lists(asked.histories) == [[(1, 0, VIEW)]] * 2
-
-    def test_the_window_holds_its_start_and_not_its_end(self) -> None:
-        def moments(start: int, end: int | None) -> list[int]:
-            asked = ask(self.USERS, start=start, end=end, target_codes=[BUY])
-            return asked.histories.now.tolist()
-
-        assert moments(5, 8) == [5, 5]
-        assert moments(6, 9) == [8]
-        assert moments(6, None) == [8]
-        assert moments(6, 8) == []
-
-    def test_questions_are_cut_and_picked_with_all_that_is_theirs(self) -> None:
-        asked = ask(self.USERS, start=0, end=None, target_codes=[BUY])
-        whole = list(zip(lists(asked.histories), relevant(asked), strict=True))
-        assert len(whole) == 3
-        for keep in ([True, False, True], [False] * 3, [True] * 3, [False, True, False]):
-            picked = asked.where(np.array(keep))
-            expected = [pair for pair, kept in zip(whole, keep, strict=True) if kept]
-            assert list(zip(lists(picked.histories), relevant(picked), strict=True)) == expected
-        parts = list(asked.batches(2))
-        assert [len(part) for part in parts] == [2, 1]
-        joined = [
-            pair for part in parts
-            for pair in zip(lists(part.histories), relevant(part), strict=True)
-        ]  # fmt: skip
-        assert joined == whole
-        assert len(asked[3:]) == len(asked[2:1]) == 0
 
 
 class TestUserEvents:

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from recsys.data.histories import Histories, UserEvents, ask_shown
+from recsys.data.histories import Histories, UserEvents
+from recsys.data.time_split import ask_shown
 from recsys.evaluation.like_model import (
     RESPONSE_FEATURES,
     ResponseHead,

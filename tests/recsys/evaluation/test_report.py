@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tiny_logs import BUY, VIEW, queries
 
-from recsys.data.histories import Histories, Questions
+from recsys.data.histories import Histories
+from recsys.data.time_split import Questions
 from recsys.evaluation.report import (
     COLUMNS,
     METRICS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import random
 
 import numpy as np
@@ -14,8 +15,9 @@ from tiny_logs import BUY, VIEW, Event
 
 from recsys.config import target_codes
 from recsys.data.histories import US_PER_DAY, Histories
-from recsys.features.popularity import DailyCounts, ItemStats
+from recsys.features.popularity import RECENT_DAYS, DailyCounts, ItemStats
 from recsys.features.side_features import (
+    DAYS_KEPT,
     HALF_LIVES_DAYS,
     ITEM_FEATURES,
     LAST_MOMENTS,
@@ -205,9 +207,10 @@ class TestFeaturesOverTime:
         np.array([1, 1, 0, 1], dtype=np.int32),
         *(np.ones(4, dtype=np.int64) for _ in range(3)),
     )
+    PRICES = (0.5, -2.0)
 
     def over_time(self, every_days: int = 1) -> FeaturesOverTime:
-        return FeaturesOverTime(self.COUNTS, np.zeros(2, dtype=np.float32), every_days)
+        return FeaturesOverTime(self.COUNTS, np.array(self.PRICES, dtype=np.float32), every_days)
 
     def test_a_question_sees_the_days_before_its_own(self) -> None:
         over_time = self.over_time()
@@ -221,11 +224,36 @@ class TestFeaturesOverTime:
         days = self.over_time(7).days(np.arange(21) * US_PER_DAY)
         assert days.tolist() == [0] * 7 + [7] * 7 + [14] * 7
 
-    def test_what_it_keeps_is_what_it_would_compute(self) -> None:
+    def test_in_any_order_of_days_it_tells_what_counting_by_hand_tells(self) -> None:
+        """More days than it keeps, some of them twice."""
         over_time = self.over_time()
-        once = [over_time.of(day).copy() for day in range(12)]
-        for day in (3, 11, 0, 5, 4, 3):
-            np.testing.assert_array_equal(over_time.of(day), once[day])
+        for day in (*range(12), 3, 11, 0, 5, 4, 3, 40, 9):
+            np.testing.assert_allclose(over_time.of(day), self.on_day_by_hand(day), rtol=1e-6)
+
+    def test_what_it_keeps_is_bounded_and_goes_nowhere(self) -> None:
+        over_time = self.over_time()
+        assert over_time.of(5) is over_time.of(5)
+        for day in range(3 * DAYS_KEPT):
+            over_time.of(day)
+        assert len(over_time._kept) == DAYS_KEPT
+        assert not pickle.loads(pickle.dumps(over_time))._kept
+
+    def on_day_by_hand(self, day: int) -> list[list[float]]:
+        """[I, G] features by loops: of each bought item one event, target and buyer a day."""
+        found = []
+        for item in range(2):
+            bought = [d for d, i in ((3, 1), (4, 1), (9, 0), (9, 1)) if i == item and d < day]
+            recent, week, last = (
+                math.log1p(sum(d >= day - days for d in bought)) for days in (RECENT_DAYS, 7, 1)
+            )
+            by_name = {
+                "log_recent": recent, "log_targets": math.log1p(len(bought)),
+                "is_new": not bought, "price_squared": self.PRICES[item] ** 2,
+                "log_per_buyer": 0, "log_week": week, "log_day": last,
+                "log_users_week": week, "log_users_day": last,
+            }  # fmt: skip
+            found.append([float(by_name[name]) for name in ITEM_FEATURES])
+        return found
 
 
 def test_young_is_what_was_first_wanted_in_the_last_days() -> None:

@@ -11,7 +11,8 @@ import torch
 from scipy import sparse
 from tiny_logs import BUY, VIEW, Event, queries
 
-from recsys.data.histories import Histories, Questions
+from recsys.data.histories import Histories
+from recsys.data.time_split import Questions
 from recsys.features.candidates import make_pairs
 from recsys.features.item_to_item import Relations
 from recsys.features.side_features import ITEM_FEATURES, is_recently_launched

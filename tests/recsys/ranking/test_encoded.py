@@ -12,7 +12,7 @@ from recsys.data.histories import Histories
 from recsys.ranking import encoded
 from recsys.ranking.encoded import encode
 from recsys.ranking.scorer import Scorer
-from recsys.recommender import load_scorer
+from recsys.recommender.loading import load_scorer
 
 
 @pytest.fixture(scope="module")

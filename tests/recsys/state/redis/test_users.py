@@ -19,7 +19,9 @@ from recsys.config import State
 from recsys.errors import DataError
 from recsys.schema import HISTORIES
 from recsys.state import MemoryState, StateEvent, Tombstone, open_state
-from recsys.state.redis.users import CHUNK, FORMAT_VERSION, RedisState
+from recsys.state.redis import opening
+from recsys.state.redis.opening import FORMAT_VERSION
+from recsys.state.redis.users import CHUNK, RedisState
 
 SPAWN = multiprocessing.get_context("spawn")
 PASSWORD = "not/for messages"
@@ -198,7 +200,7 @@ def test_a_server_is_reached_through_a_file_too(make_server, make_store, tmp_pat
 
 def test_what_may_lose_events_is_warned_of_once(make_server, make_store, caplog):
     make_store()
-    assert [(r.levelname, r.name) for r in caplog.records] == [("WARNING", RedisState.__module__)]
+    assert [(r.levelname, r.name) for r in caplog.records] == [("WARNING", opening.__name__)]
     assert "append-only file is off" in caplog.text
     caplog.clear()
     server = make_server(

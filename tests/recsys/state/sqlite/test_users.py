@@ -13,7 +13,8 @@ import pytest
 from recsys.errors import DataError
 from recsys.schema import HISTORIES
 from recsys.state import SqliteState, StateEvent, Tombstone
-from recsys.state.sqlite.users import APPLICATION_ID, FORMAT_VERSION
+from recsys.state.sqlite.file import UserFile
+from recsys.state.sqlite.statements import APPLICATION_ID, FORMAT_VERSION
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -103,10 +104,11 @@ def test_what_was_accepted_outlives_a_killed_process(path):
 
 
 def test_commits_are_synced_to_disk(path):
-    store = SqliteState(path, 10)
-    assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-    assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    store.close()
+    file = UserFile(path)
+    with file.write() as db:
+        assert db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    file.close()
 
 
 def test_a_failed_append_leaves_nothing_behind(path):
