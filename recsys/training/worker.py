@@ -26,6 +26,7 @@ from recsys.features.side_features import (
     usual_price,
 )
 from recsys.features.windows import TrainingBatch, event_weights, training_batch
+from recsys.model.batch import Batch, FreshTexts
 from recsys.model.exchange import shared, shares
 from recsys.model.item_encoder import id_rows_of
 from recsys.model.language import load_language_model
@@ -182,24 +183,27 @@ class Worker:
         used = _first(fresh) & np.isin(fresh, texts)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * warmup_cosine(self.step, num_steps, train.warmup_fraction)
-        loss, vectors = (self.wrapped or self.ranker)(
-            fresh_hidden=hidden.to(self.device),
-            fresh_mask=mask.to(self.device),
-            fresh_sizes=[len(part) for part in parts],
-            fresh_used=torch.from_numpy(np.flatnonzero(used)).to(self.device),
-            fresh_at=torch.from_numpy(_places(texts, fresh[used])).to(self.device),
-            cached_TH=self.cache.vectors[torch.from_numpy(texts)].to(self.device),
-            text_of_item_N=torch.from_numpy(text_of_item[0]).to(self.device),
-            item_rows_NR=self.item_rows[torch.from_numpy(items)].to(self.device),
-            windows=_to(batch.windows, self.device),
-            window_items_BL=window_items.to(self.device),
-            target_states_P=batch.target_states.to(self.device),
-            targets_P=torch.from_numpy(place[0]).to(self.device),
-            weights_P=batch.target_weights.to(self.device),
-            sample_C=torch.from_numpy(place[2]).to(self.device),
-            log_expected_C=torch.from_numpy(log_expected).to(self.device),
-            log_share_N=torch.from_numpy(self.log_share[items]).to(self.device),
+        step_batch = Batch(
+            fresh=FreshTexts(
+                hidden_FLH=hidden,
+                mask_FL=mask,
+                sizes=[len(part) for part in parts],
+                used_G=torch.from_numpy(np.flatnonzero(used)),
+                at_G=torch.from_numpy(_places(texts, fresh[used])),
+            ),
+            cached_TH=self.cache.vectors[torch.from_numpy(texts)],
+            text_of_item_N=torch.from_numpy(text_of_item[0]),
+            item_rows_NR=self.item_rows[torch.from_numpy(items)],
+            windows=batch.windows,
+            window_items_BE=window_items,
+            target_states_P=batch.target_states,
+            target_items_P=torch.from_numpy(place[0]),
+            target_weights_P=batch.target_weights,
+            candidates_C=torch.from_numpy(place[2]),
+            log_expected_C=torch.from_numpy(log_expected),
+            log_share_N=torch.from_numpy(self.log_share[items]),
         )
+        loss, vectors = (self.wrapped or self.ranker)(step_batch.to(self.device))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.ranker.parameters(), train.clip_norm)
@@ -459,13 +463,3 @@ def _first(rows: np.ndarray) -> np.ndarray:
     found = np.zeros(len(rows), dtype=bool)
     found[np.unique(rows, return_index=True)[1]] = True
     return found
-
-
-def _to(windows: Any, device: torch.device) -> Any:
-    if device.type == "cpu":
-        return windows
-    moved = {
-        name: value.to(device) if isinstance(value, Tensor) else value
-        for name, value in vars(windows).items()
-    }
-    return type(windows)(**moved)
