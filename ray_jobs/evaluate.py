@@ -27,7 +27,7 @@ from recsys.schema import Col
 from recsys.storage.outputs import whole_file, write_json
 from recsys.text.text_store import TextStore
 from recsys.training.pretraining.adapted import adapted
-from recsys.training.worker import tie_order
+from recsys.training.validation import tie_order
 
 REPORT_FILE, ROWS_FILE = "report.json", "evaluation_rows.parquet"
 OURS, METRIC = "raycommend", "ndcg@10"

@@ -359,8 +359,9 @@ def train_loop(config: dict[str, Any]) -> None:
 
     from recsys.artifacts import checkpoint as files
     from recsys.text.text_store import TextStore
+    from recsys.training.build import build_two_tower
     from recsys.training.optim import should_stop
-    from recsys.training.worker import Worker, build_two_tower
+    from recsys.training.worker import Worker
 
     recipe = recipe_from_dict(config["recipe"])
     train = recipe.train

@@ -44,7 +44,7 @@ from recsys.schema import ITEMS, Col
 from recsys.storage.reading import reading
 from recsys.text.pretrained import CONFIG, load_tokenizer, tokenize
 from recsys.text.text_store import pad_tokens
-from recsys.training.worker import features_over_time
+from recsys.training.build import features_over_time
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]

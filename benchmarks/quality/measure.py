@@ -54,7 +54,7 @@ from recsys.recommender import scorer_on
 from recsys.schema import Col
 from recsys.storage.outputs import write_json
 from recsys.text.text_store import TextStore
-from recsys.training.worker import tie_order
+from recsys.training.validation import tie_order
 
 OURS, METRIC, COVERAGE = "raycommend", "ndcg@10", "coverage@10"
 SHOWN = ("hr@5", "ndcg@5", "hr@10", "ndcg@10", "hr@50", "ndcg@50", "mrr@50")

@@ -211,8 +211,8 @@ def compare(
         "num_batches": len(batches),
         "num_examples": num_examples,
         "layers": {
-            "trained": len(ours.ranker.language.trained_layers),
-            "all": num_layers(ours.ranker.language),
+            "trained": len(ours.model.language.trained_layers),
+            "all": num_layers(ours.model.language),
         },
         "textbook_tokens": ways[TEXTBOOK].width,
         "negatives": {

@@ -25,7 +25,7 @@ from recsys.features.windows import TrainingBatch
 from recsys.preparation.prepared import Prepared
 from recsys.storage.outputs import write_json
 from recsys.text.text_store import TextStore
-from recsys.training.worker import build_two_tower
+from recsys.training.build import build_two_tower
 
 CPU, HIGHEST, TF32 = "CPU, float32", "GPU, float32", "GPU, TF32"
 BFLOAT16, COMPILED = "GPU, bfloat16", "GPU, bfloat16, compiled"
@@ -49,13 +49,13 @@ def make(name: str, recipe: Recipe, prepared: Prepared, store: TextStore) -> OnD
     precision = "bfloat16" if name in (BFLOAT16, COMPILED) else "float32"
     train = recipe.train.model_copy(update={"precision": precision})
     recipe = recipe.model_copy(update={"train": train})
-    ranker, item_rows = build_two_tower(recipe, prepared)
-    ranker.items.start_from(store.vectors, recipe.model.whitening)
+    model, item_rows = build_two_tower(recipe, prepared)
+    model.items.start_from(store.vectors, recipe.model.whitening)
     device = torch.device("cpu" if name == CPU else "cuda")
-    worker = OnDevice(recipe, prepared, store, ranker.to(device), item_rows, device=device)
+    worker = OnDevice(recipe, prepared, store, model.to(device), item_rows, device=device)
     worker.matmul = "high" if name == TF32 else "highest"
     if name == COMPILED:
-        worker.ranker.language.compile(dynamic=True)
+        worker.model.language.compile(dynamic=True)
     return worker
 
 

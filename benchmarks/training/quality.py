@@ -25,7 +25,7 @@ from recsys.data.histories import Questions
 from recsys.evaluation.gate import beats
 from recsys.evaluation.metrics.ranking import ndcg_at_k, ranks_of
 from recsys.preparation.prepared import Prepared
-from recsys.training.worker import tie_order
+from recsys.training.validation import tie_order
 
 METRIC = "ndcg@10"
 #: Candidates that the textbook ranks: it cannot rank a catalogue.
@@ -99,8 +99,8 @@ def logits(worker: Once) -> Callable[[Questions], np.ndarray]:
     worker.cache.expire(worker.step)
     scorer = worker.scorer("valid")
     with torch.no_grad():
-        scale = float(worker.ranker.log_scale.exp())
-        prior = float(worker.ranker.popularity) * torch.from_numpy(worker.log_share)
+        scale = float(worker.model.log_scale.exp())
+        prior = float(worker.model.popularity) * torch.from_numpy(worker.log_share)
 
     def scores(questions: Questions) -> np.ndarray:
         found = scorer.states(questions.histories) @ scorer.vectors.T * scale + prior

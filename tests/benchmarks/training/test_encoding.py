@@ -51,8 +51,8 @@ def test_what_is_encoded_once_is_learned_as_if_it_were_encoded_every_time(shop: 
     batch = first_batch(once)
     # The store's states are rounded to half precision.
     assert once.train_step(batch, 10) == pytest.approx(every.train_step(batch, 10), rel=1e-3)
-    ours = torch.cat([p.grad.flatten() for p in once.ranker.parameters() if p.requires_grad])
-    theirs = torch.cat([p.grad.flatten() for p in every.ranker.parameters() if p.requires_grad])
+    ours = torch.cat([p.grad.flatten() for p in once.model.parameters() if p.requires_grad])
+    theirs = torch.cat([p.grad.flatten() for p in every.model.parameters() if p.requires_grad])
     assert float((ours - theirs).norm() / theirs.norm()) < 0.01
 
 
