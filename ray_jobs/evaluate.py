@@ -18,7 +18,7 @@ from ray_jobs.embed import BUNDLE_DIR
 from recsys.artifacts.bundle import Bundle
 from recsys.config import Recipe, target_codes
 from recsys.errors import DataError, RecipeError
-from recsys.evaluation.baselines import fit_baselines
+from recsys.evaluation.baselines import TrainingLog, fit_baselines
 from recsys.evaluation.gate import beats, comparison
 from recsys.evaluation.report import COLUMNS, PROTOCOL, answer, head_items, summarise, table
 from recsys.preparation.prepared import Prepared
@@ -101,10 +101,8 @@ def run(recipe: Recipe) -> Path:
 
 def _baselines(recipe: Recipe, prepared: Prepared, store: TextStore) -> dict[str, Any]:
     """The baselines, fitted on everything before the test window."""
-    train = prepared.users().before(prepared.summary["cuts_us"]["test"])
-    return fit_baselines(
-        recipe.evaluate.baselines,
-        train,
+    log = TrainingLog(
+        prepared.users().before(prepared.summary["cuts_us"]["test"]),
         prepared.catalogue.num_items,
         target_codes(recipe),
         store.vectors,
@@ -112,6 +110,7 @@ def _baselines(recipe: Recipe, prepared: Prepared, store: TextStore) -> dict[str
         prepared.daily_counts(),
         recipe.data.count_every_days,
     )
+    return fit_baselines(recipe.evaluate.baselines, log)
 
 
 def answer_all(

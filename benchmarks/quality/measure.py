@@ -46,7 +46,7 @@ from recsys.artifacts.bundle import Bundle
 from recsys.config import BaselineName, Recipe, apply_override, recipe_from_dict, target_codes
 from recsys.data.histories import Histories, Questions
 from recsys.errors import DataError, RecipeError, cause_of
-from recsys.evaluation.baselines import Recommends, fit_baselines
+from recsys.evaluation.baselines import Recommends, TrainingLog, fit_baselines
 from recsys.evaluation.gate import beats, comparison
 from recsys.evaluation.report import COLUMNS, answer, head_items, summarise, table
 from recsys.preparation.prepared import Prepared
@@ -209,14 +209,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         assert test_set is not None and chosen is not None
         values[OURS] = np.mean(ours, axis=0)
         prepared = Prepared.open(first.root)
-        events = prepared.users().before(prepared.summary["cuts_us"]["test"])
+        log = TrainingLog(
+            prepared.users().before(prepared.summary["cuts_us"]["test"]),
+            prepared.catalogue.num_items, target_codes(first), store.vectors,
+            prepared.catalogue.text_rows, prepared.daily_counts(), first.data.count_every_days,
+        )  # fmt: skip
         for each in names:
             with costing() as cost:
-                (fitted,) = fit_baselines(
-                    [each], events, prepared.catalogue.num_items, target_codes(first),
-                    store.vectors, prepared.catalogue.text_rows,
-                    prepared.daily_counts(), first.data.count_every_days,
-                ).values()  # fmt: skip
+                (fitted,) = fit_baselines([each], log).values()
                 model = _Noted(fitted)
                 values[each] = _judge(model, test_set, first)
             costs[each], covered[each] = cost(), model.coverage
