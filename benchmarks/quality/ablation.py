@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.quality import measure
+from benchmarks.quality.judging import OURS
+from benchmarks.quality.product import NO_IDS
 
 AS_IT_IS: Final = "as it is"
 #: Variant -> what it overrides. `quality`'s own `--set` come first.
@@ -25,7 +27,7 @@ VARIANTS: Final[dict[str, tuple[str, ...]]] = {
     "popularity at the cuts alone": ("data.count_every_days=null",),
     "new items weigh like others": ("train.new_item_weight=1",),
     "no side features, no second stage": ("model.side_features=false",),
-    "no ids": (f"model.min_events_for_id={measure.NO_IDS}",),
+    "no ids": (f"model.min_events_for_id={NO_IDS}",),
     "no vectors of brand, category and price": ("model.item_fields=[]",),
     "text vectors not whitened": ("model.whitening=0",),
     "ids never hidden": ("model.id_dropout=0",),
@@ -104,9 +106,7 @@ def render(reports: dict[str, dict[str, Any]]) -> list[str]:
     ]
     for name, report in reports.items():
         rows = {
-            (row["slice"], row["metric"]): row
-            for row in report["rows"]
-            if row["model"] == measure.OURS
+            (row["slice"], row["metric"]): row for row in report["rows"] if row["model"] == OURS
         }
         cells = [_cell(rows.get(column)) for column in SHOWN]
         seeds = ", ".join(f"{value:.4f}" for value in report["seeds"])

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks.quality.protocols import IS_TEST, LABEL, Benchmark
+from benchmarks.quality.protocols.benchmark import IS_TEST, Benchmark
+from benchmarks.quality.protocols.parts import LABEL
 from recsys.data.histories import UserEvents, ask_shown
 from recsys.evaluation.like_model import (
     RESPONSE_FEATURES,

@@ -16,14 +16,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.training.encoding import add_data_options, data_of
+from benchmarks.command import print_report, run_command
+from benchmarks.training.data import add_data_options, data_of
 from benchmarks.training.rates import Rate, batches_of, measure, sample
 from benchmarks.training.ways import Once, Way
 from recsys.config import Recipe
-from recsys.errors import RaycommendError
 from recsys.features.windows import TrainingBatch
 from recsys.preparation.prepared import Prepared
-from recsys.storage.outputs import write_json
 from recsys.text.text_store import TextStore
 from recsys.training.build import build_two_tower
 
@@ -61,16 +60,12 @@ def make(name: str, recipe: Recipe, prepared: Prepared, store: TextStore) -> OnD
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    options = _parser().parse_args(argv)
-    try:
-        report = run(options)
-    except RaycommendError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print("\n" + "\n".join(render(report)))
-    if options.json:
-        write_json(options.json, report)
-    return 0
+    return run_command(_report, _parser().parse_args(argv))
+
+
+def _report(options: argparse.Namespace) -> None:
+    report = run(options)
+    print_report(render(report), report, options.json)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.measure import costing
+from benchmarks.costs import costing
 from benchmarks.training.ways import ONCE, Once, Way, say
 from recsys.data.histories import UserEvents
 from recsys.errors import DataError

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import prepare_here, store_here, tiny_log, tiny_settings, tiny_shop
 
-from benchmarks.training import encoding
+from benchmarks.training import data, encoding
 from benchmarks.training.rates import ROUNDS, batches_of
 from benchmarks.training.ways import EveryOccurrence, Once, Textbook, fresh, histories_of
 from recsys.config import Recipe
@@ -95,7 +95,7 @@ def test_the_command_reports_rates_and_quality(
         prepared = prepare_here(recipe)
         return prepared, store_here(recipe, prepared)
 
-    monkeypatch.setattr(encoding, "prepared_data", without_ray)
+    monkeypatch.setattr(data, "prepared_data", without_ray)
     raw, out = tiny_settings(folder), folder / "report.json"
     raw["data"] = {"max_tokens": 16}
     picked = {section: raw[section] for section in ("data", "model", "train", "evaluate")}
