@@ -1,4 +1,4 @@
-"""the like probability on labelled folders; all of them are generated."""
+"""The like probability on labelled folders; all of them are generated."""
 
 from __future__ import annotations
 
