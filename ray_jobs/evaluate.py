@@ -90,7 +90,7 @@ def run(recipe: Recipe) -> Path:
             "recipe_hash": bundle.recipe.fingerprint(),
             "data_fingerprint": prepared.summary["data_fingerprint"],
             "best_baseline": best,
-            "gain_over_best_baseline": verdict.told() if verdict else None,
+            "gain_over_best_baseline": verdict.as_json() if verdict else None,
             "rows": rows,
         },
     )

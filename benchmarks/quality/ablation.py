@@ -1,4 +1,4 @@
-"""What each part of the ranker is worth: the benchmark again, with one part off or another on.
+"""Ablation: the benchmark with one part of the model switched off, or another on.
 
     python -m benchmarks.quality.ablation DIR --reports FOLDER [options of benchmarks.quality]
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.quality.ablation",
-        description="The benchmark with one part of the ranker off, or another on.",
+        description="The benchmark with one part of the model off, or another on.",
         epilog="All other options are those of benchmarks.quality.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR")

@@ -95,6 +95,6 @@ def gains_of(values: dict[str, np.ndarray], users: np.ndarray, recipe: Recipe) -
             values[OURS][:, column], values[best][:, column], users, 0.95,
             recipe.evaluate.num_bootstrap, recipe.seed,
         )  # fmt: skip
-        told = verdict.told()
-        gains[f"{slice_}/{metric}"] = {"baseline": best, "of_baseline": means[best]} | told
+        gain = {"baseline": best, "of_baseline": means[best]} | verdict.as_json()
+        gains[f"{slice_}/{metric}"] = gain
     return gains

@@ -1,4 +1,4 @@
-"""Ranking quality on any folder of data, beside what one would pick instead.
+"""Ranking quality on any folder of data, beside baselines.
 
     python -m benchmarks.quality DIR [--protocol splits|time|leave_one_out] [--json FILE]
 

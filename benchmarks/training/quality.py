@@ -1,4 +1,4 @@
-"""What the ways have learned: validation questions ranked, paired differences with intervals."""
+"""Ranking quality of the ways: nDCG@10 on validation questions, paired differences."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _compared(
         f"{one} - {other}": beats(
             values[one], values[other], questions.user_index, 0.95,
             recipe.evaluate.num_bootstrap, recipe.seed,
-        ).told()
+        ).as_json()
         for one, other in pairs
     }  # fmt: skip
     return {

@@ -1,8 +1,8 @@
-"""Features of the like probability: what is known of an item, a user and the pair of them.
+"""Features of the like probability: of the item, of the user and of the pair.
 
-A log with labels tells what was shown and what became of it: an event of a target type is a label
-1, any other event a label 0. `LikeStats` is counted as of a cut; a question adds the user's own
-events strictly before the moment, likes and dislikes.
+Every event of a labelled log is an exposure: one of a target type has label 1, any other label 0.
+`LikeStats` is counted as of a cut; a question adds the user's own events strictly before the
+moment, likes and dislikes.
 
 Legend: Q questions (a user is shown an item at a moment), E events of all histories, I items,
 U users, H width of the language model, F = len(LIKE_FEATURES).

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from recsys.config import Model
 from recsys.model.batch import Batch
-from recsys.model.exchange import all_vectors
+from recsys.model.exchange import gather_vectors
 from recsys.model.item_encoder import ItemEncoder
 from recsys.model.language import LanguageModel
 from recsys.model.losses import catalogue_cross_entropy
@@ -75,7 +75,7 @@ class TwoTower(nn.Module):
             return cached_TH, cached_TH[:0]
         encoded = self.language(fresh.hidden_FLH, fresh.mask_FL)
         if len(fresh.sizes) > 1:
-            encoded = all_vectors(encoded, fresh.sizes)
+            encoded = gather_vectors(encoded, fresh.sizes)
         return cached_TH.index_copy(0, fresh.at_G, encoded[fresh.used_G]), encoded
 
     @torch.no_grad()

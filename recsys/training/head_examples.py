@@ -20,7 +20,7 @@ from torch import Tensor
 from recsys.data.histories import Questions
 from recsys.features.candidates import make_pairs
 from recsys.features.side_features import usual_price
-from recsys.model.ranking_head import LEFT_OUT, OF_OWN, HeadExamples, is_own, seen_of_pairs
+from recsys.model.ranking_head import LEFT_OUT, OF_OWN, HeadExamples, is_own, pair_inputs
 from recsys.ranking.scorer import Scorer
 
 Bools = NDArray[np.bool_]
@@ -64,7 +64,7 @@ def head_examples(
     pair_cosine = terms.cosine(pairs.query, pairs.item_rows)
     pair_price = terms.price(pairs.query, pairs.item_rows)
     pair_item_features = torch.from_numpy(pairs.item_features)
-    seen = seen_of_pairs(
+    inputs = pair_inputs(
         torch.from_numpy(pairs.features), pair_item_features, pair_cosine, pair_price
     )
     outside = ~_is_in(relevant_key, np.concatenate([part.relevant_pairs for part in parts]))
@@ -74,8 +74,8 @@ def head_examples(
     offset = torch.from_numpy(-log_expected).expand(len(questions), len(sample))
     return HeadExamples(
         num_queries=len(questions),
-        own_seen=seen[:num_own],
-        other_seen=seen[num_own:, len(OF_OWN) :].contiguous(),
+        own_inputs=inputs[:num_own],
+        other_inputs=inputs[num_own:, len(OF_OWN) :].contiguous(),
         pair_query=torch.from_numpy(pairs.query),
         pair_cosine=pair_cosine,
         pair_price=pair_price,
@@ -155,9 +155,9 @@ def _read(
     key = (pairs.query + first) * scorer.num_items + pairs.item_rows
     relevant = _is_in(key, relevant_key)
     per_query = np.bincount(pairs.query, minlength=len(part))
-    chance = np.minimum(1, HEAD_PAIRS / np.maximum(per_query, 1))[pairs.query]
-    chance[relevant] = 1
-    kept = rng.random(len(key)) < chance
+    keep = np.minimum(1, HEAD_PAIRS / np.maximum(per_query, 1))[pairs.query]
+    keep[relevant] = 1
+    kept = rng.random(len(key)) < keep
     query, item_rows = pairs.query[kept], pairs.item_rows[kept]
     numbers = np.arange(first, first + len(part))
     sample_key = numbers[:, None] * scorer.num_items + sample[None, :]
@@ -170,7 +170,7 @@ def _read(
             features=pairs.features[kept],
             item_features=scorer.features_of(part.now[query], item_rows),
             relevant=relevant[kept],
-            log_kept=np.log(chance[kept]).astype(np.float32),
+            log_kept=np.log(keep[kept]).astype(np.float32),
         ),
         relevant_pairs=key[relevant],
         counted=_is_in(sample_key, np.union1d(key, relevant_key)),

@@ -19,7 +19,7 @@ from recsys.errors import RecipeError
 from recsys.features.side_features import PriceScale, item_features
 from recsys.features.windows import TrainingBatch, event_weights, training_batch
 from recsys.model.batch import Batch
-from recsys.model.exchange import shared, shares
+from recsys.model.exchange import is_distributed, split_texts
 from recsys.model.ranking_head import HeadExamples, Reduce, ScoringHead, fit_head
 from recsys.model.two_tower import TwoTower
 from recsys.model.vector_cache import VectorCache
@@ -239,7 +239,7 @@ class Worker:
         if budget == 0:
             stale = stale[:0]
         self.cache.refresh(stale, self.step, self._encode)
-        return shares(fresh) if len(fresh) and shared(self.world) else [fresh]
+        return split_texts(fresh) if len(fresh) and is_distributed(self.world) else [fresh]
 
     def _collate(
         self,

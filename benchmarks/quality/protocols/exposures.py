@@ -1,4 +1,4 @@
-"""What published splits of a labelled log tell of single exposures."""
+"""Labelled exposures of published splits."""
 
 from __future__ import annotations
 

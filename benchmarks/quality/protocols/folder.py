@@ -95,7 +95,7 @@ def open_benchmark(
         )  # fmt: skip
     laid, rows, cuts = lay_out_splits(splits, events, targets, notes)
     exposures, whole = None, False
-    # A label that the file does not give, and days that follow from the order alone, tell nothing.
+    # Without labels in the file, or with days laid out by order alone, exposures mean nothing.
     if has_times and labelled is not None and cuts != day_cuts() and LABEL in splits.columns:
         exposures = published_exposures(splits, labelled)
         whole = tells_whole_histories(splits, exposures)

@@ -1,4 +1,4 @@
-"""Simple models behind one interface; the model is reported beside them, always."""
+"""Baselines behind one interface; every report compares the model with them."""
 
 from __future__ import annotations
 

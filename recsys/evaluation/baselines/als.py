@@ -1,4 +1,4 @@
-"""Implicit-feedback matrix factorisation: alternating least squares, users folded in when asked.
+"""Implicit-feedback matrix factorisation: alternating least squares, users folded in at query time.
 
 Source: Hu, Koren & Volinsky 2008; the factors are fitted by the package `implicit`.
 """
@@ -22,7 +22,7 @@ Float32s = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Als:
-    """Item factors; a query's factors are solved from its history, so any user may ask.
+    """Item factors; a query's user factors are solved from its history, so any user can be scored.
 
     Attributes:
         factors: [I, F] float32.

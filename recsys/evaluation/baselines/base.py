@@ -1,4 +1,4 @@
-"""What every model that ranks a catalogue can be asked, and what every baseline is fitted on.
+"""The interface of every model that ranks a catalogue, and the log that baselines are fitted on.
 
 Legend: Q queries, I items of the catalogue, T distinct texts, H width of the language model.
 """
@@ -46,8 +46,8 @@ class TrainingLog:
         text_vectors: [T, H] float32, an untuned language model's vector of each distinct text; for
             `zero_shot` alone, as is `text_rows`.
         text_rows: [I] int32, each item's row in `text_vectors`.
-        daily_counts: of every day, later ones included: a question is told what lies before its
-            day; for `trending` alone.
+        daily_counts: of every day, later ones included: a question uses those before its day; for
+            `trending` alone.
         count_every_days: days from one count to the next; None: nothing is counted after training.
     """
 

@@ -1,4 +1,4 @@
-"""Item-based nearest neighbours: what occurs together with the items of the recent history.
+"""Item-based nearest neighbours: items that co-occur with those of the recent history.
 
 Source: Sarwar et al. 2001 (cosine between item columns), with the shrinkage of Bell & Koren 2007.
 """
@@ -28,8 +28,8 @@ class ItemKnn:
     Attributes:
         similarity: CSR [I, I] float32. Beside the diagonal: windows where the left item was seen
             and the right one wanted, over the geometric mean of both items' windows plus the
-            shrinkage. On the diagonal: the share of an item's users who came back for it, so that
-            a shop of daily needs repeats items and a bookshop does not.
+            shrinkage. On the diagonal: the share of an item's users who came back for it: high
+            in a grocery, low in a bookshop.
         popularity: the back-off.
         max_history: latest distinct items of a query that are read (with all items of a moment).
         decay: weight of an item against one a moment later.
@@ -58,7 +58,7 @@ class ItemKnn:
             log: the events to learn from.
             window: moments in a window. Of 1 to 20, 5 was the best compromise of three logs (a
                 grocer's, a gift wholesaler's, game reviews).
-            shrinkage: added to the cosine's divisor, so that rare pairs count less.
+            shrinkage: added to the cosine's divisor, shrinks pairs of low support.
             num_kept: neighbours kept per item.
             max_history: latest distinct items of a query that are read.
             decay: weight of an item against one a moment later.

@@ -1,4 +1,4 @@
-"""First-order transitions: what followed the items of the last moment.
+"""First-order transitions from the items of the last moment.
 
 Source: the Markov-chain part of FPMC (Rendle et al. 2010), counted instead of factorised.
 """
@@ -23,7 +23,7 @@ Float32s = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class LastItem:
-    """From every item of one moment to every item wanted in the user's next moment.
+    """Transitions from every item of one moment to every target of the user's next moment.
 
     Attributes:
         transitions: CSR [I, I] float32, the share of the left item's moments that were followed

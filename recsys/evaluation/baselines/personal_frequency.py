@@ -1,4 +1,4 @@
-"""What one wanted most often before: in shops of daily needs the baseline to beat.
+"""The user's own most frequent items: in groceries the baseline to beat.
 
 Source: the personal top-frequency method of next-basket recommendation (Li et al. 2023, "A next
 basket recommendation reality check", arXiv 2109.14233).

@@ -1,4 +1,4 @@
-"""The most wanted items, the same for everyone; what every other baseline falls back to."""
+"""Most popular items, the same for everyone; the fallback of every other baseline."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ class Popularity:
         return np.tile(self.fraction, (len(histories), 1))
 
     def behind(self, scores: Float32s) -> Float32s:
-        """Back off: [Q, I] scores where positive, elsewhere popularity below all of them."""
+        """[Q, I] scores where positive, elsewhere popularity below all of them (back-off)."""
         return np.where(scores > 0, scores, self.fraction - 1)

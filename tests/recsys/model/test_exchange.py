@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from recsys.model.exchange import all_vectors, shared, shares
+from recsys.model.exchange import gather_vectors, is_distributed, split_texts
 
 WORLD = 2
 #: Texts that each worker wants.
@@ -36,13 +36,13 @@ def _exchange(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD,
         timeout=dt.timedelta(seconds=60),
     )  # fmt: skip
-    assert shared(WORLD)
+    assert is_distributed(WORLD)
     cases = {}
     for name, wanted in WANTED.items():
-        parts = shares(np.array(wanted[rank]))
+        parts = split_texts(np.array(wanted[rank]))
         # A text's vector is its row, so that the order can be read off.
         mine = torch.from_numpy(parts[rank]).float()[:, None].expand(-1, 3).clone()
-        together = all_vectors(mine.requires_grad_(), [len(part) for part in parts])
+        together = gather_vectors(mine.requires_grad_(), [len(part) for part in parts])
         place = torch.arange(1.0, len(together) + 1)[:, None]
         ((rank + 1) * place * together).sum().backward()
         assert mine.grad is not None
@@ -57,8 +57,8 @@ def _exchange(rank: int, folder: str) -> None:
 
 
 def test_a_worker_alone_shares_nothing() -> None:
-    assert not shared(1)
-    assert not shared(2)  # nobody has been met
+    assert not is_distributed(1)
+    assert not is_distributed(2)  # nobody has been met
 
 
 @pytest.mark.parametrize(
