@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import run_command
 from benchmarks.quality import measure
 from recsys.errors import DataError
 
@@ -97,16 +98,18 @@ def read_expected(path: Path = EXPECTED) -> dict[str, Benchmark]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; 1 if a figure has moved."""
-    expected = read_expected()
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.check",
         description="Run the benchmarks and compare them with benchmarks/expected.json.",
     )
     parser.add_argument("data", type=Path, metavar="DATA")
-    parser.add_argument("--only", choices=sorted(expected), help="one of them")
-    options = parser.parse_args(argv)
+    parser.add_argument("--only", choices=sorted(read_expected()), help="one of them")
+    return run_command(_compare, parser.parse_args(argv))
+
+
+def _compare(options: argparse.Namespace) -> int:
     moved = 0
-    for name, benchmark in expected.items():
+    for name, benchmark in read_expected().items():
         if options.only not in (None, name):
             continue
         folder = options.data / benchmark.folder

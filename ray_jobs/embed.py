@@ -23,7 +23,7 @@ from recsys.preparation.prepared import Prepared
 from recsys.ranking.index import Index
 from recsys.ranking.scorer import Scorer
 from recsys.text.text_store import TextStore
-from recsys.training.worker import build_two_tower
+from recsys.training.build import build_two_tower
 
 #: Users whose lists an index is settled on.
 NUM_QUERIES = 256

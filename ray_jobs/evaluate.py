@@ -19,7 +19,7 @@ from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.run import Run
 from recsys.config import target_codes
 from recsys.errors import DataError
-from recsys.evaluation.baselines import fit_baselines
+from recsys.evaluation.baselines import TrainingLog, fit_baselines
 from recsys.evaluation.gate import Verdict, beats, comparison
 from recsys.evaluation.report import COLUMNS, METRIC, OURS, PROTOCOL, summarise, table
 from recsys.preparation.prepared import Prepared
@@ -90,10 +90,8 @@ def _unseen(run: Run, *, verify: bool = True) -> tuple[Prepared, Bundle]:
 def _baselines(run: Run, store: TextStore) -> dict[str, Any]:
     """The baselines, fitted on everything before the test window."""
     prepared = run.prepared
-    train = prepared.users().before(prepared.summary["cuts_us"]["test"])
-    return fit_baselines(
-        run.recipe.evaluate.baselines,
-        train,
+    log = TrainingLog(
+        prepared.users().before(prepared.summary["cuts_us"]["test"]),
         prepared.catalogue.num_items,
         target_codes(run.recipe),
         store.vectors,
@@ -101,6 +99,7 @@ def _baselines(run: Run, store: TextStore) -> dict[str, Any]:
         prepared.daily_counts(),
         run.recipe.data.count_every_days,
     )
+    return fit_baselines(run.recipe.evaluate.baselines, log)
 
 
 def _write_rows(
@@ -136,7 +135,7 @@ def _write_report(
             "recipe_hash": bundle.recipe.fingerprint(),
             "data_fingerprint": run.prepared.summary["data_fingerprint"],
             "best_baseline": best,
-            "gain_over_best_baseline": verdict.told() if verdict else None,
+            "gain_over_best_baseline": verdict.as_json() if verdict else None,
             "rows": rows,
         },
     )

@@ -15,7 +15,8 @@ from recsys.artifacts.run import Run
 from recsys.config import Recipe
 from recsys.preparation.prepared import Prepared
 from recsys.text.text_store import TextStore
-from recsys.training.worker import Worker, build_two_tower
+from recsys.training.build import build_two_tower
+from recsys.training.worker import Worker
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,10 +25,10 @@ pytestmark = [
 
 
 def losses(recipe: Recipe, prepared: Prepared, store: TextStore, device: str) -> list[float]:
-    ranker, item_rows = build_two_tower(recipe, prepared)
-    ranker.items.start_from(store.vectors)
+    model, item_rows = build_two_tower(recipe, prepared)
+    model.items.start_from(store.vectors)
     place = torch.device(device)
-    worker = Worker(recipe, prepared, store, ranker.to(place), item_rows, device=place)
+    worker = Worker(recipe, prepared, store, model.to(place), item_rows, device=place)
     batch = worker.batch(prepared.users())
     assert batch is not None
     return [worker.train_step(batch, 100) for _ in range(10)]

@@ -1,4 +1,4 @@
-"""What each part of the ranker is worth: the benchmark again, with one part off or another on.
+"""Ablation: the benchmark with one part of the model switched off, or another on.
 
     python -m benchmarks.quality.ablation DIR --reports FOLDER [options of benchmarks.quality]
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.quality import measure
+from benchmarks.quality.product import NO_IDS
 from recsys.evaluation.report import OURS
 
 AS_IT_IS: Final = "as it is"
@@ -26,7 +27,7 @@ VARIANTS: Final[dict[str, tuple[str, ...]]] = {
     "popularity at the cuts alone": ("data.count_every_days=null",),
     "new items weigh like others": ("train.new_item_weight=1",),
     "no side features, no second stage": ("model.side_features=false",),
-    "no ids": (f"model.min_events_for_id={measure.NO_IDS}",),
+    "no ids": (f"model.min_events_for_id={NO_IDS}",),
     "no vectors of brand, category and price": ("model.item_fields=[]",),
     "text vectors not whitened": ("model.whitening=0",),
     "ids never hidden": ("model.id_dropout=0",),
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.quality.ablation",
-        description="The benchmark with one part of the ranker off, or another on.",
+        description="The benchmark with one part of the model off, or another on.",
         epilog="All other options are those of benchmarks.quality.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR")

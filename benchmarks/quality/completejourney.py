@@ -16,9 +16,9 @@ from pathlib import Path
 
 import polars as pl
 
+from benchmarks.command import run_command
 from recsys.config import Data
 from recsys.data.adapters import open_adapter
-from recsys.errors import RaycommendError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,14 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--valid", type=dt.date.fromisoformat, default="2017-11-01", metavar="DATE",
         help="the benchmark's cut: prices are those of 28 days before it (2017-11-01)",
     )  # fmt: skip
-    options = parser.parse_args(argv)
-    try:
-        write(options.folder, options.valid)
-    except RaycommendError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(options: argparse.Namespace) -> None:
+    write(options.folder, options.valid)
     print(f"wrote {options.folder}")
-    return 0
 
 
 def write(folder: Path, valid: dt.date) -> None:

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import run_command
 from benchmarks.picture import Line, document, panel
 from ray_jobs.common.progress import latest_curve
 from recsys.artifacts.run import TRAININGS
-from recsys.errors import DataError, RaycommendError
+from recsys.errors import DataError
 from recsys.evaluation.report import METRIC
 
 
@@ -28,12 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, e.g. runs/demo")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the curves")
-    options = parser.parse_args(argv)
-    try:
-        curves = read_curves(options.run)
-    except RaycommendError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(options: argparse.Namespace) -> None:
+    curves = read_curves(options.run)
     for name, curve in curves.items():
         print(name)
         for point in curve:
@@ -42,7 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.svg:
         options.svg.write_text(draw(curves))
         print(f"wrote {options.svg}")
-    return 0
 
 
 def read_curves(run: Path) -> dict[str, list[dict[str, Any]]]:

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.command import run_command
 from benchmarks.picture import Line, chart
 from recsys.artifacts.bundle import Bundle
 from recsys.config import target_codes
 from recsys.data.time_split import Questions
-from recsys.errors import RaycommendError
 from recsys.evaluation.metrics.beyond_accuracy import (
     catalogue_coverage,
     intra_list_diversity,
@@ -44,19 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, e.g. runs/demo")
     parser.add_argument("--rows", type=int, default=2000, metavar="N", help="baskets (2000)")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the curve")
-    options = parser.parse_args(argv)
-    try:
-        points = curve(options.run, options.rows)
-    except RaycommendError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(options: argparse.Namespace) -> None:
+    points = curve(options.run, options.rows)
     print(f"{'diversity':>10}{'ndcg@10':>10}{'intra-list':>12}{'coverage':>10}")
     for knob, (ndcg, intra, coverage) in points.items():
         print(f"{knob:>10.2f}{ndcg:>10.4f}{intra:>12.4f}{coverage:>10.4f}")
     if options.svg:
         options.svg.write_text(draw(points))
         print(f"wrote {options.svg}")
-    return 0
 
 
 def curve(run: Path, rows: int) -> dict[float, tuple[float, float, float]]:

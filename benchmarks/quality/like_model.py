@@ -1,4 +1,4 @@
-"""How well the like probability is told, on a log whose events carry labels.
+"""Quality of the like probability, on a log whose events carry labels.
 
 `benchmarks.quality` calls it. Rows are single exposures, liked or not, at their raw timestamps:
 events of one second never see each other. A model's regime says what a row may see:
@@ -17,15 +17,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks.quality.protocols import IS_TEST, LABEL, Benchmark
+from benchmarks.quality.protocols.benchmark import IS_TEST, Benchmark
+from benchmarks.quality.protocols.parts import LABEL
 from recsys.data.histories import UserEvents
 from recsys.data.time_split import ask_shown
-from recsys.evaluation.like_model import (
-    RESPONSE_FEATURES,
-    ResponseStats,
-    fit_response,
-    logit,
-)
+from recsys.evaluation.like_features import LIKE_FEATURES, LikeStats, logit
+from recsys.evaluation.like_model import fit_like_model
 from recsys.evaluation.metrics.calibration import ece_equal_mass, ece_equal_width
 from recsys.evaluation.metrics.classification import auc_by_group, log_loss, pointwise_auc
 from recsys.evaluation.metrics.intervals import Interval, bootstrap_mean, bootstrap_statistic
@@ -46,7 +43,7 @@ def measure(
     num_bootstrap: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """The rows of the report's `response`; none without labels.
+    """Rows of the report's `response`; none without labels.
 
     Args:
         benchmark: its `exposures` are what is predicted.
@@ -65,25 +62,25 @@ def measure(
     labels = np.isin(users.event_codes[late][is_test[late]], TARGETS)
     assert len(questions) == is_test.sum()
 
-    stats = ResponseStats.count(users.before(test), text_vectors, TARGETS)
+    stats = LikeStats.count(users.before(test), text_vectors, TARGETS)
     features = stats.features_of(questions)
-    head = fit_response(users, text_vectors, TARGETS, cut=_middle(users, test), until=test)
-    chances = {LIVE: head.chances(features)}
+    model = fit_like_model(users, text_vectors, TARGETS, cut=_middle(users, test), until=test)
+    probabilities = {LIVE: model.predict(features)}
     if benchmark.whole_histories:
-        known = ResponseStats.count(users.before(valid), text_vectors, TARGETS)
-        strict = fit_response(
+        known = LikeStats.count(users.before(valid), text_vectors, TARGETS)
+        strict_model = fit_like_model(
             users, text_vectors, TARGETS, cut=_middle(users, valid), until=valid, likes_only=True
         )
         seen = known.features_of(questions, likes_only_since=valid)
-        chances[STRICT] = strict.chances(seen)
+        probabilities[STRICT] = strict_model.predict(seen)
     of_item, of_user = (
-        features[:, RESPONSE_FEATURES.index(name)] for name in ("item_rate", "user_rate")
+        features[:, LIKE_FEATURES.index(name)] for name in ("item_rate", "user_rate")
     )
     average = logit(np.array(stats.mean))
     for name, logits in ((ITEM_MEAN, of_item), (BOTH_MEANS, of_item + of_user - average)):
-        chances[name] = 1 / (1 + np.exp(-logits))
+        probabilities[name] = 1 / (1 + np.exp(-logits))
     rows = []
-    for name, given in chances.items():
+    for name, given in probabilities.items():
         found = judge(given, labels, questions.user_index, num_bootstrap=num_bootstrap, seed=seed)
         rows += [
             {
@@ -98,7 +95,12 @@ def measure(
 
 
 def judge(
-    chances: np.ndarray, labels: np.ndarray, users: np.ndarray, *, num_bootstrap: int, seed: int
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    users: np.ndarray,
+    *,
+    num_bootstrap: int,
+    seed: int,
 ) -> dict[str, Interval]:
     """Every metric with its 95 % interval over users; of UAUC the rows are users with both labels.
 
@@ -106,11 +108,11 @@ def judge(
     below it.
     """
     options = {"num_bootstrap": num_bootstrap, "seed": seed}
-    distinct, per_user = auc_by_group(chances, labels, users)
+    distinct, per_user = auc_by_group(probabilities, labels, users)
 
     def of_rows(metric: Callable[[np.ndarray, np.ndarray], float]) -> Interval:
         return bootstrap_statistic(
-            lambda rows: metric(chances[rows], labels[rows]), users, **options
+            lambda rows: metric(probabilities[rows], labels[rows]), users, **options
         )
 
     return dict(
@@ -119,7 +121,7 @@ def judge(
             (
                 of_rows(pointwise_auc),
                 bootstrap_mean(per_user, distinct, **options),
-                bootstrap_mean(log_loss(chances, labels), users, **options),
+                bootstrap_mean(log_loss(probabilities, labels), users, **options),
                 of_rows(ece_equal_mass),
                 of_rows(ece_equal_width),
             ),

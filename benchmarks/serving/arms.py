@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.command import run_command
+
 NUM_QUESTIONS = 20
 MIB = 1 << 20
 
@@ -80,16 +82,19 @@ def measured(folders: Sequence[Path], num_processes: int) -> list[tuple[int, int
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    from benchmarks.serving.random_bundle import make_bundle, make_recipe
-    from recsys.artifacts.bundle import BUNDLE
-
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serving.arms",
         description="Memory of several bundles and processes.",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--items", type=int, default=200_000, help="items (default: 200000)")
-    options = parser.parse_args(argv)
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(options: argparse.Namespace) -> None:
+    from benchmarks.serving.random_bundle import make_bundle, make_recipe
+    from recsys.artifacts.bundle import BUNDLE
+
     folders = [options.folder / name for name in ("one", "two")]
     for seed, folder in enumerate(folders):
         if not (folder / BUNDLE).is_file():
@@ -106,7 +111,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"| {len(opened)} | {num_processes} | {each:.0f} | {files:.0f} | {total:.0f} |",
                 flush=True,
             )
-    return 0
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.command import add_json, run_command
 from benchmarks.picture import Line, document, panel
 from benchmarks.serving.clients import Answer, Clients, percentile_ms
 from benchmarks.serving.own_service import machine, num_answering, num_started, serving
@@ -77,8 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--high-s", type=int, default=60, help="from rise to fall (default: 60)")
     parser.add_argument("--after-s", type=int, default=100, help="after the fall (default: 100)")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw it")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the samples here")
-    options = parser.parse_args(argv)
+    add_json(parser)
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(options: argparse.Namespace) -> int:
     levels = [LOW] * options.low_s + [HIGH] * options.high_s + [LOW] * options.after_s
     print(machine(), flush=True)
     settings = {"autoscaling": {"min_replicas": 1, "max_replicas": options.replicas}}

@@ -21,12 +21,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
+from benchmarks.command import add_json, run_command
 from benchmarks.serving.clients import Clients
 from benchmarks.serving.own_service import machine, serving
 
@@ -65,10 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--backend", choices=["sqlite", "redis"], default="sqlite",
                         help="of the users' store; redis at --url (default: sqlite)")  # fmt: skip
     parser.add_argument("--url", help="of the Redis or Valkey server")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    add_json(parser)
     options = parser.parse_args(argv)
     if (options.backend == "redis") != (options.url is not None):
         parser.error("--backend redis and --url go together")
+    return run_command(_run, options)
+
+
+def _run(options: argparse.Namespace) -> None:
     print(machine(), flush=True)
     state = {"backend": options.backend} | ({"url": options.url} if options.url else {})
     settings = {"autoscaling": {"min_replicas": 2, "max_replicas": 2}, "state": state}
@@ -80,7 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("\n".join(render(found)))
     if options.json:
         options.json.write_text(json.dumps([asdict(each) for each in found], indent=2) + "\n")
-    return 0
 
 
 def measure(url: str, beside: int, rounds: int) -> Freshness:

@@ -17,8 +17,8 @@ import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
+from benchmarks.command import add_json, run_command
 from benchmarks.serving.clients import Answer, Clients, percentile_ms
 from benchmarks.serving.own_service import machine, serving
 
@@ -64,8 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=2, help="default: 2")
     parser.add_argument("--connections", type=int, default=800,
                         help="of the overload (default: 800)")  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    options = parser.parse_args(argv)
+    add_json(parser)
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(options: argparse.Namespace) -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a connection is an open file
     print(machine(), flush=True)

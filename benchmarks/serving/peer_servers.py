@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.command import run_command
+
 WAYS = ("fastapi", "litserve", "bentoml")
 #: Environment variables that a server's workers read.
 BUNDLE, WORKERS = "RANKED_BUNDLE", "RANKED_WORKERS"
@@ -132,10 +134,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workers", type=int, default=1, help="processes that rank (default: 1)")
-    options = parser.parse_args(argv)
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(options: argparse.Namespace) -> None:
     ways = {"fastapi": fastapi, "litserve": litserve, "bentoml": bentoml}
     ways[options.way](options.bundle.absolute(), options.port, options.workers)
-    return 0
 
 
 if __name__ == "__main__":

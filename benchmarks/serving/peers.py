@@ -33,6 +33,7 @@ from typing import Any, Final
 import psutil
 import yaml
 
+from benchmarks.command import add_json, run_command
 from benchmarks.ports import free_ports
 from benchmarks.serving.random_bundle import item_id, make_bundle, make_recipe
 
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="the same, of the others (default: as many)")  # fmt: skip
     parser.add_argument("--peers", default=sys.executable, metavar="PYTHON",
                         help="the Python that has litserve and bentoml")  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    add_json(parser)
     options = parser.parse_args(argv)
     if shutil.which("wrk") is None:
         print("benchmarks.serving: wrk is not on PATH: install it", file=sys.stderr)
@@ -115,6 +116,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--ways: no such server: {', '.join(sorted(unknown))}")
     if options.route == "recommend" and set(ways) - {OURS}:
         parser.error("--route recommend: --ways ours alone")
+    return run_command(_run, options)
+
+
+def _run(options: argparse.Namespace) -> None:
+    ways = options.ways.split(",")
     workers = options.workers or options.replicas
     levels = [int(part) for part in options.connections.split(",")]
     with ExitStack() as stack:
@@ -151,7 +157,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             for s in servers for n, loads in s.measured.items()
         ]  # fmt: skip
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
-    return 0
 
 
 def render(servers: list[Server], levels: list[int]) -> list[str]:

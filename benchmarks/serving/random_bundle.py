@@ -19,6 +19,7 @@ import polars as pl
 import torch
 from scipy import sparse
 
+from benchmarks.command import run_command
 from recsys.artifacts.bundle import STANDARD_PRICE, Bundle, write_bundle
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.data.catalogue import prices_of
@@ -167,10 +168,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--items", type=int, default=10_000, help="items (default: 10000)")
-    options = parser.parse_args(argv)
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(options: argparse.Namespace) -> None:
     bundle = make_bundle(options.folder, make_recipe(options.folder.parent), options.items)
     print(f"wrote {bundle.version} to {bundle.folder}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.command import run_command
 from benchmarks.state.redis_server import Server, server_binary
 from recsys.config import State
 from recsys.schema import HISTORIES
@@ -46,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--backend", action="append", choices=BACKENDS, help="may be given again (all)"
     )
-    options = parser.parse_args(argv)
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(options: argparse.Namespace) -> None:
     columns = ("bytes/user", "bytes/live event", "seeded/s", "reads/s", "appends/s", "by 100, /s")
     print(f"{options.users:,} users with {options.events} events each")
     print(f"{'store':<8}" + "".join(f"{name:>18}" for name in columns), flush=True)
@@ -57,7 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         with multiprocessing.get_context("spawn").Pool(1) as process:
             figures = process.apply(measure, (backend, options.users, options.events))
         print(f"{backend:<8}" + "".join(f"{value:>18,.0f}" for value in figures), flush=True)
-    return 0
 
 
 def measure(backend: str, num_users: int, num_events: int) -> list[float]:

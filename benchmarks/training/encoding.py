@@ -17,14 +17,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.quality.measure import write_log
-from benchmarks.quality.protocols import PROTOCOLS, Benchmark, open_benchmark
+from benchmarks.command import (
+    print_report,
+    run_command,
+)
+from benchmarks.training.data import add_data_options, data_of
 from benchmarks.training.quality import METRIC, rank_all, rerank_all
 from benchmarks.training.rates import (
     Rate,
@@ -50,16 +52,10 @@ from benchmarks.training.ways import (
     num_layers,
     say,
 )
-from ray_jobs import prepare
-from ray_jobs.common.cluster import connected
-from ray_jobs.common.texts import ensure_store
-from recsys.artifacts.run import Run
-from recsys.config import Recipe, apply_override, recipe_from_dict, target_codes
-from recsys.errors import RaycommendError
+from recsys.config import Recipe, target_codes
 from recsys.evaluation.gate import comparison
 from recsys.features.windows import TrainingBatch
 from recsys.preparation.prepared import Prepared
-from recsys.storage.outputs import write_json
 from recsys.text.text_store import TextStore
 
 #: Negatives of `EVERY`. With ours it would encode the whole catalogue in every step.
@@ -68,17 +64,12 @@ NEGATIVES = 128
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    options = _parser().parse_args(argv)
-    try:
-        report = run(options)
-    except RaycommendError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print("\n" + "\n".join(render(report)))
-    if options.json:
-        write_json(options.json, report)
-        print(f"\nwrote {options.json}")
-    return 0
+    return run_command(_report, _parser().parse_args(argv))
+
+
+def _report(options: argparse.Namespace) -> None:
+    report = run(options)
+    print_report(render(report), report, options.json)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,47 +107,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         epochs=options.epochs, seconds=options.seconds, num_users=options.users,
         num_questions=options.questions,
     )  # fmt: skip
-
-
-def add_data_options(parser: argparse.ArgumentParser, benchmark: str) -> None:
-    """The options that `data_of` reads."""
-    parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument("--protocol", choices=PROTOCOLS, help="default: what the folder allows")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
-    parser.add_argument(
-        "--work", type=Path, metavar="DIR", help=f"where data are kept (runs/{benchmark}/<name>)"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="A.B=C", dest="overrides",
-        help="override one key of the recipe; may be given again",
-    )  # fmt: skip
-
-
-def data_of(
-    options: argparse.Namespace, benchmark: str
-) -> tuple[Benchmark, Recipe, Prepared, TextStore]:
-    """The folder that a benchmark is given, prepared; see `add_data_options`."""
-    name = options.folder.resolve().name
-    given = open_benchmark(options.folder, protocol=options.protocol)
-    work = (options.work or Path("runs") / benchmark / name).absolute()
-    raw: dict[str, Any] = {
-        "name": benchmark,
-        "run_dir": str(work / "run"),
-        **write_log(given, work),
-    }
-    for override in options.overrides:
-        apply_override(raw, override)
-    recipe = recipe_from_dict(raw)
-    say(f"{name}: preparing {given.events.height:,} events")
-    return given, recipe, *prepared_data(recipe)
-
-
-def prepared_data(recipe: Recipe) -> tuple[Prepared, TextStore]:
-    """The prepared data and the text store; Ray has ended when they are there."""
-    with connected(recipe.ray):
-        prepare.execute(Run.open(recipe))
-        prepared = Prepared.of(recipe)
-        return prepared, ensure_store(Run.open(recipe))
 
 
 def compare(
@@ -212,8 +162,8 @@ def compare(
         "num_batches": len(batches),
         "num_examples": num_examples,
         "layers": {
-            "trained": len(ours.ranker.language.trained_layers),
-            "all": num_layers(ours.ranker.language),
+            "trained": len(ours.model.language.trained_layers),
+            "all": num_layers(ours.model.language),
         },
         "textbook_tokens": ways[TEXTBOOK].width,
         "negatives": {

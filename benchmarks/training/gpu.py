@@ -16,16 +16,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.training.encoding import add_data_options, data_of
+from benchmarks.command import print_report, run_command
+from benchmarks.training.data import add_data_options, data_of
 from benchmarks.training.rates import Rate, batches_of, measure, sample
 from benchmarks.training.ways import Once, Way
 from recsys.config import Recipe
-from recsys.errors import RaycommendError
 from recsys.features.windows import TrainingBatch
 from recsys.preparation.prepared import Prepared
-from recsys.storage.outputs import write_json
 from recsys.text.text_store import TextStore
-from recsys.training.worker import build_two_tower
+from recsys.training.build import build_two_tower
 
 CPU, HIGHEST, TF32 = "CPU, float32", "GPU, float32", "GPU, TF32"
 BFLOAT16, COMPILED = "GPU, bfloat16", "GPU, bfloat16, compiled"
@@ -49,28 +48,24 @@ def make(name: str, recipe: Recipe, prepared: Prepared, store: TextStore) -> OnD
     precision = "bfloat16" if name in (BFLOAT16, COMPILED) else "float32"
     train = recipe.train.model_copy(update={"precision": precision})
     recipe = recipe.model_copy(update={"train": train})
-    ranker, item_rows = build_two_tower(recipe, prepared)
-    ranker.items.start_from(store.vectors, recipe.model.whitening)
+    model, item_rows = build_two_tower(recipe, prepared)
+    model.items.start_from(store.vectors, recipe.model.whitening)
     device = torch.device("cpu" if name == CPU else "cuda")
-    worker = OnDevice(recipe, prepared, store, ranker.to(device), item_rows, device=device)
+    worker = OnDevice(recipe, prepared, store, model.to(device), item_rows, device=device)
     worker.matmul = "high" if name == TF32 else "highest"
     if name == COMPILED:
-        worker.ranker.language.compile(dynamic=True)
+        worker.model.language.compile(dynamic=True)
     return worker
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    options = _parser().parse_args(argv)
-    try:
-        report = run(options)
-    except RaycommendError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print("\n" + "\n".join(render(report)))
-    if options.json:
-        write_json(options.json, report)
-    return 0
+    return run_command(_report, _parser().parse_args(argv))
+
+
+def _report(options: argparse.Namespace) -> None:
+    report = run(options)
+    print_report(render(report), report, options.json)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""What the ways have learned: validation questions ranked, paired differences with intervals."""
+"""Ranking quality of the ways: nDCG@10 on validation questions, paired differences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from recsys.data.time_split import Questions
 from recsys.evaluation.gate import beats
 from recsys.evaluation.metrics.ranking import ndcg_at_k, ranks_of
 from recsys.preparation.prepared import Prepared
-from recsys.training.worker import tie_order
+from recsys.training.validation import tie_order
 
 METRIC = "ndcg@10"
 #: Candidates that the textbook ranks: it cannot rank a catalogue.
@@ -99,8 +99,8 @@ def logits(worker: Once) -> Callable[[Questions], np.ndarray]:
     worker.cache.expire(worker.step)
     scorer = worker.scorer("valid")
     with torch.no_grad():
-        scale = float(worker.ranker.log_scale.exp())
-        prior = float(worker.ranker.popularity) * torch.from_numpy(worker.log_share)
+        scale = float(worker.model.log_scale.exp())
+        prior = float(worker.model.popularity) * torch.from_numpy(worker.log_share)
 
     def scores(questions: Questions) -> np.ndarray:
         found = scorer.states(questions.histories) @ scorer.vectors.T * scale + prior
@@ -125,7 +125,7 @@ def _compared(
         f"{one} - {other}": beats(
             values[one], values[other], questions.user_index, 0.95,
             recipe.evaluate.num_bootstrap, recipe.seed,
-        ).told()
+        ).as_json()
         for one, other in pairs
     }  # fmt: skip
     return {

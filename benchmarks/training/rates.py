@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.measure import costing
+from benchmarks.costs import costing
 from benchmarks.training.ways import ONCE, Once, Way, say
 from recsys.data.histories import UserEvents
 from recsys.errors import DataError
@@ -111,7 +111,7 @@ def frozen_cost(worker: Once) -> float:
     texts = sorted((tokens[int(row)].to_numpy() for row in rows), key=len)
     size, started = worker.recipe.embed.batch_size, time.process_time()
     for low in range(0, len(texts), size):
-        worker.ranker.language.lower(*pad_tokens(texts[low : low + size]))
+        worker.model.language.lower(*pad_tokens(texts[low : low + size]))
     return (time.process_time() - started) / len(rows)
 
 

@@ -24,8 +24,9 @@ from recsys.preparation.prepared import Prepared
 from recsys.schema import Col
 from recsys.text.pretrained import locate, max_positions
 from recsys.text.text_store import TextStore, pad_tokens
+from recsys.training.build import build_two_tower
 from recsys.training.optim import build_optimizer, warmup_cosine
-from recsys.training.worker import Worker, build_two_tower
+from recsys.training.worker import Worker
 
 ONCE, EVERY, TEXTBOOK = "ours", "every occurrence", "textbook"
 #: Ours without the cache: every distinct text with gradient, the loss and gradient of `EVERY`.
@@ -78,9 +79,10 @@ class Once(Worker):
         for age, part in enumerate(np.array_split(rows, most)):
             self.cache.put(part, self.cache.vectors[torch.from_numpy(part)], self.step - age)
 
-    def _hidden(self, texts: np.ndarray) -> tuple[Tensor, Tensor]:
-        hidden, mask = super()._hidden(texts)
-        self.num_tokens += mask.numel() * len(self.ranker.language.trained_layers)
+    def hidden_states(self, texts: np.ndarray) -> tuple[Tensor, Tensor]:
+        """See `Worker.hidden_states`."""
+        hidden, mask = super().hidden_states(texts)
+        self.num_tokens += mask.numel() * len(self.model.language.trained_layers)
         return hidden, mask
 
 
@@ -93,23 +95,23 @@ class EveryOccurrence(Once):
     def train_step(self, batch: TrainingBatch, num_steps: int) -> float:
         """See `Worker.train_step`."""
         train, windows = self.recipe.train, batch.windows
-        sample, log_expected = self._draw(train.num_negatives, self.rng(4, self.step))
+        sample, log_expected = self.negatives.sample(train.num_negatives, self.rng(4, self.step))
         real = windows.moments >= 0
         events, targets = windows.item_rows[real].numpy(), batch.target_items.numpy()
         items = np.concatenate([events, targets, sample])
-        self.ranker.train()
-        self.ranker.language.eval()
-        vectors = self.ranker.items(
+        self.model.train()
+        self.model.language.eval()
+        vectors = self.model.items(
             self._encode_tokens(items), self.item_rows[torch.from_numpy(items)]
         )
         of_events, of_targets, of_sample = vectors.split([len(events), len(targets), len(sample)])
         padded = vectors.new_zeros(*real.shape, vectors.shape[1])
         padded[real] = of_events
-        states = self.ranker.users(
+        states = self.model.users(
             padded, windows.event_codes, windows.gap_us, windows.moments, windows.state_of_event,
             windows.num_states,
         )  # fmt: skip
-        prior = self.ranker.popularity * torch.from_numpy(self.log_share)
+        prior = self.model.popularity * torch.from_numpy(self.log_share)
         candidates = torch.from_numpy(sample)
         loss = catalogue_cross_entropy(
             states,
@@ -122,14 +124,9 @@ class EveryOccurrence(Once):
             prior_P=prior[batch.target_items],
             prior_C=prior[candidates],
             weights_P=batch.target_weights,
-            scale=self.ranker.log_scale.clamp(max=MAX_LOG_SCALE).exp(),
+            scale=self.model.log_scale.clamp(max=MAX_LOG_SCALE).exp(),
         )
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * warmup_cosine(self.step, num_steps, train.warmup_fraction)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.ranker.parameters(), train.clip_norm)
-        self.optimizer.step()
+        self.descend(loss, num_steps)
         self.step += 1
         return float(loss.detach())
 
@@ -137,7 +134,7 @@ class EveryOccurrence(Once):
         """[O, H] text vectors of items, from their tokens, through all layers."""
         texts = self.prepared.catalogue.texts[Col.tokens].gather(self.text_rows[items])
         tokens, mask = pad_tokens([ids.to_numpy() for ids in texts])
-        language = self.ranker.language
+        language = self.model.language
         self.num_tokens += mask.numel() * num_layers(language)
         return language(language.lower(tokens, mask), mask)
 
@@ -229,9 +226,9 @@ class Textbook:
 
 def fresh(kind: type[Once], recipe: Recipe, prepared: Prepared, store: TextStore) -> Once:
     """An untrained worker, as `recsys train` would start it."""
-    ranker, item_rows = build_two_tower(recipe, prepared)
-    ranker.items.start_from(store.vectors, recipe.model.whitening)
-    return kind(recipe, prepared, store, ranker, item_rows)
+    model, item_rows = build_two_tower(recipe, prepared)
+    model.items.start_from(store.vectors, recipe.model.whitening)
+    return kind(recipe, prepared, store, model, item_rows)
 
 
 def histories_of(batch: TrainingBatch) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ from recsys.config import Recipe, target_codes
 from recsys.errors import RecipeError
 from recsys.evaluation.report import COLUMNS, answer, head_items
 from recsys.preparation.prepared import Prepared
-from recsys.training.worker import tie_order
+from recsys.training.validation import tie_order
 
 
 def answer_all(

@@ -91,7 +91,8 @@ class _Loop:
 
         from recsys.artifacts.checkpoint import Progress
         from recsys.text.text_store import TextStore
-        from recsys.training.worker import Worker, build_two_tower
+        from recsys.training.build import build_two_tower
+        from recsys.training.worker import Worker
 
         self._config = config
         self.recipe = recipe = recipe_from_dict(config["recipe"])

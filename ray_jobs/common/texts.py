@@ -176,7 +176,7 @@ class _UpperEncoder:
     def load(self) -> None:
         from recsys.artifacts.checkpoint import load_model, load_progress
         from recsys.model.ranking_head import ScoringHead
-        from recsys.training.worker import build_two_tower
+        from recsys.training.build import build_two_tower
 
         until = load_progress(self.checkpoint).until
         ranker, _ = build_two_tower(self.recipe, Prepared(self.prepared), until)

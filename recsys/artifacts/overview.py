@@ -138,7 +138,7 @@ def _paired(first: Path, second: Path) -> str:
     verdict = beats(values[0][counts], values[1][counts], users, CONFIDENCE, NUM_BOOTSTRAP, SEED)
     most = max(one.height, two.height)
     of_all = f" on {counts.sum():,} of {most:,} questions" if counts.sum() < most else ""
-    return f"{comparison(verdict.told())} (paired, users resampled{of_all})"
+    return f"{comparison(verdict.as_json())} (paired, users resampled{of_all})"
 
 
 def _rows(folder: Path) -> pl.DataFrame:

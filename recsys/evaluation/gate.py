@@ -1,4 +1,4 @@
-"""The gate in front of the registry: is a challenger better than the incumbent, or only lucky."""
+"""The promotion gate: whether a challenger is significantly better than the incumbent."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ class Verdict:
 
     @property
     def judged(self) -> bool:
-        """Whether there are users enough to say anything, see `MIN_USERS`."""
+        """Whether there are enough users for a comparison, see `MIN_USERS`."""
         return self.num_users >= MIN_USERS
 
     @property
     def better(self) -> bool:
-        """Whether the whole interval lies above zero, of users enough."""
+        """Whether the whole interval lies above zero, with enough users."""
         return self.judged and self.low > 0
 
-    def told(self) -> dict[str, Any]:
-        """The same as JSON data, where what is not known is null."""
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON data; an unknown number is null."""
         numbers = {name: getattr(self, name) for name in ("difference", "low", "high")}
         known = {name: value if np.isfinite(value) else None for name, value in numbers.items()}
         return {**known, "num_users": self.num_users, "judged": self.judged}
 
 
 def not_judged(num_users: int) -> str:
-    """What is said in place of a comparison that has too few users."""
+    """The text in place of a comparison with too few users."""
     have = "1 user has" if num_users == 1 else f"{num_users} users have"
     return f"not judged: {have} rows to compare, fewer than {MIN_USERS} prove nothing"
 
 
-def comparison(told: dict[str, Any]) -> str:
-    """A verdict in words, from what `Verdict.told` gave."""
-    if not told["judged"]:
-        return not_judged(told["num_users"])
-    return f"{told['difference']:+.4f} [{told['low']:+.4f}, {told['high']:+.4f}]"
+def comparison(verdict: dict[str, Any]) -> str:
+    """A verdict in words, from `Verdict.as_json`."""
+    if not verdict["judged"]:
+        return not_judged(verdict["num_users"])
+    return f"{verdict['difference']:+.4f} [{verdict['low']:+.4f}, {verdict['high']:+.4f}]"
 
 
 def beats(

@@ -1,4 +1,4 @@
-"""Whole-catalogue evaluation: every model answers every question, by the same rules.
+"""Whole-catalogue evaluation: every model scores every question, by the same rules.
 
 The unit is one basket of the test window; its items are the relevant ones, the history is what lies
 strictly before it. No negatives are sampled.
@@ -35,8 +35,8 @@ METRICS = (*(f"{name}@{k}" for name in _AT_K for k in CUTOFFS), "auc")
 #: The most popular items, this share of the catalogue, are its head; all others are its tail.
 HEAD_SHARE = 0.2
 
-#: Slice -> what it asks. `first_time` alone changes the question: own items are taken out of every
-#: model's list, as on a shelf of discoveries; everywhere else the list is the whole catalogue.
+#: Slice -> its definition. `first_time` alone changes the ranking: the user's own items are removed
+#: from every model's list; everywhere else the whole catalogue is ranked.
 SLICES = {
     "all": "every basket, all its items",
     "new_item": "items without any event before the test window",
@@ -166,7 +166,7 @@ def summarise(
 
 
 def finite(value: float) -> float | None:
-    """A number for JSON, which knows no NaN: what is not known is null."""
+    """A number for JSON, which has no NaN: an unknown one is null."""
     return value if np.isfinite(value) else None
 
 

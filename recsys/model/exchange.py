@@ -1,7 +1,7 @@
 """Text vectors shared between workers: a text that several of them want is encoded by one.
 
-All else that a step needs (ids, projection, cached vectors) every worker has already, so negatives
-need no exchange: any worker can make any item's vector.
+Every worker has the ids, the projection and the cached vectors of all items, so negatives need no
+exchange.
 
 Legend: W workers, T texts that any worker wants encoded, F of them that fall to this one, H width
 of the language model.
@@ -20,13 +20,13 @@ from torch import Tensor
 Rows = NDArray[np.int64]
 
 
-def shared(world: int) -> bool:
-    """Whether there are other workers that can be talked to."""
+def is_distributed(world: int) -> bool:
+    """Whether there are other workers, in one process group with this one."""
     return world > 1 and dist.is_available() and dist.is_initialized()
 
 
-def shares(wanted: Rows) -> list[Rows]:
-    """Who encodes what: each distinct text that any worker wants, dealt out in turn.
+def split_texts(wanted: Rows) -> list[Rows]:
+    """Assign each distinct text that any worker wants to one worker, round-robin.
 
     Every worker gets at least one, and so a gradient, even if that text is then encoded twice.
 
@@ -41,26 +41,26 @@ def shares(wanted: Rows) -> list[Rows]:
     width = max(int(count) for count in counts)
     padded = torch.full((width,), -1, dtype=torch.int64)
     padded[: len(wanted)] = torch.from_numpy(wanted)
-    everyones = np.unique(torch.cat(_gather(padded)).numpy())
-    everyones = everyones[everyones >= 0]
-    return [everyones[rank % len(everyones) :: world] for rank in range(world)]
+    distinct = np.unique(torch.cat(_gather(padded)).numpy())
+    distinct = distinct[distinct >= 0]
+    return [distinct[rank % len(distinct) :: world] for rank in range(world)]
 
 
-def all_vectors(mine_FH: Tensor, sizes: list[int]) -> Tensor:
-    """The vectors that all workers have made [T, H], in the order of the workers; differentiable.
+def gather_vectors(mine_FH: Tensor, sizes: list[int]) -> Tensor:
+    """All workers' vectors [T, H], in the order of the workers; differentiable.
 
-    Backwards, a worker gets the gradient of the sum of all workers' losses with respect to what it
-    made, so that DDP's mean over the workers is the gradient of the mean loss.
+    The backward pass gives a worker the gradient of the sum of all workers' losses with respect to
+    its own vectors, so that DDP's mean over the workers is the gradient of the mean loss.
 
     Args:
-        mine_FH: what this worker has made.
-        sizes: [W] number of each worker's.
+        mine_FH: vectors of this worker.
+        sizes: [W] number of vectors of each worker.
     """
-    gathered: Tensor = _AllVectors.apply(mine_FH, sizes)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _GatherVectors.apply(mine_FH, sizes)  # type: ignore[no-untyped-call]
     return gathered
 
 
-class _AllVectors(torch.autograd.Function):
+class _GatherVectors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, mine: Tensor, sizes: list[int]) -> Tensor:
         rank = dist.get_rank()

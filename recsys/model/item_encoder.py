@@ -1,4 +1,4 @@
-"""Items as vectors: `project(text vector) + gate * id vector + field vectors`, of length 1.
+"""Item vectors: `project(text vector) + gate * id vector + field vectors`, of length 1.
 
 Legend: N items of a batch (each once), F fields, H width of the language model, D of the model.
 """
@@ -21,8 +21,7 @@ LEAST_VARIANCE = 1e-4
 class ItemEncoder(nn.Module):
     """Text vectors, ids and fields -> item vectors.
 
-    The id part is dropped at random in training, so that an item never seen works from its text and
-    its fields alone.
+    Training drops ids at random, so that an item never seen works from its text and fields alone.
 
     Args:
         text_dim: H.
@@ -38,7 +37,7 @@ class ItemEncoder(nn.Module):
         super().__init__()
         self.project = nn.Linear(text_dim, dim)
         self.ids = nn.Embedding(max(num_ids, 1), dim)
-        # Small beside the text at first. A small gate instead would slow their learning.
+        # Small beside the text part at first. A small gate instead would slow their training.
         nn.init.normal_(self.ids.weight, std=0.1 * dim**-0.5)
         self.gate = nn.Parameter(torch.tensor(1.0))
         self.fields = nn.Embedding(num_fields, dim, padding_idx=UNKNOWN)
@@ -61,15 +60,15 @@ class ItemEncoder(nn.Module):
         return nn.functional.normalize(self.project(text_NH) + self.gate * ids + fields, dim=-1)
 
     def without_ids(self, text_NH: Tensor, field_rows_NF: Tensor) -> Tensor:
-        """Vectors [N, D] of items known by their text and fields [N, F] alone."""
+        """Vectors [N, D] of items without ids, from their texts and fields [N, F]."""
         no_ids = torch.full((len(text_NH), 1), NO_ID)
         return self(text_NH, torch.cat([no_ids, field_rows_NF], dim=1))
 
     def start_from(self, text_vectors: NDArray[np.float32], whitening: float = 0.0) -> None:
         """Set the projection to the leading principal axes of the text vectors [T, H].
 
-        It keeps as much of the pretrained geometry as D dimensions can hold; a random projection
-        loses more.
+        They keep as much of the pretrained geometry as D dimensions can; a random projection keeps
+        less.
 
         Args:
             text_vectors: of distinct texts.
@@ -82,11 +81,11 @@ class ItemEncoder(nn.Module):
         mean = sample.mean(axis=0)
         variances, axes = np.linalg.eigh(np.cov(sample - mean, rowvar=False))
         leading = axes[:, ::-1][:, : self.project.out_features].T
-        # eigh leaves the signs open; fix them so that every run starts alike.
+        # eigh leaves the signs open; fix them so that every run starts from the same weights.
         leading *= np.sign(leading[np.arange(len(leading)), np.abs(leading).argmax(axis=1)])[
             :, None
         ]
-        # An axis of next to no variance holds rounding errors, not to be made large.
+        # An axis of almost no variance holds rounding errors: do not scale them up.
         variances = np.maximum(variances[::-1][: len(leading)], LEAST_VARIANCE * variances[-1])
         leading *= np.where(variances > 0, variances, 1.0)[:, None] ** (-whitening / 2)
         spread = np.sqrt(((sample - mean) @ leading.T).var(axis=0).sum()) or 1.0

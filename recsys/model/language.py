@@ -1,4 +1,4 @@
-"""The language model in two parts: frozen lower layers, computed once a text, and trained ones.
+"""The language model in two parts: frozen lower layers, computed once per text, and trained ones.
 
 Legend: T texts, L tokens (padded), H width of the language model.
 """
@@ -21,7 +21,7 @@ class LanguageModel(nn.Module):
     """A BERT-like encoder whose first `split` layers are frozen.
 
     `frozen` trains nothing, `last_n` the last n layers, `full` every layer, `lora` low-rank updates
-    of the last n layers' attention (see `add_adapters`). The token embeddings stay frozen always:
+    of the last n layers' attention (see `add_adapters`). The token embeddings are always frozen:
     they are half of a small model's weights, and few of them occur in a shop's texts.
 
     Args:
@@ -111,7 +111,7 @@ class LanguageModel(nn.Module):
     def add_adapters(self, rank: int) -> None:
         """Freeze the upper layers too, and train low-rank updates of their queries and values.
 
-        They are LoRA's (arXiv 2106.09685), scaled by 2, and start as no change at all.
+        They are LoRA's (arXiv 2106.09685), scaled by 2, and start at zero.
 
         Raises:
             RecipeError: the package `peft` is missing.
@@ -129,7 +129,7 @@ class LanguageModel(nn.Module):
         inject_adapter_in_model(config, self.trained_layers)
 
     def merge_adapters(self) -> None:
-        """Fold the updates into the layers: what is served is a language model like any other."""
+        """Fold the updates into the layers, so that a plain language model is served."""
         for layer in self.trained_layers.modules():
             for name, part in list(layer.named_children()):
                 if hasattr(part, "base_layer"):

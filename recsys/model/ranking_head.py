@@ -1,13 +1,13 @@
-"""The scoring head: one served score out of the encoders' cosine and the side features.
+"""The scoring head: the served score, from the encoders' cosine and the side features.
 
     score(user, item) = a * cosine + w . item_features + p * usual_price * price     (every item)
                       + mlp(pair_features, item_features, cosine, usual_price * price)    (pairs)
 
-The first line is an inner product of a user part and an item part, so that the whole catalogue is
-scored by one matrix product. The second is the second stage: it touches the few items that the
-user's history speaks for (see `recsys.features.candidates`). It has one network for the user's own
-items and one for all others. Both see what the first line sees, so that popularity may mean one
-thing for what is new to a user and another for what is not.
+The first line, the first stage, is an inner product of a user part and an item part: one matrix
+product scores the whole catalogue. The second line, the second stage, scores the few candidates of
+a history (see `recsys.features.candidates`). It has one network for the user's own items and one
+for all others. Both read the terms of the first stage too, so that popularity may weigh differently
+for items that are new to the user.
 
 Legend: Q queries, K (query, item) pairs, N sampled items, R relevant items, I items.
 """
@@ -33,15 +33,15 @@ def is_own(pair_features: Tensor) -> Tensor:
     return pair_features[:, len(OF_OWN) - 1] > 0
 
 
-def seen_of_pairs(
+def pair_inputs(
     pair_features: Tensor, item_features: Tensor, cosine: Tensor, price: Tensor
 ) -> Tensor:
-    """[K, F + G + 2] what the second stage's networks read; that of others leaves out `OF_OWN`."""
+    """[K, F + G + 2] inputs of the second stage; the network of others leaves out `OF_OWN`."""
     return torch.cat([pair_features, item_features, cosine[:, None], price[:, None]], dim=1)
 
 
 def _network(width: int, hidden: int) -> nn.Sequential:
-    """One hidden layer; it says 0 until it is fitted."""
+    """One hidden layer; outputs 0 until it is fitted."""
     last = nn.Linear(hidden, 1)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
@@ -63,21 +63,21 @@ class ScoringHead(nn.Module):
         nn.init.zeros_(self.item.weight)
 
     def item_scores(self, item_features: Tensor) -> Tensor:
-        """[I] the part that does not depend on the user."""
+        """[I] the user-independent part of the score."""
         return self.item(item_features).squeeze(-1)
 
     def pair_scores(
         self, pair_features: Tensor, item_features: Tensor, cosine: Tensor, price: Tensor
     ) -> Tensor:
-        """[K] what the second stage adds.
+        """[K] second-stage scores, added to those of the first.
 
         Args:
-            pair_features: [K, F], see `pairs.make_pairs`.
+            pair_features: [K, F], see `candidates.make_pairs`.
             item_features: [K, G] of the pair's item.
             cosine: [K] of user state and item vector.
             price: [K] the user's usual price times the item's.
         """
-        seen = seen_of_pairs(pair_features, item_features, cosine, price)
+        seen = pair_inputs(pair_features, item_features, cosine, price)
         own = is_own(pair_features)
         scores = seen.new_empty(len(seen))
         scores[own] = self.own(seen[own]).squeeze(-1)
@@ -85,14 +85,14 @@ class ScoringHead(nn.Module):
         return scores
 
     def user_part(self, states: Tensor, usual_price: Tensor) -> Tensor:
-        """[Q, D + 2] what an item's part is multiplied with."""
+        """[Q, D + 2] the user's side of the inner product."""
         ones = torch.ones_like(usual_price)
         return torch.cat(
             [states * self.cosine, torch.stack([usual_price * self.price, ones], dim=1)], dim=1
         )
 
     def item_part(self, vectors: Tensor, item_features: Tensor, standard_price: Tensor) -> Tensor:
-        """[I, D + 2] the item's side of the product."""
+        """[I, D + 2] the item's side of the inner product."""
         return torch.cat(
             [vectors, standard_price[:, None], self.item_scores(item_features)[:, None]], dim=1
         )
@@ -100,30 +100,30 @@ class ScoringHead(nn.Module):
 
 @dataclass(frozen=True)
 class HeadExamples:
-    """Questions to fit the head on, with everything that does not depend on its weights computed.
+    """Questions to fit the head on: everything that does not depend on its weights is computed.
 
     Pairs stand with all own items first, then all others. A price is the user's usual one times
     the item's.
 
     Attributes:
         num_queries: Q.
-        own_seen: [K', F + G + 2] of the own items' pairs, see `seen_of_pairs`.
-        other_seen: [K - K', ...] of the others, without `OF_OWN`.
+        own_inputs: [K', F + G + 2] of the own items' pairs, see `pair_inputs`.
+        other_inputs: [K - K', ...] of the others, without `OF_OWN`.
         pair_query, pair_cosine, pair_price, pair_relevant: [K].
         pair_item_features: [K, G] of the pairs' items, as of each question's moment.
-        pair_log_kept: [K] log of the chance that an irrelevant pair was kept; 0 for a relevant one.
+        pair_log_kept: [K] log of the probability that the pair was kept; 0 for a relevant one.
         pos_query, pos_cosine, pos_price: [R'] relevant items that are in no pair.
         pos_item_features: [R', G].
-        sample_cosine, sample_price: [Q, N] of the items drawn for the denominator.
+        sample_cosine, sample_price: [Q, N] of the items sampled for the denominator.
         sample_item_features: [U, N, G] as of each day that has a question.
         day: [Q] place of each question's day among the U.
-        sample_offset: [Q, N] what is added to a drawn item's score: less the log of its expected
-            number of draws, or `LEFT_OUT` where it is in a pair or relevant and already counted.
+        sample_offset: [Q, N] added to a sampled item's score: minus the log of its expected number
+            of draws, or `LEFT_OUT` where it is in a pair or relevant and already counted.
     """
 
     num_queries: int
-    own_seen: Tensor
-    other_seen: Tensor
+    own_inputs: Tensor
+    other_inputs: Tensor
     pair_query: Tensor
     pair_cosine: Tensor
     pair_price: Tensor
@@ -146,15 +146,15 @@ class HeadExamples:
         return self.sample_offset == LEFT_OUT
 
 
-#: Not -inf: of a user in whose pairs every sampled item is the gradient would be NaN.
+#: Not -inf: the gradient of a user whose pairs hold every sampled item would be NaN.
 LEFT_OUT: Final = torch.finfo(torch.float32).min
 
 
 def head_loss(head: ScoringHead, examples: HeadExamples, new_item_weight: float = 1.0) -> Tensor:
     """Sum over questions of the weighted mean over their relevant items of -log softmax(score).
 
-    Each question is asked twice and the losses add up: of the whole catalogue, and of what is left
-    when the user's own items are taken out. The own ones alone would decide the first.
+    A question has two losses, which are summed: over the whole catalogue, and over the catalogue
+    without the user's own items, which alone would decide the first.
     """
     e = examples
 
@@ -162,13 +162,13 @@ def head_loss(head: ScoringHead, examples: HeadExamples, new_item_weight: float 
         return head.cosine * cosine + item + head.price * price
 
     pairs = first_stage(e.pair_cosine, head.item_scores(e.pair_item_features), e.pair_price)
-    pairs = pairs + torch.cat([head.own(e.own_seen), head.related(e.other_seen)]).squeeze(-1)
+    pairs = pairs + torch.cat([head.own(e.own_inputs), head.related(e.other_inputs)]).squeeze(-1)
     pos = first_stage(e.pos_cosine, head.item_scores(e.pos_item_features), e.pos_price)
     of_items = head.item_scores(e.sample_item_features)[e.day]
     sample = first_stage(e.sample_cosine, of_items, e.sample_price) + e.sample_offset
 
     # An own item is always a pair.
-    num_own = len(e.own_seen)
+    num_own = len(e.own_inputs)
     listed = pairs - e.pair_log_kept
     query = torch.cat([e.pair_query[num_own:], e.pos_query])
     of_pairs = _segment_logsumexp(torch.cat([listed[num_own:], pos]), query, e.num_queries)
@@ -216,11 +216,11 @@ def fit_head(
 ) -> float:
     """Fit the head in place by L-BFGS, from where it stands.
 
-    The L2 penalty was chosen on validation: with less, more steps go on learning by heart; with
-    more, what is new finds no way up the list.
+    The L2 penalty was chosen on validation: a lower one overfits with more steps, a higher one
+    keeps new items low in the list.
 
-    With several workers each reads its own questions; loss and gradient are summed in every step,
-    so that all take the same steps.
+    Each of several workers reads its own questions; loss and gradient are summed in every step, so
+    that all take the same steps.
 
     Returns:
         The final mean loss of a question.

@@ -1,8 +1,8 @@
-"""Users as vectors: a transformer over (item vector, event type, time gap), causal by moment.
+"""User states: a transformer over (item vector, event type, time gap), causal by moment.
 
-An event attends to the events of its own moment and of earlier ones; nothing but moments orders
-them, so shuffling events of one timestamp changes nothing. The state after a moment is the mean
-over its events.
+An event attends to the events of its own and of earlier moments. Only moments order events, so
+shuffling the events of one timestamp changes nothing. The state after a moment is the mean over its
+events.
 
 Legend: B windows, L events (padded), D width, S states (one a moment), A attention heads.
 """
@@ -25,7 +25,7 @@ def gap_buckets(gap_us: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block with an attention bias given from outside."""
+    """A pre-norm transformer block; its attention bias is an input."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Block(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x_BLD: Tensor, bias_BALL: Tensor, at_BN: Tensor | None = None) -> Tensor:
-        """One block; given places, the outcome at these alone: [B, N, D]."""
+        """The block's output [B, L, D]; with `at_BN`, at these places alone [B, N, D]."""
         D = x_BLD.shape[-1]
         weight, bias, normed = self.qkv.weight, self.qkv.bias, self.norm_attention(x_BLD)
         if at_BN is None:
@@ -79,7 +79,7 @@ class UserEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, num_heads, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(dim)
         self.leave = nn.Linear(dim, dim)
-        #: The state of a user of whom nothing is known.
+        #: The state of a user without history.
         self.start = nn.Parameter(torch.randn(dim) * dim**-0.5)
         # ALiBi (arXiv 2108.12409), over moments in place of positions.
         self._start_as_decayed_mean()
@@ -89,7 +89,7 @@ class UserEncoder(nn.Module):
 
     @torch.no_grad()
     def _start_as_decayed_mean(self) -> None:
-        """Let the untrained encoder be a decayed mean of the items met, not noise.
+        """Initialise the encoder to a decayed mean of the history's item vectors.
 
         The first block passes its values through, the others add nothing yet: with the pretrained
         item vectors this is the zero-shot recommender, and training goes on from there.
@@ -145,16 +145,16 @@ class UserEncoder(nn.Module):
     def last_states(
         self, items_BLD: Tensor, event_codes_BL: Tensor, gap_us_BL: Tensor, moments_BL: Tensor
     ) -> Tensor:
-        """[B, D] the state after each window's last moment, as `forward` has it, for less work.
+        """[B, D] the state after each window's last moment, that of `forward` for less work.
 
-        The last block, half of the work of two, looks at the last moment's events alone.
+        The last block, half of the work of two, computes the last moment's events alone.
         """
         x, bias = self._enter(items_BLD, event_codes_BL, gap_us_BL, moments_BL)
         last = moments_BL.amax(dim=1, keepdim=True)
         is_last = (moments_BL == last) & (moments_BL >= 0)
         counts = is_last.sum(dim=1, keepdim=True)
         widest = max(1, int(counts.max()))
-        # The places of a last moment's events; whatever stands before them in a narrower one.
+        # Places of the last moment's events; of a narrower moment some earlier events too.
         at = is_last.to(torch.int8).topk(widest, dim=1, sorted=False).indices
         for block in self.blocks[:-1]:
             x = block(x, bias)
@@ -166,7 +166,7 @@ class UserEncoder(nn.Module):
     def _enter(
         self, items_BLD: Tensor, event_codes_BL: Tensor, gap_us_BL: Tensor, moments_BL: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What the first block reads, and the attention's bias [B, A, L, L]."""
+        """The first block's input [B, L, D], and the attention bias [B, A, L, L]."""
         x = (
             self.enter(items_BLD)
             + self.event_type(event_codes_BL)
@@ -174,7 +174,7 @@ class UserEncoder(nn.Module):
         )
         distance = (moments_BL[:, :, None] - moments_BL[:, None, :]).to(x.dtype)
         hidden = (distance < 0) | (moments_BL[:, None, :] < 0)
-        # A padded event may see itself: a row without a single key would be NaN.
+        # A padded event attends to itself: a row without a key would be NaN.
         hidden &= ~torch.eye(hidden.shape[1], dtype=torch.bool, device=hidden.device)
         bias = -self.slopes[None, :, None, None] * distance[:, None]
         return self.drop(x), bias.masked_fill(hidden[:, None], float("-inf"))

@@ -1,7 +1,7 @@
-"""Text vectors that stand in for encoding: each has an age, and none is used beyond a bound.
+"""A cache of text vectors of bounded age, used in place of encoding.
 
 The idea is SpeedyFeed's (arXiv 2102.09268): between two steps the language model changes little, so
-a vector computed a while ago is nearly right. A step encodes few texts anew and reads the rest from
+a vector computed some steps ago is nearly right. A step encodes few texts and reads the rest from
 here.
 
 Legend: T texts, N distinct texts of a batch, H width of the language model.
@@ -35,13 +35,13 @@ class VectorCache:
     def split(
         self, rows: Rows, budget: int | None, step: int, rng: np.random.Generator
     ) -> tuple[Rows, Rows]:
-        """Of a batch's distinct texts: those to encode with gradient, and those too old to be used.
+        """Of a batch's distinct texts, those to encode with gradient, and those too old to be used.
 
         Args:
             rows: [N] distinct text rows, most wanted first.
             budget: how many may be encoded with gradient; None means all.
             step: the step to come.
-            rng: chooses among equals: the fresh ones are drawn from the first `4 * budget` rows.
+            rng: samples the fresh ones uniformly from the first `4 * budget` rows.
         """
         if budget is None or budget >= len(rows):
             return rows, rows[:0]
@@ -56,7 +56,7 @@ class VectorCache:
 
     @torch.no_grad()
     def refresh(self, rows: Rows, step: int, encode: Callable[[Rows], Tensor]) -> None:
-        """Encode some texts anew, without gradient."""
+        """Encode some texts again, without gradient."""
         if len(rows):
             self.put(rows, encode(rows), step)
 
@@ -67,7 +67,7 @@ class VectorCache:
         self._computed_at[rows] = step
 
     def expire(self, step: int) -> None:
-        """Let every vector be too old at `step`: after a resume they are the untouched model's."""
+        """Make every vector too old at `step`: after a resume they are the untuned model's."""
         self._computed_at[:] = step - self._max_age - 1
 
     def age(self, rows: Rows, step: int) -> Rows:

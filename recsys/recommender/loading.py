@@ -19,7 +19,7 @@ from recsys.model.user_encoder import UserEncoder
 from recsys.preparation.prepared import Prepared
 from recsys.ranking.scorer import Scorer
 from recsys.schema import Col
-from recsys.training.worker import features_over_time
+from recsys.training.build import features_over_time
 
 
 def load_scorer(bundle: Bundle) -> Scorer:

@@ -1,11 +1,10 @@
-"""Implicit-feedback matrix factorisation: alternating least squares, users folded in when asked.
+"""Implicit-feedback matrix factorisation: alternating least squares, users folded in at query time.
 
 Source: Hu, Koren & Volinsky 2008; the factors are fitted by the package `implicit`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.data.histories import Histories, UserEvents
+from recsys.data.histories import Histories
 from recsys.errors import RecipeError
+from recsys.evaluation.baselines.base import TrainingLog
 from recsys.evaluation.baselines.popularity import Popularity
 
 Float32s = NDArray[np.float32]
@@ -22,7 +22,7 @@ Float32s = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Als:
-    """Item factors; a query's factors are solved from its history, so any user may ask.
+    """Item factors; a query's user factors are solved from its history, so any user can be scored.
 
     Attributes:
         factors: [I, F] float32.
@@ -40,9 +40,7 @@ class Als:
     @classmethod
     def fit(
         cls,
-        train: UserEvents,
-        num_items: int,
-        target_codes: Sequence[int],
+        log: TrainingLog,
         *,
         num_factors: int = 64,
         alpha: float = 5.0,
@@ -53,9 +51,7 @@ class Als:
         """Factorise the matrix of event counts (users x items).
 
         Args:
-            train: the events to learn from, of any type.
-            num_items: size of the catalogue.
-            target_codes: event codes that popularity counts.
+            log: events of any type; popularity counts the target events.
             num_factors: F.
             alpha: see `Als`.
             regularization: see `Als`.
@@ -73,9 +69,9 @@ class Als:
                 fix="install raycommend[bench], or leave it out",
             ) from None  # fmt: skip
 
-        known = (train.item_rows >= 0) & (train.item_rows < num_items)
-        user = np.repeat(np.arange(len(train)), np.diff(train.offsets))[known]
-        counts = _counts(user, train.item_rows[known], (len(train), num_items))
+        events, known = log.events, log.is_known
+        user = np.repeat(np.arange(len(events)), np.diff(events.offsets))[known]
+        counts = _counts(user, events.item_rows[known], (len(events), log.num_items))
         counts.data = 1 + np.float32(alpha) * counts.data
         model = AlternatingLeastSquares(
             factors=num_factors, regularization=regularization, iterations=num_iterations,
@@ -83,7 +79,7 @@ class Als:
         )  # fmt: skip
         model.fit(sparse.csr_matrix(counts), show_progress=False)
         factors = np.asarray(model.item_factors, dtype=np.float32)
-        return cls(factors, Popularity.fit(train, num_items, target_codes), alpha, regularization)
+        return cls(factors, Popularity.fit(log), alpha, regularization)
 
     def scores(self, histories: Histories) -> Float32s:
         """[Q, I] inner products with the folded-in user factors."""

@@ -1,11 +1,10 @@
-"""Item-based nearest neighbours: what occurs together with the items of the recent history.
+"""Item-based nearest neighbours: items that co-occur with those of the recent history.
 
 Source: Sarwar et al. 2001 (cosine between item columns), with the shrinkage of Bell & Koren 2007.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.data.histories import Histories, UserEvents
+from recsys.data.histories import Histories
 from recsys.data.moments import Moments, moments_of, recent_items
+from recsys.evaluation.baselines.base import TrainingLog
 from recsys.evaluation.baselines.popularity import Popularity
 from recsys.features.item_to_item import count_co_occurrence
 
@@ -28,8 +28,8 @@ class ItemKnn:
     Attributes:
         similarity: CSR [I, I] float32. Beside the diagonal: windows where the left item was seen
             and the right one wanted, over the geometric mean of both items' windows plus the
-            shrinkage. On the diagonal: the share of an item's users who came back for it, so that
-            a shop of daily needs repeats items and a bookshop does not.
+            shrinkage. On the diagonal: the share of an item's users who came back for it: high
+            in a grocery, low in a bookshop.
         popularity: the back-off.
         max_history: latest distinct items of a query that are read (with all items of a moment).
         decay: weight of an item against one a moment later.
@@ -44,9 +44,7 @@ class ItemKnn:
     @classmethod
     def fit(
         cls,
-        train: UserEvents,
-        num_items: int,
-        target_codes: Sequence[int],
+        log: TrainingLog,
         *,
         window: int = 5,
         shrinkage: float = 20,
@@ -57,22 +55,20 @@ class ItemKnn:
         """Compare all items by the windows they occur in.
 
         Args:
-            train: the events to learn from.
-            num_items: size of the catalogue.
-            target_codes: event codes that make an item wanted.
+            log: the events to learn from.
             window: moments in a window. Of 1 to 20, 5 was the best compromise of three logs (a
                 grocer's, a gift wholesaler's, game reviews).
-            shrinkage: added to the cosine's divisor, so that rare pairs count less.
+            shrinkage: added to the cosine's divisor, shrinks pairs of low support.
             num_kept: neighbours kept per item.
             max_history: latest distinct items of a query that are read.
             decay: weight of an item against one a moment later.
         """
-        moments = moments_of(train, num_items, target_codes)
+        moments = moments_of(log.events, log.num_items, log.target_codes)
         neighbours = count_co_occurrence(
             moments, window=window, shrinkage=shrinkage, num_kept=num_kept
         )
         with_own = (neighbours + sparse.diags_array(_repeat_share(moments))).tocsr()
-        popularity = Popularity.fit(train, num_items, target_codes)
+        popularity = Popularity.fit(log)
         return cls(with_own, popularity, max_history, decay)
 
     def scores(self, histories: Histories) -> Float32s:

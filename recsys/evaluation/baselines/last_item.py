@@ -1,11 +1,10 @@
-"""First-order transitions: what followed the items of the last moment.
+"""First-order transitions from the items of the last moment.
 
 Source: the Markov-chain part of FPMC (Rendle et al. 2010), counted instead of factorised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.data.histories import Histories, UserEvents
+from recsys.data.histories import Histories
 from recsys.data.moments import moments_of, recent_items
+from recsys.evaluation.baselines.base import TrainingLog
 from recsys.evaluation.baselines.popularity import Popularity
 from recsys.features.item_to_item import count_transitions
 
@@ -23,7 +23,7 @@ Float32s = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class LastItem:
-    """From every item of one moment to every item wanted in the user's next moment.
+    """Transitions from every item of one moment to every target of the user's next moment.
 
     Attributes:
         transitions: CSR [I, I] float32, the share of the left item's moments that were followed
@@ -36,28 +36,17 @@ class LastItem:
     name: ClassVar[str] = "last_item"
 
     @classmethod
-    def fit(
-        cls,
-        train: UserEvents,
-        num_items: int,
-        target_codes: Sequence[int],
-        *,
-        shrinkage: float = 10,
-        num_kept: int = 200,
-    ) -> LastItem:
+    def fit(cls, log: TrainingLog, *, shrinkage: float = 10, num_kept: int = 200) -> LastItem:
         """Count transitions between neighbouring moments of a user.
 
         Args:
-            train: the events to learn from.
-            num_items: size of the catalogue.
-            target_codes: event codes that make an item wanted.
+            log: the events to learn from.
             shrinkage: moments added to each item's own, which shrinks those of low support.
             num_kept: transitions kept per item.
         """
-        counted = count_transitions(
-            moments_of(train, num_items, target_codes), shrinkage=shrinkage, num_kept=num_kept
-        )
-        return cls(counted, Popularity.fit(train, num_items, target_codes))
+        moments = moments_of(log.events, log.num_items, log.target_codes)
+        counted = count_transitions(moments, shrinkage=shrinkage, num_kept=num_kept)
+        return cls(counted, Popularity.fit(log))
 
     def scores(self, histories: Histories) -> Float32s:
         """[Q, I] summed transition shares from the items of the last moment."""

@@ -1,4 +1,4 @@
-"""What one wanted most often before: in shops of daily needs the baseline to beat.
+"""The user's own most frequent items: in groceries the baseline to beat.
 
 Source: the personal top-frequency method of next-basket recommendation (Li et al. 2023, "A next
 basket recommendation reality check", arXiv 2109.14233).
@@ -6,14 +6,14 @@ basket recommendation reality check", arXiv 2109.14233).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.histories import Histories, UserEvents
+from recsys.data.histories import Histories
+from recsys.evaluation.baselines.base import TrainingLog
 from recsys.evaluation.baselines.popularity import Popularity
 
 Float32s = NDArray[np.float32]
@@ -31,11 +31,9 @@ class PersonalFrequency:
     name: ClassVar[str] = "personal_frequency"
 
     @classmethod
-    def fit(
-        cls, train: UserEvents, num_items: int, target_codes: Sequence[int]
-    ) -> PersonalFrequency:
+    def fit(cls, log: TrainingLog) -> PersonalFrequency:
         """Only popularity is learned; the counts come from each query's own history."""
-        return cls(Popularity.fit(train, num_items, target_codes), tuple(target_codes))
+        return cls(Popularity.fit(log), tuple(log.target_codes))
 
     def scores(self, histories: Histories) -> Float32s:
         """[Q, I] own items from 1 upwards, equal ones equal; the rest below 0."""

@@ -1,15 +1,15 @@
-"""The most wanted items, the same for everyone; what every other baseline falls back to."""
+"""Most popular items, the same for everyone; the fallback of every other baseline."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.histories import Histories, UserEvents
+from recsys.data.histories import Histories
+from recsys.evaluation.baselines.base import TrainingLog
 
 Float32s = NDArray[np.float32]
 
@@ -26,11 +26,9 @@ class Popularity:
     name: ClassVar[str] = "popularity"
 
     @classmethod
-    def fit(cls, train: UserEvents, num_items: int, target_codes: Sequence[int]) -> Popularity:
-        """Count the target events; items outside rows 0..num_items-1 are left out."""
-        counted = np.isin(train.event_codes, np.asarray(target_codes))
-        counted &= (train.item_rows >= 0) & (train.item_rows < num_items)
-        counts = np.bincount(train.item_rows[counted], minlength=num_items)
+    def fit(cls, log: TrainingLog) -> Popularity:
+        """Count the target events."""
+        counts = np.bincount(log.events.item_rows[log.is_target], minlength=log.num_items)
         return cls((counts / (counts.max(initial=0) + 1)).astype(np.float32))
 
     @property
@@ -43,5 +41,5 @@ class Popularity:
         return np.tile(self.fraction, (len(histories), 1))
 
     def behind(self, scores: Float32s) -> Float32s:
-        """Back off: [Q, I] scores where positive, elsewhere popularity below all of them."""
+        """[Q, I] scores where positive, elsewhere popularity below all of them (back-off)."""
         return np.where(scores > 0, scores, self.fraction - 1)

@@ -10,7 +10,7 @@ Legend: Q queries, I items, D width, P targets.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import ClassVar
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from recsys.data.histories import Histories, UserEvents
 from recsys.data.time_split import Questions, ask
+from recsys.evaluation.baselines.base import TrainingLog
 from recsys.evaluation.baselines.popularity import Popularity
 from recsys.evaluation.metrics.ranking import ndcg_at_k, ranks_of
 from recsys.features.windows import (
@@ -67,6 +68,37 @@ class _Network(nn.Module):
         return (torch.logsumexp(logits, dim=1)[state] - gain).mean()
 
 
+@dataclass(frozen=True)
+class SasRecSettings:
+    """Hyper-parameters.
+
+    Attributes:
+        dim: D.
+        num_layers: of the encoder.
+        dropout: of embeddings and encoder.
+        learning_rate: AdamW's.
+        weight_decay: of all weights.
+        batch_size: users of a step.
+        max_epochs: at most.
+        patience: epochs without a better held-out nDCG@10 before the search for their number ends.
+        seed: of weights, order and dropout.
+    """
+
+    dim: int = 64
+    num_layers: int = 2
+    dropout: float = 0.4
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.1
+    batch_size: int = 64
+    max_epochs: int = 60
+    patience: int = 5
+    seed: int = 0
+
+    def network(self, num_items: int) -> _Network:
+        """An untrained network."""
+        return _Network(num_items, self.dim, self.num_layers, self.dropout)
+
+
 class SasRec:
     """A fitted network.
 
@@ -82,77 +114,29 @@ class SasRec:
         self._popularity = popularity
 
     @classmethod
-    def fit(
-        cls,
-        train: UserEvents,
-        num_items: int,
-        target_codes: Sequence[int],
-        *,
-        dim: int = 64,
-        num_layers: int = 2,
-        dropout: float = 0.4,
-        learning_rate: float = 3e-3,
-        weight_decay: float = 0.1,
-        batch_size: int = 64,
-        max_epochs: int = 60,
-        patience: int = 5,
-        seed: int = 0,
-    ) -> SasRec:
-        """Find the number of epochs on the last tenth of the log, then train on all of it.
-
-        Args:
-            train: the events to learn from.
-            num_items: size of the catalogue.
-            target_codes: event codes of the targets.
-            dim: D.
-            num_layers: of the encoder.
-            dropout: of embeddings and encoder.
-            learning_rate: AdamW's.
-            weight_decay: of all weights.
-            batch_size: users of a step.
-            max_epochs: at most.
-            patience: epochs without a better held-out nDCG@10 before the search for their number
-                ends.
-            seed: of weights, order and dropout.
-        """
-        codes = list(target_codes)
-        popularity = Popularity.fit(train, num_items, codes)
-        known = _known(train, num_items)
+    def fit(cls, log: TrainingLog, settings: SasRecSettings | None = None) -> SasRec:
+        """Find the number of epochs on the last tenth of the log, then train on all of it."""
+        settings = settings or SasRecSettings()
+        codes, popularity = list(log.target_codes), Popularity.fit(log)
+        known = _known(log)
         wanted = np.isin(known.event_codes, codes)
-
-        def epochs(users: UserEvents) -> Iterator[SasRec]:
-            """The model after each epoch."""
-            torch.manual_seed(seed)
-            rng = np.random.default_rng(seed)
-            network = _Network(num_items, dim, num_layers, dropout)
-            optimizer = torch.optim.AdamW(
-                network.parameters(), lr=learning_rate, weight_decay=weight_decay
-            )
-            while True:
-                network.train()
-                for batch in _batches(users, batch_size, codes, rng):
-                    loss = network.loss(batch)
-                    optimizer.zero_grad(set_to_none=True)
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-                    optimizer.step()
-                yield cls(network, popularity)
-
         with torch.random.fork_rng():
             if not wanted.any():
-                return cls(_Network(num_items, dim, num_layers, dropout), popularity)
+                return cls(settings.network(log.num_items), popularity)
             cut = int(np.quantile(known.timestamps[wanted], 0.9, method="nearest"))
             held_out = ask(known, start=cut, end=None, target_codes=codes)
-            rng = np.random.default_rng(seed)
+            rng = np.random.default_rng(settings.seed)
             held_out = held_out.where(rng.random(len(held_out)) < _MAX_HELD_OUT / len(held_out))
             best, best_epoch = -1.0, 1
-            for epoch, model in enumerate(epochs(known.before(cut)), start=1):
-                gain = model.ndcg(held_out)
+            epochs = _epochs(known.before(cut), log.num_items, codes, settings)
+            for epoch, network in enumerate(epochs, start=1):
+                gain = cls(network, popularity).ndcg(held_out)
                 if gain > best:
                     best, best_epoch = gain, epoch
-                if epoch - best_epoch >= patience or epoch == max_epochs:
+                if epoch - best_epoch >= settings.patience or epoch == settings.max_epochs:
                     break
-            return next(islice(epochs(known), best_epoch - 1, None))
+            epochs = _epochs(known, log.num_items, codes, settings)
+            return cls(next(islice(epochs, best_epoch - 1, None)), popularity)
 
     def ndcg(self, questions: Questions) -> float:
         """Mean nDCG@10 over some questions; 0 if there are none."""
@@ -195,16 +179,38 @@ def _in_order(histories: Histories) -> Histories:
     )
 
 
-def _known(users: UserEvents, num_items: int) -> UserEvents:
-    """The users' events of items inside rows 0..num_items-1, in one order: dropout has places."""
+def _known(log: TrainingLog) -> UserEvents:
+    """The users' events of items in the catalogue, in one order: dropout depends on positions."""
+    users = log.events
     user = np.repeat(np.arange(len(users)), np.diff(users.offsets))
     order = np.lexsort((users.event_codes, users.item_rows, users.timestamps, user))
-    order = order[(users.item_rows[order] >= 0) & (users.item_rows[order] < num_items)]
+    order = order[log.is_known[order]]
     counts = np.bincount(user[order], minlength=len(users))
     return UserEvents(
         users.user_ids, users.item_rows[order], users.event_codes[order], users.timestamps[order],
         users.baskets[order], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     )  # fmt: skip
+
+
+def _epochs(
+    users: UserEvents, num_items: int, codes: Sequence[int], settings: SasRecSettings
+) -> Iterator[_Network]:
+    """Train a network; yields it after each epoch."""
+    torch.manual_seed(settings.seed)
+    rng = np.random.default_rng(settings.seed)
+    network = settings.network(num_items)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    while True:
+        network.train()
+        for batch in _batches(users, settings.batch_size, codes, rng):
+            loss = network.loss(batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+        yield network
 
 
 def _batches(

@@ -1,15 +1,15 @@
-"""The most wanted items of the last week, counted as often as the ranker's own popularity."""
+"""Most popular items of the last week, counted as often as the model's own popularity."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.histories import US_PER_DAY, Histories, UserEvents
+from recsys.data.histories import US_PER_DAY, Histories
+from recsys.evaluation.baselines.base import TrainingLog
 from recsys.evaluation.baselines.popularity import Popularity
 from recsys.features.popularity import WEEK_DAYS, DailyCounts, last_count
 
@@ -34,29 +34,13 @@ class Trending:
     name: ClassVar[str] = "trending"
 
     @classmethod
-    def fit(
-        cls,
-        train: UserEvents,
-        num_items: int,
-        target_codes: Sequence[int],
-        counts: DailyCounts | None = None,
-        every_days: int = 1,
-    ) -> Trending:
-        """Count the last week of the training events, and later each question's own.
-
-        Args:
-            train: the events to learn from.
-            num_items: I; events of items outside rows 0..I-1 are left out.
-            target_codes: event codes that make an item wanted.
-            counts: of every day, later ones included: a question is told what lies before its day.
-            every_days: days from one count to the next.
-        """
-        since = train.timestamps.max(initial=0) - WEEK_DAYS * US_PER_DAY
-        counted = np.isin(train.event_codes, np.asarray(target_codes)) & (train.timestamps > since)
-        counted &= (train.item_rows >= 0) & (train.item_rows < num_items)
-        week = np.bincount(train.item_rows[counted], minlength=num_items)
-        popularity = Popularity.fit(train, num_items, target_codes)
-        return cls(popularity, _fraction(week), counts, every_days)
+    def fit(cls, log: TrainingLog) -> Trending:
+        """Count the last week of the training events, and later each question's own."""
+        times = log.events.timestamps
+        counted = log.is_target & (times > times.max(initial=0) - WEEK_DAYS * US_PER_DAY)
+        week = np.bincount(log.events.item_rows[counted], minlength=log.num_items)
+        counts = log.daily_counts if log.count_every_days else None
+        return cls(Popularity.fit(log), _fraction(week), counts, log.count_every_days or 1)
 
     @property
     def num_items(self) -> int:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from recsys.data.histories import Histories
 from recsys.data.moments import recent_items
+from recsys.evaluation.baselines.base import TrainingLog
 from recsys.evaluation.baselines.popularity import Popularity
 
 Float32s = NDArray[np.float32]
@@ -35,6 +36,17 @@ class ZeroShot:
     text_row_of_item: NDArray[np.int32]
     popularity: Popularity
     name: ClassVar[str] = "zero_shot"
+
+    @classmethod
+    def fit(cls, log: TrainingLog) -> ZeroShot:
+        """Take the log's text vectors; only popularity is learned.
+
+        Raises:
+            ValueError: the log has no text vectors.
+        """
+        if log.text_vectors is None or log.text_rows is None:
+            raise ValueError("the baseline zero_shot needs text_vectors and text_rows")
+        return cls.of(log.text_vectors, log.text_rows, Popularity.fit(log))
 
     @classmethod
     def of(

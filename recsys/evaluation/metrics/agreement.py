@@ -1,4 +1,4 @@
-"""How alike two ranked lists are, without a truth that either is held to."""
+"""Similarity of two ranked lists, without relevance labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What accuracy does not see: how different the items of a list are, and how many ever show up.
+"""Beyond accuracy: diversity within a list, and coverage of the catalogue.
 
 Legend: L lists, k places, I items, D width of the item vectors.
 """

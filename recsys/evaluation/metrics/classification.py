@@ -14,7 +14,7 @@ Int64s = NDArray[np.int64]
 
 
 def auc(ranks: Int64s, offsets: Int64s, num_items: int) -> NDArray[np.float64]:
-    """[Q] chance that a relevant item of the question outranks an irrelevant one.
+    """[Q] probability that a relevant item of the question outranks an irrelevant one.
 
     An unranked relevant item (rank above `num_items`) loses against every irrelevant one.
 
@@ -43,7 +43,7 @@ def auc(ranks: Int64s, offsets: Int64s, num_items: int) -> NDArray[np.float64]:
 def auc_by_group(
     scores: NDArray[np.floating[Any]], labels: NDArray[Any], groups: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """The chance that a row of a group with label 1 scores above one of it with label 0.
+    """AUC per group: P(a row with label 1 scores above a row with label 0).
 
     Rows of equal score share their ranks, so a tie is half won.
 
@@ -82,12 +82,12 @@ def pointwise_auc(scores: NDArray[np.floating[Any]], labels: NDArray[Any]) -> fl
     return float(found[0]) if len(found) else float("nan")
 
 
-def log_loss(chances: NDArray[np.floating[Any]], labels: NDArray[Any]) -> NDArray[np.float64]:
-    """[N] -log of the chance given to what came about; chances are kept 1e-6 from 0 and 1.
+def log_loss(probabilities: NDArray[np.floating[Any]], labels: NDArray[Any]) -> NDArray[np.float64]:
+    """[N] -log of the probability of the actual label, clipped to [1e-6, 1 - 1e-6].
 
     Args:
-        chances: [N] of label 1.
+        probabilities: [N] of label 1.
         labels: [N] 0 or 1.
     """
-    kept = np.clip(chances.astype(np.float64), 1e-6, 1 - 1e-6)
+    kept = np.clip(probabilities.astype(np.float64), 1e-6, 1 - 1e-6)
     return -np.log(np.where(np.asarray(labels) == 1, kept, 1 - kept))

@@ -1,6 +1,6 @@
-"""How sure a mean is: bootstrap intervals that know that the rows of one user are alike.
+"""Confidence intervals of means by the bootstrap, clustered by user.
 
-Users are resampled, not rows: ten baskets of one user say less than ten baskets of ten. A resample
+Users are resampled, not rows: rows of one user are correlated. A resample
 is a vector of user weights (how often each user was drawn), and a resampled mean is a ratio of
 weighted sums, so all resamples of all metrics are two matrix products.
 

@@ -1,4 +1,4 @@
-"""Which language model a recipe means: the one it names, or what `pretrain` made of that.
+"""The language model of a recipe: the one it names, or the one that `pretrain` adapted.
 
 Imports neither torch nor transformers.
 """
@@ -15,7 +15,7 @@ LANGUAGE_DIR, PRETRAIN_FILE = "language_model", "pretrain.json"
 
 
 def made_of(recipe: Recipe, prepared: Prepared) -> dict[str, str]:
-    """What decides an adapted language model: its origin, the data, the settings."""
+    """Fingerprint of an adapted language model: its origin, the data, the settings."""
     return {
         "language_model": prepared.summary["language_model"],
         "data_fingerprint": prepared.summary["data_fingerprint"],
@@ -24,10 +24,10 @@ def made_of(recipe: Recipe, prepared: Prepared) -> dict[str, str]:
 
 
 def adapted(recipe: Recipe, prepared: Prepared) -> Recipe:
-    """The recipe with the language model that it means in `model.language_model`.
+    """The recipe, with the adapted language model in `model.language_model` if it pretrains.
 
     Raises:
-        DataError: it means an adapted one, and there is none, or not of this recipe and data.
+        DataError: it pretrains, and there is no adapted model of this recipe and data.
     """
     if not recipe.pretrain.epochs:
         return recipe

@@ -1,8 +1,8 @@
-"""What the language model is adapted to: the shop's texts, and texts in the order people met them.
+"""The corpus of pretraining: the shop's texts, and texts in the order of users' histories.
 
-A *behaviour sentence* is a stretch of one user's history: the texts of the items, each where it was
-first met, one behind the other. Texts are no leak, behaviour is: only events strictly before the
-head's window are read.
+A *behaviour sentence* is a part of one user's history: the texts of its items, each at its first
+event, concatenated. Behaviour could leak, texts cannot: only events strictly before the head's
+window are read.
 
 Legend: T texts, E events kept, S behaviour sentences, L tokens (padded).
 """
@@ -37,7 +37,7 @@ MASK_NAMES = ("[MASK]", "<mask>")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The tokens that occur in a shop, V of them, and the one that hides them.
+    """The V tokens that occur in a shop's texts, and the mask token.
 
     Attributes:
         mask: id of the mask token.
@@ -80,7 +80,7 @@ def mask_tokens(
     fraction: float,
     rng: np.random.Generator,
 ) -> tuple[Int64s, NDArray[np.bool_]]:
-    """Choose a share of each text's words, at least one, and hide most of the chosen.
+    """Choose a share of each text's words, at least one, and mask most of the chosen.
 
     Args:
         tokens_TL: token ids, padded.

@@ -1,8 +1,8 @@
 """Masked-language-model training of the language model's last layers: one worker, without Ray.
 
-A sentence encoder comes without the head that predicts words. So epoch 0 fits a fresh head, on
-texts alone, while the body stays as it is. From then on the head stays as it is and the body
-learns: what the held-out perplexity falls by is the body's doing.
+A sentence encoder comes without the head that predicts words. Epoch 0 fits a fresh head, on texts
+alone, with the body frozen. From then on the head is frozen and the body is trained: a lower
+held-out perplexity is due to the body alone.
 
 Legend: T texts, L tokens (padded), P chosen tokens, H width of the language model, V words of the
 shop.
@@ -92,7 +92,7 @@ def build_masked(recipe: Recipe, corpus: Corpus) -> MaskedLanguage:
 
 @dataclass
 class Adapter:
-    """The state of one worker. Nothing is random but order and masks, each by its own seed.
+    """The state of one worker. Only order and masks are random, each by its own seed.
 
     Args:
         recipe: the recipe.
@@ -108,7 +108,7 @@ class Adapter:
 
     def __post_init__(self) -> None:
         settings = self.recipe.pretrain
-        # All but the two rates is as `train` has it by default.
+        # All but the two learning rates are the defaults of `train`.
         factor = settings.learning_rate / HEAD_RATE
         train = Train(learning_rate=HEAD_RATE, language_model_lr_factor=factor)
         self.train = train
@@ -120,7 +120,7 @@ class Adapter:
         self.head_passes = -(-HEAD_STEPS // self.texts_alone.num_steps)
 
     def prepare(self, epoch: int) -> None:
-        """Let the body learn, or the head. DDP has to be told which: wrap the model after this."""
+        """Train the body, in epoch 0 the head. DDP must know which: wrap the model after this."""
         self.model.language.trained_layers.requires_grad_(epoch > 0)
         self.model.head.requires_grad_(epoch == 0)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.quality import ablation
+from benchmarks.quality.product import NO_IDS
 from recsys.config import apply_override, recipe_from_dict
 
 MINIMAL: dict[str, Any] = {
@@ -44,7 +45,7 @@ def test_what_is_there_is_not_run_again(
     assert ablation.main([*first, "--only", "no dropout"]) == 0
     assert len(ran) == 2
     assert ran[0][:3] == ["log", "--seeds", "2"]
-    assert f"model.min_events_for_id={ablation.measure.NO_IDS}" in ran[0]
+    assert f"model.min_events_for_id={NO_IDS}" in ran[0]
     assert "model.dropout=0" in ran[1]
     table = capsys.readouterr().out.strip().split("\n")[-2:]
     assert table[0].startswith("| no ids | 0.2500 [0.2000, 0.3000] |")

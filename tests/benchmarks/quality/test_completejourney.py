@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from benchmarks.quality import completejourney
-from benchmarks.quality.protocols import open_benchmark
+from benchmarks.quality.protocols.folder import open_benchmark
 from recsys.schema import Col
 
 

@@ -1,4 +1,4 @@
-"""the like probability on labelled folders; all of them are generated."""
+"""The like probability on labelled folders; all of them are generated."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 
 from benchmarks.quality import like_model
-from benchmarks.quality.measure import render
-from benchmarks.quality.protocols import IS_TEST, Benchmark, open_benchmark
+from benchmarks.quality.protocols.benchmark import IS_TEST, Benchmark
+from benchmarks.quality.protocols.folder import open_benchmark
+from benchmarks.quality.tables import render
 from recsys.schema import Col
 
 START = dt.datetime(2024, 5, 1, tzinfo=dt.UTC)

@@ -12,6 +12,9 @@ from tiny import tiny_log, tiny_settings
 
 from benchmarks.check import read_expected
 from benchmarks.quality import measure
+from benchmarks.quality.judging import Noted, gains_of
+from benchmarks.quality.questions import questions_of
+from benchmarks.quality.tables import beside
 from recsys.artifacts.bundle import Bundle
 from recsys.config import recipe_from_dict
 from recsys.data.histories import Histories
@@ -142,21 +145,19 @@ def test_a_gain_has_a_ratio_only_with_an_interval() -> None:
             "data": {"source": "x", "cuts": {"valid": "2024-03-01", "test": "2024-04-01"}},
         }
     )
-    few = measure._gains(values, np.arange(22) % 2, recipe)["all/ndcg@10"]
+    few = gains_of(values, np.arange(22) % 2, recipe)["all/ndcg@10"]
     assert json.loads(json.dumps(few, allow_nan=False))["judged"] is False
-    assert measure._beside(few) == (
+    assert beside(few) == (
         "beside sasrec not judged: 2 users have rows to compare, fewer than 20 prove nothing"
     )
-    alone = measure._gains(values, np.zeros(22), recipe)["all/ndcg@10"]
+    alone = gains_of(values, np.zeros(22), recipe)["all/ndcg@10"]
     assert (alone["low"], alone["high"]) == (None, None)
-    assert "1 user has" in measure._beside(alone)
-    enough = measure._gains(values, np.arange(22), recipe)["all/ndcg@10"]
-    assert measure._beside(enough) == (
-        "2.00 x sasrec, paired difference +0.2500 [+0.2500, +0.2500]"
-    )
+    assert "1 user has" in beside(alone)
+    enough = gains_of(values, np.arange(22), recipe)["all/ndcg@10"]
+    assert beside(enough) == ("2.00 x sasrec, paired difference +0.2500 [+0.2500, +0.2500]")
     nothing = {name: value for name, value in values.items() if name != "sasrec"}
-    gain = measure._gains(nothing, np.arange(22), recipe)["all/ndcg@10"]
-    assert measure._beside(gain) == (
+    gain = gains_of(nothing, np.arange(22), recipe)["all/ndcg@10"]
+    assert beside(gain) == (
         "popularity finds nothing, paired difference +0.5000 [+0.5000, +0.5000]"
     )
 
@@ -168,7 +169,7 @@ def test_coverage_counts_the_items_of_all_lists() -> None:
         def scores(self, histories: object) -> object:
             return np.tile(np.arange(40, dtype=np.float32), (3, 1))
 
-    noted = measure._Noted(Fixed())  # type: ignore[arg-type]
+    noted = Noted(Fixed())  # type: ignore[arg-type]
     noted.scores(None)  # type: ignore[arg-type]
     assert noted.coverage == 10 / 40
     assert noted.name == "fixed"
@@ -182,4 +183,4 @@ def test_questions_of_no_rows() -> None:
             "now": pl.Datetime("us", "UTC"),
         }
     )  # fmt: skip
-    assert len(measure.questions_of(rows, ["a"])) == 0
+    assert len(questions_of(rows, ["a"])) == 0

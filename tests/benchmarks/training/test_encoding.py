@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import prepare_here, store_here, tiny_log, tiny_settings, tiny_shop
 
-from benchmarks.training import encoding
+from benchmarks.training import data, encoding
 from benchmarks.training.rates import ROUNDS, batches_of
 from benchmarks.training.ways import EveryOccurrence, Once, Textbook, fresh, histories_of
 from recsys.config import Recipe
@@ -51,8 +51,8 @@ def test_what_is_encoded_once_is_learned_as_if_it_were_encoded_every_time(shop: 
     batch = first_batch(once)
     # The store's states are rounded to half precision.
     assert once.train_step(batch, 10) == pytest.approx(every.train_step(batch, 10), rel=1e-3)
-    ours = torch.cat([p.grad.flatten() for p in once.ranker.parameters() if p.requires_grad])
-    theirs = torch.cat([p.grad.flatten() for p in every.ranker.parameters() if p.requires_grad])
+    ours = torch.cat([p.grad.flatten() for p in once.model.parameters() if p.requires_grad])
+    theirs = torch.cat([p.grad.flatten() for p in every.model.parameters() if p.requires_grad])
     assert float((ours - theirs).norm() / theirs.norm()) < 0.01
 
 
@@ -95,7 +95,7 @@ def test_the_command_reports_rates_and_quality(
         prepared = prepare_here(recipe)
         return prepared, store_here(recipe)
 
-    monkeypatch.setattr(encoding, "prepared_data", without_ray)
+    monkeypatch.setattr(data, "prepared_data", without_ray)
     raw, out = tiny_settings(folder), folder / "report.json"
     raw["data"] = {"max_tokens": 16}
     picked = {section: raw[section] for section in ("data", "model", "train", "evaluate")}

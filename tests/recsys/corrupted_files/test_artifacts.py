@@ -25,7 +25,8 @@ from recsys.recommender.text_encoder import TextEncoder
 from recsys.storage.outputs import write_json
 from recsys.storage.seals import file_sha256, sealed
 from recsys.text.pretrained import load_tokenizer
-from recsys.training.worker import Worker, build_two_tower
+from recsys.training.build import build_two_tower
+from recsys.training.worker import Worker
 
 
 def seal_again(bundle: Path, name: str = BUNDLE) -> None:

@@ -73,16 +73,18 @@ def test_the_least_number_of_users_keeps_luck_out():
 
 @pytest.mark.parametrize("values", [[], [1.0], [np.nan, 1.0], [1.0, 2.0]])
 def test_what_is_told_is_json(values):
-    told = verdict(values, np.zeros(len(values)) * np.array(values), np.arange(len(values))).told()
+    told = verdict(
+        values, np.zeros(len(values)) * np.array(values), np.arange(len(values))
+    ).as_json()
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert comparison(told).startswith("not judged: ")
 
 
 def test_a_comparison_in_words():
-    assert comparison(verdict(np.ones(30) / 4, np.zeros(30), np.arange(30)).told()) == (
+    assert comparison(verdict(np.ones(30) / 4, np.zeros(30), np.arange(30)).as_json()) == (
         "+0.2500 [+0.2500, +0.2500]"
     )
-    told = verdict([1.0], [0.0], [1]).told()
+    told = verdict([1.0], [0.0], [1]).as_json()
     assert told == {
         "difference": 1.0, "low": None, "high": None, "num_users": 1, "judged": False,
     }  # fmt: skip

@@ -8,7 +8,7 @@ from tiny import Shop
 from tiny_logs import BUY, VIEW, user_events
 
 from recsys.config import target_codes
-from recsys.evaluation.baselines import ItemKnn, LastItem
+from recsys.evaluation.baselines import ItemKnn, LastItem, TrainingLog
 from recsys.features.item_to_item import (
     ITEMS_OF_TEXT,
     NUM_KEPT,
@@ -36,7 +36,8 @@ def test_what_follows_was_wanted_in_the_next_moment() -> None:
 
 def test_they_are_what_the_baselines_rank_by() -> None:
     mine = count_relations(LOG, 4, [BUY])
-    last_item, item_knn = LastItem.fit(LOG, 4, [BUY]), ItemKnn.fit(LOG, 4, [BUY])
+    log = TrainingLog(LOG, 4, [BUY])
+    last_item, item_knn = LastItem.fit(log), ItemKnn.fit(log)
     np.testing.assert_array_equal(mine["transitions"].toarray(), last_item.transitions.toarray())
     similar = item_knn.similarity.toarray()
     np.fill_diagonal(similar, 0)

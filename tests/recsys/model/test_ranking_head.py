@@ -19,7 +19,7 @@ from recsys.features.side_features import ITEM_FEATURES, is_recently_launched
 from recsys.model.ranking_head import HeadExamples, ScoringHead, fit_head, head_loss, is_own
 from recsys.model.user_encoder import UserEncoder
 from recsys.ranking.scorer import Scorer
-from recsys.training.worker import head_examples
+from recsys.training.head_examples import head_examples
 
 NUM_ITEMS, DIM = 9, 4
 GENERATOR = np.random.default_rng(0)

@@ -14,7 +14,7 @@ from tiny_logs import BUY, VIEW, Event, queries, user_events
 from recsys.config import BaselineName
 from recsys.data.histories import US_PER_DAY, UserEvents
 from recsys.errors import RecipeError
-from recsys.evaluation.baselines import Recommends, fit_baselines
+from recsys.evaluation.baselines import Recommends, TrainingLog, fit_baselines
 from recsys.features.popularity import DailyCounts
 
 NAMES: tuple[str, ...] = get_args(BaselineName)
@@ -45,14 +45,14 @@ def shuffled_moments(rng: np.random.Generator, users: list[list[Event]]) -> list
 
 def fitted(train: UserEvents, names: Sequence[str] = NAMES) -> dict[str, Recommends]:
     rng = np.random.default_rng(5)
-    return fit_baselines(
-        names,
+    log = TrainingLog(
         train,
         NUM_ITEMS,
         [BUY],
         rng.standard_normal((4, 3)).astype(np.float32),
         rng.integers(0, 4, NUM_ITEMS).astype(np.int32),
     )
+    return fit_baselines(names, log)
 
 
 RNG = np.random.default_rng(0)
@@ -107,15 +107,15 @@ class TestEveryBaseline:
 def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "implicit.cpu.als", None)
     with pytest.raises(RecipeError, match=r"implicit.*raycommend\[bench\]"):
-        fit_baselines(["als"], user_events(*TRAIN), NUM_ITEMS, [BUY])
+        fit_baselines(["als"], TrainingLog(user_events(*TRAIN), NUM_ITEMS, [BUY]))
 
 
 def test_a_wrong_name_and_missing_vectors_are_refused() -> None:
-    log = user_events(*TRAIN)
+    log = TrainingLog(user_events(*TRAIN), NUM_ITEMS, [BUY])
     with pytest.raises(ValueError, match="unknown baseline 'random'; use popularity"):
-        fit_baselines(["random"], log, NUM_ITEMS, [BUY])
+        fit_baselines(["random"], log)
     with pytest.raises(ValueError, match="zero_shot needs text_vectors"):
-        fit_baselines(["zero_shot"], log, NUM_ITEMS, [BUY])
+        fit_baselines(["zero_shot"], log)
 
 
 def test_what_trends_is_counted_before_the_day_of_the_question() -> None:
@@ -123,10 +123,10 @@ def test_what_trends_is_counted_before_the_day_of_the_question() -> None:
     log = user_events([(0, 3, BUY), (1, 3, BUY), (2, 7, BUY)])
     days, rows = np.array([10, 19, 20], dtype=np.int32), np.array([7, 9, 5], dtype=np.int32)
     counts = DailyCounts(NUM_ITEMS, days, rows, *(np.ones((3, 3), dtype=np.int64)))
-    (model,) = fit_baselines(
-        ["trending"], log, NUM_ITEMS, [BUY], counts=counts, every_days=1
-    ).values()
+    told = TrainingLog(log, NUM_ITEMS, [BUY], daily_counts=counts, count_every_days=1)
+    (model,) = fit_baselines(["trending"], told).values()
     asked = replace(queries([]), now=np.array([20 * US_PER_DAY + 5]))
     assert np.argsort(-model.scores(asked)[0], kind="stable")[:3].tolist() == [9, 3, 7]
-    never = fit_baselines(["trending"], log, NUM_ITEMS, [BUY], counts=counts)["trending"]
+    untold = replace(told, count_every_days=None)
+    never = fit_baselines(["trending"], untold)["trending"]
     assert np.argsort(-never.scores(asked)[0], kind="stable")[:2].tolist() == [3, 7]

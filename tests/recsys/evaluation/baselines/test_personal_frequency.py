@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 from tiny_logs import BUY, VIEW, bought, queries, user_events
 
-from recsys.evaluation.baselines import PersonalFrequency
+from recsys.evaluation.baselines import PersonalFrequency, TrainingLog
 
 # Popularity: item 4 three times, 3 twice, 5 once.
 TRAIN = user_events(bought([4, 3], [4], [4, 3, 5]))
 
 
 def best_first(*history: tuple[int, int, int]) -> list[int]:
-    model = PersonalFrequency.fit(TRAIN, num_items=6, target_codes=[BUY])
+    model = PersonalFrequency.fit(TrainingLog(TRAIN, num_items=6, target_codes=[BUY]))
     return np.argsort(-model.scores(queries(list(history)))[0], kind="stable").tolist()
 
 
@@ -25,7 +25,7 @@ def test_only_target_events_count() -> None:
 
 
 def test_full_equals_share_a_score() -> None:
-    model = PersonalFrequency.fit(TRAIN, num_items=6, target_codes=[BUY])
+    model = PersonalFrequency.fit(TrainingLog(TRAIN, num_items=6, target_codes=[BUY]))
     scores = model.scores(queries(bought([0, 1], [2]), bought([0])))
     assert scores[0, :3].tolist() == [1, 1, 2]
     assert scores[1, 0] == 1

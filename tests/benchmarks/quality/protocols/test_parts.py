@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from benchmarks.quality.parts import VALIDATION, read_parts
+from benchmarks.quality.protocols.parts import VALIDATION, read_parts
 from recsys.errors import DataError
 
 START = dt.datetime(2024, 5, 1, tzinfo=dt.UTC)

@@ -9,8 +9,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from benchmarks.quality.measure import questions_of
-from benchmarks.quality.protocols import NO_TEXT, TEST_DAY, Benchmark, open_benchmark
+from benchmarks.quality.protocols.benchmark import Benchmark
+from benchmarks.quality.protocols.canonical import NO_TEXT
+from benchmarks.quality.protocols.folder import open_benchmark
+from benchmarks.quality.protocols.leave_one_out import TEST_DAY
+from benchmarks.quality.questions import questions_of
 from recsys.data.histories import build_histories
 from recsys.errors import DataError
 from recsys.schema import Col

@@ -1,0 +1,130 @@
+"""Two workers in processes of their own, with DDP over gloo."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import socket
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file, save_file
+from tiny import (
+    Shop,
+    day,
+    prepare_here,
+    store_here,
+    tiny_items,
+    tiny_recipe,
+    user_id,
+    write_log,
+)
+from torch.nn.parallel import DistributedDataParallel
+from workers import RecordingStore, chunks, make_worker
+
+from recsys.schema import Col
+from recsys.training.worker import Worker
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A log where most users only look, so that workers get batches without a single target."""
+    folder = tmp_path_factory.mktemp("uneven")
+    rng = np.random.default_rng(1)
+    rows = []
+    for number in range(80):
+        for visit in range(0, 88, 4):
+            kind = "purchase" if number % 10 == 0 else "view"
+            moment = day(visit) + dt.timedelta(hours=number % 5)
+            item = int(rng.integers(40))
+            rows.append((user_id(number), f"item-{item:04d}", kind, moment, None))
+    names = [Col.user, Col.item, Col.event_type, Col.timestamp, Col.session]
+    schema = dict.fromkeys(names, pl.String) | {Col.timestamp: pl.Datetime("us", "UTC")}
+    events = pl.DataFrame(rows, schema=schema, orient="row")
+    write_log(folder / "log", events, tiny_items())
+    recipe = tiny_recipe(folder)
+    prepared = prepare_here(recipe)
+    return Shop(recipe, prepared, store_here(recipe, prepared))
+
+
+def test_two_processes_end_together_on_uneven_data(uneven: Shop, tmp_path: Path) -> None:
+    """DDP would wait for ever if one of them left a step out."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        meet = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    mp.spawn(_distributed, args=(uneven, meet, str(tmp_path)), nprocs=2)
+    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
+    encoded = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    # What one of them has encoded in a step, the other need not.
+    assert len(encoded[0]) == len(encoded[1]) > 0
+    for mine, other in zip(*encoded, strict=True):
+        assert mine and not set(mine) & set(other)
+    # The cache among them.
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, msg=name)
+
+
+def test_what_two_processes_share_has_the_gradient_of_each_alone(
+    shop: Shop, tmp_path: Path
+) -> None:
+    """With every text encoded afresh, DDP's gradient is the mean of two workers' own."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        meet = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    mp.spawn(_one_step, args=(shop, meet, str(tmp_path)), nprocs=2)
+    alone = []
+    for rank in range(2):
+        mine = make_worker(shop, rank, 2, fresh_texts_per_step=None, clip_norm=1e9)
+        batch = mine.batch(shop.prepared.users(shop.prepared.shards[rank::2]))
+        assert batch is not None
+        mine.train_step(batch, 10)
+        alone.append(_gradients(mine))
+    found = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(2)]
+    assert any(name.startswith("language.") for name in alone[0])
+    for name, gradient in alone[0].items():
+        expected = (gradient + alone[1][name]) / 2
+        for each in found:
+            torch.testing.assert_close(each[name], expected, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def _gradients(mine: Worker) -> dict[str, torch.Tensor]:
+    return {name: p.grad for name, p in mine.model.named_parameters() if p.grad is not None}
+
+
+def _one_step(rank: int, shop: Shop, meet: str, out: str) -> None:
+    torch.set_num_threads(1)
+    timeout = dt.timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=timeout)
+    mine = make_worker(shop, rank, 2, fresh_texts_per_step=None, clip_norm=1e9)
+    mine.wrapped = DistributedDataParallel(mine.model)
+    batch = mine.batch(shop.prepared.users(shop.prepared.shards[rank::2]))
+    assert batch is not None
+    mine.train_step(batch, 10)
+    save_file(_gradients(mine), f"{out}/{rank}.safetensors")
+    dist.destroy_process_group()
+
+
+def _distributed(rank: int, shop: Shop, meet: str, out: str) -> None:
+    torch.set_num_threads(1)
+    timeout = dt.timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=timeout)
+    mine = make_worker(shop, rank, 2)
+    mine.wrapped = DistributedDataParallel(mine.model)
+    store = mine.store = RecordingStore.of(shop.store)
+
+    def agree(more: bool) -> bool:
+        votes = torch.tensor(float(more))
+        dist.all_reduce(votes)
+        return float(votes) == 2
+
+    users = shop.prepared.users(shop.prepared.shards[rank::2])
+    for _ in range(2):
+        mine.train_epoch(chunks(users, 3), 20, agree)
+    weights = {name: p.detach() for name, p in mine.model.named_parameters() if p.requires_grad}
+    weights |= {"the cache": mine.cache.vectors, "the step": torch.tensor(mine.step)}
+    save_file(weights, f"{out}/{rank}.safetensors")
+    Path(out, f"{rank}.json").write_text(json.dumps([texts.tolist() for texts in store.asked]))
+    dist.destroy_process_group()
