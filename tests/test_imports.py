@@ -28,13 +28,14 @@ ROOMS = {
         "preparation": "config data errors features schema state storage text",
         "model": "config errors features schema storage text",
         "ranking": "data features model",
-        "evaluation": "data errors features model schema",
+        "evaluation": "data errors features model preparation schema",
         "training": "config data errors evaluation features model preparation ranking schema "
         "storage text",
         "artifacts": "config data errors evaluation features model preparation ranking schema "
         "storage text training",
         "recommender": "artifacts config data errors features model preparation ranking schema "
         "storage text training",
+        "recommender_api": "data errors recommender schema",
     },
     "serve": {
         "schemas": "",
