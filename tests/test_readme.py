@@ -143,7 +143,7 @@ def understood_by_python(arguments: list[str]) -> None:
     assert arguments[0] == "-m"
     spec = importlib.util.find_spec(arguments[1])
     assert spec is not None and spec.origin is not None
-    files = Path(spec.origin).parent.glob("*.py")
+    files = (ROOT / arguments[1].split(".")[0]).rglob("*.py")
     source = "".join(path.read_text() for path in files)
     for word in arguments[2:]:
         assert not word.startswith("--") or f'"{word}"' in source
