@@ -30,7 +30,9 @@ def test_requests_of_a_page_are_answered_as_it_says(page: Path, client: TestClie
         told = json.loads(after.text) if after and after.language == "json" else None
         for answer in answers(block, client):
             if told is not None:
-                assert answer.keys() == told.keys()
+                assert list(answer) == list(told)
+                kinds = {tuple(item) for each in (answer, told) for item in each.get("items", ())}
+                assert len(kinds) <= 1
                 stable = answer.keys() - {"model_version", "request_id", "basis", "items"}
                 assert {key: answer[key] for key in stable} == {key: told[key] for key in stable}
 
