@@ -1,4 +1,4 @@
-# make install | demo | test | fuzz | lint | serve | protos | bench-check | constraints | clean
+# make install | demo | test | fuzz | lint | serve | docs | protos | bench-check | constraints | clean
 #
 #   PYTHON       the interpreter the environment is made with (3.11 or 3.12)
 #   DATA         folder with one folder a data set, for bench-check
@@ -18,7 +18,7 @@ PIP := -m pip --disable-pip-version-check --quiet
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install demo test fuzz lint serve protos bench-check constraints clean
+.PHONY: install demo test fuzz lint serve docs protos bench-check constraints clean
 
 export RAY_USAGE_STATS_ENABLED := 0
 
@@ -63,6 +63,11 @@ lint: install
 serve: install
 	@$(BIN)/recsys serve --config recipes/demo.yaml
 
+# The documentation as a site, in site/; fetches nothing. (The variable turns an advertisement off.)
+docs: install
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "open site/index.html"
+
 # Python of the gRPC messages, after a change of the protocol; it is committed.
 protos: install
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. serve/protos/ranking.proto
@@ -85,5 +90,5 @@ constraints:
 	@echo "wrote constraints.txt"
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -28,8 +28,8 @@ ROOMS = {
         "features": "arrays config data errors schema storage",
         "model": "config errors features schema storage text",
         "preparation": "arrays config data errors features schema state storage text",
-        "evaluation": "data errors features model schema",
         "ranking": "arrays data features model",
+        "evaluation": "data errors features model preparation schema",
         "training": "config data errors evaluation features model preparation ranking schema "
         "storage text",
         "artifacts": "arrays config data errors evaluation features model preparation ranking "

@@ -677,7 +677,7 @@ def test_prometheus_answers_what_dashboard_and_alerts_ask(running: Running, tmp_
 
 
 def asks_for(address: str, port: int) -> str:
-    """What a server wants to see before it answers, in the README's words."""
+    """What a server wants to see before it answers, in the words of the documentation."""
     host = "127.0.0.1" if address in ("0.0.0.0", "::") else address
     url = f"http://{host}:{port}"
     try:
@@ -701,9 +701,11 @@ def asks_for(address: str, port: int) -> str:
     return "no known protocol"
 
 
-def test_it_listens_where_the_readme_says_and_asks_for_what_it_says(running: Running) -> None:
-    readme = (ROOT / "README.md").read_text()
-    table = readme[readme.index("What listens, and what it asks") :].split("\n\n")[1]
+def test_it_listens_where_the_page_says_and_asks_for_what_it_says(
+    running: Running,
+) -> None:
+    page = (ROOT / "docs" / "serving" / "operations.md").read_text()
+    table = page[page.index("What listens, and what it asks") :].split("\n\n")[1]
     rows = [[cell.strip() for cell in row.split("|")[2:5]] for row in table.splitlines()[2:]]
     told = {(where, port, asks) for each, port, asks in rows for where in each.split(", ")}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

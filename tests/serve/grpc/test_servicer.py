@@ -370,11 +370,12 @@ class TestErrors:
         asyncio.run(run())
 
 
-def test_the_readme_s_client_runs(
+def test_the_documented_client_runs(
     channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    page = ROOT / "docs" / "serving" / "grpc.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     monkeypatch.setattr(grpc, "insecure_channel", lambda address: nullcontext(channel))
     exec(example, {})
     assert len(ast.literal_eval(capsys.readouterr().out)) == 5
