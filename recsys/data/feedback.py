@@ -1,4 +1,4 @@
-"""What the service gives back to the next model: live events, impressions, erased users.
+"""Feedback of the service for the next model: live events, impressions, erased users.
 
 In the run's folder, written by the service (impressions) and by `compact` (the rest), read by
 `prepare`:
@@ -39,14 +39,14 @@ from recsys.storage.outputs import whole_file, write_json
 from recsys.storage.seals import json_sha256
 
 _STANDS_FOR, _MERGED = b"raycommend.stands_for", "-merged.parquet"
-#: So many files of today are merged too: a busy replica writes one a second.
+#: From so many files on, today's are merged too: a busy replica writes one a second.
 _MANY = 500
 _DATE_CHARS = len("2026-01-31")
-#: Which files were looked through for which erased users.
+#: Records which files were checked for which erased users.
 _CHECKED = "checked.json"
-#: What tells whether a row is from before its user's erasure; impressions have no type.
+#: Columns that tell whether a row is older than its user's erasure; impressions have no type.
 _TOLD = (Col.user, Col.timestamp, Col.item, Col.event_type)
-#: A file of that age which nobody finished was left by a process that was killed.
+#: An unfinished file of that age was left by a killed process.
 _STALE_S = 86_400.0
 
 
