@@ -111,14 +111,14 @@ class Feedback:
         return dict(zip(table[Col.user].to_pylist(), starmap(Tombstone, facts), strict=True))
 
     def unchecked(self, files: Sequence[Path], erased: Mapping[str, Tombstone]) -> list[Path]:
-        """Those of the files that were not looked through for all of these erased users yet."""
+        """The files that were not yet checked for all of these erased users."""
         path = self.folder / _CHECKED
         seen = json.loads(path.read_text()) if path.is_file() else {}
         done = set(seen["files"]) if seen.get("erased") == _digest(erased) else set()
         return [file for file in files if _name(file, self.folder) not in done]
 
     def mark_checked(self, files: Sequence[Path], erased: Mapping[str, Tombstone]) -> None:
-        """Remember that these files hold no row of these erased users; forget all others."""
+        """Record that these files hold no row of these erased users; drop earlier records."""
         names = [_name(file, self.folder) for file in files]
         write_json(self.folder / _CHECKED, {"erased": _digest(erased), "files": names})
 
@@ -139,7 +139,7 @@ class Feedback:
 
 
 def events_table(events: Sequence[StateEvent]) -> pa.Table:
-    """Events of a store as canonical ones; what the sender did not tell is null."""
+    """Events of a store as canonical ones; fields that the sender left out are null."""
     known = {
         Col.user: pa.array([e.user_id for e in events], pa.string()),
         Col.item: pa.array([e.item_id for e in events], pa.string()),
