@@ -1,4 +1,4 @@
-"""A bundle: one folder that is all of a model, verified when it is loaded.
+"""A bundle: one folder that holds a whole model, verified when it is loaded.
 
 bundle.json          format, version, recipe, fingerprints, metrics, every file's hash, its own seal
 model.safetensors    every weight
@@ -7,7 +7,7 @@ tokenizer/           tokenizer.json
 items.parquet        ids, texts, features, popularity
 vectors.npy          [I, D] item vectors, memory-mapped
 index/               [I, D + 2] the item side of the score, memory-mapped; of many items by cell too
-relations/           what follows and what goes with each item, memory-mapped
+relations/           transitions, co-occurrence, content similarity, memory-mapped
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def write_bundle(
         vectors: [I, D].
         item_part: [I, D + 2], see `ScoringHead.item_part`.
         relations: as of the end of the log.
-        facts: what else `bundle.json` tells, such as fingerprints.
+        facts: further keys of `bundle.json`, such as fingerprints.
         index: over `item_part`; None: requests read all of it.
     """
     language = locate(recipe.model.language_model)
@@ -173,10 +173,10 @@ class Bundle:
         return str(self.meta["version"])
 
     def must_be(self, version: str) -> None:
-        """Refuse to be taken for another version.
+        """Check the version.
 
         Raises:
-            BundleError: the folder holds another bundle than the one that was asked for.
+            BundleError: the folder holds another one.
         """
         if self.version != version:
             raise BundleError(
@@ -206,8 +206,8 @@ class Bundle:
         columns = pl.DataFrame(SCHEMA.empty_table()).schema
         nullable = tuple(name for name in SCHEMA.names if name != Col.item)
         counts = {field.name: pl.Int64 for field in fields(ItemStats)}
-        wanted = {**columns, **counts, STANDARD_PRICE: pl.Float32}
-        items = read_parquet(path, _FIX, wanted, nullable=nullable, error=BundleError)
+        kinds = {**columns, **counts, STANDARD_PRICE: pl.Float32}
+        items = read_parquet(path, _FIX, kinds, nullable=nullable, error=BundleError)
         with reading(path, _FIX, BundleError):
             if items.height != self.num_items or items[Col.item].n_unique() != items.height:
                 raise ValueError(f"not {self.num_items} different items")
@@ -244,7 +244,7 @@ class Bundle:
 
     @cached_property
     def index(self) -> Index | None:
-        """What finds the first stage's best without reading all items; None where all are read."""
+        """Index over the item parts; None: requests read all of them."""
         path = self.folder / INDEX_DIR / INDEX_META
         with reading(path, _FIX, BundleError):
             meta = json.loads(path.read_text())
@@ -305,7 +305,7 @@ class Bundle:
 
 
 def _check_meta(path: Path, meta: dict[str, Any]) -> None:
-    """What the rest relies on, whoever wrote it: the seal tells of accidents alone."""
+    """Check the keys that readers rely on: the seal tells of accidents only."""
     kinds = {
         "version": str, "recipe": dict, "num_items": int, "files": dict, "metrics": dict,
         "text_dim": int, "price_scale": list,

@@ -146,17 +146,17 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
         optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _tensors(path: Path, wanted: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """The tensors of a file; of the names, shapes and types that are wanted."""
+def _tensors(path: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The tensors of a file; their names, shapes and types must be the expected ones."""
     hashes = _read_progress(path.parent)["files"]
     with reading(path, _FIX):
         if hashes.get(path.name) != file_sha256(path):
             raise ValueError("the file is not the one that was written (SHA-256)")
         state = load_file(path)
-    wrong = [] if wanted is None else sorted(
-        name for name in wanted.keys() | state.keys()
-        if name not in state or name not in wanted or state[name].shape != wanted[name].shape
-        or state[name].dtype != wanted[name].dtype
+    wrong = [] if expected is None else sorted(
+        name for name in expected.keys() | state.keys()
+        if name not in state or name not in expected or state[name].shape != expected[name].shape
+        or state[name].dtype != expected[name].dtype
     )  # fmt: skip
     if wrong:
         raise DataError(

@@ -1,4 +1,4 @@
-"""One product's line: whose bundles a registry holds, so that no shop's model meets another's.
+"""Lineage checks: a registry holds the bundles of one product only.
 
 A challenger is compared with the champion, and the service answers with it. So all champions of a
 registry are made under one recipe name, with one key of the pseudonyms, and of one catalogue, which
@@ -33,7 +33,7 @@ def check_key(
         registry: the bundle is its champion.
 
     Raises:
-        DataError: nobody of that log would be known, and nobody would notice.
+        DataError: no user of that log would be recognised.
     """
     made_with, own = bundle.meta.get("key_check"), key_check(key)
     if made_with is not None and made_with != own:
@@ -176,7 +176,7 @@ def _check_items(registry: Registry, incumbent: Bundle, challenger: Bundle) -> N
 
 
 def _check_former(registry: Registry, recipe: Recipe) -> None:
-    """Keep a line from beginning anew, unseen, beside its champion in the former default folder."""
+    """Refuse a new registry while this product's champion is in the former default folder."""
     if recipe.promote.registry != Promote().registry:
         return
     former = Registry(Path(FORMER_DEFAULT).absolute())

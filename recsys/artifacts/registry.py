@@ -245,7 +245,7 @@ def _standing(history: list[dict[str, Any]]) -> list[str]:
 
 
 def _content(bundle: Path) -> dict[str, Any]:
-    """What makes a bundle this one. Not its metrics: it may be evaluated again."""
+    """The identity of a bundle: all but its metrics, which another evaluation may change."""
     meta = read_json(bundle / _MANIFEST, "write the bundle again", {}, BundleError)
     return {key: value for key, value in meta.items() if key not in ("metrics", SEAL)}
 

@@ -62,7 +62,7 @@ def texts_of(items: pl.DataFrame, order: Sequence[str]) -> pl.Series:
 
 
 def check_items(items: pl.DataFrame, order: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Items that can be used, with their text, and those that cannot, with the reason.
+    """Split items into usable ones, with their text, and quarantined ones, with the reason.
 
     Reasons: `null_item_id`, `unfit_item_id` (one that no request to the service could name),
     `duplicate_item_id` (all but the first row of an id), `no_text`, `unreadable_<column>`.
@@ -88,7 +88,7 @@ def check_items(items: pl.DataFrame, order: Sequence[str]) -> tuple[pl.DataFrame
 def catalogue_problem(
     good: pl.DataFrame, bad: pl.DataFrame, limit: float, *, source: str, kept_at: object = None
 ) -> DataError | None:
-    """Why checked items make no catalogue, if so: too many bad ones, or none that is good.
+    """The error of a catalogue with too many bad items or no good one; None if it is usable.
 
     Args:
         good: of `check_items`.

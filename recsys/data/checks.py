@@ -15,7 +15,7 @@ from recsys.schema import CONTROL_CHARS, EVENT_TYPES, EVENTS, ITEMS, MAX_ID_CHAR
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 #: What each reason means and how to fix it.
-MENDS = {
+FIXES = {
     "null_user_id": (Col.user, "fill the column or drop the rows at the source"),
     "null_item_id": (Col.item, "fill the column or drop the rows at the source"),
     "null_timestamp": (Col.timestamp, "fill the column or drop the rows at the source"),
@@ -198,7 +198,7 @@ def quarantine_problem(
         return None
     ranked = sorted(counts.items(), key=lambda each: (each[1], each[0]), reverse=True)
     worst, example = ranked[0][0], examples[ranked[0][0]]
-    field, fix = MENDS[worst]
+    field, fix = FIXES[worst]
     listed = ", ".join(f"{count:,} x {name}" for name, count in ranked)
     kept = f"; all of them lie in {kept_at}" if kept_at is not None else ""
     return DataError(

@@ -1,4 +1,4 @@
-"""What the service gives back to the next model: live events, impressions, erased users.
+"""Feedback of the service for the next model: live events, impressions, erased users.
 
 In the run's folder, written by the service (impressions) and by `compact` (the rest), read by
 `prepare`:
@@ -39,14 +39,14 @@ from recsys.storage.outputs import whole_file, write_json
 from recsys.storage.seals import json_sha256
 
 _STANDS_FOR, _MERGED = b"raycommend.stands_for", "-merged.parquet"
-#: So many files of today are merged too: a busy replica writes one a second.
+#: From so many files on, today's are merged too: a busy replica writes one a second.
 _MANY = 500
 _DATE_CHARS = len("2026-01-31")
-#: Which files were looked through for which erased users.
+#: Records which files were checked for which erased users.
 _CHECKED = "checked.json"
-#: What tells whether a row is from before its user's erasure; impressions have no type.
+#: Columns that tell whether a row is older than its user's erasure; impressions have no type.
 _TOLD = (Col.user, Col.timestamp, Col.item, Col.event_type)
-#: A file of that age which nobody finished was left by a process that was killed.
+#: An unfinished file of that age was left by a killed process.
 _STALE_S = 86_400.0
 
 
@@ -111,14 +111,14 @@ class Feedback:
         return dict(zip(table[Col.user].to_pylist(), starmap(Tombstone, facts), strict=True))
 
     def unchecked(self, files: Sequence[Path], erased: Mapping[str, Tombstone]) -> list[Path]:
-        """Those of the files that were not looked through for all of these erased users yet."""
+        """The files that were not yet checked for all of these erased users."""
         path = self.folder / _CHECKED
         seen = json.loads(path.read_text()) if path.is_file() else {}
         done = set(seen["files"]) if seen.get("erased") == _digest(erased) else set()
         return [file for file in files if _name(file, self.folder) not in done]
 
     def mark_checked(self, files: Sequence[Path], erased: Mapping[str, Tombstone]) -> None:
-        """Remember that these files hold no row of these erased users; forget all others."""
+        """Record that these files hold no row of these erased users; drop earlier records."""
         names = [_name(file, self.folder) for file in files]
         write_json(self.folder / _CHECKED, {"erased": _digest(erased), "files": names})
 
@@ -139,7 +139,7 @@ class Feedback:
 
 
 def events_table(events: Sequence[StateEvent]) -> pa.Table:
-    """Events of a store as canonical ones; what the sender did not tell is null."""
+    """Events of a store as canonical ones; fields that the sender left out are null."""
     known = {
         Col.user: pa.array([e.user_id for e in events], pa.string()),
         Col.item: pa.array([e.item_id for e in events], pa.string()),

@@ -34,7 +34,7 @@ class Histories:
         event_codes: [E] int8, position in `EVENT_TYPES`.
         timestamps: [E] int64, microseconds since 1970, UTC; rising within a query.
         offsets: [Q + 1] int64.
-        now: [Q] int64, the moment the query is asked at; every event of the query lies before it.
+        now: [Q] int64, the moment of the query; all its events lie before it.
     """
 
     item_rows: Int32s

@@ -1,4 +1,4 @@
-"""Events as moments: which items were seen, and which were wanted, at one timestamp of one user.
+"""Moments: the items, and the target items, at one timestamp of one user.
 
 Nothing inside a moment has an order, so every model here counts moments, never positions in a list.
 
@@ -24,13 +24,13 @@ class Moments:
     """All moments of a log, in the order of (user, time).
 
     Attributes:
-        seen: CSR [M, I] float32, 1 where the moment has an event of the item.
-        wanted: CSR [M, I] float32, 1 where the moment has a target event of the item.
+        items: CSR [M, I] float32, 1 where the moment has an event of the item.
+        target_items: CSR [M, I] float32, 1 where the moment has a target event of the item.
         user: [M] number of the user.
     """
 
-    seen: sparse.csr_array
-    wanted: sparse.csr_array
+    items: sparse.csr_array
+    target_items: sparse.csr_array
     user: Int64s
 
     @property
@@ -39,17 +39,21 @@ class Moments:
         return np.arange(len(self.user)) - np.searchsorted(self.user, self.user)
 
     def merged(self, groups: Int64s) -> tuple[sparse.csr_array, sparse.csr_array]:
-        """Merge moments: CSR [groups, I] numbers of moments of a group that saw, wanted an item.
+        """Merge moments into groups.
 
         Args:
             groups: [M] rising numbers from 0.
+
+        Returns:
+            CSR [groups, I] counts of a group's moments with an event of an item, and with a target
+            event of it.
         """
         num_groups = int(groups[-1]) + 1 if len(groups) else 0
         ones = np.ones(len(groups), dtype=np.float32)
         member = sparse.csr_array(
             (ones, (groups, np.arange(len(groups)))), shape=(num_groups, len(groups))
         )
-        return member @ self.seen, member @ self.wanted
+        return member @ self.items, member @ self.target_items
 
 
 def moments_of(events: UserEvents, num_items: int, target_codes: Sequence[int]) -> Moments:
@@ -58,14 +62,14 @@ def moments_of(events: UserEvents, num_items: int, target_codes: Sequence[int]) 
     user = np.repeat(np.arange(len(events)), np.diff(events.offsets))[known]
     items = events.item_rows[known]
     moment = _number_moments(user, events.timestamps[known])
-    wanted = np.isin(events.event_codes[known], np.asarray(target_codes))
+    target = np.isin(events.event_codes[known], np.asarray(target_codes))
     num_moments = int(moment[-1]) + 1 if len(moment) else 0
     user_of_moment = np.empty(num_moments, dtype=np.int64)
     user_of_moment[moment] = user
     shape = (num_moments, num_items)
     return Moments(
         _binary(moment, items, shape),
-        _binary(moment[wanted], items[wanted], shape),
+        _binary(moment[target], items[target], shape),
         user_of_moment,
     )
 

@@ -1,7 +1,7 @@
 """Keyed pseudonyms: raw user ids end here, before anything is stored or trained on.
 
 A bare hash would not hide them: user ids are few and guessable (numbers, e-mail addresses), so
-whoever sees the hashes can hash every candidate and match. With a keyed hash the guess needs the
+anyone with the hashes can hash every candidate and match. With a keyed hash the guess needs the
 key as well, and destroying the key makes every pseudonym anonymous for good.
 """
 
@@ -78,7 +78,7 @@ def find_key(privacy: Privacy, run_dir: Path) -> bytes | None:
 
 
 def key_check(key: bytes) -> str:
-    """A value that tells two keys apart and neither's content: the start of an HMAC, 16 hex digits.
+    """Check value of a key, which does not reveal it: the start of an HMAC, 16 hex digits.
 
     It is stored beside what was made with the key, so that another key is noticed.
     """

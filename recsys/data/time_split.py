@@ -19,10 +19,10 @@ from recsys.data.histories import Histories, UserEvents
 
 @dataclass(frozen=True)
 class Questions:
-    """Baskets to be predicted: the history strictly before each, and the items that were in it.
+    """Baskets to predict: the history strictly before each, and its relevant items.
 
     The histories of one user's baskets overlap, so they are kept as ranges of shared events and
-    copied out only when `histories` is asked for: take a slice first.
+    copied out only by `histories`: take a slice first.
 
     Attributes:
         user_index: [Q] index of the user in the `UserEvents` they were made from.
@@ -74,7 +74,7 @@ class Questions:
         return self.take(np.flatnonzero(keep))
 
     def by_time(self) -> Questions:
-        """The same questions in the order in which they are asked."""
+        """The same questions in the order of time."""
         return self.take(np.argsort(self.now, kind="stable"))
 
     def take(self, picked: Int64s) -> Questions:
@@ -149,7 +149,7 @@ def ask_shown(users: UserEvents, *, start: int, end: int | None) -> Questions:
     """Every event in [start, end) as a question of its own: its item, and the history before it.
 
     Events of one moment never see each other. The questions are in the order of the events, by user
-    and time, and so their `relevant` items are the items shown, whether wanted or not.
+    and time. `relevant` holds the item shown, whether it was a target event or not.
 
     Args:
         users: whole event lists; events of any time.

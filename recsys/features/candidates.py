@@ -1,7 +1,7 @@
-"""The second stage's candidates: items that a history speaks for, and what it says of them.
+"""Candidates of the second stage and their features.
 
-They are a user's own items and those that follow, go with or are like the recent ones. All else is
-ranked by the first stage alone.
+Candidates are a user's own items and the items related to the recent ones: by transitions,
+co-occurrence or content similarity. The first stage alone ranks all other items.
 
 Legend: Q queries, I items, K (query, item) pairs, D width of the item vectors.
 """
@@ -102,7 +102,7 @@ def make_pairs(
 
 @dataclass(frozen=True)
 class _Table:
-    """What the relations say of some queries' items, the strongest and the own ones.
+    """Relation weights of each query's candidates: the strongest related items and the own ones.
 
     Attributes:
         key: [K] query x I + item, rising.
@@ -120,21 +120,21 @@ class _Table:
     ) -> _Table:
         """Add up the relations of each query's recent items.
 
-        One sort brings together what is said of one item; a sparse product would need memory for
-        every item of the catalogue.
+        One sort groups the weights by item; a sparse product would need memory for every item of
+        the catalogue.
 
         Args:
             query: [N] rising, whose recent item it is.
             item: [N] recent items.
             weights: [N, 2] of each as one of the last moment, and as a recent one.
             relations: to read.
-            own_key: rising; these are kept whatever is said of them.
+            own_key: rising; these are always kept.
         """
         num_items = relations.num_items
         parts = [_entries(matrix, item) for matrix in (getattr(relations, n) for n in _NAMES)]
         source, other, value = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         kind = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
-        # Own items come last among what is said of an item.
+        # Own items come last within a (query, item) group.
         key = np.concatenate(
             [((query[source] * num_items + other) << 2) | kind, (own_key << 2) | _OWN]
         )

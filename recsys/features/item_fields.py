@@ -1,4 +1,4 @@
-"""What the catalogue's fields say of an item: brand, category and price as rows of one table.
+"""Item fields: brand, category and price range as rows of one embedding table.
 
 Legend: I items, M any items, F fields.
 """
@@ -16,9 +16,9 @@ from recsys.arrays import Float64s, Int64s
 from recsys.config import ItemField
 from recsys.schema import Col
 
-#: Row of a value that is missing, or too rare to learn from; its vector stays zero.
+#: Row of a missing or rare value; its vector stays zero.
 UNKNOWN: Final = 0
-#: Items that share a value, at least; fewer would make it a name for these items.
+#: Least number of items that share a value; a rarer one would identify them.
 MIN_ITEMS: Final = 5
 #: Ranges of the price with about as many items in each.
 PRICE_RANGES: Final = 16

@@ -58,12 +58,12 @@ class Relations:
 
     @staticmethod
     def none(num_items: int) -> Relations:
-        """Nothing goes with anything."""
+        """Relations without entries."""
         empty = sparse.csr_array((num_items, num_items), dtype=np.float32)
         return Relations(empty, empty, empty)
 
     def with_items(self, num_added: int) -> Relations:
-        """The same relations in a catalogue with further items, to which nothing is related."""
+        """The same relations in a catalogue with more items, which have no related items."""
         grown = (_widened(getattr(self, field.name), num_added) for field in fields(self))
         return Relations(*grown)
 
@@ -105,17 +105,19 @@ def count_relations(
 
 
 def count_transitions(moments: Moments, *, shrinkage: float, num_kept: int) -> sparse.csr_array:
-    """[I, I] share of the left item's moments whose next moment wanted the right item.
+    """[I, I] transition probabilities, shrunk for low support.
+
+    The share of the left item's moments whose next moment has a target event of the right item.
 
     Source: the Markov-chain part of FPMC (Rendle et al. 2010), counted instead of factorised.
 
     Args:
         moments: of the log.
-        shrinkage: moments added to each item's own, which shrinks those of low support.
+        shrinkage: moments added to each item's own in the denominator.
         num_kept: strongest transitions kept per item.
     """
     followed = np.flatnonzero(moments.user[1:] == moments.user[:-1])
-    before, after = moments.seen[followed], moments.wanted[followed + 1]
+    before, after = moments.items[followed], moments.target_items[followed + 1]
     divisor = np.asarray(before.sum(axis=0), dtype=np.float32) + np.float32(shrinkage)
     return strongest_pairs(before, after, lambda counts, rows, _: counts / divisor[rows], num_kept)
 
@@ -125,27 +127,27 @@ def count_co_occurrence(
 ) -> sparse.csr_array:
     """[I, I] cosine of items over windows of a user's consecutive moments; the diagonal is zero.
 
-    Windows where the left item was seen and the right one wanted, over the geometric mean of both
-    items' windows plus the shrinkage.
+    Windows with an event of the left item and a target event of the right one, over the geometric
+    mean of both items' windows plus the shrinkage.
 
     Source: Sarwar et al. 2001, with the shrinkage of Bell & Koren 2007.
 
     Args:
         moments: of the log.
         window: moments in a window.
-        shrinkage: added to the cosine's divisor, so that rare pairs count less.
+        shrinkage: added to the cosine's denominator: pairs of low support are shrunk.
         num_kept: neighbours kept per item.
     """
     opens = moments.nth_of_user % window == 0
     merged = moments.merged(np.cumsum(opens) - 1)
-    seen, wanted = ((counts > 0).astype(np.float32) for counts in merged)
-    seen_norm, wanted_norm = (np.sqrt(matrix.sum(axis=0)) for matrix in (seen, wanted))
+    items, targets = ((counts > 0).astype(np.float32) for counts in merged)
+    item_norm, target_norm = (np.sqrt(matrix.sum(axis=0)) for matrix in (items, targets))
 
     def cosine(counts: Float32s, rows: Int64s, columns: Int64s) -> Float32s:
-        weights = counts / (seen_norm[rows] * wanted_norm[columns] + np.float32(shrinkage))
+        weights = counts / (item_norm[rows] * target_norm[columns] + np.float32(shrinkage))
         return np.where(rows == columns, np.float32(0), weights)
 
-    return strongest_pairs(seen, wanted, cosine, num_kept)
+    return strongest_pairs(items, targets, cosine, num_kept)
 
 
 def content_similarity(text_vectors: Float32s, text_rows: Int32s) -> sparse.csr_array:

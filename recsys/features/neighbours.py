@@ -1,4 +1,4 @@
-"""The strongest item-to-item weights, from co-occurrence counts that need never exist as a whole.
+"""The strongest item-to-item weights, from co-occurrence counts computed block by block.
 
 Legend: S situations (a pair of moments, a window), I items.
 """

@@ -1,4 +1,4 @@
-"""Side features as of the moment: what the user did with an item before, popularity, price.
+"""Side features as of a moment: user-item counts and recency, popularity, price.
 
 Everything here is a function of a history strictly before `now` and of statistics fitted before the
 cut, and is the same function in training, evaluation and service.
@@ -21,7 +21,7 @@ from recsys.features.stacked import Stacked
 
 HALF_LIVES_DAYS = (7.0, 30.0, 120.0)
 
-#: An absence longer than this counts as this: no log teaches what ten years mean.
+#: A longer absence counts as this many days: logs hold too few to learn from.
 MAX_ABSENCE_DAYS = 365.0
 
 #: Columns of `OwnItems.features`.
@@ -52,7 +52,7 @@ ITEM_FEATURES = (
 
 @dataclass(frozen=True)
 class OwnItems:
-    """What each user had to do with each item of the own history.
+    """Features of each user with each item of the own history.
 
     Attributes:
         query: [K] rising.
@@ -66,11 +66,11 @@ class OwnItems:
 
 
 def own_items(histories: Histories, num_items: int, target_codes: list[int]) -> OwnItems:
-    """Own counts, recency and buying cycle of every (query, item of its history).
+    """Counts, recency and repurchase cycle of every (query, item of its history).
 
-    An item is counted once a moment: once as a target, once as anything else. The cycle compares
-    the days since the item was last met with the mean days between two meetings: near 0 in the
-    logarithm, the item is due again.
+    An item counts once a moment: once as a target event, once as any other. The cycle is the
+    logarithm of the days since the item's last moment over the mean days between its moments: near
+    0 the item is due again.
     """
     query, age = histories.query_of_event, histories.age_days
     key = query * num_items + histories.item_rows
@@ -172,7 +172,7 @@ def item_features(stats: ItemStats, standard_price: Float32s) -> Float32s:
 
 
 def is_recently_launched(features: Any) -> Any:
-    """[...] whether all that is known of an item happened within `RECENT_DAYS` days, if anything.
+    """[...] whether all target events of an item, if any, lie in the last `RECENT_DAYS` days.
 
     Args:
         features: [..., len(ITEM_FEATURES)], an array or a tensor.
@@ -181,18 +181,18 @@ def is_recently_launched(features: Any) -> Any:
     return features[..., recent] >= features[..., ever]
 
 
-#: Days whose features are kept at hand; questions come in the order of time.
+#: Days whose features are cached; queries come in the order of time.
 DAYS_KEPT = 4
 
 
 @dataclass(frozen=True)
 class FeaturesOverTime:
-    """Item features as a service knows them that counts anew every so many days.
+    """User-independent item features over time, as in a service that recounts every few days.
 
     Attributes:
-        counts: of every day; what a question is told lies before it, whatever is in here.
+        counts: of every day; a query reads only the days before its own.
         standard_price: [I].
-        every_days: days from one count to the next.
+        every_days: days between two counts.
     """
 
     counts: DailyCounts
@@ -201,11 +201,11 @@ class FeaturesOverTime:
     _kept: dict[int, Float32s] = field(default_factory=dict, repr=False, compare=False)
 
     def days(self, now: Int64s) -> Int64s:
-        """[Q] the day as of whose first moment each question's features are."""
+        """[Q] the day at whose start each query's features were counted."""
         return last_count(now, self.every_days)
 
     def of(self, day: int) -> Float32s:
-        """[I, len(ITEM_FEATURES)] as of the first moment of a day."""
+        """[I, len(ITEM_FEATURES)] features as of the start of a day."""
         found = self._kept.get(day)
         if found is None:
             found = item_features(self.counts.as_of(day), self.standard_price)

@@ -1,4 +1,4 @@
-"""Rows of two arrays as if they were one: a catalogue that has grown, without a copy of it."""
+"""Two arrays read as one, without a copy: a catalogue with added items."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Stacked:
         return found
 
     def take(self, rows: Any, axis: int) -> Any:
-        """Some rows of arrays, as numpy has it: several times faster than an index."""
+        """Rows of arrays, as `numpy.take`: several times faster than an index."""
         assert axis == 0
         late = rows >= len(self.upper)
         if not late.any():

@@ -1,4 +1,4 @@
-"""Histories -> tensors: padded windows for the user encoder, targets, and every item once.
+"""Histories to tensors: padded windows for the user encoder, and their targets.
 
 Legend: B windows, L events (padded), S states, P targets, N distinct items of the batch.
 """
@@ -20,7 +20,7 @@ from recsys.data.histories import Histories, UserEvents
 
 @dataclass(frozen=True)
 class Windows:
-    """What the user encoder reads; item rows are the catalogue's.
+    """Input of the user encoder; item rows are the catalogue's.
 
     Attributes:
         item_rows: [B, L] int64, 0 where padded.
@@ -42,7 +42,7 @@ class Windows:
 
 
 def make_windows(histories: Histories) -> Windows:
-    """Pad a ragged batch of histories that are cut to the length wanted (`Histories.last`)."""
+    """Pad a ragged batch of histories, already cut to length (`Histories.last`)."""
     num_windows = len(histories)
     width = max(1, int(histories.lengths.max(initial=1)))
     row = histories.query_of_event
@@ -78,7 +78,7 @@ def make_windows(histories: Histories) -> Windows:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Windows and what followed each of their moments.
+    """Windows and the target events after each of their moments.
 
     Attributes:
         windows: the inputs.
@@ -101,7 +101,7 @@ def training_batch(
     weights: Float32s,
     rng: np.random.Generator,
 ) -> TrainingBatch:
-    """Windows of at most `max_history` events at random places of the histories, with targets.
+    """Sample windows of at most `max_history` events from the histories, with targets.
 
     The state after each moment predicts every target event of the next; the first moment of a
     whole history is predicted by the start state.
@@ -111,7 +111,7 @@ def training_batch(
         max_history: L at most.
         windows_per_user: windows of a user whose history is that long; fewer of a shorter one.
         weights: loss weight by event code; 0 is no target.
-        rng: draws the places.
+        rng: samples the places.
     """
     lengths = np.diff(users.offsets)
     per_user = np.clip(-(-lengths // max_history), 1, windows_per_user)
@@ -137,8 +137,8 @@ def training_batch(
     weight = torch.from_numpy(weights)[windows.event_codes[real]]
     # A window that begins inside a history cannot tell what came before its first moment.
     weight = torch.where(is_first & ~whole[window], torch.zeros_like(weight), weight)
-    wanted = weight > 0
-    return TrainingBatch(windows, previous[wanted], windows.item_rows[real][wanted], weight[wanted])
+    target = weight > 0
+    return TrainingBatch(windows, previous[target], windows.item_rows[real][target], weight[target])
 
 
 def event_weights(

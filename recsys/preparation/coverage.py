@@ -1,4 +1,4 @@
-"""What a log covers: its time, its event types, and where its targets lie beside the cuts.
+"""Coverage of a log: its time range, event types, and target events in each window.
 
 Counted part by part and added up, by a dry run and by a real one; both say what is wrong with the
 cuts in the same words, and propose others.
@@ -61,8 +61,8 @@ class Coverage:
             data: of the recipe.
         """
         times = good[Col.timestamp].dt.epoch("us")
-        wanted = good.filter(pl.col(Col.event_type).is_in(list(data.target_events)))
-        at = np.sort(wanted[Col.timestamp].dt.epoch("us").to_numpy())
+        targeted = good.filter(pl.col(Col.event_type).is_in(list(data.target_events)))
+        at = np.sort(targeted[Col.timestamp].dt.epoch("us").to_numpy())
         kept = at if data.cuts.end is None else at[at < int(data.cuts.end.timestamp() * 1e6)]
         cuts = [moment for moment in cut_us(data.cuts).values() if moment is not None]
         places = np.diff(np.searchsorted(kept, cuts), prepend=0, append=len(kept))

@@ -1,4 +1,4 @@
-"""One part of a log, taken in: names mapped, rows checked, users pseudonymous, all counted."""
+"""Intake of one part of a log: map event names, check rows, pseudonymise users, count."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from recsys.state import Tombstone, is_erased
 
 @dataclass(frozen=True)
 class Taken:
-    """What became of a part's rows.
+    """The rows of one part, sorted out.
 
     Attributes:
-        ready: events to be learned from, users pseudonymous, in the columns of `schema.EVENTS`.
+        ready: usable events, users pseudonymous, in the columns of `schema.EVENTS`.
         bad: the others, with `reason` and `unreadable`, users pseudonymous.
         num_left_out: rows that the recipe leaves out: event types, and times from `cuts.end` on.
         num_erased: rows of erased users.

@@ -1,4 +1,4 @@
-"""What `prepare` leaves behind, as it is read: catalogue, histories, item statistics, questions."""
+"""The output of `prepare`, as it is read: catalogue, histories, item statistics, questions."""
 
 from __future__ import annotations
 

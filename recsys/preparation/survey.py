@@ -1,8 +1,8 @@
-"""What a run of `prepare` would meet, found without running it: what is there, and all problems.
+"""Dry run of `prepare`: what the log holds, and all its problems.
 
 No cluster, and nothing is written. Folders and footers are read whole; of the rows the needed
 columns, part by part, so that memory is bounded by a part and by the number of users. Of a very
-large log evenly spread parts are read: what is not seen in them is a warning then, no problem.
+large log a sample of evenly spaced parts is read: what it lacks is a warning then, no problem.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from recsys.text.pretrained import is_here, locate, tokens_problem
 
 #: Up to so many rows all are read; of more, parts that have about so many.
 MOST_ROWS = 20_000_000
-#: Stands in for the key that the first run will make: which users share a bucket is a guess then.
+#: Stands in for the key that the first run will make: buckets are estimates then.
 _NO_KEY = b"no key has been made yet"
 
 

@@ -1,1 +1,1 @@
-"""Ranking: scores, the index, the list that follows from them, and why an item is in it."""
+"""Ranking: scores, retrieval, re-ranking, exploration, explanations."""

@@ -1,7 +1,7 @@
-"""Histories that the model has read, several at a time.
+"""Batched encoding: one forward pass over the histories of several queries.
 
-A pass costs little more for many users than for one: most of it is the same number of calls. So a
-service encodes the histories of all who ask at once, and makes each one's list from its own.
+A pass costs little more for many histories than for one. So the service encodes the histories of
+concurrent requests together, and builds each list from its own encoded history.
 
 Legend: I items, D width of the vectors.
 """
@@ -18,22 +18,22 @@ from recsys.arrays import Float32s, Int32s
 from recsys.data.histories import Histories
 from recsys.ranking.scorer import PairScores, Scorer
 
-#: Histories of a pass, at most: from here on one pass more costs nothing more.
+#: Most histories of a pass: from here on a further pass costs no more.
 MOST_HISTORIES = 32
-#: Scores of a pass, at most: 32 MB.
+#: Most scores of a pass: 32 MB.
 MOST_SCORES = 8_000_000
 
 
 @dataclass(frozen=True)
 class EncodedHistory:
-    """What the scores of one question are made of.
+    """One query, encoded: what its scores are made of.
 
     Attributes:
-        scorer: read the history.
+        scorer: encoded the history.
         history: one query, of rows of the scorer's catalogue alone.
         user_part: [1, D + 2], see `Scorer.parts`.
         pairs: the extra scores of its candidates.
-        first_stage: [I] what every item scores without the extras; None: it was not asked for.
+        first_stage: [I] scores without the extras; None: computed on demand.
     """
 
     scorer: Scorer
@@ -43,7 +43,7 @@ class EncodedHistory:
     first_stage: Float32s | None
 
     def scores(self) -> Float32s:
-        """[I] the score of every item, the caller's to change."""
+        """[I] the score of every item, as a new array."""
         if self.first_stage is None:
             scores = self.scorer.first_stage(self.user_part)[0]
         else:
@@ -64,12 +64,12 @@ class EncodedHistory:
 
 
 def encode(scorer: Scorer, histories: Sequence[Histories], *, whole: bool) -> list[EncodedHistory]:
-    """Read some histories, each of one query, in as few passes as memory allows.
+    """Encode histories, each of one query, in as few passes as memory allows.
 
     Args:
-        scorer: reads them; without `over_time`, as a service has it.
-        histories: of rows of its catalogue alone.
-        whole: the scores of all items will be asked for.
+        scorer: encodes them; without `over_time`, as in the service.
+        histories: of rows of its catalogue only.
+        whole: compute the first-stage scores of all items in the pass.
     """
     assert scorer.over_time is None
     most = MOST_HISTORIES

@@ -1,8 +1,7 @@
-"""Why an item is recommended: which past items carry its score, and which parts it is made of.
+"""Explanations: the parts that a score is the sum of, and the past items that raise it.
 
-A reason is counterfactual. The score is computed again, by the very function that serves, as if one
-past item had never been; what the score loses is what that item gives. A reason that is named is
-therefore one without which the item would have scored lower, by so much.
+A reason is counterfactual. The serving function scores the history again without one past item. The
+score lost is that item's gain. So without a named reason the item would score lower, by its gain.
 
 Legend: K items to explain, P past items, D width of the item vectors.
 """
@@ -20,7 +19,7 @@ from recsys.data.histories import Histories
 from recsys.data.moments import recent_items
 from recsys.ranking.scorer import PairScores, Scorer
 
-#: Past items that are tried as reasons, the latest; and reasons that are named.
+#: Latest past items that are tried as reasons; reasons that are returned.
 NUM_PAST, NUM_REASONS = 30, 3
 #: What a score is the sum of.
 PARTS: Final = ("taste", "price", "popularity", "history")
@@ -33,9 +32,9 @@ class Reason:
     Attributes:
         item_row: the past item.
         gain: what the explained item's score would lose without it; positive.
-        event_code: strongest event of it.
-        count: moments at which it was met with that event.
-        last_us: the latest of them, microseconds.
+        event_code: its strongest event.
+        count: moments with that event of the item.
+        last_us: the latest of these moments, microseconds.
     """
 
     item_row: int
@@ -50,9 +49,9 @@ class Explanation:
     """Why one item got its score.
 
     Attributes:
-        parts: taste (the encoders' cosine), price, popularity (what speaks for the item whoever
-            asks) and history (the second stage); they add up to the score.
-        reasons: the strongest first; none if no single past item carries it.
+        parts: taste (the encoders' cosine), price, popularity (user-independent features) and
+            history (the second stage); they add up to the score.
+        reasons: largest gain first; empty if no single past item raises the score.
     """
 
     parts: dict[str, float]
@@ -120,7 +119,7 @@ def _without_each(history: Histories, past: Int64s) -> Histories:
 
 
 def _extras(pairs: PairScores, rows: Int64s, num_queries: int) -> Float32s:
-    """[Q, K] what the second stage adds to each item."""
+    """[Q, K] the second stage's extra score of each item."""
     extras = np.zeros((num_queries, len(rows)), dtype=np.float32)
     for number, row in enumerate(rows.tolist()):
         hit = pairs.item_rows == row

@@ -1,14 +1,14 @@
-"""Lists that are drawn, each place with the chance it had: what off-policy estimators need.
+"""Exploration: sampled lists with propensities, for off-policy evaluation.
 
-Whoever always shows the best scores never learns of other items: nobody could have liked them. A
-drawn list is logged with, for each place, the *propensity*: the chance that this item is shown
-there, given the items above it. Their product is the chance of the list.
+A service that always shows the highest scores never learns about other items. A sampled list is
+logged with a *propensity* for each place: the probability that this item is shown there, given the
+items above it. Their product is the probability of the list.
 
-- `plackett_luce`: an item is shown with chance exp(score / temperature), over the sum of these of
-  all that are not shown yet. One draw for all places by the Gumbel-top-k trick: the k largest of
+- `plackett_luce`: the probability of an item is exp(score / temperature), normalised over the items
+  not shown yet. One draw fills all places by the Gumbel-top-k trick: take the k largest of
   score / temperature + Gumbel noise (Kool et al. 2019, arXiv 1903.06059).
-- `epsilon`: a place goes to the best item that is left, or, with chance epsilon, to one that is
-  sampled uniformly from all that are left.
+- `epsilon`: a place goes to the best item left; with probability epsilon it goes to an item sampled
+  uniformly from all that are left.
 
 Legend: C candidates, k places.
 """
@@ -26,11 +26,11 @@ from recsys.ranking.top_k import top_k
 
 @dataclass(frozen=True)
 class Drawn:
-    """A drawn list.
+    """A sampled list.
 
     Attributes:
         places: [k] positions among the candidates, in the order to show.
-        propensities: [k] the chance of each, given those above it; in (0, 1].
+        propensities: [k] probability of each, given those above it; in (0, 1].
     """
 
     places: Int64s
@@ -39,12 +39,12 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Exploration:
-    """One way to draw, for one request.
+    """The exploration policy of one request: `epsilon` or `plackett_luce`.
 
     Attributes:
-        seed: of the request: the same one draws the same list.
-        epsilon: of the way `epsilon`; None: the other way.
-        temperature: of the way `plackett_luce`; None: the other way.
+        seed: of the request; the same seed samples the same list.
+        epsilon: of the policy `epsilon`; None: the other policy.
+        temperature: of the policy `plackett_luce`; None: the other policy.
     """
 
     seed: int
@@ -55,11 +55,11 @@ class Exploration:
         assert (self.epsilon is None) != (self.temperature is None)
 
     def draw(self, scores: Float32s, k: int) -> Drawn:
-        """Draw a list.
+        """Sample a list.
 
         Args:
             scores: [C] finite.
-            k: places; with fewer candidates, so many.
+            k: places; at most C are filled.
         """
         rng = np.random.default_rng(self.seed)
         if self.temperature is not None:
@@ -69,18 +69,18 @@ class Exploration:
 
 
 def seed_of(request_id: str, salt: str) -> int:
-    """The seed of a request: nobody who does not know the salt can choose what is drawn."""
+    """The seed of a request. The salt keeps callers from choosing what is sampled."""
     return int.from_bytes(hashlib.sha256(f"draw\0{salt}\0{request_id}".encode()).digest()[:16])
 
 
 def plackett_luce(scores: Float32s, k: int, temperature: float, rng: np.random.Generator) -> Drawn:
-    """Draw k places by Plackett and Luce's model; see the module.
+    """Sample k places by the Plackett-Luce model; see the module.
 
     Args:
         scores: [C] finite.
         k: places.
         temperature: above 0.
-        rng: draws.
+        rng: source of randomness.
     """
     k = min(k, len(scores))
     if k == 0:
@@ -98,7 +98,7 @@ def plackett_luce(scores: Float32s, k: int, temperature: float, rng: np.random.G
 
 
 def epsilon_greedy(scores: Float32s, k: int, epsilon: float, rng: np.random.Generator) -> Drawn:
-    """Draw k places, each the best that is left or, with chance epsilon, any; see the module.
+    """Sample k places epsilon-greedily; see the module.
 
     The loop goes over places, not over candidates.
 
@@ -106,13 +106,13 @@ def epsilon_greedy(scores: Float32s, k: int, epsilon: float, rng: np.random.Gene
         scores: [C] finite.
         k: places.
         epsilon: in (0, 1].
-        rng: draws.
+        rng: source of randomness.
     """
     num = len(scores)
     k = min(k, num)
     # Of the best k and of 2k sampled uniformly, at most k are taken: one of each is always left.
     ranked = iter(top_k(scores.astype(np.float64), k)[0].tolist())
-    evenly = iter(rng.choice(num, size=min(num, 2 * k), replace=False).tolist())
+    uniform = iter(rng.choice(num, size=min(num, 2 * k), replace=False).tolist())
     explores = (rng.random(k) < epsilon).tolist()
     taken: set[int] = set()
     places: list[int] = []
@@ -121,7 +121,7 @@ def epsilon_greedy(scores: Float32s, k: int, epsilon: float, rng: np.random.Gene
     for place, explore in enumerate(explores):
         while best in taken:
             best = next(ranked)
-        picked = next(row for row in evenly if row not in taken) if explore else best
+        picked = next(row for row in uniform if row not in taken) if explore else best
         chance = epsilon / (num - place)
         propensities.append(chance + (1 - epsilon if picked == best else 0.0))
         taken.add(picked)

@@ -1,9 +1,9 @@
-"""The first stage over large catalogues: an inverted file, of which a request reads a part.
+"""Approximate retrieval over large catalogues: an inverted file (IVF-Flat).
 
-Items lie in cells around centroids (k-means); a query reads the cells whose centroids score best
-for it (Sivic & Zisserman 2003; IVF-Flat in later libraries). Scores are exact; the list may lack an
-item of a cell that was not read. How many cells are read is settled when the index is built, on
-queries of real users: the fewest that surely find `RECALL` of the true list.
+K-means assigns items to cells. A query reads the cells whose centroids score highest for it (Sivic
+& Zisserman 2003). Scores are exact; the list may lack an item of a cell that was not read. The
+number of probed cells is chosen when the index is built, on queries of real users: the fewest that
+find `RECALL` of the exact list, three standard errors included.
 
 Legend: I items, C cells, E width of the item part (D + 2), Q queries.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 from recsys.arrays import Float32s, Int32s, Int64s
 
-#: Share of the true list that must be found, on average over the queries, for lists of each length.
+#: Recall against the exact list, averaged over the queries, for lists of each length.
 RECALL: Final = 0.99
 LENGTHS: Final = (100, 1000)
 #: Items that the centroids are fitted on, and rounds of k-means.
@@ -32,15 +32,15 @@ _ARRAYS: Final = ("centroids", "starts", "rows", "parts")
 
 @dataclass(frozen=True)
 class Index:
-    """Items by cell.
+    """An inverted file: items by cell.
 
     Attributes:
         centroids: [C, E] mean item part of each cell.
         starts: [C + 1] where each cell's items begin.
         rows: [I] catalogue rows, cell by cell.
         parts: [I, E] item parts in that order.
-        num_probed: cells that a query reads for a list of up to each of `LENGTHS` items.
-        recall: what was found of the true lists with so many.
+        num_probed: cells that a query reads for a list of up to each of `LENGTHS` items (nprobe).
+        recall: measured with that many probed cells.
     """
 
     centroids: Float32s
@@ -51,7 +51,7 @@ class Index:
     recall: tuple[float, ...]
 
     def describe(self) -> list[str]:
-        """What a search reads and finds, a line for each of `LENGTHS`."""
+        """Probed cells and recall, one line for each of `LENGTHS`."""
         return [
             f"index: {probed} of {len(self.centroids)} cells hold {recall:.1%} of the best {length}"
             for length, probed, recall in zip(LENGTHS, self.num_probed, self.recall, strict=True)
@@ -59,7 +59,7 @@ class Index:
 
     @staticmethod
     def build(item_part: Float32s, queries: Float32s, *, seed: int) -> Index:
-        """Cluster the items and settle how many cells a query reads.
+        """Cluster the items and choose how many cells a query reads.
 
         Args:
             item_part: [I, E], see `ScoringHead.item_part`.
@@ -83,8 +83,8 @@ class Index:
 
         Args:
             query: [E] a user part.
-            length: of the list that is wanted, at most the last of `LENGTHS`.
-            size: items to read at least; if the cells hold fewer, more cells are read.
+            length: of the list, at most the last of `LENGTHS`.
+            size: least items to read; if the cells hold fewer, more cells are read.
         """
         num_probed = self.num_probed[int(np.searchsorted(LENGTHS, length))]
         worth = self.centroids @ query
@@ -109,7 +109,7 @@ class Index:
         return rows, scores
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Write the arrays; returns what `index.json` tells."""
+        """Write the arrays; returns the content of `index.json`."""
         for name in _ARRAYS:
             np.save(folder / f"{name}.npy", getattr(self, name))
         return {"kind": "ivf", "num_probed": self.num_probed, "recall": self.recall}
@@ -123,7 +123,7 @@ class Index:
         return Index(np.array(centroids), np.array(starts), rows, parts, *settled)
 
     def _settled(self, queries: Float32s) -> Index:
-        """The same index with the fewest cells read that find `RECALL` of the true lists.
+        """The same index with the fewest probed cells that find `RECALL` of the exact lists.
 
         For a longer list no fewer than for a shorter one.
         """

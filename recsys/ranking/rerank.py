@@ -1,4 +1,4 @@
-"""From scores to a list: diversity and a shop's rules, applied to the best of the catalogue.
+"""Re-ranking: diversity and caps, applied to a pool of the best items.
 
 Legend: N items of the pool, k places, D width of the item vectors.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from recsys.arrays import Float32s, Int64s
 
-#: Items that compete for a place, for each place of the list, and at least.
+#: Size of the pool for each place of the list, and its least size.
 POOL_PER_PLACE, LEAST_POOL = 10, 100
 #: The category of an item that has none: no cap counts it.
 NO_CATEGORY: Final = -1
@@ -21,7 +21,7 @@ NO_CATEGORY: Final = -1
 def centred(vectors: Float32s, mean: Float32s) -> Float32s:
     """[N, D] vectors less the catalogue's mean vector [D], of length 1 again.
 
-    What all items share says nothing of how two of them differ, and trained vectors share much.
+    Trained vectors share a large common part, which hides how two items differ.
 
     Source: Mu & Viswanath 2018, arXiv 1702.01417.
     """
@@ -38,20 +38,20 @@ def diversify(
     diversity: float,
     max_per_category: int | None = None,
 ) -> Int64s:
-    """Pick k of a pool, one at a time: what scores high and resembles little of what is there.
+    """Pick k items of a pool by maximal marginal relevance (MMR).
 
     A place goes to the item with the largest (1 - diversity) * relevance - diversity * similarity.
-    Relevance is the score, scaled to 0..1 over the pool; similarity is the largest cosine to an
-    item that is already in the list, not below 0.
+    Relevance is the score, scaled to 0..1 over the pool. Similarity is the largest cosine to an
+    item already in the list, not below 0.
 
-    Source: maximal marginal relevance, Carbonell & Goldstein 1998.
+    Source: Carbonell & Goldstein 1998.
 
     Args:
         scores: [N] falling.
         vectors: [N, D] of length 1.
         categories: [N], `NO_CATEGORY` where unknown.
         k: places.
-        diversity: 0 keeps the order of the scores, 1 looks at them for the first place alone.
+        diversity: 0 keeps the order of the scores; 1 uses them for the first place only.
         max_per_category: items of one category, at most.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The best items of the whole catalogue for one history, by reading all items or an index.
+"""Retrieval: the best items of the whole catalogue for one history, exactly or by an index.
 
 Legend: I items, C candidates of the second stage, N items read.
 """
@@ -19,13 +19,13 @@ from recsys.ranking.top_k import top_k
 def barred_rows(
     history: Histories, exclude: Int32s, target_codes: list[int], *, exclude_owned: bool
 ) -> Int64s:
-    """Rows that must not come back.
+    """Rows to exclude.
 
     Args:
         history: one query.
         exclude: rows; -1 names no item.
         target_codes: event codes of the target events.
-        exclude_owned: bar the items with a target event in the history too.
+        exclude_owned: exclude the items with a target event in the history too.
     """
     barred = exclude[exclude >= 0].astype(np.int64)
     if exclude_owned:
@@ -42,14 +42,14 @@ def retrieve(
     allowed: Bools | None,
     index: Index | None,
 ) -> tuple[Int64s, Float32s]:
-    """Rows and scores of the best items that are allowed and not barred, best first.
+    """Rows and scores of the best items that are allowed and not barred, highest first.
 
     Args:
-        encoded: the history, read by the model.
+        encoded: the query.
         size: how many; fewer come back if fewer may.
         barred: rows that must not come back.
         allowed: [I] mask; None means all.
-        index: asked first where there is one; None: all items are read.
+        index: tried first; None: all items are read.
 
     Raises:
         FloatingPointError: a score is not finite.
@@ -72,7 +72,7 @@ def retrieve(
 def _search(
     index: Index, encoded: EncodedHistory, size: int, barred: Int64s, allowed: Bools | None
 ) -> tuple[Int64s, Float32s] | None:
-    """`retrieve` by the index; None if it shows too few items that may come back."""
+    """`retrieve` by the index; None if it finds too few items that may come back."""
     user, pairs, scorer = encoded.user_part, encoded.pairs, encoded.scorer
     # A candidate of the second stage may score less than the first stage says, and so may make
     # room for another: of the rest, as many as are wanted are looked at besides all candidates.

@@ -1,4 +1,4 @@
-"""From a history to scores: one function for validation, evaluation and service.
+"""The scorer: histories to scores, one function for validation, evaluation and service.
 
 Legend: Q queries, I items, D width of the vectors, C candidates.
 """
@@ -27,7 +27,7 @@ STATES_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class PairScores:
-    """What the second stage adds to the scores of its candidates.
+    """Extra scores of the second stage for its candidates.
 
     Attributes:
         query, item_rows: [K] rising by query, then by row.
@@ -41,7 +41,7 @@ class PairScores:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores histories against items; it answers like every baseline.
+    """Scores histories against all items; the same interface as the baselines.
 
     Attributes:
         users: the user encoder, in evaluation mode.
@@ -50,11 +50,11 @@ class Scorer:
         item_part: [I, D + 2], see `ScoringHead.item_part`.
         item_features: [I, G], those that `item_part` was made with.
         standard_price: [I].
-        relations: as of the moment that `item_features` are.
+        relations: as of the same moment as `item_features`.
         target_codes: event codes of the target events.
         max_history: events that the user encoder reads.
-        over_time: item features as of each question's day, in place of `item_features`; None for
-            a service: it knows what its bundle does.
+        over_time: item features as of each query's day, in place of `item_features`; None in the
+            service, which has those of its bundle.
     """
 
     users: UserEncoder
@@ -102,9 +102,9 @@ class Scorer:
     def with_items(
         self, vectors: Tensor, item_features: Float32s, standard_price: Float32s
     ) -> Scorer:
-        """The same scorer over a catalogue with M further items, to which nothing is related.
+        """The same scorer over a catalogue with M more items, without related items.
 
-        What it has of the others is shared, not copied.
+        Arrays of the other items are shared, not copied.
 
         Args:
             vectors: [M, D] of length 1.
@@ -132,7 +132,7 @@ class Scorer:
 
     @torch.no_grad()
     def states(self, histories: Histories) -> Tensor:
-        """[Q, D] the users' states after their histories."""
+        """[Q, D] user states after the histories."""
         recent = histories.last(self.max_history)
         parts = [
             self._states(recent[low : low + STATES_AT_ONCE])
@@ -148,10 +148,10 @@ class Scorer:
 
     @torch.no_grad()
     def parts(self, histories: Histories) -> tuple[Tensor, PairScores]:
-        """What the scores are made of: a user part for every item, and extras for candidates.
+        """The user side of the scores, and the second stage's extras.
 
         Returns:
-            [Q, D + 2] what the item part is multiplied with, and the second stage's extra scores.
+            [Q, D + 2] user part, which is multiplied with the item part, and the extra scores.
         """
         price, states = self._price(histories), self.states(histories)
         vectors, of_price = self.vectors.numpy(), self.standard_price
@@ -168,7 +168,7 @@ class Scorer:
 
     @torch.no_grad()
     def user_parts(self, histories: Histories) -> Tensor:
-        """[Q, D + 2] what the item part is multiplied with."""
+        """[Q, D + 2] user parts, without the second stage; see `parts`."""
         return self.head.user_part(self.states(histories), self._price(histories))
 
     def _price(self, histories: Histories) -> Tensor:
@@ -176,7 +176,7 @@ class Scorer:
 
     @torch.no_grad()
     def scores(self, histories: Histories) -> Float32s:
-        """[Q, I] the served score of every item; histories name only rows of this catalogue."""
+        """[Q, I] the served score of every item; histories hold only rows of this catalogue."""
         user_part, pairs = self.parts(histories)
         scores = self.first_stage(user_part)
         scores[pairs.query, pairs.item_rows] += pairs.extra
@@ -188,14 +188,14 @@ class Scorer:
 
     @torch.no_grad()
     def first_stage(self, user_part: Tensor) -> Float32s:
-        """[Q, I] what every item scores without the second stage."""
+        """[Q, I] the first-stage score of every item."""
         part = self.item_part
         if isinstance(part, Stacked):
             return torch.cat([user_part @ part.upper.T, user_part @ part.lower.T], dim=1).numpy()
         return (user_part @ part.T).numpy()
 
     def days_of(self, now: Int64s) -> tuple[list[int], Int64s]:
-        """The days as of which some questions see the items, and the place of each question's."""
+        """The distinct days of the queries' item features, and the place of each query's day."""
         if self.over_time is None:
             return [0], np.zeros(len(now), dtype=np.int64)
         days, place = np.unique(self.over_time.days(now), return_inverse=True)
@@ -218,7 +218,7 @@ class Scorer:
         return features
 
     def _since(self, features: Float32s) -> Float32s:
-        """[I] what the items' own scores have gained since `item_part` was made."""
+        """[I] gain of the user-independent item scores since `item_part` was computed."""
         now = self.head.item_scores(torch.from_numpy(features)).numpy()
         then = self.item_part[:, -1].numpy()
         return np.where(np.isfinite(then), now - then, 0).astype(np.float32)

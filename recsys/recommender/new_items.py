@@ -1,7 +1,7 @@
 """New items: the item side of the score from text, brand, category and price alone.
 
-A new item goes through the same item encoder as the catalogue's. Nobody has met it: it has no
-events, no id vector, and no related items.
+A new item goes through the same item encoder as the catalogue's. It has no events, no id vector
+and no related items.
 
 Legend: M new items, D width of the item vectors, H width of the language model, F item fields,
 G user-independent item features.

@@ -1,4 +1,4 @@
-"""A loaded bundle that recommends: what the service and the golden test call.
+"""The recommender: a loaded bundle that recommends, ranks and explains.
 
 Legend: I items, C candidates, M new or added items, D width of the vectors.
 """
@@ -34,7 +34,7 @@ class Recommender:
     Attributes:
         version: the bundle's version.
         recipe: the bundle's recipe.
-        info: what `GET /model` tells.
+        info: content of `GET /model`.
         scorer: scores.
         items: ids, titles and filters.
         index: finds the first stage's best; None: all items are read.
@@ -84,8 +84,8 @@ class Recommender:
     def with_changes(self, changes: Mapping[str, Mapping[str, Any]]) -> Recommender:
         """The same model, with other fields of items of the bundle's catalogue.
 
-        Filters, caps, availability and answers go by them. The scores do not: what a price or a
-        text is worth the next bundle learns.
+        Filters, caps, availability and answers use them. Scores do not change until the next
+        bundle.
 
         Args:
             changes: fields of `ADDED` by item id; ids that the catalogue does not hold are ignored.
@@ -139,7 +139,7 @@ class Recommender:
 
         Args:
             histories: each of one query; events of rows outside the catalogue (-1) are left out.
-            whole: lists of the whole catalogue will be asked for.
+            whole: compute the scores of the whole catalogue in the pass.
         """
         known = [history.known(self.num_items) for history in histories]
         return encode(self.scorer, known, whole=whole and self.index is None)
@@ -166,7 +166,7 @@ class Recommender:
         Args:
             history: one query, see `encode`.
             k: how many; fewer come back if fewer are allowed.
-            exclude: rows that must not come back.
+            exclude: rows to leave out.
             allowed: [I] mask, see `allowed`; None means all.
             diversity: see `rerank.diversify`.
             max_per_category: items of one category, at most.
@@ -205,13 +205,13 @@ class Recommender:
         allowed: Bools | None,
         exclude_owned: bool = False,
     ) -> tuple[Int64s, Float32s, Float64s]:
-        """Draw k items from all that may come back; the index is not asked.
+        """Sample k items from all that may come back, without the index.
 
         Args:
-            history: as of `recommend`, like the others.
+            history: one query, see `encode`.
             k: how many.
-            exploration: draws.
-            exclude: rows that must not come back.
+            exploration: the policy that samples.
+            exclude: rows to leave out.
             allowed: [I] mask.
             exclude_owned: leave out items with a target event in the history.
 
@@ -259,7 +259,7 @@ class Recommender:
     def explain(
         self, history: Histories, rows: Int32s, new: NewItems | None = None
     ) -> list[Explanation]:
-        """Why the candidates score as `rank` says; the arguments are the same.
+        """Explain the scores of `rank`; the arguments are the same.
 
         Returns:
             [C + M] explanations.

@@ -1,4 +1,4 @@
-"""What the service remembers of its users, whatever it is kept in."""
+"""The user store: events, outcomes, and the interface of every backend."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ class StateEvent:
         item_id: catalogue id.
         event_code: position in `schema.EVENT_TYPES`.
         timestamp: microseconds since 1970, UTC.
-        details: what else the sender told, as JSON text; it goes to the outbox, and is not in
-            histories.
+        details: further fields of the sender, as JSON text, for the outbox only.
         is_timed: the sender gave the time; else it is that of the event's arrival.
     """
 
@@ -39,14 +38,14 @@ class StateEvent:
     is_timed: bool = True
 
 
-#: What became of an event: it was stored; it is held already; another one is held under its id; it
-#: happened before its user was erased.
+#: Outcome of an appended event: stored; held already; another event is held under its id; older
+#: than its user's erasure.
 Outcome = Literal["new", "repeated", "conflict", "erased"]
 
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What an erasure found.
+    """Result of an erasure.
 
     Attributes:
         num_events: that the history had.
@@ -221,4 +220,4 @@ class UserState(Protocol):
         """Raise `DataError` if the store cannot be read."""
 
     def close(self) -> None:
-        """Let go of the store; it cannot be used after."""
+        """Close the store; it cannot be used after."""

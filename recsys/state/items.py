@@ -1,6 +1,6 @@
-"""What is said of items while a catalogue is served, whatever it is kept in.
+"""The item store: changed and added items while a catalogue is served.
 
-Of an item that the catalogue holds, the fields that differ; of another, all that there are.
+Of an item in the bundle's catalogue it holds the changed fields; of an added item all fields.
 
 Legend: N items, H width of the language model.
 """
@@ -18,13 +18,13 @@ from recsys.arrays import Float32s
 
 @dataclass(frozen=True, eq=False)
 class ItemChange:
-    """What the store holds of one item.
+    """One item of the store.
 
     Attributes:
         item_id: the shop's id.
         version: the store's version as of the item's last change.
-        fields: what is said of it, as JSON text; None: that was taken back.
-        vector: [H] of this text by the language model that was asked for; None: not known.
+        fields: JSON text; None: removed.
+        vector: [H] of its text by the requested language model; None: not stored.
     """
 
     item_id: str
@@ -35,13 +35,13 @@ class ItemChange:
 
 @dataclass(frozen=True, eq=False)
 class ItemEdit:
-    """What is to be said of an item from now on.
+    """One update of an item, with the state it replaces (compare and swap).
 
     Attributes:
         item_id: the shop's id.
-        before: what is said of it now, by what the sender knows; None: nothing.
-        after: what is to be said of it, as JSON text.
-        vector: [H] of that by the sender's language model; None: it was not asked for.
+        before: the fields that the sender has read, as JSON text; None: none.
+        after: the new fields, as JSON text.
+        vector: [H] of the new text by the sender's language model; None: not computed.
     """
 
     item_id: str
@@ -50,16 +50,16 @@ class ItemEdit:
     vector: Float32s | None
 
 
-#: What `merged` makes of nothing.
+#: Fields of an item without any, as `merged` gives them.
 NOTHING = "{}"
 
 
 def merged(fields: str | None, given: Mapping[str, Any]) -> str:
-    """What is said of an item, as JSON text, once more is given; the same text for the same facts.
+    """Merge new fields into an item's, as canonical JSON text: equal fields give equal text.
 
     Args:
-        fields: what was said before; None: nothing.
-        given: fields by name; None takes one back, what is not named stays.
+        fields: the present ones, as JSON text; None: none.
+        given: fields by name; None removes a field, others stay.
     """
     held = json.loads(fields) if fields else {}
     known = {name: value for name, value in {**held, **given}.items() if value is not None}
@@ -67,35 +67,35 @@ def merged(fields: str | None, given: Mapping[str, Any]) -> str:
 
 
 class ItemStore(Protocol):
-    """Items under a version that rises with every change.
+    """Items under a version number that rises with every change.
 
     Every method may be called from several threads at once. Where the store cannot be read or
     written, each raises `DataError`.
     """
 
     def put(self, edits: Sequence[ItemEdit], model: str) -> int | None:
-        """Say more of items, all or none; durable when this returns, as far as the store is.
+        """Update items, all or none; as durable as the store when this returns.
 
         Args:
             edits: of different items.
             model: the bundle whose language model made the vectors.
 
         Returns:
-            Of how many items something else is said now. None: somebody else has said something of
-            one of them meanwhile, and nothing was stored.
+            How many items changed. None: another writer has changed one of them since it was read,
+            and nothing was stored.
         """
 
     def remove(self, item_id: str) -> bool:
-        """Take back what was said of an item; whether anything was."""
+        """Remove an item; returns whether it was there."""
 
     def version(self) -> int:
-        """Of the last change; 0 before the first."""
+        """Version of the last change; 0 before the first."""
 
     def changes(self, since: int, model: str) -> tuple[int, list[ItemChange]]:
         """The items that were changed after a version, with their vectors by a model.
 
         Returns:
-            A version up to which nothing is missing, to ask from the next time, and the items.
+            The version up to which these changes are complete, and the items.
         """
 
     def add_vectors(self, items: Sequence[ItemChange], model: str, keep: Sequence[str]) -> None:
@@ -109,7 +109,7 @@ class ItemStore(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of the store; it cannot be used after."""
+        """Close the store; it cannot be used after."""
 
 
 class MemoryItems:

@@ -1,4 +1,4 @@
-"""User histories in a dictionary: for tests, and for one replica whose users may be forgotten."""
+"""User histories in memory: for tests, and for one replica that may lose its users."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from recsys.state.seeding import (
 )
 from recsys.state.tombstones import Tombstone
 
-#: Events that the outbox holds at most: no other process can reach it, so nobody may empty it.
+#: Most events of the outbox: no other process can reach it, so it may never be emptied.
 MAX_WAITING = 100_000
 #: Appending sweeps all users after so much of the maximal age.
 SWEEP_FRACTION = 0.1

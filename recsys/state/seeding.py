@@ -1,4 +1,4 @@
-"""Histories of a bundle -> events of the store, under ids that the next bundle gives them again.
+"""Seeding: histories of a bundle as events of the store, under ids that every bundle gives alike.
 
 A seeded event is named by what it is: `seed:{timestamp}:{item}:{code}:{n}`, where n counts the
 events of a user that are alike in all of these. So two bundles that share a part of the log seed
@@ -77,7 +77,7 @@ def seed_events(table: pa.Table, item_ids: Strings, max_events_per_user: int) ->
 
 
 def unheld(seeds: pl.DataFrame, live: list[tuple[str, int, str, int]]) -> pl.DataFrame:
-    """The seeds without as many of each kind as the store has of its own.
+    """The seeds without those that the store holds already, counted per kind of event.
 
     Args:
         seeds: of `seed_events`.
@@ -93,7 +93,7 @@ def unheld(seeds: pl.DataFrame, live: list[tuple[str, int, str, int]]) -> pl.Dat
 def lasting(
     seeds: pl.DataFrame, erased: Mapping[str, Tombstone], oldest_us: int | None
 ) -> pl.DataFrame:
-    """The seeds less expired ones, and less those of erased users, up to their tombstone's end.
+    """The seeds without expired events and without events of erased users.
 
     Args:
         seeds: of `seed_events`.

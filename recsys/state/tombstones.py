@@ -1,7 +1,7 @@
-"""What an erasure leaves: when it was, and what tells events of before from those of after.
+"""Tombstones: what is kept of an erased user, so that erased events do not come back.
 
-Up to the erasure all of a user's events are gone. But a sender's clock may have been ahead: what
-had come from it lies after the erasure, and is known again by its digest alone.
+All events up to the erasure are gone. A sender's clock may have been ahead: events received before
+the erasure with a later timestamp are recognised by their digests.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from recsys.schema import EVENT_CODE, Col
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """Of one user, or of several erasures of one.
+    """Tombstone of one user, over one or more erasures.
 
     Attributes:
         at_us: when the user was erased, microseconds since 1970, UTC.
-        until_us: the latest time that an event of before had; `at_us` at least.
-        ahead: `digest` of each event of before whose time lies after the erasure.
+        until_us: latest timestamp of an erased event; at least `at_us`.
+        ahead: `digest` of each erased event with a timestamp after the erasure.
     """
 
     at_us: int
@@ -30,7 +30,7 @@ class Tombstone:
     ahead: frozenset[str] = frozenset()
 
     def joined(self, other: Tombstone) -> Tombstone:
-        """Of both erasures."""
+        """The tombstone of both erasures."""
         return Tombstone(
             max(self.at_us, other.at_us),
             max(self.until_us, other.until_us),
@@ -38,7 +38,7 @@ class Tombstone:
         )
 
     def covers(self, user_id: str, timestamp: int, event_code: int, item_id: str) -> bool:
-        """Whether an event of the user is from before; see `digest` for what it is told."""
+        """Whether an event of the user was erased; for the arguments see `digest`."""
         if timestamp <= self.at_us:
             return True
         if timestamp > self.until_us:
@@ -47,7 +47,7 @@ class Tombstone:
 
 
 def digest(user_id: str, timestamp: int, event_code: int, item_id: str) -> str:
-    """What tells an erased event that comes again: 32 hex digits.
+    """Digest by which an erased event is recognised, 32 hex digits.
 
     Args:
         user_id: the pseudonym.
@@ -66,7 +66,7 @@ def joined(one: Mapping[str, Tombstone], other: Mapping[str, Tombstone]) -> dict
 
 
 def is_erased(rows: pl.DataFrame, tombstones: Mapping[str, Tombstone]) -> pl.Series:
-    """Which rows are from before their user's erasure; one without a time is.
+    """Which rows are older than their user's erasure; a row without a time counts as older.
 
     Args:
         rows: columns `user_id` (pseudonyms) and `timestamp`, and if they are events `item_id` and

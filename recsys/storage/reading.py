@@ -1,7 +1,7 @@
-"""Files that another process wrote, as they are read: what is wrong with one names it and the fix.
+"""Checked reading of files that another process wrote: errors name the file and the fix.
 
-A reader checks that a file is what it should be (columns, types, shape, ranges) before anybody
-computes with it. Other values of the right kind are for whoever has a checksum to see.
+A reader checks columns, types, shapes and ranges before anything computes with the content. Wrong
+values of the right kind are found by checksums only.
 """
 
 from __future__ import annotations

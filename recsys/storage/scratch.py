@@ -1,4 +1,4 @@
-"""Short-lived folders of the processes that we start, and what killed ones left behind.
+"""Scratch folders of started processes, and cleaning up after killed ones.
 
 A folder lies directly in /tmp, for the paths of Ray's sockets may hold only 107 characters. Its
 owner holds a lock, which the kernel lets go of however the owner ends: so a folder whose lock is
@@ -86,7 +86,7 @@ class Scratch:
 
 @dataclass(frozen=True)
 class LeftOver:
-    """What a process left that did not live to clear it.
+    """Leftovers of a killed process.
 
     Attributes:
         folder: in /tmp.

@@ -1,7 +1,7 @@
-"""SHA-256 hashes and seals: what tells later that something is what was written.
+"""SHA-256 hashes and seals: checks that a file or an object is what was written.
 
-A seal is a hash inside a JSON object over all the rest of it. It tells of accidents alone: whoever
-changes the object on purpose can seal it again.
+A seal is a hash inside a JSON object, over the rest of it. It detects damage, not forgery: anyone
+can seal a changed object again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Weights on disk, in files that whoever may read the others may read too."""
+"""Weights on disk as safetensors, with the permissions of ordinary files."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Item texts: the pretrained language model, its tokenizer, and the store of its hidden states."""
+"""Item texts: pretrained language model, tokenizer, and the store of hidden states."""

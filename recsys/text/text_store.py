@@ -1,4 +1,4 @@
-"""Hidden states of every distinct text at the language model's split, on disk, each computed once.
+"""The text store: hidden states of every distinct text at the language model's split, on disk.
 
 With the lower layers frozen their output never changes: it is computed once for a catalogue and
 then read, memory-mapped, by every epoch of every trial. The texts lie ragged, end to end, without

@@ -1,4 +1,4 @@
-"""What every adapter does: list the raw log's parts, read one part, read the items."""
+"""The adapter interface: list the raw log's parts, read one part, read the items."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Scan:
-    """What the folders and the files' footers tell, before a row is read.
+    """Result of reading folders and footers, before any row is read.
 
     Attributes:
         parts: of the log, in a fixed order.
@@ -60,14 +60,14 @@ class Items:
 
 
 class Adapter(Protocol):
-    """Raw files -> canonical columns. Row checks come afterwards and are not its business."""
+    """Raw files to canonical columns. Row checks come afterwards, elsewhere."""
 
     def parts(self) -> list[Part]:
         """The log's parts, in a fixed order; raises DataError if there is no usable file."""
         ...
 
     def scan(self) -> Scan:
-        """What lies there, and all that is wrong with it; raises nothing for that."""
+        """The files found and all their problems; raises nothing for those."""
         ...
 
     def read_events(self, part: Part) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""Which column of a file is which of ours: by its name, by the recipe, and what it may have been.
+"""Column mapping: a file's columns to canonical ones, by name or recipe, with suggestions.
 
 A *layout* is what the files of one writer share: their columns and the keys of their folders. What
 is wrong with the names or types of a layout is told once, however many files have it.

@@ -1,4 +1,4 @@
-"""Folders named `key=value`: what they say about the files below."""
+"""Hive partitions: values of the folders `key=value` for the files below."""
 
 from __future__ import annotations
 

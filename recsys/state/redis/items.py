@@ -1,4 +1,4 @@
-"""What is said of items, on a Redis or Valkey server: shared by replicas on several machines.
+"""The item store on a Redis or Valkey server, shared by replicas on several machines.
 
 Keys, below the prefix: `items` is a hash of `{version}:{JSON}` by item id, where an item that was
 taken away has no JSON; `items:order` sorts the ids by that version, and `items:version` is the

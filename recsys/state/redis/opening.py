@@ -1,4 +1,4 @@
-"""What is looked at when a store on a server is opened: its format, and what may lose events."""
+"""Checks when a Redis store is opened: its format, and settings of the server that lose events."""
 
 from __future__ import annotations
 

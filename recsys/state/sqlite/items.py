@@ -1,4 +1,4 @@
-"""What is said of items, in a SQLite file of their own, shared by all replicas of a machine.
+"""The item store in a SQLite file of its own, shared by all replicas of a machine.
 
 Changes are rare and reads short, so the file keeps SQLite's plain journal; a commit is synced to
 disk before it returns.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from recsys.data.checks import (
-    MENDS,
+    FIXES,
     check_events,
     drop_crowded_users,
     enforce_quarantine_limit,
@@ -67,7 +67,7 @@ class TestCheck:
         assert good.height == 1
         assert bad[Col.reason].to_list() == [reason]
         assert bad.select(EVENTS.names).equals(events(row))
-        assert reason in MENDS
+        assert reason in FIXES
 
     def test_a_value_that_could_not_be_read_is_the_reason_before_all_others(self) -> None:
         text = "timestamp: 318857-05-20 cannot be read as timestamp[us, tz=UTC]"
@@ -77,7 +77,7 @@ class TestCheck:
         good, bad = check_events(log, latest_us=NOON_US, known_items=ITEMS)
         assert good.height == 1 and good.columns == EVENTS.names
         assert bad.select(Col.reason, Col.unreadable).rows() == [("unreadable_timestamp", text)]
-        assert "unreadable_timestamp" in MENDS
+        assert "unreadable_timestamp" in FIXES
 
     def test_256_characters_of_any_script_are_an_id(self) -> None:
         assert check(("ü" * 256, "i1", "view", NOON))[0].height == 1
@@ -175,7 +175,7 @@ class TestLimit:
         assert f"(got {told}" in str(error.value)
 
     def test_every_reason_has_a_field_and_a_mend(self) -> None:
-        for reason, (field, _) in MENDS.items():
+        for reason, (field, _) in FIXES.items():
             bad = self.BAD[:1].with_columns(
                 pl.lit(reason).alias(Col.reason), pl.lit("t").alias(Col.title)
             )

@@ -13,8 +13,8 @@ def test_moments_split_at_users_and_times_and_hold_an_item_once() -> None:
     moments = moments_of(log, num_items=3, target_codes=[BUY])
     assert moments.user.tolist() == [0, 0, 1]
     assert moments.nth_of_user.tolist() == [0, 1, 0]
-    assert moments.seen.toarray().tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
-    assert moments.wanted.toarray().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert moments.items.toarray().tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+    assert moments.target_items.toarray().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
 
 
 def test_merged_moments_count_the_moments_of_an_item() -> None:
@@ -34,4 +34,4 @@ def test_recent_items_are_placed_by_moment() -> None:
 
 def test_nothing_at_all() -> None:
     assert recent_items(queries()).item.tolist() == []
-    assert moments_of(user_events(), 3, [BUY]).seen.shape == (0, 3)
+    assert moments_of(user_events(), 3, [BUY]).items.shape == (0, 3)

@@ -43,6 +43,14 @@ def test_read_together_or_alone_a_history_says_the_same(scorer: Scorer, whole: b
         np.testing.assert_allclose(each.scores(), scorer.scores(history)[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_scores_of_some_items_are_theirs_among_all(scorer: Scorer, whole: bool) -> None:
+    rows = np.random.default_rng(1).permutation(NUM_ITEMS)[:50].astype(np.int32)
+    for each in encode(scorer, histories(12), whole=whole):
+        some = np.concatenate([rows, each.pairs.item_rows[:5].astype(np.int32)])
+        np.testing.assert_allclose(each.scores_of(some), each.scores()[some], atol=1e-5)
+
+
 def test_scores_are_the_callers_to_change(scorer: Scorer) -> None:
     for whole in (True, False):
         (each,) = encode(scorer, histories(8)[-1:], whole=whole)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from bundles import BRANDS, NUM_ITEMS, SOLD_OUT, THINGS
+from bundles import BRANDS, NUM_ITEMS, SOLD_OUT, THINGS, item_id
 from recommenders import HISTORY, ITEMS, recommend
 
+from recsys.ranking.rerank import NO_CATEGORY
 from recsys.recommender import Recommender
+from recsys.schema import ITEMS as SCHEMA
 from recsys.schema import Col
 
 
@@ -42,3 +44,37 @@ class TestFilters:
     def test_nothing_allowed_gives_nothing(self, recommender: Recommender) -> None:
         for filters in ({"category": []}, {"brand": ["unheard of"]}, {"min_price": 1e9}):
             assert recommend(recommender, HISTORY, 5, **filters)[0] == []
+
+
+class TestChanges:
+    def test_filters_and_titles_follow_and_what_was_before_stays(
+        self, recommender: Recommender
+    ) -> None:
+        items = recommender.items
+        changed = items.with_changes(
+            {
+                item_id(3): {Col.price: 5000.0, Col.title: "now a lamp"},
+                item_id(4): {Col.category: None, Col.available: False},
+                "nobody's": {Col.price: 1.0},
+            }
+        )
+        dear = changed.allowed(min_price=4000.0)
+        assert dear is not None and np.flatnonzero(dear).tolist() == [3]
+        assert changed.title(3) == "now a lamp"
+        available = changed.allowed()
+        assert available is not None and not available[4]
+        assert changed.category_codes[4] == NO_CATEGORY
+        assert items.title(3) == ITEMS[Col.title][3]
+        assert items.category_codes[4] != NO_CATEGORY
+        before = items.allowed(min_price=4000.0)
+        assert before is not None and not before.any()
+
+    def test_nothing_changed_is_the_same(self, recommender: Recommender) -> None:
+        assert recommender.items.with_changes({"nobody's": {Col.price: 1.0}}) is recommender.items
+        assert recommender.with_changes({}) is recommender
+
+    def test_the_bundle_s_own_fields_stay_readable(self, recommender: Recommender) -> None:
+        changed = recommender.with_changes({item_id(3): {Col.price: 5000.0}})
+        own = changed.fields_in_bundle(item_id(3))
+        assert own == ITEMS.row(3, named=True)
+        assert set(own) == set(SCHEMA.names)
