@@ -35,6 +35,31 @@ def run_command(
         return ours.exit_code
 
 
+def run_report(
+    run: Callable[[argparse.Namespace], dict[str, Any]],
+    render: Callable[[dict[str, Any]], Sequence[str]],
+    options: argparse.Namespace,
+    *folders: Path,
+) -> int:
+    """Run a command that makes a report, as `run_command` does; prints it, and writes `--json`.
+
+    Args:
+        run: makes the report.
+        render: the report as lines of text.
+        options: parsed, with `json`.
+        folders: what it writes to.
+    """
+
+    def body(options: argparse.Namespace) -> None:
+        report = run(options)
+        print("\n" + "\n".join(render(report)))
+        if options.json:
+            write_json(options.json, report)
+            print(f"\nwrote {options.json}")
+
+    return run_command(body, options, *folders)
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """The option `--json FILE`."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
@@ -57,11 +82,3 @@ def overridden(raw: dict[str, Any], overrides: Sequence[str]) -> Recipe:
     for override in overrides:
         apply_override(raw, override)
     return recipe_from_dict(raw)
-
-
-def print_report(lines: Sequence[str], report: Any, out: Path | None) -> None:
-    """Print a report's text, and write its figures if a file is given."""
-    print("\n" + "\n".join(lines))
-    if out:
-        write_json(out, report)
-        print(f"\nwrote {out}")

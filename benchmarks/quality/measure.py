@@ -23,7 +23,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from benchmarks.command import add_json, add_overrides, print_report, run_command
+from benchmarks.command import add_json, add_overrides, run_report
 from benchmarks.costs import Cost, costing
 from benchmarks.quality import like_model
 from benchmarks.quality.judging import COVERAGE, Noted, gains_of, judge, mean_of
@@ -50,12 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     options = _parser().parse_args(argv)
     work = (options.work or Path("runs/quality")).absolute()
-    return run_command(_report, options, work, Path(tempfile.gettempdir()))
-
-
-def _report(options: argparse.Namespace) -> None:
-    report = run(options)
-    print_report(render(report), report, options.json)
+    return run_report(run, render, options, work, Path(tempfile.gettempdir()))
 
 
 def _parser() -> argparse.ArgumentParser:

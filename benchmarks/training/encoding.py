@@ -22,10 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.command import (
-    print_report,
-    run_command,
-)
+from benchmarks.command import run_report
 from benchmarks.training.data import add_data_options, data_of
 from benchmarks.training.quality import METRIC, rank_all, rerank_all
 from benchmarks.training.rates import (
@@ -64,12 +61,7 @@ NEGATIVES = 128
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    return run_command(_report, _parser().parse_args(argv))
-
-
-def _report(options: argparse.Namespace) -> None:
-    report = run(options)
-    print_report(render(report), report, options.json)
+    return run_report(run, render, _parser().parse_args(argv))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.command import print_report, run_command
+from benchmarks.command import run_report
 from benchmarks.training.data import add_data_options, data_of
 from benchmarks.training.rates import Rate, batches_of, measure, sample
 from benchmarks.training.ways import Once, Way
@@ -60,12 +60,7 @@ def make(name: str, recipe: Recipe, prepared: Prepared, store: TextStore) -> OnD
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    return run_command(_report, _parser().parse_args(argv))
-
-
-def _report(options: argparse.Namespace) -> None:
-    report = run(options)
-    print_report(render(report), report, options.json)
+    return run_report(run, render, _parser().parse_args(argv))
 
 
 def _parser() -> argparse.ArgumentParser:

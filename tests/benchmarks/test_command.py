@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.command import add_json, add_overrides, overridden, print_report, run_command
+from benchmarks.command import add_json, add_overrides, overridden, run_command, run_report
 from recsys.errors import DataError, RecipeError
 
 NOTHING = argparse.Namespace()
@@ -55,6 +55,7 @@ def test_common_options_and_the_report(tmp_path: Path, capsys: pytest.CaptureFix
     assert (recipe.train.epochs, recipe.seed) == (3, 7)
     with pytest.raises(RecipeError):
         overridden({}, ["no override"])
-    print_report(["a line"], {"figure": 1}, options.json)
+    lines = ["a line"]
+    assert run_report(lambda options: {"figure": 1}, lambda report: lines, options) == 0
     assert json.loads(out.read_text()) == {"figure": 1}
     assert capsys.readouterr().out == f"\na line\n\nwrote {out}\n"
