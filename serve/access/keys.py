@@ -32,8 +32,10 @@ from serve.schemas.callers import (
     RIGHTS,
     TOKEN_PREFIX,
     Caller,
+    Claims,
     Right,
     read_token,
+    write_token,
 )
 from serve.schemas.problems import refusal
 
@@ -248,6 +250,17 @@ class Keys:
         if claims is None or (key := self._by_digest.get(claims.by)) is None:
             return None
         return Caller(OF_A_USER & frozenset(key.rights), claims.user, key.sha256)
+
+    def user_token(self, user: str, by: str, lives_s: int) -> tuple[str, int]:
+        """A user token, and when it expires, Unix time in seconds.
+
+        Args:
+            user: pseudonym.
+            by: digest of the API key that asks for it.
+            lives_s: seconds until it expires.
+        """
+        claims = Claims(user, int(time.time()) + lives_s, by)
+        return write_token(claims, self.signing), claims.expires
 
     def wait_s(self, caller: Caller) -> float:
         """Seconds until this caller may ask; 0: now, and it counts."""

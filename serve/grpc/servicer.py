@@ -21,7 +21,8 @@ from starlette.responses import Response
 from recsys.errors import RaycommendError
 from serve.access.keys import Right, refused
 from serve.core.middleware import CLIENT_LEFT, note
-from serve.core.service import Form, Service
+from serve.core.serialization import Serialize
+from serve.core.service import Service
 from serve.grpc.messages import events_fields, rank_fields, recommend_fields
 from serve.http.body_limit import MAX_BODY_BYTES
 from serve.observability.request_ids import HEADER
@@ -76,26 +77,30 @@ class Method:
         right: that it takes.
         request: message that it takes.
         answer: message that it gives.
-        answered_by: service, request, form -> the answer.
+        answered_by: service, request, serialize -> the answer.
     """
 
     right: Right
     request: type[Message]
     answer: type[Message]
-    answered_by: Callable[[Service, Any, Form], Awaitable[Message]]
+    answered_by: Callable[[Service, Any, Serialize], Awaitable[Message]]
 
 
-def _recommend(service: Service, request: pb.RecommendRequest, form: Form) -> Awaitable[Message]:
-    return service.recommend(RecommendRequest.model_validate(recommend_fields(request)), form)
+def _recommend(
+    service: Service, request: pb.RecommendRequest, serialize: Serialize
+) -> Awaitable[Message]:
+    return service.recommend(RecommendRequest.model_validate(recommend_fields(request)), serialize)
 
 
-def _rank(service: Service, request: pb.RankRequest, form: Form) -> Awaitable[Message]:
-    return service.rank(RankRequest.model_validate(rank_fields(request)), form)
+def _rank(service: Service, request: pb.RankRequest, serialize: Serialize) -> Awaitable[Message]:
+    return service.rank(RankRequest.model_validate(rank_fields(request)), serialize)
 
 
-def _events(service: Service, request: pb.EventsRequest, form: Form) -> Awaitable[Message]:
+def _events(
+    service: Service, request: pb.EventsRequest, serialize: Serialize
+) -> Awaitable[Message]:
     events = Events.model_validate(events_fields(request)).events
-    return service.store(events, form, single=False)
+    return service.store(events, serialize, single=False)
 
 
 METHODS = {
@@ -170,11 +175,13 @@ class Rpc:
         if len(body) > MAX_BODY_BYTES:
             return refusal(413, [((), f"larger than {MAX_BODY_BYTES} bytes", "too_large")])
 
-        def form(fields: dict[str, Any]) -> Message:
+        def serialize(fields: dict[str, Any]) -> Message:
             return method.answer(request_id=current_id(), **fields)
 
         try:
-            return await method.answered_by(self._service, method.request.FromString(body), form)
+            return await method.answered_by(
+                self._service, method.request.FromString(body), serialize
+            )
         except DecodeError:
             return refusal(400, [((), f"cannot be read as {method.request.__name__}", "decode")])
         except ValidationError as error:

@@ -12,7 +12,7 @@ from recsys.errors import DataError
 from recsys.state import STATE_FILE, open_items, open_state, state_of
 from recsys.storage.ray_token import check_token
 from serve.access.keys import KeyFile
-from serve.core.arms import placed
+from serve.core.arms import resolve_arms
 from serve.launch.own_files import OwnFiles
 from serve.ray.ports import check_ports
 
@@ -36,7 +36,7 @@ def check(recipe: Recipe, address: str, *, ports: bool = True) -> None:
     load_key(recipe.privacy, recipe.root, create=False)
     if recipe.serve.access.keys is not None:
         KeyFile.read(Path(recipe.serve.access.keys).expanduser())
-    placed(recipe.serve.arms)
+    resolve_arms(recipe.serve.arms)
     check_token()
     _check_address(address)
     if address == "local" and ports:

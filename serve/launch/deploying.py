@@ -12,7 +12,7 @@ from typing import Any
 
 from recsys.config import Recipe
 from recsys.errors import DataError
-from serve.core.arms import ONLY, placed, told
+from serve.core.arms import DEFAULT_ARM, describe_arm, resolve_arms
 
 MAX_START_S = 300.0
 ANSWERS_A_REPLICA = 4
@@ -61,8 +61,8 @@ def deploy(
         )  # fmt: skip
     config = config_of(recipe, bundle, version)
     wanted = [
-        told(arm) | {"version": arm.version or version}
-        for arm in placed(recipe.serve.arms) or [ONLY]
+        describe_arm(arm) | {"version": arm.version or version}
+        for arm in resolve_arms(recipe.serve.arms) or [DEFAULT_ARM]
     ]
     client.deploy_applications(config)
     deadline, agreeing = time.monotonic() + MAX_START_S, 0

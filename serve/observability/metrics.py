@@ -107,8 +107,8 @@ class Metrics(Protocol):
         """Set a gauge."""
 
 
-class Unkept:
-    """Metrics that nobody asked for."""
+class NoMetrics:
+    """Metrics that are kept nowhere."""
 
     def count(self, name: str, **labels: str) -> None:
         """See `Metrics`."""

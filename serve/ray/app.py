@@ -15,7 +15,7 @@ from ray.serve.config import BackpressureConfig
 import recsys
 import serve as serve_package
 from recsys.config import Recipe
-from serve.core.arms import placed
+from serve.core.arms import resolve_arms
 from serve.protos.server import IMPORT_PATH
 from serve.ray.metrics import RayMetrics
 from serve.ray.ranking import Ranking
@@ -51,7 +51,7 @@ def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
     wanted = {
         "bundle": str(bundle.absolute()),
         "version": version,
-        "arms": [arm.model_dump(mode="json") for arm in placed(recipe.serve.arms)],
+        "arms": [arm.model_dump(mode="json") for arm in resolve_arms(recipe.serve.arms)],
         "attempt": uuid.uuid4().hex,
     }
     return {

@@ -21,7 +21,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from recsys.errors import RaycommendError
-from serve.core.arms import PlacedArm
+from serve.core.arms import ResolvedArm
 from serve.core.service import Service
 from serve.grpc.servicer import Rpc
 from serve.http.routes import build_http
@@ -82,7 +82,7 @@ class Ranking:
                 bundle is logged, told by `GET /model`, and not served: an error here would make
                 Serve replace the replica with one that has no model at all.
         """
-        arms = [PlacedArm.model_validate(arm) for arm in user_config["arms"]]
+        arms = [ResolvedArm.model_validate(arm) for arm in user_config["arms"]]
         await self._service.load(Path(user_config["bundle"]), user_config["version"], arms)
         if self._following is None:
             self._following = asyncio.create_task(self._service.follow())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recsys.artifacts.bundle import Bundle
 from recsys.recommender import TextEncoder as LanguageModel
-from serve.observability.metrics import Metrics, Unkept
+from serve.observability.metrics import Metrics, NoMetrics
 
 #: The model that is served and, during a swap, the next one.
 _MAX_LOADED = 2
@@ -44,7 +44,7 @@ class TextEncoder:
         metrics: makes what counts the calls; called here, as Ray's belong to a replica.
     """
 
-    def __init__(self, metrics: Callable[[], Metrics] = Unkept) -> None:
+    def __init__(self, metrics: Callable[[], Metrics] = NoMetrics) -> None:
         torch.set_num_threads(1)
         self._metrics = metrics()
         self._loaded: OrderedDict[tuple[str, str], LanguageModel] = OrderedDict()

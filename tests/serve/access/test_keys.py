@@ -13,16 +13,14 @@ from pathlib import Path
 import pytest
 from bundles import make_recipe, version_in
 from fastapi.testclient import TestClient
+from services import make_service
 
 from recsys.config import Recipe
 from recsys.errors import DataError, RecipeError
 from serve.access import command, keys
 from serve.access.keys import Bucket, KeyFile, Keys, digest, own_key
-from serve.core.service import Service
 from serve.http.routes import build_http
-from serve.ray.text_encoder import TextEncoder
 from serve.schemas.callers import RIGHTS, TOKEN_PREFIX, Caller
-from serve.settings import Settings
 
 HASH = "0" * 64
 OWN = own_key(b"0123456789abcdef0123456789abcdef")
@@ -68,11 +66,7 @@ def recipe(
 
 @pytest.fixture
 def client(texts: dict[str, str], recipe: Recipe, bundle: Path) -> Iterator[TestClient]:
-    encoder = TextEncoder()
-    service = Service(
-        Settings.of(recipe),
-        lambda folder, version, items: encoder.encode(str(folder), version, items),
-    )
+    service = make_service(recipe)
     with TestClient(build_http(service), raise_server_exceptions=False) as client:
         assert client.portal is not None
         client.portal.call(service.load, bundle, version_in(bundle))
@@ -278,9 +272,7 @@ class TestRate:
     ) -> None:
         settings = recipe.serve.access.model_copy(update={"requests_per_s": 2.0})
         limited = recipe.serve.model_copy(update={"access": settings})
-        service = Service(
-            Settings.of(recipe.model_copy(update={"serve": limited})), TextEncoder().encode
-        )
+        service = make_service(recipe.model_copy(update={"serve": limited}))
         client = TestClient(build_http(service))
         codes = [ask(client, "/model", texts["monitor"]) for _ in range(12)]
         assert codes[:4] == [503] * 4  # no model yet; it is let through
@@ -384,7 +376,7 @@ class TestFile:
 
     def test_a_service_does_not_start_without_its_file(self, recipe: Recipe) -> None:
         with pytest.raises(DataError, match="recsys keys add"):
-            Service(Settings.of(recipe), TextEncoder().encode)
+            make_service(recipe)
 
 
 class TestCommand:

@@ -298,9 +298,9 @@ def test_a_new_bundle_reads_their_texts_with_its_own_language_model(
         await one.load(other_bundle, version_in(other_bundle))
         assert calls == ["a new item", "green lamp"]
         # The other replica, on the old bundle still, is added to meanwhile.
-        await other._refresh()
+        await other.refresh()
         await add(other, item_id="late")
-        await one._refresh()
+        await one.refresh()
         assert calls == ["a new item", "green lamp", "green lamp"]
         fresh = make_service(recipe)
         await fresh.load(other_bundle, version_in(other_bundle))

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from bundles import KEY, diverge, item_id, make_bundle, make_items, make_recipe, version_in
 from redis_server import Server
+from services import Clock, make_service
 
 from recsys.artifacts.bundle import Bundle
 from recsys.config import Recipe
@@ -33,7 +34,6 @@ from recsys.preparation.prepared import (
 )
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE, Col
-from serve.core import answer_flow
 from serve.core.service import Service
 from serve.ray.text_encoder import TextEncoder
 from serve.schemas.problems import Unavailable
@@ -68,10 +68,9 @@ def test_without_a_model_it_is_unavailable(service: Service) -> None:
 
 
 def test_scores_are_the_library_s_to_the_last_digit(
-    service: Service, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    service: Service, bundle: Path, clock: Clock
 ) -> None:
-    now = 1_800_000_000_000_000
-    monkeypatch.setattr("serve.core.service.clock_us", lambda: now)
+    clock.now = now = 1_800_000_000_000_000
     asyncio.run(service.load(bundle, version_in(bundle)))
     seen = [SessionEvent(item_id=item_id(row)) for row in (3, 40, 3)]
     answer = json.loads(asyncio.run(service.recommend(RecommendRequest(history=seen, k=20))))
@@ -129,10 +128,10 @@ def test_a_bundle_answers_once_before_it_is_served(
 ) -> None:
     """So a new replica is warm before the proxy hears of it: Serve waits for `load`."""
 
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise RuntimeError("cannot answer")
 
-    monkeypatch.setattr(answer_flow, route, fails)
+    monkeypatch.setattr(Recommender, route, fails)
     with pytest.raises(RuntimeError, match="cannot answer"):
         asyncio.run(service.load(bundle, version_in(bundle)))
     with pytest.raises(Unavailable):
@@ -188,7 +187,7 @@ def test_raw_user_ids_are_not_stored(service: Service, bundle: Path, recipe: Rec
 def test_the_key_is_never_made_here(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAYCOMMEND_PSEUDONYM_KEY")
     with pytest.raises(DataError, match="no pseudonym key"):
-        Service(Settings.of(recipe), TextEncoder().encode)  # type: ignore[arg-type]
+        make_service(recipe)
     assert not list(recipe.root.glob("*.key"))
 
 
@@ -232,8 +231,7 @@ def test_users_of_the_log_are_known_from_the_start(
     training = make_recipe(tmp_path / "training", language_model)
     bundle = make_bundle(tmp_path / "bundle", training, seed=3, data_fingerprint="same")
     prepare(recipe.root, fingerprint)
-    encoder = TextEncoder()
-    service = Service(Settings.of(recipe), lambda folder, *rest: encoder.encode(str(folder), *rest))
+    service = make_service(recipe)
     asyncio.run(service.load(bundle.folder, version_in(bundle.folder)))
     answer = json.loads(asyncio.run(service.recommend(RecommendRequest(user_id="known"))))
     assert answer["basis"] == basis
@@ -356,12 +354,9 @@ class TestStoreGone:
     ) -> None:
         server = make_server("--appendonly", "yes", "--appendfsync", "always")
         monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", KEY)
-        monkeypatch.setattr("serve.core.service.STORE_COOLDOWN_S", 0.2)
         store = {"state": {"backend": "redis", "url": server.url}}
-        encoder = TextEncoder()
-        service = Service(
-            Settings.of(make_recipe(tmp_path / "run", language_model, serve=store)),
-            lambda folder, version, items: encoder.encode(str(folder), version, items),
+        service = make_service(
+            make_recipe(tmp_path / "run", language_model, serve=store), store_cooldown_s=0.2
         )
         asyncio.run(service.load(bundle, version_in(bundle)))
         bought = Event(user_id="u", item_id=item_id(5), event_type="purchase", event_id="e1")
