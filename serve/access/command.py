@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recsys.config import load_recipe
 from recsys.errors import DataError, RaycommendError, RecipeError
-from serve.access.keys import KeyFile
+from serve.access.key_file import KeyFile
 from serve.schemas.callers import RIGHTS
 
 

@@ -9,7 +9,7 @@ import random
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.access.keys import NEEDED, OPEN
+from serve.access.rights import PUBLIC_PATHS, REQUIRED_RIGHTS
 from serve.core.service import Service
 from serve.observability.request_ids import HEADER
 from serve.observability.trace import Trace, begin_trace
@@ -18,7 +18,7 @@ from serve.schemas.request_id import sane_id
 logger = logging.getLogger("ray.serve")
 
 #: Paths that are told apart in metrics and logs; any other may hold anything.
-_PATHS = OPEN | NEEDED.keys()
+_PATHS = PUBLIC_PATHS | REQUIRED_RIGHTS.keys()
 
 
 def path_label(path: str) -> str:

@@ -14,7 +14,8 @@ from recsys.artifacts.lineage import check_key
 from recsys.data.pseudonyms import load_key, pseudonym
 from recsys.schema import Col
 from recsys.state import STATE_FILE, Erasure, StateEvent, clock_us, open_state
-from serve.access.keys import Keys, own_key
+from serve.access.key_file import own_key
+from serve.access.key_ring import KeyRing
 from serve.core import seeding
 from serve.core.queries import EventTypes, in_the_future
 from serve.schemas.callers import token_key
@@ -114,7 +115,7 @@ class Users:
         """Take over the histories of a bundle's log, see `seeding.seed`."""
         return seeding.seed(self._state, bundle, self._settings.root, self._limit)
 
-    def api_keys(self) -> Keys | None:
+    def api_keys(self) -> KeyRing | None:
         """The API keys of the recipe's file and the service's own; None: none are asked for.
 
         Raises:
@@ -123,7 +124,7 @@ class Users:
         access = self._settings.serve.access
         if access.keys is None:
             return None
-        return Keys(
+        return KeyRing(
             Path(access.keys), own_key(self._key), access.requests_per_s, token_key(self._key)
         )
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from recsys.errors import RaycommendError
-from serve.access.keys import Right, refused
+from serve.access.middleware import authorise
 from serve.core.middleware import CLIENT_LEFT, note
 from serve.core.serialization import Serialize
 from serve.core.service import Service
@@ -30,6 +30,7 @@ from serve.observability.trace import begin_trace, current_id
 from serve.protos import ranking_pb2 as pb
 from serve.protos.server import SERVICE
 from serve.schemas import problems
+from serve.schemas.callers import Right
 from serve.schemas.problems import Refused, Unavailable, refusal
 from serve.schemas.requests import Events, RankRequest, RecommendRequest
 
@@ -170,7 +171,7 @@ class Rpc:
     ) -> Message | Response:
         """The answer, or that of HTTP to whoever gets none."""
         keys = self._service.keys
-        if keys is not None and (no := refused(keys, metadata, method.right, path)) is not None:
+        if keys is not None and (no := authorise(keys, metadata, method.right, path)) is not None:
             return no
         if len(body) > MAX_BODY_BYTES:
             return refusal(413, [((), f"larger than {MAX_BODY_BYTES} bytes", "too_large")])

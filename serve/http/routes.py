@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from serve.access.keys import Access
+from serve.access.middleware import AccessMiddleware
 from serve.core.middleware import Observed
 from serve.core.service import Service
 from serve.http.body_limit import BodyLimit
@@ -83,7 +83,7 @@ def _of_path(name: str) -> dict[str, Any]:
 
 
 _user, _item = _of_path("user_id"), _of_path("item_id")
-#: For the documentation alone: `Access` has answered before a route is looked for.
+#: For the documentation alone: `AccessMiddleware` has answered before a route is looked for.
 _KEYED = [Security(HTTPBearer(auto_error=False, description="An API key, see `recsys keys`."))]
 
 
@@ -113,7 +113,7 @@ def build_http(service: Service, *, answers_id: bool = True) -> ASGIApp:
     with_body = {route.path for route in app.routes if "POST" in getattr(route, "methods", ())}
     middleware: ASGIApp = RequestForm(BodyLimit(FastLane(app, lanes)), with_body)
     if service.keys is not None:
-        middleware = Access(middleware, service.keys)
+        middleware = AccessMiddleware(middleware, service.keys)
     middleware = SecurityHeaders(middleware)
     if service.origins:
         middleware = CORSMiddleware(

@@ -20,7 +20,7 @@ from recsys.data.pseudonyms import load_key
 from recsys.errors import DataError, RaycommendError
 from recsys.storage.ray_token import make_token
 from recsys.storage.scratch import outlived, sweep
-from serve.access.keys import own_key
+from serve.access.key_file import own_key
 from serve.launch.checks import check_start, warnings
 from serve.launch.deploying import deploy
 from serve.launch.own_files import OwnFiles

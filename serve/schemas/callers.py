@@ -24,7 +24,7 @@ from typing import Literal, get_args
 Right = Literal["recommend", "explain", "events", "items", "erase", "tokens", "monitor"]
 RIGHTS: tuple[Right, ...] = get_args(Right)
 #: What a user token opens, of its own user.
-OF_A_USER: frozenset[Right] = frozenset({"recommend", "explain", "events"})
+USER_TOKEN_RIGHTS: frozenset[Right] = frozenset({"recommend", "explain", "events"})
 
 #: Begin of every user token.
 TOKEN_PREFIX = "rcu_"

@@ -21,7 +21,7 @@ from schemathesis.engine import from_schema
 from services import make_service
 from starlette.types import ASGIApp
 
-from serve.access.keys import KeyFile, own_key
+from serve.access.key_file import KeyFile, own_key
 from serve.http.routes import build_http
 from serve.schemas.responses import Problems
 

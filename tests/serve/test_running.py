@@ -45,7 +45,7 @@ from recsys.data.histories import US_PER_DAY, Histories
 from recsys.recommender import load_scorer
 from recsys.schema import EVENT_CODE, Col
 from recsys.storage.scratch import MARK, marked
-from serve.access.keys import KeyFile
+from serve.access.key_file import KeyFile
 from serve.launch.own_files import OwnFiles
 from serve.protos import ranking_pb2 as pb
 from serve.protos.ranking_pb2_grpc import RankingStub

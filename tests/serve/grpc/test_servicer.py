@@ -28,7 +28,7 @@ from services import Clock, make_service
 
 from recsys.errors import DataError
 from recsys.recommender import Recommender
-from serve.access.keys import KeyFile
+from serve.access.key_file import KeyFile
 from serve.core.middleware import CLIENT_LEFT
 from serve.core.service import Service
 from serve.core.users import Users
