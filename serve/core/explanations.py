@@ -9,7 +9,7 @@ from recsys.ranking.explain import Explanation
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_TYPES
 from serve.core.verbs import Verbs
-from serve.schemas.requests import EPOCH
+from serve.schemas.fields import EPOCH
 
 
 def describe_explanation(

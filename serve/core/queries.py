@@ -11,8 +11,9 @@ from recsys.data.histories import Histories
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE
 from recsys.state import StateEvent
+from serve.schemas.fields import microseconds
 from serve.schemas.problems import Refused
-from serve.schemas.requests import SessionEvent, microseconds
+from serve.schemas.requests import SessionEvent
 from serve.schemas.responses import Basis
 
 #: Between two events of a session that came without timestamps.

@@ -19,7 +19,8 @@ from serve.access.key_ring import KeyRing
 from serve.core import seeding
 from serve.core.queries import EventTypes, in_the_future
 from serve.schemas.callers import token_key
-from serve.schemas.requests import Event, microseconds
+from serve.schemas.fields import microseconds
+from serve.schemas.requests import Event
 from serve.settings import Settings
 
 #: Optional fields of an event that are stored beside user, item, type and time.
