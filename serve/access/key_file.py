@@ -32,7 +32,7 @@ class Key(Section):
     """One key, as the file holds it.
 
     Attributes:
-        name: whose it is; shown in logs and lists.
+        name: of its owner; shown in logs and lists.
         sha256: of the key, hexadecimal.
         rights: what it opens.
     """
@@ -127,7 +127,7 @@ def digest(text: str) -> str:
 
 
 def own_key(pseudonym_key: bytes) -> str:
-    """The service's own key, which follows from the pseudonyms': `recsys serve` asks with it."""
+    """The service's own key, derived from the pseudonym key; `recsys serve` sends it."""
     return PREFIX + hmac.digest(pseudonym_key, b"raycommend service", "sha256").hex()
 
 

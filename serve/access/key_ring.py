@@ -79,7 +79,7 @@ class KeyRing:
 
         Args:
             user: pseudonym.
-            by: digest of the API key that asks for it.
+            by: digest of the requesting API key.
             lives_s: seconds until it expires.
 
         Returns:

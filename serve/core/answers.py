@@ -1,4 +1,4 @@
-"""An answered list, and what is told of it."""
+"""An answered list, and the fields of its response."""
 
 from __future__ import annotations
 

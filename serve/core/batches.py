@@ -71,7 +71,7 @@ class Batches:
     """The thread that ranks.
 
     Args:
-        metrics: told how many requests share a batch.
+        metrics: count the requests that share a batch.
     """
 
     def __init__(self, metrics: Metrics) -> None:

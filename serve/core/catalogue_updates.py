@@ -1,4 +1,4 @@
-"""The items routes: what is said of items while a bundle is served."""
+"""The items routes: add, change, describe and remove items while a bundle is served."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Loc = tuple[str | int, ...]
 
 
 class CatalogueUpdates:
-    """Stores, tells and takes back what is said of items.
+    """Answers the items routes.
 
     Args:
         live: what is served; takes up each change.
@@ -63,7 +63,7 @@ class CatalogueUpdates:
             DataError: the store cannot be written.
         """
         stored = None
-        while stored is None:  # somebody else has said something of one of them meanwhile
+        while stored is None:  # another replica has changed one of them meanwhile
             await self._live.refresh()
             edits, known, version = await self._edits(updates, single=single)
             stored = await self._writer.run(partial(self._store.put, edits, version))

@@ -74,7 +74,7 @@ class ModelSwap:
 
 
 def _reason(error: Exception) -> str:
-    """What `GET /model` tells of a failed update: no paths, no stack trace."""
+    """A failed update as `GET /model` reports it: no paths, no stack trace."""
     if isinstance(error, RaycommendError):
         return error.problem
     return str(error) if isinstance(error, Unavailable) else type(error).__name__

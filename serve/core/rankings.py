@@ -1,6 +1,6 @@
-"""What a request asks a model for: the best of the catalogue, or an order of given candidates.
+"""The two rankings: the best items of the catalogue, and an order of given candidates.
 
-Pure of users and threads: from a query whose history the model has encoded to the answer.
+No users, no threads: an encoded query comes in, an answer goes out.
 Legend: C known candidates, M new items that come as text, H width of the language model.
 """
 

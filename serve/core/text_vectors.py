@@ -1,4 +1,4 @@
-"""Language-model vectors of items that the catalogue does not hold, and when they are refused.
+"""Language-model vectors of items that the catalogue does not hold.
 
 Legend: M items, H width of the language model.
 """
@@ -24,7 +24,7 @@ class TextVectors:
 
     Args:
         encode: see `Encode`.
-        metrics: told how many items a request sends.
+        metrics: counts the items that a request sends.
     """
 
     def __init__(self, encode: Encode, metrics: Metrics) -> None:

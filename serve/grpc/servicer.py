@@ -1,4 +1,4 @@
-"""The gRPC surface: the hot routes, answered by the same `Service` under the same rules.
+"""The gRPC servicer: the hot routes, answered by the same `Service` under the same rules.
 
 A refusal is made as for HTTP and translated, so that no rule and no message is written twice.
 """
@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from recsys.errors import RaycommendError
 from serve.access.middleware import authorise
-from serve.core.middleware import CLIENT_LEFT, note
+from serve.core.middleware import CLIENT_LEFT, record_request
 from serve.core.serialization import Serialize
 from serve.core.service import Service
 from serve.grpc.messages import events_fields, rank_fields, recommend_fields
@@ -114,19 +114,19 @@ METHODS = {
 class Rpc:
     """Answers the methods of `protos/ranking.proto`.
 
-    Each takes the bytes of the request, for keys and size come before anything is read, and the
-    call's context. Where a request is refused, code and details stand in the context and the answer
-    is empty: an exception would cost the details, and Serve would log each with its stack.
+    Each takes the bytes of the request, since keys and size are checked before anything is parsed,
+    and the call's context. A refusal sets code and details in the context and returns an empty
+    answer: an exception would lose the details, and Serve would log each with its stack.
 
     Args:
         service: answers.
-        tell_id: is told each request's id.
+        on_request_id: called with each request's id.
     """
 
     def __init__(
-        self, service: Service, tell_id: Callable[[str], None] = lambda request_id: None
+        self, service: Service, on_request_id: Callable[[str], None] = lambda request_id: None
     ) -> None:
-        self._service, self._tell_id = service, tell_id
+        self._service, self._on_request_id = service, on_request_id
 
     async def Recommend(self, request: bytes, context: Context) -> Message:
         """See the protocol."""
@@ -144,8 +144,8 @@ class Rpc:
         method, path, service = METHODS[name], f"/{SERVICE}/{name}", self._service
         metadata = dict(context.invocation_metadata())
         trace = begin_trace(metadata.get(HEADER.lower()))
-        self._tell_id(trace.id)
-        told, status = [(HEADER.lower(), trace.id)], 200
+        self._on_request_id(trace.id)
+        trailing, status = [(HEADER.lower(), trace.id)], 200
         service.ongoing += 1
         try:
             answer = await self._answered(method, path, body, metadata)
@@ -155,21 +155,21 @@ class Rpc:
                 context.set_code(CODES[status])
                 context.set_details(error.message)
                 if error.details:
-                    told.append((DETAILS, error.SerializeToString()))
+                    trailing.append((DETAILS, error.SerializeToString()))
                 answer = method.answer()
-            context.set_trailing_metadata(told)
+            context.set_trailing_metadata(trailing)
             return answer
         except asyncio.CancelledError:
             status = CLIENT_LEFT
             raise
         finally:
             service.ongoing -= 1
-            note(service, trace, path, status)
+            record_request(service, trace, path, status)
 
     async def _answered(
         self, method: Method, path: str, body: bytes, metadata: Mapping[str, str]
     ) -> Message | Response:
-        """The answer, or that of HTTP to whoever gets none."""
+        """The answer; where the request is refused, the one that HTTP would give."""
         keys = self._service.keys
         if keys is not None and (no := authorise(keys, metadata, method.right, path)) is not None:
             return no
@@ -195,7 +195,7 @@ class Rpc:
 
 
 def error_of(answer: Response) -> status_pb2.Status:
-    """HTTP's answer to a bad request in the words of gRPC."""
+    """An HTTP refusal as a status of gRPC."""
     found = json.loads(answer.body)["detail"]
     first = found[0]
     message = f"{first['field']}: {first['msg']}" if first["loc"][1:] else first["msg"]
@@ -206,7 +206,7 @@ def error_of(answer: Response) -> status_pb2.Status:
         error.details.add().Pack(retry)
     if answer.status_code in (400, 413, 422):
         while found:
-            told = error_details_pb2.BadRequest(
+            bad_request = error_details_pb2.BadRequest(
                 field_violations=[
                     {
                         "field": each["field"],
@@ -216,8 +216,8 @@ def error_of(answer: Response) -> status_pb2.Status:
                     for each in found
                 ]
             )
-            if told.ByteSize() <= MAX_DETAILS_BYTES:
-                error.details.add().Pack(told)
+            if bad_request.ByteSize() <= MAX_DETAILS_BYTES:
+                error.details.add().Pack(bad_request)
                 break
             found.pop()
     return error

@@ -1,4 +1,4 @@
-"""What is measured of the service, whoever keeps the figures."""
+"""The metrics of the service, independent of where they are kept."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class SessionEvent(StrictModel):
 
 
 class _UserRequest(StrictModel):
-    # What `_one_of_both` checks, as the document tells it.
+    # What `_one_of_both` checks, as JSON schema.
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [

@@ -15,7 +15,7 @@ from services import break_arm
 
 from recsys.config import Recipe
 from recsys.errors import DataError
-from serve.core.middleware import CLIENT_LEFT, NONE, SLOW_S, Observed
+from serve.core.middleware import CLIENT_LEFT, NONE, SLOW_S, ObservabilityMiddleware
 from serve.core.service import Service
 from serve.core.users import Users
 from serve.http.routes import build_http
@@ -103,7 +103,7 @@ class TestFigures:
 
         async def run() -> None:
             scope = {"type": "http", "path": "/rank", "headers": []}
-            app = Observed(slow, service, answers_id=True)
+            app = ObservabilityMiddleware(slow, service, answers_id=True)
             task = asyncio.create_task(app(scope, None, None))
             await asyncio.sleep(0.01)
             task.cancel()
