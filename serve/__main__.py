@@ -18,7 +18,7 @@ from recsys.artifacts.lineage import champion_folder, check_bundle
 from recsys.config import Recipe, load_recipe
 from recsys.errors import RaycommendError
 from recsys.state import STATE_FILE, URL_VARIABLE
-from serve.core.arms import PlacedArm, placed
+from serve.core.arms import ResolvedArm, resolve_arms
 from serve.launch.checks import check, warnings
 from serve.settings import Settings
 
@@ -101,7 +101,7 @@ def plan(recipe: Recipe, bundle: Path) -> list[str]:
     address = recipe.ray.address or os.environ.get("RAY_ADDRESS")
     return [
         f"verify and serve {Bundle.open(bundle).version} from {bundle}",
-        *(_arm(arm) for arm in placed(settings.arms, verify=True)),
+        *(_arm(arm) for arm in resolve_arms(settings.arms, verify=True)),
         f"start Ray Serve on {address or 'a local Ray'}, at {settings.host}:{settings.port}"
         + (f", gRPC at port {settings.grpc_port}" if settings.grpc_port else ""),
         f"run {scale.min_replicas} to {scale.max_replicas} replicas of Ranking and "
@@ -111,7 +111,7 @@ def plan(recipe: Recipe, bundle: Path) -> list[str]:
     ]
 
 
-def _arm(arm: PlacedArm) -> str:
+def _arm(arm: ResolvedArm) -> str:
     """One arm, in words."""
     what = "shadow, never answers" if arm.shadow else f"weight {arm.weight:g}"
     drawn = f", lists drawn by {arm.exploration}" if arm.explores else ""

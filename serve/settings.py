@@ -1,7 +1,7 @@
-"""The part of the recipe that the replicas run on, as data that travels to them.
+"""The part of the recipe that the replicas need, as data that travels to them.
 
-Only what they need: whatever else changes in a recipe, such as how the next model is trained, must
-not restart the service. Paths are absolute, for replicas run in folders of their own.
+Nothing else: a change of other keys, such as how the next model is trained, must not restart the
+service. Paths are absolute, since replicas run in folders of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from recsys.state import state_of
 
 
 class Settings(Section):
-    """What a replica is told."""
+    """The settings of a replica."""
 
     run_dir: str
     event_types: dict[str, EventName | None]

@@ -56,14 +56,15 @@ class TwoTower:
 
     def ranked(self, query: Any, encoded: Any, request: Any) -> bytes:
         """The JSON answer to a question whose history has been read."""
-        from serve.core import answer_flow
+        from serve.core.candidates import Candidates
+        from serve.core.rankings import CandidateRanking
+        from serve.core.serialization import to_json
         from serve.core.verbs import verbs_of
 
         no_texts = np.zeros((0, 0), dtype=np.float32)
-        candidates = answer_flow.Candidates.of(self.model, request)
-        verbs = verbs_of({}, {})
-        answer = answer_flow.rank(self.model, query, encoded, request, candidates, no_texts, verbs)
-        return answer_flow.to_json(answer.fields)
+        candidates = Candidates.of(self.model, request)
+        ranking = CandidateRanking(request, self.model, candidates, no_texts, verbs_of({}, {}))
+        return to_json(ranking.answer(self.model, query, encoded).fields)
 
 
 def fastapi(bundle: Path, port: int, workers: int) -> None:
@@ -87,14 +88,14 @@ def fastapi_app() -> Any:
     from starlette.responses import Response
 
     from serve.core.batches import Batches
-    from serve.observability.metrics import Unkept
+    from serve.observability.metrics import NoMetrics
 
-    ranker, app, batches = TwoTower(Path(os.environ[BUNDLE])), FastAPI(), Batches(Unkept())
+    ranker, app, batches = TwoTower(Path(os.environ[BUNDLE])), FastAPI(), Batches(NoMetrics())
 
     @app.post("/rank")
     async def rank(body: Any = Body()) -> Response:  # noqa: B008 - FastAPI's way
         query, request = ranker.question(body)
-        answer = await batches.ask(
+        answer = await batches.submit(
             ranker.model,
             lambda: query,
             lambda query, encoded: ranker.ranked(query, encoded, request),

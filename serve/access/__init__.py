@@ -1,1 +1,1 @@
-"""Who may ask what: API keys, user tokens, rights and rates."""
+"""Authentication: API keys, user tokens, rights and rates."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recsys.config import load_recipe
 from recsys.errors import DataError, RaycommendError, RecipeError
-from serve.access.keys import KeyFile
+from serve.access.key_file import KeyFile
 from serve.schemas.callers import RIGHTS
 
 
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = commands.add_parser("add", parents=[common], help="make a key and show it, once")
-    add.add_argument("name", metavar="NAME", help="whose it is")
+    add.add_argument("name", metavar="NAME", help="of its owner")
     add.add_argument(
         "--right", action="append", choices=RIGHTS, required=True, dest="rights",
         help="what it opens; may be given again",

@@ -1,4 +1,4 @@
-"""What is said of items while a bundle is served, as one replica sees it.
+"""What `POST /items` said of items, as one replica sees it.
 
 The store holds it under a version that rises with each change. A replica keeps what it has read,
 asks for the version now and then, reads what was changed since, and makes a new `Recommender`: of
@@ -23,10 +23,9 @@ from recsys.recommender import Recommender
 from recsys.recommender.new_items import NewItems
 from recsys.recommender.served_items import ADDED
 from recsys.schema import TEXT_FIELDS
-from recsys.state import STATE_FILE, open_items
-from recsys.state.items import ItemChange, ItemEdit
+from recsys.state import ItemStore
+from recsys.state.items import ItemChange
 from serve.schemas.requests import MAX_NEW_ITEMS
-from serve.settings import Settings
 
 #: Encodes new items with the language model of a bundle: (folder, version, fields of each) ->
 #: [M, H], rows of NaN where the fields make no text.
@@ -34,7 +33,7 @@ Encode = Callable[[Path, str, list[dict[str, str | None]]], Awaitable[NDArray[np
 
 
 @dataclass(frozen=True)
-class Seen:
+class ItemsSnapshot:
     """What a replica has read of the store for one model.
 
     Attributes:
@@ -46,84 +45,51 @@ class Seen:
     items: Mapping[str, ItemChange] = field(default_factory=dict)
 
 
-class AddedItems:
-    """The store, and what is made of it.
+async def read_changes(
+    store: ItemStore,
+    encode: Encode,
+    folder: Path,
+    model: Recommender,
+    before: ItemsSnapshot,
+    keep: Sequence[str],
+) -> ItemsSnapshot:
+    """Read what was changed since a snapshot; encode the texts that the model has not read.
 
     Args:
-        settings: name the store.
+        store: of the items.
         encode: see `Encode`.
+        folder: of the bundle.
+        model: over the bundle's items.
+        before: what was read for it before.
+        keep: versions of the bundles whose vectors are still needed.
 
     Raises:
-        DataError: the store cannot be opened.
+        DataError: the store cannot be read or written.
+        Unavailable: a text has to be encoded, and cannot be.
     """
-
-    def __init__(self, settings: Settings, encode: Encode) -> None:
-        self._encode = encode
-        self._store = open_items(settings.serve.state, settings.root / STATE_FILE)
-
-    def put(self, edits: Sequence[ItemEdit], model: str) -> int | None:
-        """See `ItemStore.put`.
-
-        Raises:
-            DataError: the store cannot be written.
-        """
-        return self._store.put(edits, model)
-
-    def remove(self, item_id: str) -> bool:
-        """Take back what was said of an item; whether anything was.
-
-        Raises:
-            DataError: the store cannot be written.
-        """
-        return self._store.remove(item_id)
-
-    def version(self) -> int:
-        """The store's version.
-
-        Raises:
-            DataError: the store cannot be read.
-        """
-        return self._store.version()
-
-    def close(self) -> None:
-        """Let go of the store."""
-        self._store.close()
-
-    async def read(self, folder: Path, model: Recommender, seen: Seen, keep: Sequence[str]) -> Seen:
-        """What there is now: the changes are read, and texts encoded that the model has not read.
-
-        Args:
-            folder: of the bundle.
-            model: over the bundle's items.
-            seen: what was read for it before.
-            keep: models whose vectors are still needed.
-
-        Raises:
-            DataError: the store cannot be read or written.
-        """
-        version, changes = await asyncio.to_thread(self._store.changes, seen.version, model.version)
-        without = [
-            item
-            for item in changes
-            if item.fields and item.vector is None and not model.in_bundle(item.item_id)
-        ]
-        made = {}
-        for low in range(0, len(without), MAX_NEW_ITEMS):
-            part = without[low : low + MAX_NEW_ITEMS]
-            texts = [texts_of(json.loads(item.fields or "")) for item in part]
-            vectors = await self._encode(folder, model.version, texts)
-            made |= {
-                item.item_id: replace(item, vector=vector)
-                for item, vector in zip(part, vectors, strict=True)
-            }
-        if made:
-            await asyncio.to_thread(self._store.add_vectors, [*made.values()], model.version, keep)
-        items = dict(seen.items)
-        for item in changes:
-            items.pop(item.item_id, None)
-            if item.fields is not None:
-                items[item.item_id] = made.get(item.item_id, item)
-        return Seen(version, items)
+    version, changes = await asyncio.to_thread(store.changes, before.version, model.version)
+    without = [
+        item
+        for item in changes
+        if item.fields and item.vector is None and not model.in_bundle(item.item_id)
+    ]
+    made = {}
+    for low in range(0, len(without), MAX_NEW_ITEMS):
+        part = without[low : low + MAX_NEW_ITEMS]
+        texts = [texts_of(json.loads(item.fields or "")) for item in part]
+        vectors = await encode(folder, model.version, texts)
+        made |= {
+            item.item_id: replace(item, vector=vector)
+            for item, vector in zip(part, vectors, strict=True)
+        }
+    if made:
+        await asyncio.to_thread(store.add_vectors, [*made.values()], model.version, keep)
+    items = dict(before.items)
+    for item in changes:
+        items.pop(item.item_id, None)
+        if item.fields is not None:
+            items[item.item_id] = made.get(item.item_id, item)
+    return ItemsSnapshot(version, items)
 
 
 def texts_of(fields: Mapping[str, object]) -> dict[str, str | None]:
@@ -131,16 +97,16 @@ def texts_of(fields: Mapping[str, object]) -> dict[str, str | None]:
     return {name: fields.get(name) for name in TEXT_FIELDS}  # type: ignore[misc]
 
 
-def extended(model: Recommender, seen: Seen) -> Recommender:
-    """A bundle's model over what is said of its own items, and of others.
+def extended(model: Recommender, snapshot: ItemsSnapshot) -> Recommender:
+    """A bundle's model with changed fields of its own items, and with the added items.
 
-    Left out are others without a text that its language model reads.
+    Added items without a text that the language model reads are left out.
     """
-    said = {item_id: json.loads(item.fields or "{}") for item_id, item in seen.items.items()}
+    said = {item_id: json.loads(item.fields or "{}") for item_id, item in snapshot.items.items()}
     changed = model.with_changes(said)
     new = {
         item_id: item.vector
-        for item_id, item in sorted(seen.items.items())
+        for item_id, item in sorted(snapshot.items.items())
         if not model.in_bundle(item_id)
         and item.vector is not None
         and np.isfinite(item.vector).all()

@@ -1,283 +1,226 @@
-"""From a query and a request to the answer: plain functions, run in a thread."""
+"""From a request to its answer, stage by stage; the methods stand in the order of the stages.
+
+check     refuse what the caller may not ask for, and what exceeds the recipe's limits
+arm       the user's arm answers; if it fails, the first other one
+prepare   look candidates up, encode new texts, read the user's events
+rank      in the thread that ranks, in one batch with other requests; explanations apart
+finish    serialise the answer, offer it to shadow arms, log its impressions
+"""
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
-
-import numpy as np
-import polars as pl
-import pydantic_core
-from numpy.typing import NDArray
+from functools import partial
+from typing import Any
 
 from recsys.config import Serve
 from recsys.ranking.encoded import EncodedHistory
-from recsys.ranking.explain import Explanation
-from recsys.ranking.exploration import Exploration
 from recsys.recommender import Recommender
-from recsys.recommender.new_items import NewItems
-from recsys.schema import EVENT_TYPES, Col
-from serve.core.arms import ONLY
+from serve.core.answers import Answer
+from serve.core.arms import Arms, ServedArm
+from serve.core.batches import Batches
+from serve.core.candidates import Candidates
+from serve.core.impressions import ImpressionLog, Shown
 from serve.core.queries import Query
+from serve.core.query_sources import QuerySource, QuerySources
+from serve.core.rankings import CandidateRanking, CatalogueRanking, Ranking
+from serve.core.request_checks import check_caller, check_rank, check_recommend
+from serve.core.serialization import Serialize
+from serve.core.shadow import Comparison, Shadows
+from serve.core.text_vectors import TextVectors
 from serve.core.verbs import Verbs
+from serve.core.worker_pool import WorkerPool
 from serve.observability.trace import current, current_id
-from serve.schemas.requests import EPOCH, NewItem, RankRequest, RecommendRequest
+from serve.schemas.problems import Refused, Unavailable
+from serve.schemas.requests import RankRequest, RecommendRequest
+
+logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A list, and what it shows.
+class Ask:
+    """A request on its way to its answer.
 
     Attributes:
-        fields: of `serve.schemas.responses`, but for the request's id.
-        request_id: of the request.
-        items: in the order to show: `item_id`, `score` and more of each.
-        model_version: what ranked them.
-        arm: the name of the arm that did.
-        propensities: of each item; None: nothing was drawn.
+        request: as it came.
+        arms: what is served; taken once, so that a swap cannot part the stages.
+        serialize: makes what is sent.
     """
 
-    fields: dict[str, Any]
-    request_id: str
-    items: list[dict[str, Any]]
-    model_version: str
-    arm: str
-    propensities: list[float] | None
+    request: RecommendRequest | RankRequest
+    arms: Arms
+    serialize: Serialize
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """What a request wants ranked, as a model knows it.
+class PreparedAsk:
+    """A request that its arm is ready to rank.
 
     Attributes:
-        rows: [C] catalogue rows of the known items.
-        new: the M items that come as text, by their places in the request.
-        places: [C + M] places of the known items, then of the new ones.
-        unknown: ids that the catalogue does not hold.
+        ask: the request.
+        arm: answers it.
+        ranking: what is ranked.
+        source: what is known of the user.
+        shadows: arms that are compared with the answer.
     """
 
-    rows: NDArray[np.int32]
-    new: dict[int, NewItem]
-    places: NDArray[np.int64]
-    unknown: list[str]
-
-    @staticmethod
-    def of(model: Recommender, request: RankRequest) -> Candidates:
-        """Look a request's candidates up."""
-        asked, new = request.candidates, {}
-        places = np.arange(len(asked))
-        if list(map(type, asked)).count(str) < len(asked):  # seldom, and there may be thousands
-            new = {i: item for i, item in enumerate(asked) if not isinstance(item, str)}
-            known = [place for place in places.tolist() if place not in new]
-            asked, places = [asked[place] for place in known], np.array([*known, *new])
-        rows, unknown = model.rows_of(cast(list[str], asked)), []
-        if rows.min(initial=0) < 0:
-            unknown = [str(asked[number]) for number in np.flatnonzero(rows < 0)]
-            held = np.append(rows >= 0, np.full(len(new), True))
-            rows, places = rows[rows >= 0], places[held]
-        return Candidates(rows, new, places, unknown)
+    ask: Ask
+    arm: ServedArm
+    ranking: Ranking
+    source: QuerySource
+    shadows: Sequence[ServedArm]
 
 
-def recommend(
-    model: Recommender,
-    query: Query,
-    encoded: EncodedHistory,
-    request: RecommendRequest,
-    defaults: Serve,
-    verbs: Verbs,
-    arm: str = ONLY.name,
-    exploration: Exploration | None = None,
-) -> Answer:
-    """The best items that the request allows; where the arm explores, they are drawn.
+class AnswerFlow:
+    """Answers `/recommend` and `/rank`.
 
     Args:
-        model: scores.
-        query: the user.
-        encoded: its history, read by the model.
-        request: what is asked for.
-        defaults: stand in for what the request leaves open; neither asks for diversity or a cap
-            where something is drawn.
+        limits: the recipe's `serve`.
         verbs: for explanations.
-        arm: whose model it is.
-        exploration: draws; None: the best are shown.
+        pseudonym: raw user id -> pseudonym.
+        sources: reads what is known of a user.
+        texts: encodes new items.
+        batches: the thread that ranks.
+        workers: threads for explanations, which would keep all others waiting.
+        shadows: compares arms that never answer.
+        impressions: logs what was shown.
+        clock_us: the server's time, microseconds since 1970, UTC.
     """
 
-    def asked_for(name: str, default: Any) -> Any:
-        given = getattr(request, name)
-        return default if given is None else given
+    def __init__(
+        self,
+        limits: Serve,
+        verbs: Verbs,
+        *,
+        pseudonym: Callable[[str], str],
+        sources: QuerySources,
+        texts: TextVectors,
+        batches: Batches,
+        workers: WorkerPool,
+        shadows: Shadows,
+        impressions: ImpressionLog,
+        clock_us: Callable[[], int],
+    ) -> None:
+        self._limits, self._verbs, self._pseudonym = limits, verbs, pseudonym
+        self._sources, self._texts, self._batches = sources, texts, batches
+        self._workers, self._shadows = workers, shadows
+        self._impressions, self._clock_us = impressions, clock_us
 
-    excluded = model.rows_of(request.exclude)
-    filters = request.filters.model_dump() if request.filters else {}
-    k, allowed = asked_for("k", defaults.default_k), model.allowed(**filters)
-    exclude_owned = asked_for("exclude_owned", defaults.exclude_owned)
-    propensities = None
-    if exploration is None:
-        rows, scores = model.recommend(
-            encoded,
-            k,
-            exclude=excluded,
-            allowed=allowed,
-            diversity=asked_for("diversity", defaults.diversity),
-            max_per_category=asked_for("max_per_category", defaults.max_per_category),
-            exclude_owned=exclude_owned,
+    async def answer(self, ask: Ask) -> Any:
+        """Answer a request; what is sent is what its `serialize` makes.
+
+        Raises:
+            Refused: the request cannot be answered as it is.
+            Unavailable: the text encoder does not answer.
+        """
+        self._check(ask)
+        return await self._by_some_arm(ask)
+
+    def _check(self, ask: Ask) -> None:
+        request = ask.request
+        check_caller(request, self._pseudonym)
+        if isinstance(request, RankRequest):
+            check_rank(request, self._limits)
+        else:
+            check_recommend(request, ask.arms, self._limits)
+
+    async def _by_some_arm(self, ask: Ask) -> Any:
+        """The answer of the user's arm; if that one fails, of the first other that answers."""
+        own = self._arm_of(ask)
+        try:
+            return await self._by_arm(ask, own)
+        except (Refused, Unavailable):  # of the request, or of what all arms need
+            raise
+        except Exception:
+            other = ask.arms.instead_of(own)
+            if other is None:
+                raise
+            logger.exception("arm %s fails, %s answers", own.name, other.name)
+            current().failed_arm = own.name
+            return await self._by_arm(ask, other)
+
+    def _arm_of(self, ask: Ask) -> ServedArm:
+        """The user's arm; that of a visitor follows from the request's id."""
+        arms, user_id = ask.arms, ask.request.user_id
+        if len(arms.answering) == 1:
+            return arms.first
+        return arms.of(current_id() if user_id is None else self._pseudonym(user_id))
+
+    async def _by_arm(self, ask: Ask, arm: ServedArm) -> Any:
+        prepared = await self._prepare(ask, arm)
+        if ask.request.explain:
+            return await self._workers.run(partial(self._rank_alone, prepared))
+        return await self._batches.submit(
+            arm.model,
+            partial(prepared.source.query, arm.model),
+            partial(self._finish, prepared),
+            whole=prepared.ranking.whole,
         )
-    else:
-        rows, scores, chances = model.draw(
-            encoded, k, exploration,
-            exclude=excluded, allowed=allowed, exclude_owned=exclude_owned,
-        )  # fmt: skip
-        propensities = chances.tolist()
-    trace = current()
-    trace.record_stage("score")
-    unknown = [item for item, row in zip(request.exclude, excluded, strict=True) if row < 0]
-    items: list[dict[str, Any]] = [
-        {"item_id": item_id, "title": title, "score": score}
-        for (item_id, title), score in zip(model.names(rows.tolist()), scores.tolist(), strict=True)
-    ]
-    if request.explain:
-        found = model.explain(query.history, rows.astype(np.int32))
-        for item, row, why in zip(items, rows.tolist(), found, strict=True):
-            item["explanation"] = in_words(model, row, why, verbs)
-        trace.record_stage("explain")
-    return _answer(model, arm, query, items, unknown, propensities)
 
+    async def _prepare(self, ask: Ask, arm: ServedArm) -> PreparedAsk:
+        request, shadows = ask.request, ask.arms.shadows
+        ranking: Ranking
+        if isinstance(request, RankRequest):
+            # Looked up here and not by the thread that ranks: another core would have to fetch
+            # every id from this one's cache.
+            candidates = Candidates.of(arm.model, request)
+            vectors = await self._texts.of_candidates(arm.served, candidates.new)
+            ranking = CandidateRanking(request, arm.model, candidates, vectors, self._verbs)
+            if len(vectors):  # a shadow's own language model would have to read the new items
+                shadows = ()
+        else:
+            ranking = CatalogueRanking(request, self._limits, self._verbs)
+        return PreparedAsk(ask, arm, ranking, await self._sources.read(request), shadows)
 
-def rank(
-    model: Recommender,
-    query: Query,
-    encoded: EncodedHistory,
-    request: RankRequest,
-    candidates: Candidates,
-    text_vectors: NDArray[np.float32],
-    verbs: Verbs,
-    arm: str = ONLY.name,
-    exploration: Exploration | None = None,
-) -> Answer:
-    """The request's candidates, best first, ties by position; drawn, where the arm explores.
+    def _rank_alone(self, prepared: PreparedAsk) -> Any:
+        """Rank without a batch."""
+        model = prepared.arm.model
+        query = prepared.source.query(model)
+        current().record_stage("history")
+        (encoded,) = model.encode([query.history], whole=prepared.ranking.whole)
+        return self._finish(prepared, query, encoded)
 
-    Args:
-        model: scores.
-        query: the user.
-        encoded: its history, read by the model.
-        request: what is asked for.
-        candidates: the request's, as the model knows them; M are new items.
-        text_vectors: [M, H] language-model vectors of the new items, in their order.
-        verbs: for explanations.
-        arm: whose model it is.
-        exploration: draws; None: they are sorted.
-    """
-    rows, new = candidates.rows, candidates.new
-    unknown = NewItems(text_vectors, fields_of(new.values())) if new else None
-    scores = model.rank(encoded, rows, unknown)
-    trace = current()
-    trace.record_stage("score")
-    place_of = candidates.places
-    propensities = None
-    if exploration is None:
-        best = np.lexsort((place_of, -scores))[: request.k]
-    else:
-        drawn = exploration.draw(scores, len(scores) if request.k is None else request.k)
-        best, propensities = drawn.places, drawn.propensities.tolist()
-    # -1: a new item, named below; they come last among the scores.
-    row_of = np.append(rows, np.full(len(new), -1, dtype=rows.dtype))[best].tolist()
-    items: list[dict[str, Any]] = [
-        {"item_id": item_id, "title": title, "score": score, "candidate": place}
-        for (item_id, title), score, place in zip(
-            model.names(row_of), scores[best].tolist(), place_of[best].tolist(), strict=True
+    def _finish(self, prepared: PreparedAsk, query: Query, encoded: EncodedHistory) -> Any:
+        """From the encoded history to what is sent; what is offered here waits for nothing."""
+        current().record_stage("score")
+        arm = prepared.arm
+        exploration = arm.exploration(current_id(), self._limits.arms_salt)
+        answer = prepared.ranking.answer(arm.model, query, encoded, arm.name, exploration)
+        sent = prepared.ask.serialize(answer.fields)
+        current().record_stage("answer")
+        self._offer_to_shadows(prepared, answer)
+        self._log_impressions(prepared.ask.request, answer)
+        return sent
+
+    def _offer_to_shadows(self, prepared: PreparedAsk, answer: Answer) -> None:
+        if not prepared.shadows or not answer.items:
+            return
+        ids = [item["item_id"] for item in answer.items]
+        rank = partial(_rank_again, prepared.ranking.without_explanations(), prepared.source)
+        self._shadows.offer(Comparison(answer.request_id, answer.arm, ids, prepared.shadows, rank))
+
+    def _log_impressions(self, request: RecommendRequest | RankRequest, answer: Answer) -> None:
+        shown = request.shown
+        if shown is None:
+            shown = self._limits.default_k if request.k is None else request.k
+        propensities = answer.propensities
+        self._impressions.offer(
+            Shown(
+                answer.request_id,
+                request.user_id,
+                answer.items[:shown],
+                answer.model_version,
+                self._clock_us(),
+                answer.arm,
+                None if propensities is None else propensities[:shown],
+            )
         )
-    ]
-    if new:
-        for item, row in zip(items, row_of, strict=True):
-            if row < 0:
-                given = new[item["candidate"]]
-                item["item_id"], item["title"] = given.item_id, given.title
-    if request.explain:
-        # Of the answered items alone; the new ones come last, as in `Recommender.explain`.
-        number_of = {place: number for number, place in enumerate(new)}
-        of_row = list(zip(items, row_of, strict=True))
-        old = [(item, row) for item, row in of_row if row >= 0]
-        fresh = [(item, row) for item, row in of_row if row < 0]
-        numbers = [number_of[item["candidate"]] for item, _ in fresh]
-        explained = model.explain(
-            query.history,
-            np.array([row for _, row in old], dtype=np.int32),
-            unknown.take(numbers) if unknown is not None else None,
-        )
-        for (item, row), why in zip([*old, *fresh], explained, strict=True):
-            item["explanation"] = in_words(model, row, why, verbs)
-        trace.record_stage("explain")
-    return _answer(model, arm, query, items, candidates.unknown, propensities)
 
 
-def in_words(model: Recommender, row: int, why: Explanation, verbs: Verbs) -> dict[str, Any]:
-    """An explanation as the answer tells it, with ids, titles and a sentence.
-
-    Args:
-        model: names the items.
-        row: the explained item; -1 if the catalogue does not hold it.
-        why: its explanation.
-        verbs: what the user did, by event type.
-    """
-    reasons = [
-        {
-            "item_id": model.item_id(reason.item_row),
-            "title": model.title(reason.item_row),
-            "event_type": EVENT_TYPES[reason.event_code],
-            "count": reason.count,
-            "last": f"{_moment(reason.last_us):%Y-%m-%dT%H:%M:%SZ}",
-            "gain": reason.gain,
-        }
-        for reason in why.reasons
-    ]
-    sentence = "Popular with others."
-    if why.reasons:
-        first = why.reasons[0]
-        times = "once" if first.count == 1 else f"{first.count} times"
-        ((item_id, title),) = model.names([first.item_row])
-        what = "it" if first.item_row == row else title or f"item {item_id}"
-        sentence = (
-            f"You {verbs[EVENT_TYPES[first.event_code]].replace('{}', what)} {times}, last on "
-            f"{_moment(first.last_us):%Y-%m-%d}."
-        )
-    return {"sentence": sentence, "reasons": reasons, "parts": why.parts}
-
-
-def _moment(us: int) -> dt.datetime:
-    return EPOCH + dt.timedelta(microseconds=us)
-
-
-def fields_of(items: Iterable[NewItem]) -> pl.DataFrame:
-    """Brand, category and price of new items, as the catalogue has them."""
-    names = {Col.brand: pl.String, Col.category: pl.String, Col.price: pl.Float64}
-    return pl.DataFrame([item.model_dump(include=set(names)) for item in items], schema=names)
-
-
-def to_json(answer: dict[str, Any]) -> bytes:
-    """The answer, with the id of its request."""
-    whole = {**answer, "request_id": current_id()}
-    return pydantic_core.to_json(whole, inf_nan_mode="null")
-
-
-def _answer(
-    model: Recommender,
-    arm: str,
-    query: Query,
-    items: list[dict[str, Any]],
-    unknown: list[str],
-    propensities: list[float] | None,
-) -> Answer:
-    trace, version = current(), model.version
-    fields = {
-        "items": items,
-        "model_version": version,
-        "arm": arm,
-        "fallback": trace.failed_arm is not None,
-        "basis": query.basis,
-        "degraded": query.degraded,
-        "unknown_items": list(dict.fromkeys([*query.unknown_items, *unknown])),
-    }
-    trace.arm, trace.model_version = arm, version
-    trace.basis, trace.num_items = query.basis, len(items)
-    return Answer(fields, trace.id, items, version, arm, propensities)
+def _rank_again(ranking: Ranking, source: QuerySource, model: Recommender) -> Answer:
+    """The answer of another model to the same request."""
+    query = source.query(model)
+    (encoded,) = model.encode([query.history], whole=ranking.whole)
+    return ranking.answer(model, query, encoded)

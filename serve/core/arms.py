@@ -1,11 +1,11 @@
-"""Which arm answers whom.
+"""Assign users to arms by a hash.
 
-A number in [0, 1) is made of the recipe's salt and the user's pseudonym, and of nothing else: the
-same on every replica, after a restart, and for whoever reads the log. The arms that answer hold
-intervals of [0, 1) one after the other, in the order of the recipe's list, as long as their weights
-say. So a change of weights moves those users alone whose number lies between an old and a new
-bound: of two arms exactly the share that changes; of more, none beyond two neighbours if one's loss
-is the other's gain. A new arm belongs at the end of the list.
+The recipe's salt and the user's pseudonym, and nothing else, are hashed to a number in [0, 1): it
+is the same on every replica, after a restart, and for whoever reads the log. The arms that answer
+hold consecutive intervals of [0, 1), in the order of the recipe's list, their lengths in proportion
+to the weights. So a change of weights moves only the users whose number lies between an old and a
+new bound: with two arms exactly the share that changes; with more, nobody beyond two neighbours if
+one's loss is the other's gain. A new arm belongs at the end of the list.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from recsys.artifacts.bundle import Bundle
 from recsys.config import Arm
 from recsys.ranking.exploration import Exploration, seed_of
 from recsys.recommender import Recommender
-from serve.core.added_items import Seen
+from serve.core.added_items import ItemsSnapshot
 
 
-class PlacedArm(Arm):
-    """An arm as the replicas are told of it: with a bundle of its own, that one's version too."""
+class ResolvedArm(Arm):
+    """An arm as the replicas get it: a bundle of its own has an absolute folder and a version."""
 
     version: str | None = None
 
 
 #: The only arm of a service whose recipe names none.
-ONLY = PlacedArm(name="default")
+DEFAULT_ARM = ResolvedArm(name="default")
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedBundle:
     """A loaded bundle.
 
     Attributes:
         folder: where it lies.
-        bundle: its model alone.
-        log: what became of the log's users.
-        model: over the bundle's items and the added ones.
-        seen: the added ones.
+        bundle: the model over the bundle's items alone.
+        log: what became of the log's users, for `GET /model`.
+        model: the model over the bundle's items and the added ones: it ranks.
+        added: the added ones.
     """
 
     folder: Path
     bundle: Recommender
     log: str
     model: Recommender
-    seen: Seen = Seen()
+    added: ItemsSnapshot = ItemsSnapshot()
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class ServedArm:
 
     Attributes:
         arm: of the recipe.
-        served: may be another arm's too.
+        served: its bundle; several arms may share one.
     """
 
     arm: Arm
-    served: Served
+    served: ServedBundle
 
     @property
     def name(self) -> str:
@@ -73,18 +73,18 @@ class ServedArm:
 
     @property
     def model(self) -> Recommender:
-        """What ranks."""
+        """The model that ranks."""
         return self.served.model
 
     def exploration(self, request_id: str, salt: str) -> Exploration | None:
-        """How the list of a request is drawn; None: it is sorted."""
+        """How the list of a request is drawn; None: it is sorted by score."""
         if not self.arm.explores:
             return None
         return Exploration(seed_of(request_id, salt), self.arm.epsilon, self.arm.temperature)
 
 
 class Arms:
-    """All arms, as one reference: a request takes it once, so that a swap cannot part its steps.
+    """All arms, as one reference: a request takes it once, so that a swap cannot part its stages.
 
     Args:
         every: in the recipe's order; at least one has a share of the users.
@@ -94,7 +94,7 @@ class Arms:
         every: as above.
         salt: as above.
         answering: those with a share of the users.
-        shadows: those that are compared alone.
+        shadows: those that never answer and are compared.
         explores: whether some arm that answers draws its lists.
     """
 
@@ -107,30 +107,38 @@ class Arms:
 
     @property
     def first(self) -> ServedArm:
-        """The first that answers: what is told of *the* model is told of its."""
+        """The first that answers; the service's model is its model, where only one can be named."""
         return self.answering[0]
 
     @property
-    def bundles(self) -> list[Served]:
-        """What the arms rank with, each bundle once."""
+    def bundles(self) -> list[ServedBundle]:
+        """The bundles of all arms, each once."""
         return list({id(each.served): each.served for each in self.every}.values())
 
-    def of(self, who: str) -> ServedArm:
-        """The arm that answers a user, by pseudonym, or a request of a visitor, by its id."""
-        return self.answering[bisect_right(self._bounds, number_of(who, self.salt))]
+    def of(self, key: str) -> ServedArm:
+        """The arm that answers.
+
+        Args:
+            key: the user's pseudonym; of a visitor's request its id.
+        """
+        return self.answering[bisect_right(self._bounds, hash_fraction(key, self.salt))]
 
     def instead_of(self, failed: ServedArm) -> ServedArm | None:
         """The first other arm that answers, if there is one."""
         return next((each for each in self.answering if each is not failed), None)
 
-    def with_served(self, new: dict[int, Served]) -> Arms:
-        """The same arms with other bundles, told by the `id` of those they replace."""
+    def with_served(self, new: dict[int, ServedBundle]) -> Arms:
+        """The same arms with other bundles.
+
+        Args:
+            new: `id` of each bundle -> the one in its place.
+        """
         changed = [replace(each, served=new[id(each.served)]) for each in self.every]
         return Arms(changed, self.salt)
 
 
-def placed(arms: Sequence[Arm], *, verify: bool = False) -> list[PlacedArm]:
-    """Arms with absolute folders and the versions that these hold.
+def resolve_arms(arms: Sequence[Arm], *, verify: bool = False) -> list[ResolvedArm]:
+    """Look up folders and versions of the arms' bundles.
 
     Args:
         arms: of the recipe.
@@ -145,18 +153,18 @@ def placed(arms: Sequence[Arm], *, verify: bool = False) -> list[PlacedArm]:
         if arm.bundle is not None:
             folder = Path(arm.bundle).expanduser().absolute()
             place = {"bundle": str(folder), "version": Bundle.open(folder, verify=verify).version}
-        found.append(PlacedArm(**arm.model_dump() | place))
+        found.append(ResolvedArm(**arm.model_dump() | place))
     return found
 
 
-def told(arm: Arm) -> dict[str, Any]:
-    """What `GET /model` tells of an arm, without its folder."""
+def describe_arm(arm: Arm) -> dict[str, Any]:
+    """An arm as `GET /model` describes it, without its folder."""
     return arm.model_dump(exclude={"bundle", "version"})
 
 
-def number_of(who: str, salt: str) -> float:
-    """A number in [0, 1), the same for the same name and salt everywhere."""
-    digest = hashlib.sha256(f"arm\0{salt}\0{who}".encode()).digest()
+def hash_fraction(key: str, salt: str) -> float:
+    """A number in [0, 1), the same for the same key and salt everywhere."""
+    digest = hashlib.sha256(f"arm\0{salt}\0{key}".encode()).digest()
     # 53 bits are what a float holds: more could be rounded up to 1.
     return (int.from_bytes(digest[:8]) >> 11) / (1 << 53)
 

@@ -1,8 +1,8 @@
-"""Ranking for all who ask: one thread, and requests that come while it works go next, together.
+"""Dynamic batching: one thread ranks, and requests that come while it works are the next batch.
 
-Nobody waits for others to come: who finds the thread free goes alone. One thread, since all that
-rank share the interpreter's lock anyway: with a thread for every request, more time went into
-handing it on than into ranking.
+No request waits for others to come: one that finds the thread free is ranked alone. One thread,
+since all that rank share the interpreter's lock anyway: with a thread for every request, more time
+went into handing it on than into ranking.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from serve.observability.trace import current
 
 @dataclass(eq=False)
 class _Job:
-    """One request; see `Batches.ask`."""
+    """One request; see `Batches.submit`."""
 
     model: Recommender
     whole: bool
@@ -33,32 +33,32 @@ class _Job:
     answer: Callable[[Query, EncodedHistory], Any]
     future: asyncio.Future[Any]
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
-    asked: Query | None = None
+    made: Query | None = None
     encoded: EncodedHistory | None = None
     outcome: Any = None
     error: BaseException | None = None
 
     def do(self, step: Callable[[], None]) -> None:
-        """A step of this request, as part of it; after an error none is done."""
+        """Run a step in the request's context; after an error no further one runs."""
         if self.error is None:
             try:
                 self.context.run(step)
             except StopIteration as error:  # a future takes any other
                 self.error = RuntimeError(repr(error))
-            except BaseException as error:  # whatever it is, somebody waits
+            except BaseException as error:  # whatever it is, a caller waits
                 self.error = error
 
     def make_query(self) -> None:
         current().record_stage("wait")
-        self.asked = self.query()
+        self.made = self.query()
         current().record_stage("history")
 
     def make_answer(self) -> None:
-        assert self.asked is not None and self.encoded is not None
-        self.outcome = self.answer(self.asked, self.encoded)
+        assert self.made is not None and self.encoded is not None
+        self.outcome = self.answer(self.made, self.encoded)
 
     def settle(self) -> None:
-        """Tell the one who waits, if he still does."""
+        """Give the outcome to the caller, if it still waits."""
         if self.future.cancelled():
             return
         if self.error is not None:
@@ -71,7 +71,7 @@ class Batches:
     """The thread that ranks.
 
     Args:
-        metrics: told how many requests share a pass.
+        metrics: count the requests that share a batch.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -80,7 +80,7 @@ class Batches:
         self._thread = threading.Thread(target=self._run, name="rank", daemon=True)
         self._thread.start()
 
-    async def ask(
+    async def submit(
         self,
         model: Recommender,
         query: Callable[[], Query],
@@ -88,13 +88,16 @@ class Batches:
         *,
         whole: bool,
     ) -> Any:
-        """What `answer` gives, called in the thread.
+        """Have a request ranked in the thread; the outcome of `answer`.
 
         Args:
             model: ranks.
-            query: makes the query; called in the thread, before the model reads its history.
+            query: makes the query; called in the thread, before the model encodes its history.
             answer: makes the answer from the query and its encoded history.
-            whole: the answer is made of the whole catalogue.
+            whole: the whole catalogue is scored.
+
+        Raises:
+            Exception: whatever `query`, the model or `answer` raises.
         """
         current().record_stage("receive")
         future = asyncio.get_running_loop().create_future()
@@ -102,7 +105,7 @@ class Batches:
         return await future
 
     def close(self) -> None:
-        """Answer those who wait, then end."""
+        """Answer what waits, then end."""
         self._jobs.put(None)
         self._thread.join()
 
@@ -114,7 +117,7 @@ class Batches:
                     jobs.append(self._jobs.get_nowait())
                 except Empty:
                     break
-            # Of those who have left meanwhile nothing is made.
+            # Nothing is made for callers who have left meanwhile.
             self._answer([job for job in jobs if job is not None and not job.future.cancelled()])
             if jobs[-1] is None:
                 return
@@ -130,12 +133,12 @@ class Batches:
             self._encode(together)
         for job in jobs:
             job.do(job.make_answer)
-            with suppress(RuntimeError):  # its loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # its event loop is closed: nobody waits any more
                 job.future.get_loop().call_soon_threadsafe(job.settle)
 
     def _encode(self, jobs: Sequence[_Job]) -> None:
-        """Have the model read; a history that it cannot read does not take others along."""
-        queries = [job.asked for job in jobs]
+        """Encode histories in one pass; one that the model cannot read fails alone."""
+        queries = [job.made for job in jobs]
         try:
             found = jobs[0].model.encode(
                 [query.history for query in queries if query is not None], whole=jobs[0].whole

@@ -1,9 +1,9 @@
-"""What was shown: every answered list is logged, off the hot path.
+"""The impression log: every answered list, written off the hot path.
 
 An answer is put into a queue in memory, which takes microseconds and never waits. A thread writes
 what has come, once a second, to a file of `schema.IMPRESSIONS` that is whole or not there. If the
 disk does not keep up, the queue fills and further lists are counted and not logged: an answer is
-worth more than its log. A replica that is killed loses what it had not written, a second's lists.
+worth more than its log. A replica that is killed loses the lists of its last second.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Shown:
         model_version: what ranked them.
         timestamp: when, microseconds since 1970, UTC.
         arm: the name of the arm that did.
-        propensities: the chance of each item at its place, given those above it; None: 1 for all,
+        propensities: probability of each item at its place, given those above it; None: 1 for all,
             the list follows from the scores.
     """
 
@@ -58,7 +58,7 @@ class Shown:
     propensities: Sequence[float] | None = None
 
 
-class Log(Protocol):
+class ImpressionLog(Protocol):
     """Takes answered lists.
 
     Attributes:
@@ -68,37 +68,49 @@ class Log(Protocol):
     num_dropped: int
 
     def offer(self, shown: Shown) -> None:
-        """Log a list, some time; returns at once."""
+        """Queue a list for logging; returns at once."""
 
     def close(self) -> None:
         """Write what waits."""
 
 
 class NoImpressions:
-    """Logs nothing, and misses nothing."""
+    """Logs nothing, and drops nothing."""
 
     num_dropped = 0
 
     def offer(self, shown: Shown) -> None:
-        """See `Log`."""
+        """See `ImpressionLog`."""
 
     def close(self) -> None:
-        """See `Log`."""
+        """See `ImpressionLog`."""
 
 
 class Impressions:
-    """A `Log` in files; one a replica.
+    """An `ImpressionLog` in Parquet files; one a replica.
 
     Args:
         folder: of the impressions of all replicas.
         pseudonym: raw user id -> what is written.
+        flush_s: seconds between two files.
+        flush_items: so many waiting items are written at once.
+        max_waiting: items that wait at most; a list beyond them is dropped.
 
     Attributes:
         num_dropped: items that were shown and not logged.
     """
 
-    def __init__(self, folder: Path, pseudonym: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        pseudonym: Callable[[str], str],
+        *,
+        flush_s: float = FLUSH_S,
+        flush_items: int = FLUSH_ITEMS,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
         self._folder, self._pseudonym = folder / uuid.uuid4().hex, pseudonym
+        self._flush_s, self._flush_items, self._max_waiting = flush_s, flush_items, max_waiting
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._waiting: list[Shown] = []
         self._num_waiting, self._is_closed = 0, False
@@ -107,19 +119,19 @@ class Impressions:
         self._thread.start()
 
     def offer(self, shown: Shown) -> None:
-        """See `Log`; where too much waits, the list is counted and not logged."""
+        """See `ImpressionLog`; where too much waits, the list is counted and not logged."""
         with self._lock:
-            if self._is_closed or self._num_waiting + len(shown.items) > MAX_WAITING:
+            if self._is_closed or self._num_waiting + len(shown.items) > self._max_waiting:
                 self.num_dropped += len(shown.items)
                 return
             self._waiting.append(shown)
             self._num_waiting += len(shown.items)
-            is_full = self._num_waiting >= FLUSH_ITEMS
+            is_full = self._num_waiting >= self._flush_items
         if is_full:
             self._wake.set()
 
     def close(self) -> None:
-        """See `Log`; what is offered after is not logged."""
+        """See `ImpressionLog`; what is offered after is not logged."""
         with self._lock:
             self._is_closed = True
         self._wake.set()
@@ -127,7 +139,7 @@ class Impressions:
 
     def _run(self) -> None:
         while not self._is_closed:
-            self._wake.wait(FLUSH_S)
+            self._wake.wait(self._flush_s)
             self._wake.clear()
             self._flush()
         self._flush()
@@ -150,9 +162,9 @@ class Impressions:
         self._warn()
 
     def _warn(self) -> None:
-        told, at = self._warned
-        if self.num_dropped > told and time.monotonic() - at > WARN_S:
-            logger.warning("%d shown items were not logged", self.num_dropped - told)
+        reported, at = self._warned
+        if self.num_dropped > reported and time.monotonic() - at > WARN_S:
+            logger.warning("%d shown items were not logged", self.num_dropped - reported)
             self._warned = (self.num_dropped, time.monotonic())
 
     def _table(self, waiting: Sequence[Shown]) -> pa.Table:

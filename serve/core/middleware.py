@@ -1,4 +1,4 @@
-"""The outermost middleware: every request gets an id, is counted and timed, and some are logged."""
+"""Observability: every request gets an id, is counted and timed, and some are logged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import random
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.access.keys import NEEDED, OPEN
+from serve.access.rights import PUBLIC_PATHS, REQUIRED_RIGHTS
 from serve.core.service import Service
 from serve.observability.request_ids import HEADER
 from serve.observability.trace import Trace, begin_trace
@@ -17,12 +17,12 @@ from serve.schemas.request_id import sane_id
 
 logger = logging.getLogger("ray.serve")
 
-#: Paths that are told apart in metrics and logs; any other may hold anything.
-_PATHS = OPEN | NEEDED.keys()
+#: Paths that metrics and logs name; any other may hold anything, and is `other`.
+_PATHS = PUBLIC_PATHS | REQUIRED_RIGHTS.keys()
 
 
 def path_label(path: str) -> str:
-    """The path in metrics and logs; below a path that has an id after it, that one's begin."""
+    """The path as metrics and logs name it: without the id that some paths end with."""
     if path in _PATHS:
         return path
     above = path[: path.find("/", 1) + 1]
@@ -31,18 +31,18 @@ def path_label(path: str) -> str:
 
 #: A request that takes longer is always logged.
 SLOW_S = 1.0
-#: In place of an arm's name; none has this one.
+#: Label in place of an arm's name; no arm has this name.
 NONE = "-"
-#: What servers commonly note where the client left before it had an answer.
+#: Status of a request whose client left before it was answered, as nginx has it.
 CLIENT_LEFT = 499
 
 
-class Observed:
+class ObservabilityMiddleware:
     """ASGI middleware, the outermost.
 
     Args:
         app: answers.
-        service: whose metrics, share of logged requests and count of ongoing ones these are.
+        service: holds the metrics, the share of logged requests and the count of ongoing ones.
         answers_id: put the id into the answer's header; Ray Serve does it by itself.
     """
 
@@ -72,17 +72,17 @@ class Observed:
             raise
         finally:
             self._service.ongoing -= 1
-            note(self._service, trace, path_label(scope["path"]), status)
+            record_request(self._service, trace, path_label(scope["path"]), status)
 
 
-def note(service: Service, trace: Trace, path: str, status: int) -> None:
-    """Count and time a request that has been answered, and log it perhaps.
+def record_request(service: Service, trace: Trace, path: str, status: int) -> None:
+    """Count and time an answered request; log a share of them, and all that fail or are slow.
 
     Args:
-        service: whose metrics, and share of logged requests, these are.
+        service: holds the metrics and the share of logged requests.
         trace: the request.
         path: its route, one of few.
-        status: HTTP status; of gRPC that of the same answer over HTTP.
+        status: HTTP status; for gRPC that of the same answer over HTTP.
     """
     elapsed, metrics = trace.elapsed(), service.metrics
     metrics.count("requests_total", path=path, status=str(status))

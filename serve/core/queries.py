@@ -1,4 +1,4 @@
-"""From what is known of the user to one query of the model."""
+"""Queries of the model, made from stored events or from a session."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from recsys.data.histories import Histories
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE
 from recsys.state import StateEvent
+from serve.schemas.fields import microseconds
 from serve.schemas.problems import Refused
-from serve.schemas.requests import SessionEvent, microseconds
+from serve.schemas.requests import SessionEvent
 from serve.schemas.responses import Basis
 
-#: Between two events of a session that came without timestamps.
+#: Between two events of a session without timestamps, microseconds.
 STEP_US = 1_000_000
 
 
 @dataclass(frozen=True)
 class Query:
-    """One question to the model.
+    """One query of the model.
 
     Attributes:
-        history: one query, without events of unknown items.
-        basis: what it rests on, see `api`.
+        history: of the user, without events of unknown items.
+        basis: what it rests on, see `serve.schemas.responses`.
         unknown_items: ids of the request's history that the catalogue does not hold.
-        degraded: the user's events could not be read, and the answer does without.
+        degraded: the user's events could not be read: the answer is not personalised.
     """
 
     history: Histories
@@ -54,7 +55,7 @@ class EventTypes:
         """The event's code; None if the recipe leaves such events out.
 
         Raises:
-            Refused: nobody knows the name.
+            Refused: the name is unknown.
         """
         try:
             return self._codes[name]
@@ -73,7 +74,7 @@ def from_session(
     clock_us: int,
     latest_us: int,
 ) -> Query:
-    """A query of the events that came with the request.
+    """The query of a session.
 
     Args:
         model: knows the catalogue.
@@ -81,6 +82,9 @@ def from_session(
         types: event names.
         clock_us: the server's time.
         latest_us: a later timestamp is refused.
+
+    Raises:
+        Refused: an event type is unknown, or a timestamp lies in the future.
     """
     codes = [types.code(e.event_type, ("history", i, "event_type")) for i, e in enumerate(session)]
     times = []
@@ -109,7 +113,7 @@ def from_session(
 
 
 def from_user(model: Recommender, events: Sequence[StateEvent], *, clock_us: int) -> Query:
-    """A query of a user's stored events, oldest first, without those of unknown items."""
+    """The query of a user's stored events, oldest first, without those of unknown items."""
     rows = model.rows_of([event.item_id for event in events])
     kept = np.flatnonzero(rows >= 0).tolist()
     history = _history(

@@ -1,8 +1,8 @@
-"""Arms that never answer: after an answer they rank the same query, and are compared with it.
+"""Shadow arms never answer: they rank the same query after an answer, and are compared with it.
 
 An answer is put into a short queue, which takes microseconds and never waits; one thread works it
-off. Where shadows are slower than answers come, the queue fills, and what comes beside is counted
-and not compared: a comparison may be missed, an answer may not be late.
+off. Where shadows are slower than answers come, the queue fills; further answers are counted and
+not compared: a comparison may be missed, an answer may not be late.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from recsys.evaluation.metrics.agreement import overlap, rank_biased_overlap
 from recsys.recommender import Recommender
-from serve.core.answer_flow import Answer
+from serve.core.answers import Answer
 from serve.core.arms import ServedArm
 from serve.observability.metrics import Metrics
 
@@ -28,14 +28,14 @@ MAX_WAITING = 64
 
 
 @dataclass(frozen=True)
-class Asked:
+class Comparison:
     """An answer that shadows are compared with.
 
     Attributes:
         request_id: of the answer.
         arm: the arm that answered.
-        items: what it answered, in the order to show.
-        shadows: what ranks the same.
+        items: ids of its items, in the order to show.
+        shadows: arms that rank the same.
         rank: the answer of another model to the same request.
     """
 
@@ -47,7 +47,7 @@ class Asked:
 
 
 class Shadows:
-    """Compares; one thread a replica, started by the first answer that is to be compared.
+    """Compares in one thread a replica, started by the first answer that is to be compared.
 
     Args:
         metrics: the figures go there.
@@ -56,23 +56,23 @@ class Shadows:
 
     def __init__(self, metrics: Metrics, log_share: float) -> None:
         self._metrics, self._log_share = metrics, log_share
-        self._waiting: queue.Queue[Asked | None] = queue.Queue(MAX_WAITING)
+        self._waiting: queue.Queue[Comparison | None] = queue.Queue(MAX_WAITING)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
-    def offer(self, asked: Asked) -> None:
-        """Compare an answer, some time; returns at once."""
+    def offer(self, comparison: Comparison) -> None:
+        """Queue an answer for comparison; returns at once."""
         if self._thread is None:
             self._start()
         try:
-            self._waiting.put_nowait(asked)
+            self._waiting.put_nowait(comparison)
         except queue.Full:
-            for arm in asked.shadows:
+            for arm in comparison.shadows:
                 self._metrics.count("shadow_lists_total", arm=arm.name, result="dropped")
 
     def close(self) -> None:
-        """Compare what waits, then end; what is offered after is not compared."""
+        """Compare what waits, then end; what is offered afterwards is not compared."""
         with self._lock:
             self._is_closed = True
         if self._thread is not None:
@@ -86,20 +86,23 @@ class Shadows:
                 self._thread.start()
 
     def _run(self) -> None:
-        while (asked := self._waiting.get()) is not None:
-            for arm in asked.shadows:
-                self._compare(asked, arm)
+        while (comparison := self._waiting.get()) is not None:
+            for arm in comparison.shadows:
+                self._compare(comparison, arm)
 
-    def _compare(self, asked: Asked, arm: ServedArm) -> None:
+    def _compare(self, comparison: Comparison, arm: ServedArm) -> None:
         began = time.perf_counter()
         try:
-            items = [item["item_id"] for item in asked.rank(arm.model).items]
+            items = [item["item_id"] for item in comparison.rank(arm.model).items]
         except Exception:  # a broken model, a catalogue without the candidates
             self._metrics.count("shadow_lists_total", arm=arm.name, result="failed")
             logger.exception("shadow arm %s cannot rank", arm.name)
             return
         seconds = time.perf_counter() - began
-        shared, biased = overlap(asked.items, items), rank_biased_overlap(asked.items, items)
+        shared, biased = (
+            overlap(comparison.items, items),
+            rank_biased_overlap(comparison.items, items),
+        )
         self._metrics.count("shadow_lists_total", arm=arm.name, result="compared")
         self._metrics.observe("shadow_overlap", shared, arm=arm.name)
         self._metrics.observe("shadow_rank_biased_overlap", biased, arm=arm.name)
@@ -108,11 +111,11 @@ class Shadows:
             logger.info(
                 "shadow",
                 extra={
-                    "request_id": asked.request_id,
-                    "arm": asked.arm,
+                    "request_id": comparison.request_id,
+                    "arm": comparison.arm,
                     "shadow": arm.name,
                     "shadow_version": arm.model.version,
-                    "num_items": len(asked.items),
+                    "num_items": len(comparison.items),
                     "overlap": round(shared, 4),
                     "rank_biased_overlap": round(biased, 4),
                     "milliseconds": round(1000 * seconds, 1),

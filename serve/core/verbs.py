@@ -1,4 +1,4 @@
-"""What an explanation says that a user did, in the shop's words."""
+"""Verbs for explanations: what a user did with an item, in the shop's words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from recsys.config import EventName
 
-#: Event type -> what is said of it, `{}` for the item's title.
+#: Event type -> verb phrase, `{}` for the item's title.
 Verbs = Mapping[str, str]
 
 #: A verb of the past, regular: "played", "added_to_list"; not "feed".

@@ -1,4 +1,4 @@
-"""The gRPC surface: the hot routes, answered by the same `Service` under the same rules.
+"""The gRPC servicer: the hot routes, answered by the same `Service` under the same rules.
 
 A refusal is made as for HTTP and translated, so that no rule and no message is written twice.
 """
@@ -19,9 +19,10 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from recsys.errors import RaycommendError
-from serve.access.keys import Right, refused
-from serve.core.middleware import CLIENT_LEFT, note
-from serve.core.service import Form, Service
+from serve.access.middleware import authorise
+from serve.core.middleware import CLIENT_LEFT, record_request
+from serve.core.serialization import Serialize
+from serve.core.service import Service
 from serve.grpc.messages import events_fields, rank_fields, recommend_fields
 from serve.http.body_limit import MAX_BODY_BYTES
 from serve.observability.request_ids import HEADER
@@ -29,6 +30,7 @@ from serve.observability.trace import begin_trace, current_id
 from serve.protos import ranking_pb2 as pb
 from serve.protos.server import SERVICE
 from serve.schemas import problems
+from serve.schemas.callers import Right
 from serve.schemas.problems import Refused, Unavailable, refusal
 from serve.schemas.requests import Events, RankRequest, RecommendRequest
 
@@ -76,26 +78,30 @@ class Method:
         right: that it takes.
         request: message that it takes.
         answer: message that it gives.
-        answered_by: service, request, form -> the answer.
+        answered_by: service, request, serialize -> the answer.
     """
 
     right: Right
     request: type[Message]
     answer: type[Message]
-    answered_by: Callable[[Service, Any, Form], Awaitable[Message]]
+    answered_by: Callable[[Service, Any, Serialize], Awaitable[Message]]
 
 
-def _recommend(service: Service, request: pb.RecommendRequest, form: Form) -> Awaitable[Message]:
-    return service.recommend(RecommendRequest.model_validate(recommend_fields(request)), form)
+def _recommend(
+    service: Service, request: pb.RecommendRequest, serialize: Serialize
+) -> Awaitable[Message]:
+    return service.recommend(RecommendRequest.model_validate(recommend_fields(request)), serialize)
 
 
-def _rank(service: Service, request: pb.RankRequest, form: Form) -> Awaitable[Message]:
-    return service.rank(RankRequest.model_validate(rank_fields(request)), form)
+def _rank(service: Service, request: pb.RankRequest, serialize: Serialize) -> Awaitable[Message]:
+    return service.rank(RankRequest.model_validate(rank_fields(request)), serialize)
 
 
-def _events(service: Service, request: pb.EventsRequest, form: Form) -> Awaitable[Message]:
+def _events(
+    service: Service, request: pb.EventsRequest, serialize: Serialize
+) -> Awaitable[Message]:
     events = Events.model_validate(events_fields(request)).events
-    return service.store(events, form, single=False)
+    return service.store(events, serialize, single=False)
 
 
 METHODS = {
@@ -108,19 +114,19 @@ METHODS = {
 class Rpc:
     """Answers the methods of `protos/ranking.proto`.
 
-    Each takes the bytes of the request, for keys and size come before anything is read, and the
-    call's context. Where a request is refused, code and details stand in the context and the answer
-    is empty: an exception would cost the details, and Serve would log each with its stack.
+    Each takes the bytes of the request, since keys and size are checked before anything is parsed,
+    and the call's context. A refusal sets code and details in the context and returns an empty
+    answer: an exception would lose the details, and Serve would log each with its stack.
 
     Args:
         service: answers.
-        tell_id: is told each request's id.
+        on_request_id: called with each request's id.
     """
 
     def __init__(
-        self, service: Service, tell_id: Callable[[str], None] = lambda request_id: None
+        self, service: Service, on_request_id: Callable[[str], None] = lambda request_id: None
     ) -> None:
-        self._service, self._tell_id = service, tell_id
+        self._service, self._on_request_id = service, on_request_id
 
     async def Recommend(self, request: bytes, context: Context) -> Message:
         """See the protocol."""
@@ -138,8 +144,8 @@ class Rpc:
         method, path, service = METHODS[name], f"/{SERVICE}/{name}", self._service
         metadata = dict(context.invocation_metadata())
         trace = begin_trace(metadata.get(HEADER.lower()))
-        self._tell_id(trace.id)
-        told, status = [(HEADER.lower(), trace.id)], 200
+        self._on_request_id(trace.id)
+        trailing, status = [(HEADER.lower(), trace.id)], 200
         service.ongoing += 1
         try:
             answer = await self._answered(method, path, body, metadata)
@@ -149,32 +155,34 @@ class Rpc:
                 context.set_code(CODES[status])
                 context.set_details(error.message)
                 if error.details:
-                    told.append((DETAILS, error.SerializeToString()))
+                    trailing.append((DETAILS, error.SerializeToString()))
                 answer = method.answer()
-            context.set_trailing_metadata(told)
+            context.set_trailing_metadata(trailing)
             return answer
         except asyncio.CancelledError:
             status = CLIENT_LEFT
             raise
         finally:
             service.ongoing -= 1
-            note(service, trace, path, status)
+            record_request(service, trace, path, status)
 
     async def _answered(
         self, method: Method, path: str, body: bytes, metadata: Mapping[str, str]
     ) -> Message | Response:
-        """The answer, or that of HTTP to whoever gets none."""
+        """The answer; where the request is refused, the one that HTTP would give."""
         keys = self._service.keys
-        if keys is not None and (no := refused(keys, metadata, method.right, path)) is not None:
+        if keys is not None and (no := authorise(keys, metadata, method.right, path)) is not None:
             return no
         if len(body) > MAX_BODY_BYTES:
             return refusal(413, [((), f"larger than {MAX_BODY_BYTES} bytes", "too_large")])
 
-        def form(fields: dict[str, Any]) -> Message:
+        def serialize(fields: dict[str, Any]) -> Message:
             return method.answer(request_id=current_id(), **fields)
 
         try:
-            return await method.answered_by(self._service, method.request.FromString(body), form)
+            return await method.answered_by(
+                self._service, method.request.FromString(body), serialize
+            )
         except DecodeError:
             return refusal(400, [((), f"cannot be read as {method.request.__name__}", "decode")])
         except ValidationError as error:
@@ -187,7 +195,7 @@ class Rpc:
 
 
 def error_of(answer: Response) -> status_pb2.Status:
-    """HTTP's answer to a bad request in the words of gRPC."""
+    """An HTTP refusal as a status of gRPC."""
     found = json.loads(answer.body)["detail"]
     first = found[0]
     message = f"{first['field']}: {first['msg']}" if first["loc"][1:] else first["msg"]
@@ -198,7 +206,7 @@ def error_of(answer: Response) -> status_pb2.Status:
         error.details.add().Pack(retry)
     if answer.status_code in (400, 413, 422):
         while found:
-            told = error_details_pb2.BadRequest(
+            bad_request = error_details_pb2.BadRequest(
                 field_violations=[
                     {
                         "field": each["field"],
@@ -208,8 +216,8 @@ def error_of(answer: Response) -> status_pb2.Status:
                     for each in found
                 ]
             )
-            if told.ByteSize() <= MAX_DETAILS_BYTES:
-                error.details.add().Pack(told)
+            if bad_request.ByteSize() <= MAX_DETAILS_BYTES:
+                error.details.add().Pack(bad_request)
                 break
             found.pop()
     return error

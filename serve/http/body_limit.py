@@ -1,4 +1,4 @@
-"""A bound on the body of a request, in bytes and in time.
+"""Limits of a request's body, in bytes and in seconds.
 
 It stands in the application because each replica's own port can be reached past the proxy, and the
 proxy of a cluster that others started has none.

@@ -1,4 +1,4 @@
-"""A way past the framework for what is asked most: FastAPI takes longer than the model does."""
+"""A bypass of FastAPI for the hot routes: it takes longer than the model does."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from serve.schemas.problems import Refused, Unavailable, answer_to, failed
 
 logger = logging.getLogger("ray.serve")
 
-#: What the body of a POST to a path must be, and what answers it.
+#: Path of a POST -> the type of its body, and the route that answers it.
 Lanes = Mapping[str, tuple[TypeAdapter[Any], Callable[[Any], Awaitable[Response]]]]
 
 
 class FastLane:
     """ASGI middleware, the innermost: hands valid JSON to a route's own function.
 
-    Whatever else comes goes on to FastAPI, which holds the same routes: a body that is wrong is
-    refused there, so that no rule and no message stands twice.
+    Everything else goes on to FastAPI, which has the same routes: a body that is wrong is refused
+    there, so that no rule and no message is written twice.
 
     Args:
         app: takes the rest.

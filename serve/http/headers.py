@@ -1,4 +1,4 @@
-"""Headers that tell browsers to do nothing clever with an answer."""
+"""Security headers: browsers neither sniff, frame nor store an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request must be like before its body is read: a plain path, JSON, HEAD beside GET."""
+"""Checks before a body is read: a plain path, a JSON body; and HEAD beside GET."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CONTROL_CHAR = re.compile(CONTROL_CHARS)
 
 
 class RequestForm:
-    """ASGI middleware: refuses what no route could take, each with its status.
+    """ASGI middleware: refuses requests that no route takes.
 
     422 a path with control characters: routers leave a line break at its end out. 415 a body that
     is encoded, or is not JSON by its type. HEAD is answered as GET is, without the body.

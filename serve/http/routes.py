@@ -1,4 +1,4 @@
-"""The HTTP surface: routes, their documentation and their limits."""
+"""The HTTP application: routes, their documentation and the middleware around them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from serve.access.keys import Access
-from serve.core.middleware import Observed
+from serve.access.middleware import AccessMiddleware
+from serve.core.middleware import ObservabilityMiddleware
 from serve.core.service import Service
 from serve.http.body_limit import BodyLimit
 from serve.http.fast_lane import FastLane, Lanes
@@ -76,14 +76,14 @@ UserId = ItemId = Annotated[str, Depends(id_in_path)]
 
 
 def _of_path(name: str) -> dict[str, Any]:
-    """What the document says of an id that is the end of a path."""
-    told = {"name": name, "in": "path", "required": True, "schema": text_schema()}
-    told["description"] = "The id, percent-encoded; a slash in it as %2F."
-    return {"parameters": [told]}
+    """OpenAPI's entry for an id that ends a path."""
+    parameter = {"name": name, "in": "path", "required": True, "schema": text_schema()}
+    parameter["description"] = "The id, percent-encoded; a slash in it as %2F."
+    return {"parameters": [parameter]}
 
 
 _user, _item = _of_path("user_id"), _of_path("item_id")
-#: For the documentation alone: `Access` has answered before a route is looked for.
+#: For the documentation alone: `AccessMiddleware` has answered before a route is looked for.
 _KEYED = [Security(HTTPBearer(auto_error=False, description="An API key, see `recsys keys`."))]
 
 
@@ -92,7 +92,7 @@ def build_http(service: Service, *, answers_id: bool = True) -> ASGIApp:
 
     Args:
         service: answers.
-        answers_id: see `Observed`.
+        answers_id: see `ObservabilityMiddleware`.
     """
 
     @asynccontextmanager
@@ -113,7 +113,7 @@ def build_http(service: Service, *, answers_id: bool = True) -> ASGIApp:
     with_body = {route.path for route in app.routes if "POST" in getattr(route, "methods", ())}
     middleware: ASGIApp = RequestForm(BodyLimit(FastLane(app, lanes)), with_body)
     if service.keys is not None:
-        middleware = Access(middleware, service.keys)
+        middleware = AccessMiddleware(middleware, service.keys)
     middleware = SecurityHeaders(middleware)
     if service.origins:
         middleware = CORSMiddleware(
@@ -121,11 +121,11 @@ def build_http(service: Service, *, answers_id: bool = True) -> ASGIApp:
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-Id"],
             expose_headers=["X-Request-Id"],
         )  # fmt: skip
-    return Observed(middleware, service, answers_id=answers_id)
+    return ObservabilityMiddleware(middleware, service, answers_id=answers_id)
 
 
 def _add_routes(app: FastAPI, service: Service) -> Lanes:
-    """All routes; gives those that `FastLane` answers."""
+    """Add all routes; returns those that `FastLane` answers."""
     keyed = _KEYED if service.keys is not None else []
 
     @app.post(

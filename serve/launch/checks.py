@@ -1,4 +1,4 @@
-"""What can be seen to be wrong before anything is started, the cheapest first."""
+"""Checks before a start, cheapest first."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from recsys.data.pseudonyms import load_key
 from recsys.errors import DataError
 from recsys.state import STATE_FILE, open_items, open_state, state_of
 from recsys.storage.ray_token import check_token
-from serve.access.keys import KeyFile
-from serve.core.arms import placed
+from serve.access.key_file import KeyFile
+from serve.core.arms import resolve_arms
 from serve.launch.own_files import OwnFiles
 from serve.ray.ports import check_ports
 
@@ -21,7 +21,7 @@ REACH_S = 5.0
 
 
 def check(recipe: Recipe, address: str, *, ports: bool = True) -> None:
-    """Refuse what a start would fail with; nothing is written, no bundle is read.
+    """Raise the errors that a start would end with; nothing is written, no bundle is read.
 
     Args:
         recipe: the service's.
@@ -36,15 +36,15 @@ def check(recipe: Recipe, address: str, *, ports: bool = True) -> None:
     load_key(recipe.privacy, recipe.root, create=False)
     if recipe.serve.access.keys is not None:
         KeyFile.read(Path(recipe.serve.access.keys).expanduser())
-    placed(recipe.serve.arms)
+    resolve_arms(recipe.serve.arms)
     check_token()
-    _check_address(address)
+    check_address(address)
     if address == "local" and ports:
         check_ports(recipe.serve)
 
 
 def check_start(recipe: Recipe, address: str, *, ports: bool = True) -> None:
-    """The same, and that the run's folder takes files and the stores can be opened, or made.
+    """The same; also check that the run's folder takes files and the stores can be opened.
 
     Raises:
         RaycommendError: as `check`, or a store cannot be opened.
@@ -58,8 +58,8 @@ def check_start(recipe: Recipe, address: str, *, ports: bool = True) -> None:
         open_items(state, path).close()
 
 
-def _check_address(address: str) -> None:
-    """Ray tries for a minute, and tells of it in many lines."""
+def check_address(address: str) -> None:
+    """Refuse an address where nobody listens; Ray would try for a minute, with many log lines."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
         return
@@ -84,7 +84,7 @@ def _check_run(folder: Path) -> None:
 
 
 def warnings(recipe: Recipe) -> list[str]:
-    """What is allowed and seldom meant."""
+    """Warnings about settings that are allowed and seldom meant."""
     if _is_private(recipe.serve.host) or recipe.serve.access.keys is not None:
         return []
     return [

@@ -12,7 +12,7 @@ from typing import Any
 
 from recsys.config import Recipe
 from recsys.errors import DataError
-from serve.core.arms import ONLY, placed, told
+from serve.core.arms import DEFAULT_ARM, describe_arm, resolve_arms
 
 MAX_START_S = 300.0
 ANSWERS_A_REPLICA = 4
@@ -20,17 +20,17 @@ ANSWERS_A_REPLICA = 4
 #: Past a proxy that the environment may name: the service is on this machine or its cluster.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-#: The line of a stack trace that tells an error of ours.
+#: The line of a stack trace that names an error of ours.
 _OURS = re.compile(r"^recsys\.errors\.\w+: (.+)$", re.MULTILINE)
 
 
 def deploy(
     recipe: Recipe, bundle: Path, version: str, dashboard: str, key: str, logs: Path
 ) -> tuple[str, str | None]:
-    """Send the configuration as `serve deploy` does, wait until it is served.
+    """Send the configuration as `serve deploy` does, and wait until it is served.
 
-    Not by `serve.run`: that restarts every replica when a new bundle comes, a configuration does
-    not, and the first configuration after a `serve.run` restarts them too.
+    `serve.run` would restart every replica when a new bundle comes; a configuration does not. The
+    first configuration after a `serve.run` would restart them too.
 
     Args:
         recipe: the service's.
@@ -61,8 +61,8 @@ def deploy(
         )  # fmt: skip
     config = config_of(recipe, bundle, version)
     wanted = [
-        told(arm) | {"version": arm.version or version}
-        for arm in placed(recipe.serve.arms) or [ONLY]
+        describe_arm(arm) | {"version": arm.version or version}
+        for arm in resolve_arms(recipe.serve.arms) or [DEFAULT_ARM]
     ]
     client.deploy_applications(config)
     deadline, agreeing = time.monotonic() + MAX_START_S, 0
@@ -73,7 +73,7 @@ def deploy(
         url = f"http://{_reachable(http['host'])}:{http['port']}"
         model = _model(url, key) if status == "RUNNING" else {}
         if model.get("failed_update"):
-            if before:  # a replica that starts later must not be told of the bundle that is broken
+            if before:  # a replica that starts later must not get the broken bundle
                 client.deploy_applications(config | {"applications": [before]})
             raise _does_not_come_up(bundle, model["failed_update"], logs)
         # Any replica may answer: as good as all must have been asked.
@@ -90,7 +90,7 @@ def deploy(
 
 
 def _grpc_address(details: dict[str, Any]) -> str | None:
-    """Where Serve listens for gRPC, if it does: it started so, whatever the recipe says now."""
+    """Address that Serve listens on for gRPC, as it was started; None: it does not."""
     options = details.get("grpc_options") or {}
     if not options.get("grpc_servicer_functions"):
         return None
@@ -104,12 +104,12 @@ def _does_not_come_up(bundle: Path, why: str, logs: Path) -> DataError:
 def _cause(application: dict[str, Any]) -> str:
     """Why an application failed: an error of ours in a replica's stack trace, or Serve's."""
     replicas = application.get("deployments", {}).values()
-    told = [application.get("message") or f"status {application.get('status')}"]
-    told += [deployment.get("message") or "" for deployment in replicas]
-    for message in told:
+    messages = [application.get("message") or f"status {application.get('status')}"]
+    messages += [deployment.get("message") or "" for deployment in replicas]
+    for message in messages:
         if ours := _OURS.findall(message):
             return str(ours[-1])
-    return told[0].strip().splitlines()[-1]
+    return messages[0].strip().splitlines()[-1]
 
 
 def _reachable(host: str) -> str:
@@ -118,7 +118,7 @@ def _reachable(host: str) -> str:
 
 
 def _model(url: str, key: str) -> dict[str, Any]:
-    """What the service says of its model; empty if it does not answer."""
+    """The answer of `GET /model`; empty if there is none."""
     request = urllib.request.Request(f"{url}/model", headers={"Authorization": f"Bearer {key}"})
     try:
         with _DIRECT.open(request, timeout=2) as answer:

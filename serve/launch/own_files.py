@@ -1,7 +1,7 @@
-"""Where a service tells of itself: its logs, and the list of what Prometheus is to read.
+"""The logs of a service, and its list of targets for Prometheus.
 
-Both lie in the run's folder, by port, whatever else of Ray runs on the machine. While the service
-runs they are links into its Ray's folder; afterwards the logs themselves lie there.
+Both lie in the run's folder, by port. While the service runs they are links into its Ray's folder;
+afterwards the logs themselves lie there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class OwnFiles:
 
     @staticmethod
     def of(recipe: Recipe) -> OwnFiles:
-        """Those of a recipe's service."""
+        """The files of a recipe's service."""
         return OwnFiles(recipe.root / f"service-{recipe.serve.port}")
 
     @property
@@ -39,7 +39,7 @@ class OwnFiles:
         return self.folder / "prometheus.json"
 
     def link(self, session: Path) -> None:
-        """Show those of a Ray that has just started.
+        """Link to the files of a Ray that has just started.
 
         Args:
             session: its folder.
@@ -55,6 +55,6 @@ class OwnFiles:
             aside.replace(link)
 
     def keep(self, scratch: Scratch) -> None:
-        """Take the logs in: the service has ended, and its Ray's folder goes."""
+        """Move the logs here: the service has ended, and its Ray's folder goes."""
         self.targets.unlink(missing_ok=True)
         move_logs(scratch.folder, self.logs)

@@ -1,4 +1,4 @@
-"""Start the service, keep it, end it; or hand a new bundle to one that runs."""
+"""Start a service and stop it; or hand a new bundle to one that runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from recsys.data.pseudonyms import load_key
 from recsys.errors import DataError, RaycommendError
 from recsys.storage.ray_token import make_token
 from recsys.storage.scratch import outlived, sweep
-from serve.access.keys import own_key
+from serve.access.key_file import own_key
 from serve.launch.checks import check_start, warnings
 from serve.launch.deploying import deploy
 from serve.launch.own_files import OwnFiles
@@ -28,7 +28,7 @@ from serve.launch.stopping import drain
 from serve.ray.environment import ProcessEnvironment, set_defaults
 from serve.ray.ports import check_ports
 
-#: How often Ray is started where it does not come up: on a busy machine its own patience ends.
+#: Attempts to start Ray: on a busy machine its own timeouts are too short.
 ATTEMPTS = 3
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -55,7 +55,7 @@ def start(
             application is on the cluster, or the service does not come up.
     """
     if block:
-        # Even where whoever started us ignores them, and before we wait for them: what was started
+        # Even where the parent process ignores them, and before we wait for them: what was started
         # until then must be ended.
         for number in _SIGNALS:
             signal.signal(number, signal.default_int_handler)
@@ -74,7 +74,7 @@ def start(
         check_ports(recipe.serve)
     print(f"serving {version} from {bundle}: starting", flush=True)
     with ExitStack() as stack:
-        cluster = _started(stack, recipe, address)
+        cluster = start_cluster(stack, recipe, address)
         key = own_key(load_key(recipe.privacy, recipe.root, create=False))
         url, grpc_address = deploy(recipe, bundle, version, cluster.dashboard, key, cluster.logs)
         print(f"service    {url}\nAPI docs   {url}/docs")
@@ -83,7 +83,7 @@ def start(
         print(f"dashboard  {cluster.dashboard}\nlogs       {cluster.logs}")
         if cluster.targets:
             print(f"metrics    {cluster.targets}")
-        print(f"update     {_update(command, cluster.address)}", flush=True)
+        print(f"update     {update_command(command, cluster.address)}", flush=True)
         stop = stack.pop_all().close
     if not cluster.is_ours:
         stop()
@@ -92,7 +92,7 @@ def start(
             _wait_for_signal()
             print("stopping", flush=True)
         finally:
-            # Ray tells, in red, that Serve's controller is gone, and that it will try again.
+            # Ray would print, in red, that Serve's controller is gone and that it tries again.
             with redirect_stdout(io.StringIO()):
                 stop()
         print("stopped", flush=True)
@@ -107,7 +107,7 @@ class Cluster:
         address: of its GCS.
         dashboard: URL.
         logs: folder of the replicas' logs, on each of its nodes.
-        targets: file for Prometheus; None: the cluster is not ours to tell of.
+        targets: file for Prometheus; None: the cluster is somebody else's.
         is_ours: Serve was started here, and so ends here.
     """
 
@@ -118,8 +118,8 @@ class Cluster:
     is_ours: bool
 
 
-def _started(stack: ExitStack, recipe: Recipe, address: str) -> Cluster:
-    """Ray and Serve, started or joined; what was started ends with the stack.
+def start_cluster(stack: ExitStack, recipe: Recipe, address: str) -> Cluster:
+    """Start or join Ray and Serve; what was started ends with the stack.
 
     Raises:
         DataError: they do not come up.
@@ -133,7 +133,7 @@ def _started(stack: ExitStack, recipe: Recipe, address: str) -> Cluster:
                 return cluster
         except RaycommendError:
             raise
-        except Exception as error:  # of many classes; Ray tells most of them in a stack trace
+        except Exception as error:  # of many classes; Ray puts most of them into a stack trace
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             load = f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} CPUs"
             if attempt == attempts:
@@ -156,7 +156,7 @@ def _not_up(recipe: Recipe, address: str, reason: str, load: str) -> DataError:
 
 
 def _local(stack: ExitStack, recipe: Recipe) -> Cluster:
-    """A Ray of our own on this machine."""
+    """Start Ray and Serve on this machine."""
     make_token()
     files, environment = (
         OwnFiles.of(recipe),
@@ -183,7 +183,7 @@ def _local(stack: ExitStack, recipe: Recipe) -> Cluster:
 
 
 def _joined(stack: ExitStack, recipe: Recipe) -> Cluster:
-    """A cluster that somebody else started, with Serve on it or not."""
+    """Join a running cluster; start Serve where it does not run yet."""
     from ray import serve
 
     address = recipe.ray.address or os.environ["RAY_ADDRESS"]
@@ -203,10 +203,10 @@ def _joined(stack: ExitStack, recipe: Recipe) -> Cluster:
 
 @contextmanager
 def _connected(address: str, **options: Any) -> Iterator[Any]:
-    """Be connected to Ray, with what it tells of the connection."""
+    """A connection to Ray; disconnects at the end. Gives the context of `ray.init`."""
     import ray
 
-    # What it logs stands in the exception too.
+    # Nothing is logged: errors stand in the exception too.
     handlers = [(number, signal.getsignal(number)) for number in _SIGNALS]
     context = ray.init(
         address=address, logging_level=logging.CRITICAL, log_to_driver=False, **options
@@ -244,7 +244,7 @@ def _runs_serve() -> bool:
     return True
 
 
-def _update(command: Sequence[str], address: str) -> str:
+def update_command(command: Sequence[str], address: str) -> str:
     """The command that hands a new champion to the service that runs at an address."""
     import shlex
 

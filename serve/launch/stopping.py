@@ -1,4 +1,4 @@
-"""How a service ends: nobody new comes, those in work are answered, then the port closes."""
+"""Graceful shutdown: balancers turn away, requests in work are answered, the port closes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ANSWER_S, OBEY_S = 4.0, 2.0
 
 
 def drain(scratch: Scratch, grace_s: float) -> None:
-    """Take a service of this machine out of traffic; its processes are for others to end.
+    """Take a service of this machine out of traffic; the caller ends its processes.
 
-    `/readyz` says 503 and everything is answered still, so that balancers turn away; then HAProxy
-    takes no more connections and answers what it has.
+    First `/readyz` says 503 while everything is still answered, so that balancers turn away. Then
+    HAProxy takes no more connections and answers what it has.
 
     Args:
         scratch: of the service.
@@ -32,26 +32,26 @@ def drain(scratch: Scratch, grace_s: float) -> None:
 
     from serve.ray.app import NAME
 
-    async def tell(what: str) -> None:
-        # A replica that is dead, or does not obey in time, does not keep the others from it.
+    async def broadcast(method: str) -> None:
+        # A replica that is dead or slow does not keep the others from it.
         with suppress(RayError, RayServeException, TimeoutError):
-            asked = serve.get_app_handle(NAME).broadcast(what)
+            asked = serve.get_app_handle(NAME).broadcast(method)
             await asked.results_async(timeout_s=OBEY_S, return_exceptions=True)
 
     async def drained() -> None:
-        await tell("drain")
+        await broadcast("drain")
         await asyncio.sleep(grace_s)
         # Serve's controller would start a new HAProxy in the place of the one that ends.
         with suppress(RayError, RayServeException):
             ray.kill(serve.context._get_global_client()._controller)
         await asyncio.to_thread(close_proxies, scratch)
-        await tell("close")
+        await broadcast("close")
 
     asyncio.run(drained())
 
 
 def close_proxies(scratch: Scratch, patience_s: float = ANSWER_S) -> None:
-    """Have HAProxy close its ports, and wait until it has answered what it took."""
+    """Make HAProxy close its ports; wait until it has answered what it took."""
     for pid, _ in proxies(scratch):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGUSR1)
@@ -61,7 +61,7 @@ def close_proxies(scratch: Scratch, patience_s: float = ANSWER_S) -> None:
 
 
 def proxies(scratch: Scratch) -> set[Process]:
-    """The HAProxy processes of a service, those among them that only answer their last requests."""
+    """The HAProxy processes of a service, also those that only answer their last requests."""
     return {
         (pid, began)
         for pid, began in scratch.processes() & alive().keys()

@@ -1,4 +1,4 @@
-"""What is measured of the service, whoever keeps the figures."""
+"""The metrics of the service, independent of where they are kept."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ class Metrics(Protocol):
         """Set a gauge."""
 
 
-class Unkept:
-    """Metrics that nobody asked for."""
+class NoMetrics:
+    """Metrics that are kept nowhere."""
 
     def count(self, name: str, **labels: str) -> None:
         """See `Metrics`."""

@@ -1,4 +1,4 @@
-"""The request that is being answered: its id, what its answer holds, and where its time goes."""
+"""The trace of a request: its id, what its answer holds, and where its time goes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Trace:
         num_items: items in the answer.
         arm: the arm that answered.
         failed_arm: the arm that should have, and could not; None: none failed.
-        caller: who asks.
+        caller: as authenticated.
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""How a server comes to answer the protocol.
+"""Register a servicer with a gRPC server.
 
 Serve imports this into its controller and its proxies as well: with the model's libraries behind it
 they took 160 MB more.
@@ -17,9 +17,9 @@ SERVICE: str = _RANKING.full_name
 
 
 def add_to_server(servicer: Any, server: Any) -> None:
-    """Have a server answer by a servicer such as `serve.grpc.servicer.Rpc`; it gets bytes.
+    """Register a servicer such as `serve.grpc.servicer.Rpc`; its methods get bytes.
 
-    Serve is told of it by `IMPORT_PATH`, and puts replicas in the servicer's place.
+    Serve finds this by `IMPORT_PATH`, and puts replicas in the servicer's place.
     """
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(

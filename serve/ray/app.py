@@ -15,7 +15,7 @@ from ray.serve.config import BackpressureConfig
 import recsys
 import serve as serve_package
 from recsys.config import Recipe
-from serve.core.arms import placed
+from serve.core.arms import resolve_arms
 from serve.protos.server import IMPORT_PATH
 from serve.ray.metrics import RayMetrics
 from serve.ray.ranking import Ranking
@@ -28,30 +28,30 @@ NAME = "raycommend"
 #: seconds where there is one replica.
 SURGE_PERCENT = 100
 
-#: How often a replica tells its load, and over how long that is averaged, seconds. Ray's 10 and 30
-#: would make `upscale_delay_s` a small part of the delay, and a fall would wait 30 s more.
+#: How often a replica reports its load, and over how long that is averaged, seconds. Ray's 10 and
+#: 30 would make `upscale_delay_s` a small part of the delay, and a fall would wait 30 s more.
 LOAD = {"metrics_interval_s": 2.0, "look_back_period_s": 6.0}
 
-#: One JSON object a line; requests are logged by `Observed`, not by Serve as well.
+#: One JSON object a line; requests are logged by `ObservabilityMiddleware`, not by Serve as well.
 LOGGING = {"encoding": "JSON", "enable_access_log": False}
 
 
 def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
     """The Serve configuration of the service, for `serve deploy` or the REST API.
 
-    The bundle and `serve.arms` stand in `user_config` and nowhere else. So a configuration that
-    differs in them alone makes the replicas load it while they go on serving, one that differs in
-    `serve.autoscaling` starts or ends replicas, and other settings restart them all, one by one, as
-    does other code than they run.
+    The bundle and `serve.arms` stand in `user_config` and nowhere else. A configuration that
+    differs in them alone makes the replicas load it while they go on serving. One that differs in
+    `serve.autoscaling` starts or ends replicas. Other settings, or other code, restart them all,
+    one by one.
 
     Raises:
         BundleError: an arm's folder holds no bundle; what it holds is verified by the replicas.
     """
-    # By the attempt a configuration differs from one that was sent before, and failed.
+    # `attempt` makes a configuration differ from an equal one that was sent before and failed.
     wanted = {
         "bundle": str(bundle.absolute()),
         "version": version,
-        "arms": [arm.model_dump(mode="json") for arm in placed(recipe.serve.arms)],
+        "arms": [arm.model_dump(mode="json") for arm in resolve_arms(recipe.serve.arms)],
         "attempt": uuid.uuid4().hex,
     }
     return {
@@ -81,9 +81,9 @@ def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
 
 
 def code_version(packages: Sequence[ModuleType] = (recsys, serve_package)) -> str:
-    """A hash of what these packages' modules say.
+    """A hash of these packages' source code.
 
-    It stands in the configuration: Serve would keep replicas of old code, were it not told.
+    It stands in the configuration: otherwise Serve would keep replicas of old code.
     """
     digest = hashlib.sha256()
     for package in packages:
@@ -94,19 +94,25 @@ def code_version(packages: Sequence[ModuleType] = (recsys, serve_package)) -> st
 
 
 def http_options(recipe: Recipe) -> dict[str, Any]:
-    """Where the proxy listens."""
+    """Host and port of the HTTP proxy."""
     return {"host": recipe.serve.host, "port": recipe.serve.port}
 
 
 def grpc_options(recipe: Recipe) -> dict[str, Any]:
-    """Where the proxy listens for gRPC, on the same host; without functions Serve starts none."""
+    """Port of the gRPC proxy, on the same host; without functions Serve starts none."""
     if recipe.serve.grpc_port is None:
         return {}
     return {"port": recipe.serve.grpc_port, "grpc_servicer_functions": [IMPORT_PATH]}
 
 
 def from_config(args: dict[str, Any]) -> serve.Application:
-    """What a Serve configuration names as `import_path`: `Ranking`, `TextEncoder` behind it."""
+    """Build the application: `Ranking` with a handle to `TextEncoder`.
+
+    The configuration names this function as `import_path`.
+
+    Args:
+        args: `settings`, see `Settings`, as plain data; and `code`, see `code_version`.
+    """
     settings = Settings.model_validate(args["settings"])
     limits = settings.serve
     actor = {"num_cpus": limits.cpus_per_replica}

@@ -1,4 +1,4 @@
-"""Metrics that Ray exports to Prometheus, each node those of its replicas."""
+"""Metrics that Ray exports to Prometheus; each node exports those of its replicas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from serve.observability.metrics import METRICS, PREFIX
 
 
 class RayMetrics:
-    """See `Metrics`; made inside a replica, whose deployment and name become labels.
+    """`Metrics` on Ray's; made inside a replica, whose deployment and name become labels.
 
     A record takes 3 to 4 microseconds.
     """
@@ -18,15 +18,15 @@ class RayMetrics:
         self._gauges: dict[str, ray.Gauge] = {}
         self._histograms: dict[str, ray.Histogram] = {}
         for name, metric in METRICS.items():
-            told = (PREFIX + name, metric.description)
+            name_and_help = (PREFIX + name, metric.description)
             match metric.kind:
                 case "counter":
-                    self._counters[name] = ray.Counter(*told, tag_keys=metric.labels)
+                    self._counters[name] = ray.Counter(*name_and_help, tag_keys=metric.labels)
                 case "gauge":
-                    self._gauges[name] = ray.Gauge(*told, tag_keys=metric.labels)
+                    self._gauges[name] = ray.Gauge(*name_and_help, tag_keys=metric.labels)
                 case "histogram":
                     self._histograms[name] = ray.Histogram(
-                        *told, boundaries=list(metric.buckets), tag_keys=metric.labels
+                        *name_and_help, boundaries=list(metric.buckets), tag_keys=metric.labels
                     )
 
     def count(self, name: str, **labels: str) -> None:

@@ -1,4 +1,4 @@
-"""Ports: those that must be free before anything is started, and those that a service chooses."""
+"""Ports: check those that the recipe names, reserve those of the replicas."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIRST, END, BLOCK = 20_000, 30_000, 500
 
 @dataclass(frozen=True)
 class Block:
-    """Ports that no other service of this machine chooses while this one lives.
+    """A block of ports that no other service of this machine takes while this one lives.
 
     With ports in common, one service's proxy would ask replicas of the other where its own have
     just ended. For gRPC not even two replicas would notice: they would share a port, and the kernel
@@ -38,7 +38,7 @@ class Block:
 
     @staticmethod
     def reserve() -> Block:
-        """The first block that is free.
+        """Reserve the first free block.
 
         Raises:
             DataError: none is.
@@ -60,7 +60,7 @@ class Block:
 
     @property
     def variables(self) -> list[dict[str, str]]:
-        """What tells Serve of them; those of one dictionary go together."""
+        """Environment variables for Serve; those of one dictionary go together."""
         half = self.first + BLOCK // 2
         chosen: list[dict[str, int]] = [
             # Serve's own proxy, which HAProxy turns to while it takes no replica for healthy.
@@ -78,7 +78,7 @@ class Block:
         return [{name: str(port) for name, port in each.items()} for each in chosen]
 
     def release(self) -> None:
-        """Let others have them."""
+        """Free the block."""
         self._reserved.close()
 
 

@@ -1,4 +1,4 @@
-"""Deployment: the ranking service, scaled by its load; FastAPI and gRPC around it."""
+"""Deployment: the ranking service, scaled by its load; HTTP and gRPC around it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from recsys.errors import RaycommendError
-from serve.core.arms import PlacedArm
+from serve.core.arms import ResolvedArm
 from serve.core.service import Service
 from serve.grpc.servicer import Rpc
 from serve.http.routes import build_http
@@ -50,7 +50,7 @@ class Ranking:
         torch.set_num_threads(1)
         self._encoder = encoder
         self._service = Service(Settings.model_validate(settings), self._encode, RayMetrics())
-        self._rpc = Rpc(self._service, _tell_serve)
+        self._rpc = Rpc(self._service, _set_serve_request_id)
         self._following: asyncio.Task[None] | None = None
         threading.Thread(target=self._report, name="report", daemon=True).start()
 
@@ -73,22 +73,23 @@ class Ranking:
         return await self._rpc.Events(request, grpc_context)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Serve the bundle in the folder `user_config["bundle"]`, of `user_config["version"]`.
+        """Serve another bundle or other arms; Ray calls this with each new `user_config`.
 
-        Or the arms of `user_config["arms"]`, where there are some.
+        Args:
+            user_config: `bundle`, its folder; its `version`; `arms`, empty where there are none.
 
         Raises:
-            BundleError: it cannot be loaded, and there is none to go on with. Later a broken
-                bundle is logged, told by `GET /model`, and not served: an error here would make
-                Serve replace the replica with one that has no model at all.
+            BundleError: it cannot be loaded, and there is no earlier one. Later a broken bundle is
+                logged, reported by `GET /model`, and not served: an error here would make Serve
+                replace the replica with one that has no model at all.
         """
-        arms = [PlacedArm.model_validate(arm) for arm in user_config["arms"]]
+        arms = [ResolvedArm.model_validate(arm) for arm in user_config["arms"]]
         await self._service.load(Path(user_config["bundle"]), user_config["version"], arms)
         if self._following is None:
             self._following = asyncio.create_task(self._service.follow())
 
     async def drain(self) -> None:
-        """See `Service.drain`; `recsys serve` calls this when it is to end, and then `close`."""
+        """See `Service.drain`; `recsys serve` calls this before it ends, and `close` after."""
         self._service.drain()
 
     async def close(self) -> None:
@@ -116,7 +117,7 @@ class Ranking:
             ) from error
 
 
-def _tell_serve(request_id: str) -> None:
-    """Serve writes an id into each line of the log; of gRPC it does not know the sender's."""
+def _set_serve_request_id(request_id: str) -> None:
+    """Give Serve's log the request's id: of gRPC requests Serve does not know the sender's."""
     context = serve.context._get_serve_request_context()
     serve.context._serve_request_context.set(replace(context, request_id=request_id))

@@ -1,4 +1,4 @@
-"""Deployment: the language model, for items that the catalogue does not know."""
+"""Deployment: the language model, which encodes items that the catalogue does not know."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recsys.artifacts.bundle import Bundle
 from recsys.recommender.text_encoder import TextEncoder as LanguageModel
-from serve.observability.metrics import Metrics, Unkept
+from serve.observability.metrics import Metrics, NoMetrics
 
 #: The model that is served and, during a swap, the next one.
 _MAX_LOADED = 2
@@ -26,7 +26,14 @@ _MAX_BATCH = 8
 
 @dataclass(frozen=True)
 class Call:
-    """What a caller waits for: the bundle, the fields of each item, and the answer to come."""
+    """A waiting call.
+
+    Attributes:
+        folder: of the bundle.
+        version: of the bundle.
+        items: fields of each item.
+        answer: the vectors, once they are there.
+    """
 
     folder: str
     version: str
@@ -37,14 +44,14 @@ class Call:
 class TextEncoder:
     """Encodes new items with the language model of the bundle that the caller names.
 
-    The bundle comes with each call rather than by configuration, so a vector can never meet a
-    scorer of another bundle, in whatever order the replicas learn of a new one.
+    The bundle comes with each call rather than by configuration. So a vector never meets a scorer
+    of another bundle, in whatever order the replicas learn of a new one.
 
     Args:
-        metrics: makes what counts the calls; called here, as Ray's belong to a replica.
+        metrics: makes the metrics that count the calls; called here, as Ray's belong to a replica.
     """
 
-    def __init__(self, metrics: Callable[[], Metrics] = Unkept) -> None:
+    def __init__(self, metrics: Callable[[], Metrics] = NoMetrics) -> None:
         torch.set_num_threads(1)
         self._metrics = metrics()
         self._loaded: OrderedDict[tuple[str, str], LanguageModel] = OrderedDict()
@@ -71,11 +78,11 @@ class TextEncoder:
         return await asyncio.wrap_future(call.answer)
 
     def _encode_waiting(self) -> None:
-        """Encode what has come while the last batch was encoded; nothing if that took it along."""
+        """Encode the calls that came during the last batch, if no other batch has taken them."""
         of_bundle: dict[tuple[str, str], list[Call]] = {}
         for _ in range(min(_MAX_BATCH, len(self._waiting))):
             call = self._waiting.popleft()
-            if call.answer.set_running_or_notify_cancel():  # else its caller waits no longer
+            if call.answer.set_running_or_notify_cancel():  # else its caller has left
                 of_bundle.setdefault((call.folder, call.version), []).append(call)
         for bundle, together in of_bundle.items():
             try:

@@ -1,1 +1,1 @@
-"""What goes over the wire: requests, responses, ids, refusals, and who calls."""
+"""What goes over the wire: requests, responses, ids, refusals, callers."""

@@ -1,7 +1,7 @@
-"""Who asks: an API key, or a browser with a token that the shop's server had made for one user.
+"""Callers: an API key, or a browser with a token that the shop's server got for one user.
 
-A user token is what a key with the right `tokens` asks for (`POST /users/token`), signed with a key
-that follows from the pseudonyms', so that every replica reads it and none has to remember it:
+A key with the right `tokens` asks for a user token (`POST /users/token`). It is signed with a key
+that is derived from the pseudonym key, so that every replica reads it and none has to remember it:
 
     rcu_{claims}.{signature}    both base64url; claims: user (pseudonym), expires (Unix time, s), by
 
@@ -20,11 +20,11 @@ from typing import Literal, get_args
 
 #: What a key opens. `recommend`: lists, for any user; `explain`: what a named user did; `events`:
 #: the store of events; `items`: the catalogue; `erase`: users' erasure; `tokens`: user tokens;
-#: `monitor`: what tells of the service itself.
+#: `monitor`: the state of the service.
 Right = Literal["recommend", "explain", "events", "items", "erase", "tokens", "monitor"]
 RIGHTS: tuple[Right, ...] = get_args(Right)
 #: What a user token opens, of its own user.
-OF_A_USER: frozenset[Right] = frozenset({"recommend", "explain", "events"})
+USER_TOKEN_RIGHTS: frozenset[Right] = frozenset({"recommend", "explain", "events"})
 
 #: Begin of every user token.
 TOKEN_PREFIX = "rcu_"
@@ -32,12 +32,12 @@ TOKEN_PREFIX = "rcu_"
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, and what for.
+    """An authenticated caller.
 
     Attributes:
-        rights: what is open.
-        user: the pseudonym of the only user that may be asked for; None: any may.
-        key: digest of the API key that vouches for it; empty where none are asked for.
+        rights: that it has.
+        user: pseudonym of the only user that it may ask for; None: any.
+        key: digest of its API key, or of the one behind its token; empty without authentication.
     """
 
     rights: frozenset[str] = frozenset(RIGHTS)
@@ -45,21 +45,25 @@ class Caller:
     key: str = ""
 
     def may(self, right: Right) -> bool:
-        """Whether a right is open."""
+        """Whether it has a right."""
         return right in self.rights
 
     def speaks_for(self, user: str) -> bool:
-        """Whether a user, by pseudonym, may be asked for."""
+        """Whether it may ask for a user.
+
+        Args:
+            user: pseudonym.
+        """
         return self.user is None or hmac.compare_digest(self.user, user)
 
 
-#: Where the service asks for no keys.
+#: The caller where the service asks for no keys.
 ANYBODY = Caller()
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What a user token says.
+    """The claims of a user token.
 
     Attributes:
         user: pseudonym.
@@ -73,18 +77,18 @@ class Claims:
 
 
 def token_key(pseudonym_key: bytes) -> bytes:
-    """What tokens are signed with."""
+    """The key that tokens are signed with, derived from the pseudonym key."""
     return hmac.digest(pseudonym_key, b"raycommend user token", "sha256")
 
 
 def write_token(claims: Claims, key: bytes) -> str:
-    """A token that says so."""
+    """A signed token."""
     body = _encoded(json.dumps(vars(claims), separators=(",", ":")).encode())
     return f"{TOKEN_PREFIX}{body}.{_encoded(_signature(body, key))}"
 
 
 def read_token(text: str, key: bytes, now: float) -> Claims | None:
-    """What a token says; None if it was not signed with this key, or has expired."""
+    """The claims of a token; None if it was not signed with this key, or has expired."""
     body, _, signature = text.removeprefix(TOKEN_PREFIX).partition(".")
     if not hmac.compare_digest(_encoded(_signature(body, key)).encode(), signature.encode()):
         return None

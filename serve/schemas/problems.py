@@ -107,12 +107,12 @@ def invalid(error: ValidationError) -> Response:
 
 
 def failed() -> Response:
-    """500: nothing of what went wrong is told outside."""
+    """500, without details: those are for the log."""
     return refusal(500, [((), "the service has failed", "internal")])
 
 
 def answer_to(error: Refused | Unavailable | RaycommendError) -> Response:
-    """The answer where a request cannot be answered, whoever is to blame."""
+    """The response to a request that cannot be answered, by its fault or ours."""
     if isinstance(error, Refused):
         return refusal(error.status, [(error.loc, error.msg, error.kind)])
     if isinstance(error, Unavailable):

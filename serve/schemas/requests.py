@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import re
 from typing import Annotated, Any
 
 from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -17,7 +12,6 @@ from pydantic import (
     StrictBool,
     StrictFloat,
     StrictInt,
-    StringConstraints,
     Tag,
     field_validator,
     model_validator,
@@ -25,8 +19,19 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from recsys.state.seeding import SEED_PREFIX
+from serve.schemas.fields import (
+    Count,
+    K,
+    Position,
+    Price,
+    RequestId,
+    StrictModel,
+    Text,
+    Timestamp,
+    Title,
+    whole_number,
+)
 from serve.schemas.ids import EventId, Id
-from serve.schemas.request_id import SANE_ID
 
 #: Bounds on what one request may hold; those that depend on the shop stand in the recipe (`serve`).
 MAX_HISTORY, MAX_EXCLUDED, MAX_EVENTS, MAX_NEW_ITEMS, MAX_CHOICES = 2000, 10_000, 1000, 256, 1000
@@ -34,65 +39,9 @@ MAX_HISTORY, MAX_EXCLUDED, MAX_EVENTS, MAX_NEW_ITEMS, MAX_CHOICES = 2000, 10_000
 MAX_TOKEN_S = 86_400
 #: More ids do not fit into a body of the size allowed; checked before each of them is looked at.
 MAX_LISTED = 100_000
-#: Nor is each of very many unknown fields refused one by one: that took a second of the loop.
-MAX_NAMES = 100
-
-EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_ISO_BEGIN = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
 
 
-def _iso_text(value: Any) -> Any:
-    # A bare number could be seconds or milliseconds; a guess would be wrong by a factor of 1000.
-    if not isinstance(value, str) or not _ISO_BEGIN.match(value):
-        raise PydanticCustomError(
-            "timestamp", "write ISO 8601 with a time zone, e.g. 2026-01-31T12:00:00Z"
-        )
-    return value
-
-
-def _whole(value: Any) -> Any:
-    # JSON knows numbers alone: to its schemas 2.0 is an integer.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _after_epoch(value: dt.datetime) -> dt.datetime:
-    if value < EPOCH:
-        raise PydanticCustomError("timestamp", "lies before 1970")
-    return value
-
-
-def microseconds(moment: dt.datetime) -> int:
-    """Microseconds since 1970, UTC."""
-    return (moment - EPOCH) // dt.timedelta(microseconds=1)
-
-
-Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
-# Engines differ in which of the last ones `\s` holds; a client's should say what ours does.
-_BLANK = r"\x00\s\x1c-\x1f\x85\ufeff"
-Title = Annotated[
-    str, StringConstraints(max_length=1000, pattern=rf"^[^\x00]*[^{_BLANK}][^\x00]*$")
-]
-Price = Annotated[StrictFloat, Field(ge=0, le=1e12, allow_inf_nan=False)]
-Timestamp = Annotated[AwareDatetime, BeforeValidator(_iso_text), AfterValidator(_after_epoch)]
-K = Annotated[StrictInt, Field(ge=1), BeforeValidator(_whole)]
-#: A place in a list, from 1, as a log can hold it.
-Position = Annotated[StrictInt, Field(ge=1, le=2**31 - 1), BeforeValidator(_whole)]
-Count = Annotated[StrictInt, Field(ge=0, le=2**31 - 1), BeforeValidator(_whole)]
-RequestId = Annotated[str, StringConstraints(pattern=f"^{SANE_ID}$")]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _few(cls, value: Any) -> Any:
-        if isinstance(value, dict) and len(value) > MAX_NAMES:
-            raise PydanticCustomError("too_many_fields", "far more fields than are known here")
-        return value
-
-
-class SessionEvent(_Strict):
+class SessionEvent(StrictModel):
     """One event of a visitor's session."""
 
     item_id: Id = Field(description="Catalogue id.")
@@ -108,8 +57,8 @@ class SessionEvent(_Strict):
     )
 
 
-class _Asker(_Strict):
-    # What `_one_of_both` checks, as the document tells it.
+class _UserRequest(StrictModel):
+    # What `_one_of_both` checks, as JSON schema.
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [
@@ -150,13 +99,13 @@ class _Asker(_Strict):
         return value
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> _Asker:
+    def _one_of_both(self) -> _UserRequest:
         if (self.user_id is None) == (self.history is None):
             raise PydanticCustomError("asker", "give exactly one of `user_id` and `history`")
         return self
 
 
-class Filters(_Strict):
+class Filters(StrictModel):
     """What an item must be like to be recommended; all that is given must hold."""
 
     category: Annotated[list[Text], Field(min_length=1, max_length=MAX_CHOICES)] | None = Field(
@@ -176,7 +125,7 @@ class Filters(_Strict):
         return self
 
 
-class RecommendRequest(_Asker):
+class RecommendRequest(_UserRequest):
     """Ask for the best items of the whole catalogue."""
 
     k: K | None = Field(
@@ -204,7 +153,7 @@ class RecommendRequest(_Asker):
     )
 
 
-class NewItem(_Strict):
+class NewItem(StrictModel):
     """An item that the catalogue does not know: it is scored by its text alone."""
 
     title: Title = Field(description="What it is called.")
@@ -216,7 +165,7 @@ class NewItem(_Strict):
     item_id: Id | None = Field(None, description="Your name for it; it comes back in the answer.")
 
 
-class ItemUpdate(_Strict):
+class ItemUpdate(StrictModel):
     """What is to be known of an item from now on; what is not given stays as it is.
 
     An id that neither the catalogue nor an earlier update holds is a new item, and needs a text.
@@ -238,7 +187,7 @@ class ItemUpdate(_Strict):
         return self.model_dump(include=self.model_fields_set - {"item_id"})
 
 
-class ItemUpdates(_Strict):
+class ItemUpdates(StrictModel):
     """Several items: stored all or none."""
 
     items: Annotated[list[ItemUpdate], Field(min_length=1, max_length=MAX_NEW_ITEMS)] = Field(
@@ -259,7 +208,7 @@ Candidate = Annotated[
 ]
 
 
-class RankRequest(_Asker):
+class RankRequest(_UserRequest):
     """Ask for an order of given items."""
 
     candidates: Annotated[
@@ -277,7 +226,7 @@ class KnownRankRequest(RankRequest):
     candidates: Annotated[list[Id], Field(min_length=1, max_length=MAX_LISTED, fail_fast=True)]
 
 
-class Event(_Strict):
+class Event(StrictModel):
     """One event of a user."""
 
     event_id: EventId | None = Field(
@@ -320,7 +269,7 @@ class Event(_Strict):
         return value
 
 
-class Events(_Strict):
+class Events(StrictModel):
     """Several events, of one or more users; checked all before any is stored."""
 
     events: Annotated[list[Event], Field(min_length=1, max_length=MAX_EVENTS)] = Field(
@@ -336,16 +285,19 @@ EventsRequest = Annotated[
 ]
 
 
-class EraseRequest(_Strict):
+class EraseRequest(StrictModel):
     """Whom to erase."""
 
     user_id: Id = Field(description="Raw user id.")
 
 
-class UserTokenRequest(_Strict):
+_Lifetime = Annotated[StrictInt, Field(ge=1, le=MAX_TOKEN_S), BeforeValidator(whole_number)]
+
+
+class UserTokenRequest(StrictModel):
     """For whom a browser is to ask."""
 
     user_id: Id = Field(description="Raw user id.")
-    lives_s: Annotated[StrictInt, Field(ge=1, le=MAX_TOKEN_S), BeforeValidator(_whole)] = Field(
-        3600, description="Seconds until the token expires."
+    lives_s: Annotated[StrictInt, Field(ge=1, le=MAX_TOKEN_S), BeforeValidator(whole_number)] = (
+        Field(3600, description="Seconds until the token expires.")
     )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -10,12 +11,11 @@ from bundles import KEY, make_bundle, make_language_model, make_recipe, version_
 from fastapi.testclient import TestClient
 from monitoring import Tally
 from redis_server import make_server  # noqa: F401 - a fixture
+from services import Clock, make_service
 
 from recsys.config import Recipe
 from serve.core.service import Service
 from serve.http.routes import build_http
-from serve.ray.text_encoder import TextEncoder
-from serve.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +43,26 @@ def other_bundle(tmp_path_factory: pytest.TempPathFactory, language_model: Path)
 
 
 @pytest.fixture
-def recipe(tmp_path: Path, language_model: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+def serve_settings() -> dict[str, Any]:
+    """The recipe's `serve`, for tests to override."""
+    return {"max_k": 50, "default_k": 5, "max_candidates": 40}
+
+
+@pytest.fixture
+def recipe(
+    tmp_path: Path,
+    language_model: Path,
+    serve_settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Recipe:
     monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", KEY)
-    limits = {"max_k": 50, "default_k": 5, "max_candidates": 40}
-    return make_recipe(tmp_path / "run", language_model, serve=limits)
+    return make_recipe(tmp_path / "run", language_model, serve=serve_settings)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Of the service; a test may set it."""
+    return Clock()
 
 
 @pytest.fixture
@@ -55,14 +71,9 @@ def metrics() -> Tally:
 
 
 @pytest.fixture
-def service(recipe: Recipe, metrics: Tally) -> Service:
+def service(recipe: Recipe, metrics: Tally, clock: Clock) -> Service:
     """Without a model."""
-    encoder = TextEncoder(lambda: metrics)
-    return Service(
-        Settings.of(recipe),
-        lambda folder, version, items: encoder.encode(str(folder), version, items),
-        metrics,
-    )
+    return make_service(recipe, metrics, clock=clock)
 
 
 @pytest.fixture

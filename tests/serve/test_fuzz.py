@@ -18,14 +18,12 @@ import schemathesis
 from bundles import SOLD_OUT, item_id, make_recipe, version_in
 from schemathesis.engine import events as told
 from schemathesis.engine import from_schema
+from services import make_service
 from starlette.types import ASGIApp
 
-from serve.access.keys import KeyFile, own_key
-from serve.core.service import Service
+from serve.access.key_file import KeyFile, own_key
 from serve.http.routes import build_http
-from serve.ray.text_encoder import TextEncoder
 from serve.schemas.responses import Problems
-from serve.settings import Settings
 
 #: Random cases of each operation; what its limits give comes on top.
 NUM_RANDOM = int(os.environ.get("RAYCOMMEND_FUZZ_CASES", "30"))
@@ -62,11 +60,7 @@ def application(folder: Path, language_model: Path, bundle: Path, **serve: Any) 
             language_model,
             serve={"max_k": 50, "default_k": 5, "max_candidates": 40, **serve},
         )
-        encoder = TextEncoder()
-        service = Service(
-            Settings.of(recipe),
-            lambda folder, version, items: encoder.encode(str(folder), version, items),
-        )
+        service = make_service(recipe)
     asyncio.run(service.load(bundle, version_in(bundle)))
     return build_http(service)
 

@@ -34,6 +34,7 @@ import yaml
 from bundles import SOLD_OUT, diverge, item_id, make_recipe, version_in
 from monitoring import PROMETHEUS, alerts, all_names, panels
 from prometheus_client.parser import text_string_to_metric_families
+from services import make_service
 
 from benchmarks.ports import free_ports
 from benchmarks.serving.clients import Clients, percentile_ms
@@ -44,15 +45,12 @@ from recsys.data.histories import US_PER_DAY, Histories
 from recsys.recommender.loading import load_scorer
 from recsys.schema import EVENT_CODE, Col
 from recsys.storage.scratch import MARK, marked
-from serve.access.keys import KeyFile
-from serve.core.service import Service
+from serve.access.key_file import KeyFile
 from serve.launch.own_files import OwnFiles
 from serve.protos import ranking_pb2 as pb
 from serve.protos.ranking_pb2_grpc import RankingStub
 from serve.ray.ports import END, FIRST
-from serve.ray.text_encoder import TextEncoder
 from serve.schemas.callers import RIGHTS
-from serve.settings import Settings
 
 pytestmark = [pytest.mark.serve, pytest.mark.ray]
 
@@ -467,10 +465,8 @@ def test_an_added_item_is_soon_in_the_answers_of_every_replica(
 
     # A service that starts on the same folder has it too.
     monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", running.environment["RAYCOMMEND_PSEUDONYM_KEY"])
-    encoder = TextEncoder()
-    again = Service(
-        Settings.of(load_recipe(Path(running.command[running.command.index("--config") + 1]), [])),
-        lambda folder, version, items: encoder.encode(str(folder), version, items),
+    again = make_service(
+        load_recipe(Path(running.command[running.command.index("--config") + 1]), [])
     )
     asyncio.run(again.load(bundle, version_in(bundle)))
     assert again.describe()["num_added"] == 1

@@ -69,9 +69,9 @@ def test_what_is_cheap_to_see_is_seen_before_the_bundle_is_read(
 def test_an_address_where_nobody_listens_is_told_at_once(recipe: Recipe) -> None:
     (port,) = free_ports(1)
     for address in ("auto", "local", "ray://head:10001/x"):
-        checks._check_address(address)
+        checks.check_address(address)
     with pytest.raises(DataError, match="no Ray cluster listens there") as error:
-        checks._check_address(f"127.0.0.1:{port}")
+        checks.check_address(f"127.0.0.1:{port}")
     assert error.value.field == "ray.address"
 
 
@@ -99,7 +99,7 @@ class TestAttempts:
         ended: list[int] = []
         monkeypatch.setattr(run, "_local", local)
         with ExitStack() as stack:
-            cluster = run._started(stack, recipe, "local")
+            cluster = run.start_cluster(stack, recipe, "local")
             assert len(ended) == len(failures), "what did not come up is ended, what is up is not"
         return cluster
 
@@ -149,7 +149,7 @@ def test_the_printed_update_works_from_anywhere(
     monkeypatch.chdir(tmp_path)
     overrides = ["serve.port=8001", "serve.verbs={purchase: 'played {}'}"]
     given = SimpleNamespace(config="my shop.yaml", overrides=overrides, bundle=None)
-    line = run._update(command_of(given), "10.0.0.4:6379")
+    line = run.update_command(command_of(given), "10.0.0.4:6379")
     first, program, *words = shlex.split(line)
     assert first == "RAY_AUTH_MODE=token"
     assert os.access(program, os.X_OK)

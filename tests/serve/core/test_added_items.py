@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import SOLD_OUT, THINGS, item_id, make_bundle, make_items, make_recipe, version_in
+from bundles import SOLD_OUT, item_id, make_bundle, make_items, make_recipe, version_in
 from fastapi.testclient import TestClient
 
 from recsys.config import Recipe
-from recsys.errors import BundleError
 from recsys.schema import Col
 from serve.core.service import Service
 from serve.ray.text_encoder import TextEncoder
@@ -298,9 +297,9 @@ def test_a_new_bundle_reads_their_texts_with_its_own_language_model(
         await one.load(other_bundle, version_in(other_bundle))
         assert calls == ["a new item", "green lamp"]
         # The other replica, on the old bundle still, is added to meanwhile.
-        await other._refresh()
+        await other.refresh()
         await add(other, item_id="late")
-        await one._refresh()
+        await one.refresh()
         assert calls == ["a new item", "green lamp", "green lamp"]
         fresh = make_service(recipe)
         await fresh.load(other_bundle, version_in(other_bundle))
@@ -370,33 +369,3 @@ def test_a_lost_store_costs_the_added_items_alone(recipe: Recipe, bundle: Path) 
         assert [name for name, _ in await tents_of(service)] == ["c"]
 
     asyncio.run(run())
-
-
-class TestBatches:
-    def test_calls_at_once_are_answered_each_with_its_own(
-        self, bundle: Path, other_bundle: Path, tmp_path: Path
-    ) -> None:
-        async def run() -> None:
-            encoder = TextEncoder()
-            wanted = [[f"red {thing}"] * (n + 1) for n, thing in enumerate(THINGS)]
-            folders = [bundle, other_bundle, bundle, tmp_path / "gone", bundle]
-
-            def call(folder: Path, titles: list[str]) -> Any:
-                items = [{"title": title} for title in titles]
-                return encoder.encode(str(folder), version_in(folder), items)
-
-            alone = []
-            for folder, titles in zip(folders, wanted, strict=True):
-                alone.append(None if folder.name == "gone" else await call(folder, titles))
-            together = await asyncio.gather(*map(call, folders, wanted), return_exceptions=True)
-            left = asyncio.create_task(call(bundle, ["red cup"]))
-            await asyncio.sleep(0)
-            left.cancel()  # a caller that waits no longer takes nobody's answer along
-            assert (await call(bundle, ["red pen"])).shape == (1, 32)
-            for found, expected in zip(together, alone, strict=True):
-                if expected is None:
-                    assert isinstance(found, BundleError)
-                else:
-                    np.testing.assert_allclose(found, expected, atol=1e-5)
-
-        asyncio.run(run())

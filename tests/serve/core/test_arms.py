@@ -29,6 +29,7 @@ from bundles import (
 )
 from fastapi.testclient import TestClient
 from monitoring import Tally
+from services import Clock, break_arm, make_service
 
 from recsys.config import Recipe
 from recsys.data.feedback import Feedback, finished
@@ -36,29 +37,27 @@ from recsys.data.pseudonyms import pseudonym
 from recsys.recommender import Recommender
 from recsys.schema import Col
 from serve.core import shadow
-from serve.core.arms import Arms, PlacedArm, Served, ServedArm, number_of
+from serve.core.arms import Arms, ResolvedArm, ServedArm, ServedBundle, hash_fraction
 from serve.core.middleware import NONE
 from serve.core.service import Service
 from serve.http.routes import build_http
-from serve.ray.text_encoder import TextEncoder
 from serve.schemas.requests import RecommendRequest
-from serve.settings import Settings
 
 USER = {"user_id": "u"}
 NUM_USERS = 4000
 
 
-def arm(name: str, bundle: Path | None = None, **rest: Any) -> PlacedArm:
+def arm(name: str, bundle: Path | None = None, **rest: Any) -> ResolvedArm:
     """An arm with the bundle that the service is started with, or another one."""
     own = {} if bundle is None else {"bundle": str(bundle), "version": version_in(bundle)}
-    return PlacedArm(name=name, **own, **rest)
+    return ResolvedArm(name=name, **own, **rest)
 
 
 @pytest.fixture
 def load(client: TestClient, service: Service, bundle: Path) -> Callable[..., None]:
     """Serve some arms."""
 
-    def loading(*arms: PlacedArm) -> None:
+    def loading(*arms: ResolvedArm) -> None:
         assert client.portal is not None
         client.portal.call(service.load, bundle, version_in(bundle), arms)
 
@@ -76,31 +75,15 @@ def ids(answer: dict[str, Any]) -> list[str]:
     return [item["item_id"] for item in answer["items"]]
 
 
-class Broken(Recommender):
-    """A model that fails while it answers."""
-
-    def recommend(self, *arguments: Any, **options: Any) -> Any:
-        raise RuntimeError("broken while it answers")
-
-    rank = draw = recommend  # type: ignore[assignment]
-
-
-def break_arm(service: Service, name: str) -> None:
-    """From now on the arm's model fails."""
-    for each in service.arms.every:
-        if each.name == name:
-            each.served.model.__class__ = Broken
-
-
 @pytest.fixture(scope="module")
-def served(bundle: Path) -> Served:
+def served(bundle: Path) -> ServedBundle:
     model = Recommender.load(bundle)
-    return Served(bundle, model, "", model)
+    return ServedBundle(bundle, model, "", model)
 
 
 class TestAssignment:
     @staticmethod
-    def arms(served: Served, *weights: float, salt: str = "s") -> Arms:
+    def arms(served: ServedBundle, *weights: float, salt: str = "s") -> Arms:
         names = "abcdef"
         return Arms(
             [ServedArm(arm(names[n], weight=w), served) for n, w in enumerate(weights)], salt
@@ -113,7 +96,7 @@ class TestAssignment:
     def whose(self, arms: Arms) -> list[str]:
         return [arms.of(user).name for user in self.users()]
 
-    def test_shares_are_the_weights(self, served: Served) -> None:
+    def test_shares_are_the_weights(self, served: ServedBundle) -> None:
         weights = (5.0, 0.0, 3.0, 2.0)
         counts = Counter(self.whose(self.arms(served, *weights)))
         assert "b" not in counts
@@ -123,18 +106,18 @@ class TestAssignment:
             bound = 5 * np.sqrt(NUM_USERS * share * (1 - share))
             assert abs(counts[name] - NUM_USERS * share) <= bound
 
-    def test_users_stay_and_another_salt_moves_them(self, served: Served) -> None:
+    def test_users_stay_and_another_salt_moves_them(self, served: ServedBundle) -> None:
         once = self.whose(self.arms(served, 1, 1))
         assert once == self.whose(self.arms(served, 2, 2))
         moved = np.mean(np.array(once) != self.whose(self.arms(served, 1, 1, salt="t")))
         assert 0.4 < moved < 0.6
 
     def test_numbers_lie_in_the_interval(self) -> None:
-        numbers = [number_of(user, "s") for user in self.users()]
+        numbers = [hash_fraction(user, "s") for user in self.users()]
         assert min(numbers) >= 0 and max(numbers) < 1
-        assert number_of("u", "s") == 0.69514203150176, "pinned: a release must move nobody"
+        assert hash_fraction("u", "s") == 0.69514203150176, "pinned: a release must move nobody"
 
-    def test_of_two_arms_exactly_the_share_that_changes_moves(self, served: Served) -> None:
+    def test_of_two_arms_exactly_the_share_that_changes_moves(self, served: ServedBundle) -> None:
         before = self.whose(self.arms(served, 0.9, 0.1))
         after = self.whose(self.arms(served, 0.8, 0.2))
         moves = Counter(zip(before, after, strict=True))
@@ -142,7 +125,7 @@ class TestAssignment:
         bound = 5 * np.sqrt(NUM_USERS * 0.1 * 0.9)
         assert abs(moves["a", "b"] - 0.1 * NUM_USERS) <= bound
 
-    def test_what_a_neighbour_loses_moves_nobody_else(self, served: Served) -> None:
+    def test_what_a_neighbour_loses_moves_nobody_else(self, served: ServedBundle) -> None:
         before = self.whose(self.arms(served, 0.8, 0.1, 0.1))
         after = self.whose(self.arms(served, 0.8, 0.05, 0.15))
         assert set(zip(before, after, strict=True)) - {("a", "a"), ("b", "b"), ("c", "c")} == {
@@ -153,11 +136,7 @@ class TestAssignment:
         self, recipe: Recipe, service: Service, bundle: Path, other_bundle: Path
     ) -> None:
         """Another replica, started later, on its own store, says the same of every user."""
-        encoder = TextEncoder()
-        other = Service(
-            Settings.of(recipe),
-            lambda folder, version, items: encoder.encode(str(folder), version, items),
-        )
+        other = make_service(recipe)
         arms = [arm("a", weight=3), arm("b", other_bundle)]
         for each in (service, other):
             asyncio.run(each.load(bundle, version_in(bundle), arms))
@@ -275,10 +254,9 @@ class TestExploration:
     )
     def test_lists_are_drawn_and_their_propensities_logged(
         self, client: TestClient, load: Callable[..., None], service: Service, recipe: Recipe,
-        bundle: Path, way: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
+        bundle: Path, way: dict[str, Any], clock: Clock,
     ) -> None:  # fmt: skip
-        now = 1_800_000_000_000_000
-        monkeypatch.setattr("serve.core.service.clock_us", lambda: now)
+        clock.now = 1_800_000_000_000_000
         plain = ids(post(client, "/recommend", USER | {"k": 20}))
         load(arm("drawn", **way))
         filters = {"category": ["cup", "pen"]}
@@ -420,6 +398,11 @@ class TestFallback:
 
 
 class TestShadow:
+    @pytest.fixture
+    def serve_settings(self, serve_settings: dict[str, Any]) -> dict[str, Any]:
+        """Every comparison is logged."""
+        return {**serve_settings, "log_requests": 1.0}
+
     @pytest.fixture(autouse=True)
     def _capture(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "ray.serve")
@@ -437,9 +420,8 @@ class TestShadow:
     def test_the_same_model_agrees_and_another_does_less(
         self, client: TestClient, load: Callable[..., None], service: Service, metrics: Tally,
         bundle: Path, other_bundle: Path, compared: Callable[..., None],
-        caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:  # fmt: skip
-        monkeypatch.setattr(service._shadows, "_log_share", 1.0)
         load(arm("a"), arm("same", shadow=True), arm("s", other_bundle, shadow=True))
         answer = post(client, "/recommend", USER | {"k": 20, "explain": True}, "mine")
         post(client, "/rank", USER | {"candidates": [item_id(row) for row in range(30)], "k": 5})

@@ -41,7 +41,7 @@ class Asked:
     def __call__(
         self, make: Callable[[], Query], answer: Any = None, *, whole: bool = True
     ) -> Coroutine[Any, Any, Any]:
-        return self.batches.ask(self.model, make, answer or scores, whole=whole)
+        return self.batches.submit(self.model, make, answer or scores, whole=whole)
 
     async def meanwhile(self, *questions: Coroutine[Any, Any, Any]) -> list[Any]:
         """What those are told who come while the thread is busy."""

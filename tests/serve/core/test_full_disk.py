@@ -10,17 +10,14 @@ import pytest
 from bundles import KEY, item_id, make_recipe, version_in
 from fastapi.testclient import TestClient
 from monitoring import Tally
+from services import make_service
 from small_disk import fill, mounted
 
 from recsys.data.feedback import Feedback, finished
 from recsys.data.pseudonyms import pseudonym
 from recsys.state import STATE_FILE
 from recsys.state.sqlite.users import SqliteState
-from serve.core import impressions
-from serve.core.service import Service
 from serve.http.routes import build_http
-from serve.ray.text_encoder import TextEncoder
-from serve.settings import Settings
 
 ASKED = {"user_id": "u", "k": 3}
 
@@ -39,14 +36,8 @@ def test_answers_go_on_and_nothing_that_was_accepted_is_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", KEY)
-    monkeypatch.setattr(impressions, "FLUSH_S", 0.05)
     recipe = make_recipe(disk / "run", language_model)
-    encoder = TextEncoder(lambda: metrics)
-    service = Service(
-        Settings.of(recipe),
-        lambda folder, version, items: encoder.encode(str(folder), version, items),
-        metrics,
-    )
+    service = make_service(recipe, metrics)
 
     def event(number: int) -> dict[str, str]:
         name = f"e{number}"

@@ -11,17 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 from bundles import KEY, item_id, version_in
 from fastapi.testclient import TestClient
+from services import make_service
 
 from recsys.config import Recipe
 from recsys.data.feedback import Feedback, finished
 from recsys.data.pseudonyms import pseudonym
 from recsys.schema import IMPRESSIONS, Col
-from serve.core import impressions
 from serve.core.impressions import Impressions, Shown
 from serve.core.service import Service
 from serve.http.routes import build_http
-from serve.ray.text_encoder import TextEncoder
-from serve.settings import Settings
 
 
 def shown(number: int, num_items: int = 2, user: str | None = "u") -> Shown:
@@ -99,11 +97,7 @@ def test_the_recipe_may_turn_it_off(recipe: Recipe, bundle: Path) -> None:
     silent = recipe.model_copy(
         update={"serve": recipe.serve.model_copy(update={"impressions": False})}
     )
-    encoder = TextEncoder()
-    service = Service(
-        Settings.of(silent),
-        lambda folder, version, items: encoder.encode(str(folder), version, items),
-    )
+    service = make_service(silent)
     with TestClient(build_http(service)) as client:
         client.portal.call(service.load, bundle, version_in(bundle))
         assert client.post("/recommend", json={"user_id": "u1"}).status_code == 200
@@ -123,10 +117,8 @@ def test_they_are_written_without_being_asked(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".*"))
 
 
-def test_many_make_a_file_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(impressions, "FLUSH_S", 60.0)
-    monkeypatch.setattr(impressions, "FLUSH_ITEMS", 4)
-    log = Impressions(tmp_path, str)
+def test_many_make_a_file_at_once(tmp_path: Path) -> None:
+    log = Impressions(tmp_path, str, flush_s=60.0, flush_items=4)
     for number in range(2):
         log.offer(shown(number))
     deadline = time.monotonic() + 20
@@ -149,10 +141,8 @@ def test_a_disk_that_hangs_holds_up_nobody(
         assert goes_on.wait(20)
         write(*arguments, **options)
 
-    monkeypatch.setattr(impressions.pq, "write_table", slow)
-    monkeypatch.setattr(impressions, "MAX_WAITING", 10)
-    monkeypatch.setattr(impressions, "FLUSH_S", 0.01)
-    log = Impressions(tmp_path, str)
+    monkeypatch.setattr(pq, "write_table", slow)
+    log = Impressions(tmp_path, str, flush_s=0.01, max_waiting=10)
     log.offer(shown(0))
     assert hangs.wait(20)
     for number in range(1, 1000):

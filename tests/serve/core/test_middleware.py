@@ -11,11 +11,13 @@ import pytest
 from bundles import item_id, version_in
 from fastapi.testclient import TestClient
 from monitoring import Tally
+from services import break_arm
 
 from recsys.config import Recipe
 from recsys.errors import DataError
-from serve.core.middleware import CLIENT_LEFT, NONE, SLOW_S, Observed
+from serve.core.middleware import CLIENT_LEFT, NONE, SLOW_S, ObservabilityMiddleware
 from serve.core.service import Service
+from serve.core.users import Users
 from serve.http.routes import build_http
 from serve.observability.metrics import METRICS
 from serve.observability.trace import Trace, begin_trace, current, current_id
@@ -88,9 +90,9 @@ class TestFigures:
         assert not any(key[0] == "answers_total" for key in metrics.counts)
 
     def test_an_error_nobody_expected(
-        self, client: TestClient, metrics: Tally, monkeypatch: pytest.MonkeyPatch
+        self, client: TestClient, service: Service, metrics: Tally
     ) -> None:
-        monkeypatch.setattr("serve.core.answer_flow.recommend", None)
+        break_arm(service)
         assert client.post("/recommend", json=USER).status_code == 500
         assert metrics.counts["requests_total", "/recommend", "500"] == 1
 
@@ -101,7 +103,7 @@ class TestFigures:
 
         async def run() -> None:
             scope = {"type": "http", "path": "/rank", "headers": []}
-            app = Observed(slow, service, answers_id=True)
+            app = ObservabilityMiddleware(slow, service, answers_id=True)
             task = asyncio.create_task(app(scope, None, None))
             await asyncio.sleep(0.01)
             task.cancel()
@@ -192,7 +194,7 @@ class TestLog:
         monkeypatch.setattr(Trace, "elapsed", lambda _: SLOW_S + 0.1)
         client.get("/healthz")
         monkeypatch.undo()
-        monkeypatch.setattr("serve.core.answer_flow.recommend", None)
+        break_arm(service)
         client.post("/recommend", json=USER)
         slow, failed = self.lines(caplog)
         assert (slow["levelname"], slow["path"]) == ("WARNING", "/healthz")
@@ -208,13 +210,13 @@ class TestHealth:
         assert "no model" in answer.json()["detail"][0]["msg"]
 
     def test_without_its_store_it_lives_and_is_not_ready(
-        self, client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
+        self, client: TestClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def gone() -> None:
+        def gone(_: Users) -> None:
             raise DataError("the store cannot be read", where="here", field="x", fix="fix it")
 
         assert client.get("/readyz").status_code == 200
-        monkeypatch.setattr(service._users, "ping", gone)
+        monkeypatch.setattr(Users, "ping", gone)
         assert client.get("/healthz").status_code == 200
         answer = client.get("/readyz")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

@@ -1,29 +1,27 @@
-"""The service without HTTP: swapping models, the store behind the key, what a failure leaves."""
+"""The service without HTTP: its scores, the store behind the key, what a failure leaves."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import signal
 import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from bundles import KEY, diverge, item_id, make_bundle, make_items, make_recipe, version_in
+from bundles import KEY, item_id, make_bundle, make_items, make_recipe, version_in
 from redis_server import Server
+from services import Clock, make_service
 
-from recsys.artifacts.bundle import Bundle
 from recsys.config import Recipe
 from recsys.data.histories import Histories, build_histories
-from recsys.data.pseudonyms import key_check, pseudonym
-from recsys.errors import BundleError, DataError
+from recsys.data.pseudonyms import pseudonym
+from recsys.errors import DataError
 from recsys.preparation.prepared import (
     CATALOGUE_DIR,
     HISTORIES_DIR,
@@ -33,31 +31,15 @@ from recsys.preparation.prepared import (
 )
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE, Col
-from serve.core import answer_flow
 from serve.core.service import Service
-from serve.ray.text_encoder import TextEncoder
 from serve.schemas.problems import Unavailable
 from serve.schemas.requests import Event, RecommendRequest, SessionEvent
-from serve.settings import Settings
 
 REQUEST = RecommendRequest(user_id="u")
 
 
 def ask(service: Service) -> dict[str, object]:
     return dict(json.loads(asyncio.run(service.recommend(REQUEST))))
-
-
-def version_of(bundle: Path) -> str:
-    return Bundle.open(bundle, verify=False).version
-
-
-def broken_copy(bundle: Path, target: Path) -> Path:
-    shutil.copytree(bundle, target)
-    vectors = target / "vectors.npy"
-    content = bytearray(vectors.read_bytes())
-    content[-1] ^= 1
-    vectors.write_bytes(content)
-    return target
 
 
 def test_without_a_model_it_is_unavailable(service: Service) -> None:
@@ -68,10 +50,9 @@ def test_without_a_model_it_is_unavailable(service: Service) -> None:
 
 
 def test_scores_are_the_library_s_to_the_last_digit(
-    service: Service, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    service: Service, bundle: Path, clock: Clock
 ) -> None:
-    now = 1_800_000_000_000_000
-    monkeypatch.setattr("serve.core.service.clock_us", lambda: now)
+    clock.now = now = 1_800_000_000_000_000
     asyncio.run(service.load(bundle, version_in(bundle)))
     seen = [SessionEvent(item_id=item_id(row)) for row in (3, 40, 3)]
     answer = json.loads(asyncio.run(service.recommend(RecommendRequest(history=seen, k=20))))
@@ -84,94 +65,6 @@ def test_scores_are_the_library_s_to_the_last_digit(
     rows, scores = model.recommend(history, 20, exclude=none, allowed=model.allowed())
     assert [item["item_id"] for item in answer["items"]] == [model.item_id(row) for row in rows]
     assert [item["score"] for item in answer["items"]] == scores.tolist()
-
-
-def test_a_swap_changes_the_answer(service: Service, bundle: Path, other_bundle: Path) -> None:
-    asyncio.run(service.load(bundle, version_in(bundle)))
-    before = ask(service)
-    asyncio.run(service.load(other_bundle, version_in(other_bundle)))
-    after = ask(service)
-    assert before["model_version"] == version_of(bundle)
-    assert after["model_version"] == version_of(other_bundle)
-    assert before["items"] != after["items"]
-
-
-def test_a_broken_bundle_leaves_the_last_good_one(
-    service: Service, bundle: Path, other_bundle: Path, tmp_path: Path
-) -> None:
-    asyncio.run(service.load(bundle, version_in(bundle)))
-    for wrong in (broken_copy(other_bundle, tmp_path / "broken"), tmp_path / "missing"):
-        asyncio.run(service.load(wrong, version_in(wrong)))
-        assert ask(service)["model_version"] == version_of(bundle)
-        assert service.describe()["failed_update"]
-    asyncio.run(service.load(bundle, version_in(bundle)))
-    assert service.describe()["failed_update"] is None
-
-
-def test_a_bundle_whose_language_model_fails_is_not_served(
-    recipe: Recipe, bundle: Path, other_bundle: Path
-) -> None:
-    async def encode(folder: Path, version: str, items: list[dict[str, str | None]]) -> np.ndarray:
-        if folder == other_bundle:
-            raise BundleError("no language model", where=folder, fix="write it again")
-        return np.zeros((len(items), 32), dtype=np.float32)
-
-    service = Service(Settings.of(recipe), encode)
-    asyncio.run(service.load(bundle, version_in(bundle)))
-    asyncio.run(service.load(other_bundle, version_in(other_bundle)))
-    assert ask(service)["model_version"] == version_of(bundle)
-    assert service.describe()["failed_update"] == "no language model"
-
-
-@pytest.mark.parametrize("route", ["recommend", "rank"])
-def test_a_bundle_answers_once_before_it_is_served(
-    service: Service, bundle: Path, monkeypatch: pytest.MonkeyPatch, route: str
-) -> None:
-    """So a new replica is warm before the proxy hears of it: Serve waits for `load`."""
-
-    def fails(*_: object) -> None:
-        raise RuntimeError("cannot answer")
-
-    monkeypatch.setattr(answer_flow, route, fails)
-    with pytest.raises(RuntimeError, match="cannot answer"):
-        asyncio.run(service.load(bundle, version_in(bundle)))
-    with pytest.raises(Unavailable):
-        asyncio.run(service.check())
-
-
-def test_the_first_bundle_must_load(service: Service, tmp_path: Path) -> None:
-    with pytest.raises(BundleError):
-        asyncio.run(service.load(tmp_path / "missing", version_in(tmp_path / "missing")))
-
-
-def test_requests_during_swaps_are_answered_by_one_model_or_the_other(
-    service: Service, bundle: Path, other_bundle: Path
-) -> None:
-    async def run() -> list[dict[str, Any]]:
-        await service.load(bundle, version_in(bundle))
-        done = asyncio.Event()
-        answers: list[dict[str, Any]] = []
-
-        async def asking() -> None:
-            while not done.is_set():
-                answers.append(json.loads(await service.recommend(REQUEST)))
-
-        askers = [asyncio.create_task(asking()) for _ in range(3)]
-        for folder in (other_bundle, bundle, other_bundle):
-            await service.load(folder, version_in(folder))
-        done.set()
-        await asyncio.gather(*askers)
-        return answers
-
-    answers = asyncio.run(run())
-    items: dict[str, list[Any]] = {}
-    for answer in answers:
-        items.setdefault(str(answer["model_version"]), []).append(answer["items"])
-    assert set(items) == {version_of(bundle), version_of(other_bundle)}
-    for first, *others in items.values():
-        # Who shares a pass of the model moves the last digits.
-        expected = [{**item, "score": pytest.approx(item["score"], abs=1e-5)} for item in first]
-        assert all(other == expected for other in others)
 
 
 def test_raw_user_ids_are_not_stored(service: Service, bundle: Path, recipe: Recipe) -> None:
@@ -188,7 +81,7 @@ def test_raw_user_ids_are_not_stored(service: Service, bundle: Path, recipe: Rec
 def test_the_key_is_never_made_here(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAYCOMMEND_PSEUDONYM_KEY")
     with pytest.raises(DataError, match="no pseudonym key"):
-        Service(Settings.of(recipe), TextEncoder().encode)  # type: ignore[arg-type]
+        make_service(recipe)
     assert not list(recipe.root.glob("*.key"))
 
 
@@ -232,78 +125,10 @@ def test_users_of_the_log_are_known_from_the_start(
     training = make_recipe(tmp_path / "training", language_model)
     bundle = make_bundle(tmp_path / "bundle", training, seed=3, data_fingerprint="same")
     prepare(recipe.root, fingerprint)
-    encoder = TextEncoder()
-    service = Service(Settings.of(recipe), lambda folder, *rest: encoder.encode(str(folder), *rest))
+    service = make_service(recipe)
     asyncio.run(service.load(bundle.folder, version_in(bundle.folder)))
     answer = json.loads(asyncio.run(service.recommend(RecommendRequest(user_id="known"))))
     assert answer["basis"] == basis
-
-
-def test_new_items_without_a_text_are_marked(
-    tmp_path: Path, language_model: Path, bundle: Path
-) -> None:
-    items: list[dict[str, str | None]] = [{"title": "red cup"}, {"title": " "}]
-    vectors = asyncio.run(TextEncoder().encode(str(bundle), version_in(bundle), items))
-    assert vectors.shape == (2, 32)
-    assert np.isfinite(vectors[0]).all()
-    assert np.isnan(vectors[1]).all()
-
-
-def test_the_encoder_holds_two_models_at_most(
-    bundle: Path, other_bundle: Path, tmp_path: Path
-) -> None:
-    encoder = TextEncoder()
-    third = shutil.copytree(bundle, tmp_path / "third")
-    for folder in (bundle, other_bundle, third):
-        asyncio.run(encoder.encode(str(folder), version_in(folder), [{"title": "pen"}]))
-    assert [folder for folder, _ in encoder._loaded] == [str(other_bundle), str(third)]
-
-
-def test_the_encoder_does_not_take_one_bundle_for_another(bundle: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(bundle, tmp_path / "bundle")
-    with pytest.raises(BundleError, match="the folder holds"):
-        asyncio.run(TextEncoder().encode(str(folder), "tiny-before", [{"title": "pen"}]))
-
-
-def test_new_content_of_the_same_folder_is_taken(
-    service: Service, bundle: Path, other_bundle: Path, tmp_path: Path
-) -> None:
-    folder = shutil.copytree(bundle, tmp_path / "bundle")
-    asyncio.run(service.load(folder, version_in(folder)))
-    shutil.rmtree(folder)
-    shutil.copytree(other_bundle, folder)
-    asyncio.run(service.load(folder, version_in(bundle)))  # sent again, as it is served now
-    assert ask(service)["model_version"] == version_of(bundle)
-    asyncio.run(service.load(folder, version_in(folder)))
-    assert ask(service)["model_version"] == version_of(other_bundle)
-    asyncio.run(service.load(folder, "tiny-of-yesterday"))
-    assert str(service.describe()["failed_update"]).startswith("the folder holds")
-    assert ask(service)["model_version"] == version_of(other_bundle)
-
-
-def test_a_model_that_has_diverged_is_not_served(
-    service: Service, bundle: Path, other_bundle: Path, tmp_path: Path
-) -> None:
-    diverged = diverge(shutil.copytree(other_bundle, tmp_path / "diverged"))
-    with pytest.raises(BundleError, match="not finite"):
-        asyncio.run(service.load(diverged, version_in(diverged)))
-    asyncio.run(service.load(bundle, version_in(bundle)))
-    asyncio.run(service.load(diverged, version_in(diverged)))
-    assert "not finite" in str(service.describe()["failed_update"])
-    assert ask(service)["items"]
-
-
-def test_a_bundle_of_another_key_is_refused(
-    service: Service, recipe: Recipe, language_model: Path, tmp_path: Path
-) -> None:
-    """Nobody of its log would be known, and nobody would notice."""
-    training = make_recipe(tmp_path / "training", language_model)
-    foreign = make_bundle(tmp_path / "b", training, seed=4, key_check="0" * 16).folder
-    with pytest.raises(DataError, match="pseudonym key"):
-        asyncio.run(service.load(foreign, version_in(foreign)))
-    mine = make_bundle(tmp_path / "c", training, seed=4, key_check=key_check(KEY.encode())).folder
-    asyncio.run(service.load(mine, version_in(mine)))
-    assert ask(service)["items"]
 
 
 def test_event_ids_are_not_stored_either(service: Service, bundle: Path, recipe: Recipe) -> None:
@@ -356,12 +181,9 @@ class TestStoreGone:
     ) -> None:
         server = make_server("--appendonly", "yes", "--appendfsync", "always")
         monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", KEY)
-        monkeypatch.setattr("serve.core.service.STORE_COOLDOWN_S", 0.2)
         store = {"state": {"backend": "redis", "url": server.url}}
-        encoder = TextEncoder()
-        service = Service(
-            Settings.of(make_recipe(tmp_path / "run", language_model, serve=store)),
-            lambda folder, version, items: encoder.encode(str(folder), version, items),
+        service = make_service(
+            make_recipe(tmp_path / "run", language_model, serve=store), store_cooldown_s=0.2
         )
         asyncio.run(service.load(bundle, version_in(bundle)))
         bought = Event(user_id="u", item_id=item_id(5), event_type="purchase", event_id="e1")

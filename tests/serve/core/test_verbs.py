@@ -7,7 +7,6 @@ from bundles import item_id, make_recipe
 from fastapi.testclient import TestClient
 
 from recsys.errors import RecipeError
-from serve.core.service import Service
 from serve.core.verbs import verbs_of
 
 
@@ -31,8 +30,8 @@ def test_the_shop_s_own_verb(names: dict, given: dict, purchase: str) -> None:  
     assert verbs["add_to_cart"] == "put {} into the cart"
 
 
-def test_an_explanation_says_it(client: TestClient, service: Service) -> None:
-    service._verbs = verbs_of({"played": "purchase"}, {})
+@pytest.mark.parametrize("serve_settings", [{"max_k": 50, "verbs": {"purchase": "played {}"}}])
+def test_an_explanation_says_it(client: TestClient) -> None:
     client.post("/events", json={"user_id": "u", "item_id": item_id(1), "event_type": "buy"})
     answer = client.post("/recommend", json={"user_id": "u", "explain": True, "k": 50})
     sentences = [item["explanation"]["sentence"] for item in answer.json()["items"]]

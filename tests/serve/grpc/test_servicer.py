@@ -24,11 +24,14 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from monitoring import Tally
+from services import Clock, make_service
 
 from recsys.errors import DataError
-from serve.access.keys import KeyFile
+from recsys.recommender import Recommender
+from serve.access.key_file import KeyFile
 from serve.core.middleware import CLIENT_LEFT
 from serve.core.service import Service
+from serve.core.users import Users
 from serve.grpc.messages import events_fields, rank_fields, recommend_fields
 from serve.grpc.servicer import DETAILS, METHODS, Rpc
 from serve.http.body_limit import MAX_BODY_BYTES
@@ -36,11 +39,9 @@ from serve.http.routes import build_http
 from serve.protos import ranking_pb2 as pb
 from serve.protos.ranking_pb2_grpc import RankingStub
 from serve.protos.server import SERVICE, add_to_server
-from serve.ray.text_encoder import TextEncoder
 from serve.schemas import requests, responses
 from serve.schemas.callers import RIGHTS
 from serve.schemas.responses import EventsAnswer, RankAnswer, RecommendAnswer
-from serve.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 Code = grpc.StatusCode
@@ -184,11 +185,10 @@ class TestParity:
     KNOWN = {"user_id": "known"}
 
     @pytest.fixture(autouse=True)
-    def _clock(self, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _clock(self, client: TestClient, clock: Clock) -> None:
         event = {"user_id": "known", "item_id": item_id(7), "event_type": "buy"}
         assert client.post("/events", json=event).status_code == 200
-        now = 1_900_000_000_000_000
-        monkeypatch.setattr("serve.core.service.clock_us", lambda: now)
+        clock.now = 1_900_000_000_000_000
 
     @pytest.mark.parametrize(
         ("name", "body"),
@@ -335,22 +335,22 @@ class TestErrors:
     def test_an_unexpected_error_tells_nothing(
         self, stub: RankingStub, metrics: Tally, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def broken(*_: object) -> None:
+        def broken(*_: object, **__: object) -> None:
             raise KeyError("a secret of ours")
 
-        monkeypatch.setattr("serve.core.answer_flow.recommend", broken)
+        monkeypatch.setattr(Recommender, "recommend", broken)
         error = refusal(stub.Recommend, self.REQUEST)
         assert (error.code(), error.details()) == (Code.INTERNAL, "the service has failed")
         assert "secret" not in str(error.trailing_metadata())
         assert metrics.counts["requests_total", f"/{SERVICE}/Recommend", "500"] == 1
 
     def test_what_the_operator_must_mend_is_unavailable(
-        self, stub: RankingStub, service: Service, monkeypatch: pytest.MonkeyPatch
+        self, stub: RankingStub, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(*_: object, **__: object) -> None:
             raise DataError("the disk is full", where=Path("/a/path"), fix="make room")
 
-        monkeypatch.setattr(service._users, "store", full)
+        monkeypatch.setattr(Users, "store", full)
         event = {"user_id": "u", "item_id": item_id(1), "event_type": "view"}
         error = refusal(stub.Events, pb.EventsRequest(events=[event]))
         assert (error.code(), error.details()) == (Code.UNAVAILABLE, "the disk is full")
@@ -398,11 +398,7 @@ class TestKeys:
         monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", "0123456789abcdef0123456789abcdef")
         access = {"keys": str(tmp_path / "keys.json"), "requests_per_s": 1.5}
         recipe = make_recipe(tmp_path / "run", language_model, serve={"access": access})
-        encoder = TextEncoder()
-        service = Service(
-            Settings.of(recipe),
-            lambda folder, version, items: encoder.encode(str(folder), version, items),
-        )
+        service = make_service(recipe)
         with TestClient(build_http(service)) as client:
             assert client.portal is not None
             client.portal.call(service.load, bundle, version_in(bundle))

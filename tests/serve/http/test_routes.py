@@ -312,9 +312,8 @@ def test_limits_of_the_recipe(client: TestClient, path: str, body: Any, field: s
     assert refused_at(post(client, path, body, 422)) == [field]
 
 
-def test_only_so_many_new_items(client: TestClient, service: Any) -> None:
-    limits = service._settings.serve.model_copy(update={"max_candidates": 1000})
-    service._settings = service._settings.model_copy(update={"serve": limits})
+@pytest.mark.parametrize("serve_settings", [{"max_candidates": 1000}])
+def test_only_so_many_new_items(client: TestClient) -> None:
     body = {"user_id": "u", "candidates": [{"title": "a"}] * (MAX_NEW_ITEMS + 1)}
     assert refused_at(post(client, "/rank", body, 422)) == ["candidates"]
 

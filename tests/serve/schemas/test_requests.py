@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from serve.schemas.fields import microseconds
 from serve.schemas.problems import field_name
 from serve.schemas.requests import (
     MAX_EVENTS,
@@ -18,7 +19,6 @@ from serve.schemas.requests import (
     NewItem,
     RankRequest,
     RecommendRequest,
-    microseconds,
 )
 
 EVENT = {"user_id": "u", "item_id": "i", "event_type": "view"}

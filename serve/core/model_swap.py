@@ -1,0 +1,80 @@
+"""Swap what is served: load other bundles aside, keep the last good one where one is broken."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from recsys.errors import RaycommendError
+from serve.core.arms import DEFAULT_ARM, Arms, ResolvedArm, ServedArm
+from serve.core.bundle_loader import BundleLoader
+from serve.core.live_arms import LiveArms
+from serve.schemas.problems import Unavailable
+
+logger = logging.getLogger("ray.serve")
+
+
+class ModelSwap:
+    """Replaces the arms, one swap at a time.
+
+    Args:
+        live: what is served.
+        loader: loads and tries bundles.
+        salt: the recipe's `serve.arms_salt`.
+
+    Attributes:
+        failed_update: why what was sent last is not what is served; None if it is.
+    """
+
+    def __init__(self, live: LiveArms, loader: BundleLoader, salt: str) -> None:
+        self._live, self._loader, self._salt = live, loader, salt
+        self._swapping = asyncio.Lock()
+        self.failed_update: str | None = None
+
+    async def load(self, folder: Path, version: str, arms: Sequence[ResolvedArm] = ()) -> None:
+        """Serve other bundles or arms: load and try them aside, then swap.
+
+        An arm whose new bundle is broken keeps its last good one. Where it has none, nothing is
+        changed.
+
+        Args:
+            folder: where the bundle lies that the service is started with.
+            version: which one is meant: a folder's content may be replaced.
+            arms: of the recipe; none: that bundle answers everybody.
+
+        Raises:
+            Exception: whatever loading raises, but only if there is no last good one.
+        """
+        async with self._swapping:
+            now = self._live.or_none
+            loaded = {} if now is None else {(s.folder, s.bundle.version): s for s in now.bundles}
+            last_good = {} if now is None else {each.name: each.served for each in now.every}
+            failed, every = None, []
+            for arm in arms or [DEFAULT_ARM]:
+                place = (Path(arm.bundle), str(arm.version)) if arm.bundle else (folder, version)
+                try:
+                    if place not in loaded:
+                        loaded[place] = await self._loader.load(*place)
+                    served = loaded[place]
+                except Exception as error:
+                    if now is None:
+                        raise
+                    failed = f"arm {arm.name}: {_reason(error)}" if arms else _reason(error)
+                    logger.exception("arm %s: %s is not served", arm.name, place[0])
+                    if arm.name not in last_good:
+                        self.failed_update = failed
+                        return
+                    served = last_good[arm.name]
+                every.append(ServedArm(arm, served))
+            await self._live.replace(Arms(every, self._salt))
+            self.failed_update = failed
+            logger.info("serving %s", ", ".join(f"{e.name}: {e.model.version}" for e in every))
+
+
+def _reason(error: Exception) -> str:
+    """A failed update as `GET /model` reports it: no paths, no stack trace."""
+    if isinstance(error, RaycommendError):
+        return error.problem
+    return str(error) if isinstance(error, Unavailable) else type(error).__name__

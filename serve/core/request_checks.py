@@ -1,0 +1,90 @@
+"""What a well-formed request may still not ask for: another user, or more than the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from recsys.config import Serve
+from serve.core.arms import Arms
+from serve.observability.trace import current
+from serve.schemas.problems import Forbidden, Refused
+from serve.schemas.requests import Event, RankRequest, RecommendRequest
+
+#: Raw user id -> pseudonym.
+Pseudonym = Callable[[str], str]
+
+
+def check_caller(request: RecommendRequest | RankRequest, pseudonym: Pseudonym) -> None:
+    """Refuse a request about a user whom the caller may not ask for.
+
+    Raises:
+        Forbidden: the token is another user's, or the key lacks the right `explain`.
+    """
+    caller, user_id = current().caller, request.user_id
+    if user_id is None:
+        return
+    if caller.user and not caller.speaks_for(pseudonym(user_id)):
+        raise Forbidden(("user_id",), "this token is another user's")
+    if request.explain and not caller.may("explain"):
+        msg = "tells what a user did, and this key lacks the right `explain`"
+        raise Forbidden(("explain",), msg)
+
+
+def check_events(events: Sequence[Event], pseudonym: Pseudonym, *, single: bool) -> None:
+    """Refuse events of a user whom the caller may not write for.
+
+    Args:
+        events: of the request.
+        pseudonym: see `Pseudonym`.
+        single: the request is one event, not a list (for the names in refusals).
+
+    Raises:
+        Forbidden: the token is another user's.
+    """
+    caller = current().caller
+    if not caller.user:
+        return
+    for place, event in enumerate(events):
+        if not caller.speaks_for(pseudonym(event.user_id)):
+            at = ("user_id",) if single else ("events", place, "user_id")
+            raise Forbidden(at, "this token is another user's")
+
+
+def check_recommend(request: RecommendRequest, arms: Arms, limits: Serve) -> None:
+    """Refuse a list that is too long, or rules that an exploring arm cannot follow.
+
+    Raises:
+        Refused: as above.
+    """
+    if request.k is not None and request.k > limits.max_k:
+        raise Refused(("k",), f"at most {limits.max_k}", kind="too_large")
+    if arms.explores:
+        _check_no_rules(request)
+
+
+def check_rank(request: RankRequest, limits: Serve) -> None:
+    """Refuse too many candidates.
+
+    Raises:
+        Refused: as above.
+    """
+    most = limits.max_candidates
+    if len(request.candidates) > most:
+        raise Refused(("candidates",), f"at most {most} candidates", kind="too_many")
+    if request.k is not None and request.k > most:
+        raise Refused(("k",), f"at most {most}", kind="too_large")
+
+
+def _check_no_rules(request: RecommendRequest) -> None:
+    """Refuse rearranging rules, whichever arm is the user's: all users get the same refusals.
+
+    Raises:
+        Refused: the propensities of a rearranged list are not known.
+    """
+    for name, is_given in (
+        ("diversity", bool(request.diversity)),
+        ("max_per_category", request.max_per_category is not None),
+    ):
+        if is_given:
+            msg = "lists are drawn here (`serve.arms`, exploration), and are not rearranged"
+            raise Refused((name,), f"{msg}; leave it out", kind="explores")
