@@ -49,7 +49,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     write_log(folder / "log", events, tiny_items())
     recipe = tiny_recipe(folder)
     prepared = prepare_here(recipe)
-    return Shop(recipe, prepared, store_here(recipe, prepared))
+    return Shop(recipe, prepared, store_here(recipe))
 
 
 def test_two_processes_end_together_on_uneven_data(uneven: Shop, tmp_path: Path) -> None:
