@@ -20,13 +20,14 @@ from recsys.errors import RaycommendError
 from recsys.state import STATE_FILE, URL_VARIABLE
 from serve.core.arms import ResolvedArm, resolve_arms
 from serve.launch.checks import check, warnings
+from serve.ray.environment import set_defaults
 from serve.settings import Settings
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m serve",
+        prog="recsys serve",
         description="Serve the champion on Ray Serve until Ctrl-C; with `ray.address` naming a "
         "cluster where the service runs, hand it the champion.",
     )
@@ -49,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         bundle = served_bundle(recipe, options.bundle)
         if options.dry_run:
             address = recipe.ray.address or os.environ.get("RAY_ADDRESS") or "local"
+            set_defaults()  # HAProxy's ports are those of a start
             check(recipe, address)
             for line in plan(recipe, bundle):
                 print(f"would {line}")
@@ -72,7 +74,8 @@ def command_of(options: argparse.Namespace) -> list[str]:
     words = [shutil.which("recsys") or str(Path(sys.executable).with_name("recsys")), "serve"]
     words += ["--config", str(Path(options.config).absolute())]
     for override in options.overrides:
-        words += ["--set", override]
+        if not override.startswith("ray.address="):  # the command for an update names its own
+            words += ["--set", override]
     return words if options.bundle is None else [*words, "--bundle", str(options.bundle.absolute())]
 
 

@@ -188,6 +188,13 @@ def _add_routes(app: FastAPI, service: Service) -> Lanes:
             """A token with which a browser asks for one user, until it expires."""
             return _json(service.user_token(request.user_id, request.lives_s))
 
+    else:
+
+        @app.post("/users/token", include_in_schema=False)
+        async def no_user_token() -> Response:
+            """Say what is missing: nobody may be let in by a token where everybody is."""
+            raise problems.NotFound("no user tokens: they need API keys, see serve.access.keys")
+
     @app.delete(
         "/users/{user_id:path}", response_model=ErasedAnswer, responses=_BY_ID,
         dependencies=keyed, openapi_extra=_user,

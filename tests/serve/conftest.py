@@ -13,15 +13,18 @@ from monitoring import Tally
 from redis_server import make_server  # noqa: F401 - a fixture
 from services import Clock, make_service
 
+from benchmarks.ports import free_ports
 from recsys.config import Recipe
 from serve.core.service import Service
 from serve.http.routes import build_http
+from serve.ray.ports import METRICS_PORT, STATS_PORT
 
 
 @pytest.fixture(autouse=True)
 def _own_environment() -> Iterator[None]:
-    """What a test sets for Ray must not reach the tests after it."""
-    with patch.dict(os.environ):
+    """What a test sets for Ray must not reach the tests after it; no other service is met."""
+    names = (METRICS_PORT[0], STATS_PORT[0])
+    with patch.dict(os.environ, dict(zip(names, map(str, free_ports(2)), strict=True))):
         yield
 
 

@@ -119,6 +119,18 @@ def ports_of(environment: Mapping[str, str]) -> set[int]:
     return found
 
 
+def test_a_dry_run_sees_the_ports_that_haproxy_takes(
+    config: Path, bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("RAY_SERVE_HAPROXY_METRICS_PORT", str(port))
+        assert main(["--config", str(config), "--bundle", str(bundle), "--dry-run"]) == 2
+    assert f"[RAY_SERVE_HAPROXY_METRICS_PORT] port in use (got {port})" in capsys.readouterr().err
+
+
 def test_services_that_start_at_once_have_ports_of_their_own(tmp_path: Path) -> None:
     """Also where one dies without a word: the next takes its ports."""
     code = (

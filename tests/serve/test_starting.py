@@ -148,7 +148,8 @@ def test_the_printed_update_works_from_anywhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     overrides = ["serve.port=8001", "serve.verbs={purchase: 'played {}'}"]
-    given = SimpleNamespace(config="my shop.yaml", overrides=overrides, bundle=None)
+    joined = [*overrides, "ray.address=10.0.0.3:6379"]  # of the update before
+    given = SimpleNamespace(config="my shop.yaml", overrides=joined, bundle=None)
     line = run.update_command(command_of(given), "10.0.0.4:6379")
     first, program, *words = shlex.split(line)
     assert first == "RAY_AUTH_MODE=token"

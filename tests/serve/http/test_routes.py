@@ -675,3 +675,10 @@ def test_what_else_an_event_tells_is_kept_for_the_next_model(
         ("quantity", "1"),
     ):  # fmt: skip
         assert refused_at(post(client, "/events", {**event, name: wrong}, 422)) == [name]
+
+
+def test_without_keys_there_are_no_user_tokens(client: TestClient) -> None:
+    answer = client.post("/users/token", json={"user_id": "u"})
+    assert answer.status_code == 404
+    assert "serve.access.keys" in answer.json()["detail"][0]["msg"]
+    assert "/users/token" not in client.get("/openapi.json").json()["paths"]
