@@ -62,7 +62,8 @@ def curve(run: Path, rows: int) -> dict[float, tuple[float, float, float]]:
     prepared, bundle = Prepared.open(run), Bundle.open(run / "bundle")
     (store,) = (run / "text_store").glob("*/")
     scorer = scorer_on(bundle, prepared, "test", TextStore.open(store).content_similarity)
-    vectors = centred(scorer.vectors.numpy(), scorer.vectors.numpy().mean(axis=0))
+    own = np.asarray(scorer.vectors)
+    vectors = centred(own, own.mean(axis=0))
     _, questions = prepared.questions(
         "test", target_codes(bundle.recipe), most=rows, seed=bundle.recipe.seed
     )

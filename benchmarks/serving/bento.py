@@ -6,7 +6,7 @@ from typing import Any
 
 import bentoml
 
-from benchmarks.serving.peer_servers import BUNDLE, WORKERS, TwoTower
+from benchmarks.serving.peer_servers import BUNDLE, WORKERS, Scoring
 
 
 @bentoml.service(workers=int(os.environ[WORKERS]))
@@ -14,9 +14,9 @@ class Rank:
     """POST /rank."""
 
     def __init__(self) -> None:
-        self._ranker = TwoTower(Path(os.environ[BUNDLE]))
+        self._ranker = Scoring(Path(os.environ[BUNDLE]))
 
-    @bentoml.api(route="/rank")
+    @bentoml.api(route="/rank")  # type: ignore[untyped-decorator]
     def rank(self, history: list[Any], candidates: list[Any], k: int) -> Any:
         """See `serve.http.routes`."""
         import json

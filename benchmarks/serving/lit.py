@@ -7,10 +7,10 @@ import litserve
 from fastapi import Request
 from starlette.responses import Response
 
-from benchmarks.serving.peer_servers import TwoTower
+from benchmarks.serving.peer_servers import Scoring
 
 
-class Rank(litserve.LitAPI):
+class Rank(litserve.LitAPI):  # type: ignore[misc]
     """POST /rank; it travels to another process, so it stands in a module."""
 
     def __init__(self, bundle: Path) -> None:
@@ -19,7 +19,7 @@ class Rank(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """Load the model, in the worker."""
-        self._ranker = TwoTower(self._bundle)
+        self._ranker = Scoring(self._bundle)
 
     def decode_request(self, request: Request) -> Any:
         """The body, parsed."""

@@ -24,7 +24,7 @@ WAYS = ("fastapi", "litserve", "bentoml")
 BUNDLE, WORKERS = "RANKED_BUNDLE", "RANKED_WORKERS"
 
 
-class TwoTower:
+class Scoring:
     """A loaded bundle that answers /rank for sessions."""
 
     def __init__(self, bundle: Path) -> None:
@@ -90,7 +90,7 @@ def fastapi_app() -> Any:
     from serve.core.batches import Batches
     from serve.observability.metrics import NoMetrics
 
-    ranker, app, batches = TwoTower(Path(os.environ[BUNDLE])), FastAPI(), Batches(NoMetrics())
+    ranker, app, batches = Scoring(Path(os.environ[BUNDLE])), FastAPI(), Batches(NoMetrics())
 
     @app.post("/rank")
     async def rank(body: Any = Body()) -> Response:  # noqa: B008 - FastAPI's way

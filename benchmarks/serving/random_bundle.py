@@ -72,7 +72,7 @@ def make_bundle(target: Path, recipe: Recipe, num_items: int, seed: int = 0) -> 
     users = UserEncoder(model.dim, model.num_layers, model.num_heads, 0.0)
     head = ScoringHead(model.temperature)
     for network in (head.own, head.related):
-        torch.nn.init.normal_(network[-1].weight, std=0.3)
+        torch.nn.init.normal_(network[-1].get_parameter("weight"), std=0.3)
     torch.nn.init.normal_(head.item.weight, std=0.1)
     vectors = _vectors(num_items, model.dim)
     counts = rng.zipf(1.5, num_items).clip(max=100_000)
@@ -85,10 +85,11 @@ def make_bundle(target: Path, recipe: Recipe, num_items: int, seed: int = 0) -> 
         users, head, vectors, item_features(stats, standard), standard, relations,
         target_codes(recipe), model.max_history,
     )  # fmt: skip
+    item_part = np.asarray(scorer.item_part)
     index = None
     if recipe.embed.index_above is not None and num_items > recipe.embed.index_above:
         queries = scorer.user_parts(_sessions(256, num_items, rng)).numpy()
-        index = Index.build(scorer.item_part.numpy(), queries, seed=seed)
+        index = Index.build(item_part, queries, seed=seed)
     parts = {"language": language, "items": items, "users": users, "head": head}
     return write_bundle(
         target,
@@ -100,7 +101,7 @@ def make_bundle(target: Path, recipe: Recipe, num_items: int, seed: int = 0) -> 
         },
         items=table.with_columns(**vars(stats), **{STANDARD_PRICE: standard}),
         vectors=vectors.numpy(),
-        item_part=scorer.item_part.numpy(),
+        item_part=item_part,
         relations=relations,
         facts={
             "data_fingerprint": f"random-{num_items}-{seed}",
@@ -117,7 +118,7 @@ def _sessions(num: int, num_items: int, rng: np.random.Generator) -> Histories:
     return Histories.joined(
         [
             Histories.of(
-                rng.integers(num_items, size=size),
+                rng.integers(num_items, size=size).tolist(),
                 rng.choice(kinds, size=size, p=[0.6, 0.3, 0.1]).tolist(),
                 list(range(0, size * 1_000_000, 1_000_000)),
                 size * 1_000_000,

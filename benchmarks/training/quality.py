@@ -102,8 +102,10 @@ def logits(worker: Once) -> Callable[[Questions], np.ndarray]:
         scale = float(worker.model.log_scale.exp())
         prior = float(worker.model.popularity) * torch.from_numpy(worker.log_share)
 
+    vectors = torch.from_numpy(np.asarray(scorer.vectors))
+
     def scores(questions: Questions) -> np.ndarray:
-        found = scorer.states(questions.histories) @ scorer.vectors.T * scale + prior
+        found = scorer.states(questions.histories) @ vectors.T * scale + prior
         return found.numpy().astype(np.float32)
 
     return scores

@@ -73,7 +73,7 @@ async def read_changes(
         for item in changes
         if item.fields and item.vector is None and not model.in_bundle(item.item_id)
     ]
-    made = {}
+    made: dict[str, ItemChange] = {}
     for low in range(0, len(without), MAX_NEW_ITEMS):
         part = without[low : low + MAX_NEW_ITEMS]
         texts = [texts_of(json.loads(item.fields or "")) for item in part]

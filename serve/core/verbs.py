@@ -29,9 +29,9 @@ def verbs_of(names: Mapping[str, EventName | None], given: Mapping[EventName, st
             of the past is taken as it is: nobody bought what was played.
         given: the recipe's `serve.verbs`, which wins.
     """
-    own = {}
+    own: dict[str, str] = {}
     for event_type in _USUAL:
         mapped = [name for name, target in names.items() if target == event_type]
         if len(mapped) == 1 and mapped[0] != event_type and _PAST.fullmatch(mapped[0]):
             own[event_type] = f"{mapped[0].replace('_', ' ')} {{}}"
-    return {**_USUAL, **own, **given}
+    return {**_USUAL, **own, **{str(name): text for name, text in given.items()}}

@@ -196,7 +196,7 @@ class Rpc:
 
 def error_of(answer: Response) -> status_pb2.Status:
     """An HTTP refusal as a status of gRPC."""
-    found = json.loads(answer.body)["detail"]
+    found = json.loads(bytes(answer.body))["detail"]
     first = found[0]
     message = f"{first['field']}: {first['msg']}" if first["loc"][1:] else first["msg"]
     error = status_pb2.Status(code=CODES[answer.status_code].value[0], message=message)

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from fastapi import Depends, FastAPI, Security
 from fastapi.security import HTTPBearer
 from pydantic import TypeAdapter
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from serve.access.middleware import AccessMiddleware
@@ -50,7 +51,9 @@ from serve.schemas.responses import (
     UserTokenAnswer,
 )
 
-_REFUSED: dict[int | str, dict[str, Any]] = {
+Responses = dict[int | str, dict[str, Any]]
+
+_REFUSED: Responses = {
     status: {"model": Problems, "description": text}
     for status, text in (
         (400, "The body is no JSON."),
@@ -68,11 +71,14 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
 }
 
 
-_WITH_BODY = {status: text for status, text in _REFUSED.items() if status not in (404, 409)}
-_BY_ID = {status: _REFUSED[status] for status in (401, 403, 422, 429, 503)}
-_NO_BODY = {status: _REFUSED[status] for status in (401, 403, 429, 503)}
+_WITH_BODY: Responses = {
+    status: text for status, text in _REFUSED.items() if status not in (404, 409)
+}
+_BY_ID: Responses = {status: _REFUSED[status] for status in (401, 403, 422, 429, 503)}
+_NO_BODY: Responses = {status: _REFUSED[status] for status in (401, 403, 429, 503)}
 
-UserId = ItemId = Annotated[str, Depends(id_in_path)]
+ItemId: TypeAlias = Annotated[str, Depends(id_in_path)]
+UserId: TypeAlias = Annotated[str, Depends(id_in_path)]
 
 
 def _of_path(name: str) -> dict[str, Any]:
@@ -110,7 +116,11 @@ def build_http(service: Service, *, answers_id: bool = True) -> ASGIApp:
     )
     problems.install(app)
     lanes = _add_routes(app, service)
-    with_body = {route.path for route in app.routes if "POST" in getattr(route, "methods", ())}
+    with_body = {
+        route.path
+        for route in app.routes
+        if isinstance(route, Route) and "POST" in (route.methods or ())
+    }
     middleware: ASGIApp = RequestForm(BodyLimit(FastLane(app, lanes)), with_body)
     if service.keys is not None:
         middleware = AccessMiddleware(middleware, service.keys)

@@ -43,7 +43,9 @@ def drain(scratch: Scratch, grace_s: float) -> None:
         await asyncio.sleep(grace_s)
         # Serve's controller would start a new HAProxy in the place of the one that ends.
         with suppress(RayError, RayServeException):
-            ray.kill(serve.context._get_global_client()._controller)
+            client = serve.context._get_global_client()
+            if client is not None:
+                ray.kill(client._controller)
         await asyncio.to_thread(close_proxies, scratch)
         await broadcast("close")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ray.serve import metrics as ray
 
 from serve.observability.metrics import METRICS, PREFIX
@@ -19,14 +21,15 @@ class RayMetrics:
         self._histograms: dict[str, ray.Histogram] = {}
         for name, metric in METRICS.items():
             name_and_help = (PREFIX + name, metric.description)
+            labels: Any = metric.labels  # Ray declares a tuple of one
             match metric.kind:
                 case "counter":
-                    self._counters[name] = ray.Counter(*name_and_help, tag_keys=metric.labels)
+                    self._counters[name] = ray.Counter(*name_and_help, tag_keys=labels)
                 case "gauge":
-                    self._gauges[name] = ray.Gauge(*name_and_help, tag_keys=metric.labels)
+                    self._gauges[name] = ray.Gauge(*name_and_help, tag_keys=labels)
                 case "histogram":
                     self._histograms[name] = ray.Histogram(
-                        *name_and_help, boundaries=list(metric.buckets), tag_keys=metric.labels
+                        *name_and_help, boundaries=list(metric.buckets), tag_keys=labels
                     )
 
     def count(self, name: str, **labels: str) -> None:

@@ -120,4 +120,5 @@ class Ranking:
 def _set_serve_request_id(request_id: str) -> None:
     """Give Serve's log the request's id: of gRPC requests Serve does not know the sender's."""
     context = serve.context._get_serve_request_context()
-    serve.context._serve_request_context.set(replace(context, request_id=request_id))
+    replaced = replace(context, request_id=request_id)
+    serve.context._serve_request_context.set(replaced)  # type: ignore[arg-type]

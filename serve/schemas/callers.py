@@ -92,7 +92,7 @@ def read_token(text: str, key: bytes, now: float) -> Claims | None:
     body, _, signature = text.removeprefix(TOKEN_PREFIX).partition(".")
     if not hmac.compare_digest(_encoded(_signature(body, key)).encode(), signature.encode()):
         return None
-    claims = Claims(**_claims(body))
+    claims = Claims(**_claims(body))  # type: ignore[arg-type]
     return claims if now < claims.expires else None
 
 

@@ -35,7 +35,8 @@ class _IdRule:
         text = core_schema.str_schema(
             strict=True, min_length=1, max_length=self._most, pattern=_NO_CONTROL_CHARS
         )
-        whole, digits = map(core_schema.no_info_plain_validator_function, (_whole, str))
+        whole = core_schema.no_info_plain_validator_function(_whole)
+        digits = core_schema.no_info_plain_validator_function(str)
         number = core_schema.chain_schema([whole, digits, text])
         return core_schema.custom_error_schema(
             core_schema.union_schema([text, number], mode="left_to_right"),

@@ -223,7 +223,9 @@ class RankRequest(_UserRequest):
 class KnownRankRequest(RankRequest):
     """One of catalogue ids alone, as most are: read without a choice for every candidate."""
 
-    candidates: Annotated[list[Id], Field(min_length=1, max_length=MAX_LISTED, fail_fast=True)]
+    candidates: Annotated[  # type: ignore[assignment]
+        list[Id], Field(min_length=1, max_length=MAX_LISTED, fail_fast=True)
+    ]
 
 
 class Event(StrictModel):

@@ -8,6 +8,7 @@ times, the last rows of each user, for the order within a user is all there is.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -83,7 +84,8 @@ def _shared(splits: pl.DataFrame, path: Path, notes: list[str]) -> pl.DataFrame:
         )  # fmt: skip
     which = "the last ones of their users"
     if has_times:
-        which = f"those from {pool.filter(picked)[Col.timestamp].min():%Y-%m-%d %H:%M:%S} on"
+        first: Any = pool.filter(picked)[Col.timestamp].min()
+        which = f"those from {first:%Y-%m-%d %H:%M:%S} on"
     notes.append(
         f"{problem}: the last {num_valid:,} of {num_wanted:,} training rows validate, {which}"
     )
@@ -110,7 +112,7 @@ def _latest(pool: pl.DataFrame) -> pl.Series:
     moments = moments[1:]
     if moments.is_empty():
         return pl.repeat(False, pool.height, eager=True)
-    nearest = (moments["later"].cast(pl.Float64) - SHARE * pool[WANTED].sum()).abs().arg_min()
+    nearest = (moments["later"].cast(pl.Float64) - SHARE * int(pool[WANTED].sum())).abs().arg_min()
     assert nearest is not None
     return pool[Col.timestamp] >= moments[Col.timestamp][nearest]
 
@@ -124,6 +126,6 @@ def _last_of_users(pool: pl.DataFrame) -> pl.Series:
         pl.int_range(pl.len()).reverse().over(Col.user).alias("from_end"),
         pl.int_range(pl.len()).alias("place"),
     ).sort("from_end", "place", descending=[False, True])
-    most = max(1, int(SHARE * placed[WANTED].sum()))
+    most = max(1, int(SHARE * int(placed[WANTED].sum())))
     before = placed[WANTED].cum_sum() - placed[WANTED].cast(pl.UInt32)
     return placed.with_columns(picked=before < most).sort("place")["picked"]

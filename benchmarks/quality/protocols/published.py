@@ -100,16 +100,18 @@ def _cuts_of(splits: pl.DataFrame) -> dict[str, dt.datetime] | None:
     if any(times.is_empty() for times in bounds.values()):
         return None
     train, valid, test = (bounds[name] for name in PARTS)
-    if not (train.max() <= valid.min() and valid.max() <= test.min()):  # type: ignore[operator]
+    lasts: list[Any] = [train.max(), valid.max()]
+    firsts: list[Any] = [valid.min(), test.min()]
+    if not (lasts[0] <= firsts[0] and lasts[1] <= firsts[1]):
         return None
-    cuts = {"valid": valid.min(), "test": test.min()}
+    cuts: dict[str, dt.datetime] = {"valid": firsts[0], "test": firsts[1]}
     earlier = train.filter(train < cuts["valid"]).sort()
     if earlier.is_empty():
         return None
     cuts["head"] = earlier[max(0, len(earlier) - len(valid))]
     if not cuts["head"] < cuts["valid"] < cuts["test"]:
         return None
-    return cuts  # type: ignore[return-value]
+    return cuts
 
 
 def _known_times(events: pl.DataFrame) -> dict[str, dict[str, dt.datetime]]:

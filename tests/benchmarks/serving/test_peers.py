@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.serving.peer_servers import TwoTower
+from benchmarks.serving.peer_servers import Scoring
 from benchmarks.serving.peers import Load, bodies_of, read_wrk
 from benchmarks.serving.random_bundle import make_bundle, make_recipe
 
@@ -26,7 +26,7 @@ Requests/sec:     80.84
 def test_the_peers_answer_what_the_bodies_ask(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", make_recipe(tmp_path / "run"), 600)
     asked = json.loads(bodies_of("rank", 600)[0])
-    items = json.loads(TwoTower(bundle.folder).answer(asked))["items"]
+    items = json.loads(Scoring(bundle.folder).answer(asked))["items"]
     scores = [item["score"] for item in items]
     assert len(items) == 100
     assert scores == sorted(scores, reverse=True)
