@@ -6,10 +6,12 @@ import datetime as dt
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,9 +170,8 @@ def test_killed_anywhere_nothing_is_lost_and_nothing_doubled(tmp_path: Path) -> 
 
 def _make_old(recipe: Recipe) -> None:
     """Let finished batches be of yesterday, so that the next run merges them."""
-    store = store_of(recipe)
-    claimed = store._reader.execute("SELECT id FROM batch").fetchall()
-    store.close()
+    with closing(sqlite3.connect(recipe.root / STATE_FILE)) as store:
+        claimed = store.execute("SELECT id FROM batch").fetchall()
     for path in Feedback.of(recipe.root).events.glob("*.parquet"):
         if (path.stem,) not in claimed and "merged" not in path.name:
             path.rename(path.with_name(f"2026-01-01{path.name[10:]}"))
