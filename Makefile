@@ -1,4 +1,4 @@
-# make install | demo | test | fuzz | lint | serve | docs | protos | bench-check | constraints | clean
+# make install | demo | test | test-fast | fuzz | lint | serve | docs | protos | bench-check | constraints | clean
 #
 #   PYTHON       the interpreter the environment is made with (3.11 or 3.12)
 #   DATA         folder with one folder a data set, for bench-check
@@ -18,7 +18,7 @@ PIP := -m pip --disable-pip-version-check --quiet
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install demo test fuzz lint serve docs protos bench-check constraints clean
+.PHONY: install demo test test-fast fuzz lint serve docs protos bench-check constraints clean
 
 export RAY_USAGE_STATS_ENABLED := 0
 
@@ -49,6 +49,10 @@ test: install lint
 	  status=0; $(BIN)/pytest -m "$(WITH_RAY)" || status=$$?; \
 	  wait $$others || status=$$?; \
 	  cat build/tests.log; exit $$status
+
+# What needs neither a cluster nor a service, and no patience.
+test-fast: install
+	$(BIN)/pytest -n auto --dist loadfile -q -m "not ($(WITH_RAY) or slow)"
 
 # More than 10,000 requests made from the OpenAPI document, as many messages of gRPC, and eight times the
 # damage to files that the tests do.

@@ -57,6 +57,7 @@ def test_help_names_every_job() -> None:
     assert all(f"  {job} " in done.stdout for job in (*JOBS, "serve", "demo"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_a_job_by_module_is_the_same_command(job: str) -> None:
     module = subprocess.run(

@@ -25,6 +25,8 @@ from serve.access.key_file import KeyFile, own_key
 from serve.http.routes import build_http
 from serve.schemas.responses import Problems
 
+pytestmark = pytest.mark.slow
+
 #: Random cases of each operation; what its limits give comes on top.
 NUM_RANDOM = int(os.environ.get("RAYCOMMEND_FUZZ_CASES", "30"))
 KEY = "0123456789abcdef0123456789abcdef"

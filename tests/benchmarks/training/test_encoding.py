@@ -19,6 +19,8 @@ from recsys.features.windows import TrainingBatch
 from recsys.preparation.prepared import Prepared
 from recsys.text.text_store import TextStore
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -8,6 +8,8 @@ from tiny import tiny_shop
 
 from benchmarks.training import gpu
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_way_of_this_machine_learns_and_is_timed(tmp_path: Path) -> None:
     shop = tiny_shop(tmp_path, model={"dropout": 0, "id_dropout": 0}, train={"batch_size": 8})

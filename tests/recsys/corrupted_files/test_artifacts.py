@@ -28,6 +28,8 @@ from recsys.text.pretrained import load_tokenizer
 from recsys.training.build import build_two_tower
 from recsys.training.worker import Worker
 
+pytestmark = pytest.mark.slow
+
 
 def seal_again(bundle: Path, name: str = BUNDLE) -> None:
     """Make hashes and seal fit what lies there."""

@@ -24,6 +24,8 @@ from recsys.preparation.prepared import (
 )
 from recsys.text.text_store import TextStore
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def store(shop: Shop, tmp_path: Path) -> Path:

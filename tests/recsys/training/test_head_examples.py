@@ -14,6 +14,8 @@ from workers import make_worker
 from recsys.config import target_codes
 from recsys.training.head_examples import head_examples
 
+pytestmark = pytest.mark.slow
+
 
 class TestHead:
     def test_workers_that_share_the_questions_find_the_same_head(self, shop: Shop) -> None:

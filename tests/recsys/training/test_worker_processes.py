@@ -30,6 +30,8 @@ from workers import RecordingStore, chunks, make_worker
 from recsys.schema import Col
 from recsys.training.worker import Worker
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory: pytest.TempPathFactory) -> Shop:

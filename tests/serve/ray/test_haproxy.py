@@ -23,6 +23,8 @@ from serve.ray import haproxy
 from serve.ray.haproxy import MAX_CONNECTIONS, SHARE_OF_A_CLIENT, max_connections, write_script
 from serve.schemas.responses import Problems
 
+pytestmark = pytest.mark.slow
+
 #: So that a test need not wait ten seconds.
 SLOW_S = 1
 HALF = b"POST /recommend HTTP/1.1\r\nHost: x\r\nConte"
