@@ -18,8 +18,8 @@ from recsys.artifacts.lineage import champion_folder, check_bundle
 from recsys.config import Recipe, load_recipe
 from recsys.errors import RaycommendError
 from recsys.state import STATE_FILE, URL_VARIABLE
-from serve.core.arms import ResolvedArm, resolve_arms
 from serve.launch.checks import check, warnings
+from serve.models.arms import ResolvedArm, resolve_arms
 from serve.ray.environment import set_defaults
 from serve.settings import Settings
 

@@ -31,7 +31,7 @@ class Scoring:
         import torch
 
         from recsys.recommender import Recommender
-        from serve.core.queries import EventTypes
+        from serve.ranking.queries import EventTypes
 
         torch.set_num_threads(1)
         self.model, self._types = Recommender.load(bundle), EventTypes({})
@@ -45,7 +45,7 @@ class Scoring:
     def question(self, body: Any) -> tuple[Any, Any]:
         """What a body asks: the query, and the request."""
         from recsys.state import clock_us
-        from serve.core.queries import from_session
+        from serve.ranking.queries import from_session
         from serve.schemas.requests import RankRequest
 
         request = RankRequest.model_validate(body)
@@ -56,10 +56,10 @@ class Scoring:
 
     def ranked(self, query: Any, encoded: Any, request: Any) -> bytes:
         """The JSON answer to a question whose history has been read."""
-        from serve.core.candidates import Candidates
-        from serve.core.rankings import CandidateRanking
         from serve.core.serialization import to_json
-        from serve.core.verbs import verbs_of
+        from serve.ranking.candidates import Candidates
+        from serve.ranking.rankings import CandidateRanking
+        from serve.ranking.verbs import verbs_of
 
         no_texts = np.zeros((0, 0), dtype=np.float32)
         candidates = Candidates.of(self.model, request)
@@ -87,8 +87,8 @@ def fastapi_app() -> Any:
     from fastapi import Body, FastAPI
     from starlette.responses import Response
 
-    from serve.core.batches import Batches
     from serve.observability.metrics import NoMetrics
+    from serve.ranking.batches import Batches
 
     ranker, app, batches = Scoring(Path(os.environ[BUNDLE])), FastAPI(), Batches(NoMetrics())
 

@@ -18,23 +18,23 @@ from typing import Any
 from recsys.config import Serve
 from recsys.ranking.encoded import EncodedHistory
 from recsys.recommender import Recommender
-from serve.core.answers import Answer
-from serve.core.arms import Arms, ServedArm
-from serve.core.batches import Batches
-from serve.core.candidates import Candidates
-from serve.core.impressions import ImpressionLog, Shown
-from serve.core.queries import Query
 from serve.core.query_sources import QuerySource, QuerySources
-from serve.core.rankings import CandidateRanking, CatalogueRanking, Ranking
 from serve.core.request_checks import check_caller, check_rank, check_recommend
 from serve.core.serialization import Serialize
-from serve.core.shadow import Comparison, Shadows
-from serve.core.text_vectors import TextVectors
-from serve.core.verbs import Verbs
 from serve.core.worker_pool import WorkerPool
+from serve.models.arms import Arms, ServedArm
+from serve.models.text_vectors import TextVectors
 from serve.observability.trace import current, current_id
+from serve.ranking.answers import Answer
+from serve.ranking.batches import Batches
+from serve.ranking.candidates import Candidates
+from serve.ranking.queries import Query
+from serve.ranking.rankings import CandidateRanking, CatalogueRanking, Ranking
+from serve.ranking.shadow import Comparison, Shadows
+from serve.ranking.verbs import Verbs
 from serve.schemas.problems import Refused, Unavailable
 from serve.schemas.requests import RankRequest, RecommendRequest
+from serve.stores.impressions import ImpressionLog, Shown
 
 logger = logging.getLogger("ray.serve")
 

@@ -15,15 +15,15 @@ from recsys.errors import BundleError
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE
 from recsys.state import StateEvent
-from serve.core.added_items import Encode
-from serve.core.arms import ServedBundle
-from serve.core.candidates import Candidates
-from serve.core.queries import Query, from_user
-from serve.core.rankings import CandidateRanking, CatalogueRanking
 from serve.core.serialization import to_json
-from serve.core.users import Users
-from serve.core.verbs import verbs_of
+from serve.models.added_items import Encode
+from serve.models.arms import ServedBundle
+from serve.ranking.candidates import Candidates
+from serve.ranking.queries import Query, from_user
+from serve.ranking.rankings import CandidateRanking, CatalogueRanking
+from serve.ranking.verbs import verbs_of
 from serve.schemas.requests import RankRequest, RecommendRequest
+from serve.stores.users import Users
 
 
 class BundleLoader:

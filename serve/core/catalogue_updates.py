@@ -13,12 +13,12 @@ from recsys.data.catalogue import item_text
 from recsys.schema import TEXT_FIELDS, Col
 from recsys.state import ItemStore
 from recsys.state.items import NOTHING, ItemChange, ItemEdit, merged
-from serve.core.added_items import texts_of
-from serve.core.arms import Arms, ServedBundle
-from serve.core.live_arms import LiveArms
 from serve.core.serialization import to_json
-from serve.core.text_vectors import TextVectors
 from serve.core.worker_pool import WorkerPool
+from serve.models.added_items import texts_of
+from serve.models.arms import Arms, ServedBundle
+from serve.models.live_arms import LiveArms
+from serve.models.text_vectors import TextVectors
 from serve.schemas.problems import NotFound, Refused
 from serve.schemas.requests import ItemUpdate
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recsys.errors import RaycommendError
-from serve.core.arms import DEFAULT_ARM, Arms, ResolvedArm, ServedArm
 from serve.core.bundle_loader import BundleLoader
-from serve.core.live_arms import LiveArms
+from serve.models.arms import DEFAULT_ARM, Arms, ResolvedArm, ServedArm
+from serve.models.live_arms import LiveArms
 from serve.schemas.problems import Unavailable
 
 logger = logging.getLogger("ray.serve")

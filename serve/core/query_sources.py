@@ -10,11 +10,11 @@ from recsys.errors import DataError
 from recsys.recommender import Recommender
 from recsys.state import StateEvent
 from serve.core.circuit_breaker import CircuitBreaker
-from serve.core.queries import EventTypes, Query, from_session, from_user
-from serve.core.users import Users
 from serve.core.worker_pool import WorkerPool
 from serve.observability.trace import current
+from serve.ranking.queries import EventTypes, Query, from_session, from_user
 from serve.schemas.requests import RankRequest, RecommendRequest, SessionEvent
+from serve.stores.users import Users
 
 logger = logging.getLogger("ray.serve")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from recsys.config import Serve
-from serve.core.arms import Arms
+from serve.models.arms import Arms
 from serve.observability.trace import current
 from serve.schemas.problems import Forbidden, Refused
 from serve.schemas.requests import Event, RankRequest, RecommendRequest

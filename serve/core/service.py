@@ -8,30 +8,30 @@ from typing import Any
 
 from recsys.data.feedback import Feedback
 from recsys.state import STATE_FILE, clock_us, open_items
-from serve.core.added_items import Encode
 from serve.core.answer_flow import AnswerFlow, Ask
-from serve.core.arms import Arms, ResolvedArm, describe_arm
-from serve.core.batches import Batches
 from serve.core.bundle_loader import BundleLoader
 from serve.core.catalogue_updates import CatalogueUpdates
 from serve.core.circuit_breaker import CircuitBreaker
-from serve.core.impressions import ImpressionLog, Impressions, NoImpressions
-from serve.core.live_arms import LiveArms
 from serve.core.model_swap import ModelSwap
-from serve.core.queries import EventTypes
 from serve.core.query_sources import QuerySources
 from serve.core.serialization import Serialize, to_json
-from serve.core.shadow import Shadows
-from serve.core.text_vectors import TextVectors
 from serve.core.user_events import UserEvents
-from serve.core.users import Users
-from serve.core.verbs import verbs_of
 from serve.core.worker_pool import WorkerPool
+from serve.models.added_items import Encode
+from serve.models.arms import Arms, ResolvedArm, describe_arm
+from serve.models.live_arms import LiveArms
+from serve.models.text_vectors import TextVectors
 from serve.observability.metrics import Metrics, NoMetrics
 from serve.observability.trace import current
+from serve.ranking.batches import Batches
+from serve.ranking.queries import EventTypes
+from serve.ranking.shadow import Shadows
+from serve.ranking.verbs import verbs_of
 from serve.schemas.problems import Unavailable
 from serve.schemas.requests import Event, ItemUpdate, RankRequest, RecommendRequest
 from serve.settings import Settings
+from serve.stores.impressions import ImpressionLog, Impressions, NoImpressions
+from serve.stores.users import Users
 
 #: Seconds for which a store of users that could not be read is not asked again.
 STORE_COOLDOWN_S = 1.0

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from serve.core.arms import Arms
-from serve.core.queries import EventTypes
 from serve.core.request_checks import check_events
 from serve.core.serialization import Serialize, to_json
-from serve.core.users import Users
 from serve.core.worker_pool import WorkerPool
+from serve.models.arms import Arms
 from serve.observability.trace import current
+from serve.ranking.queries import EventTypes
 from serve.schemas.problems import Conflict
 from serve.schemas.requests import Event
+from serve.stores.users import Users
 
 
 class UserEvents:

@@ -12,8 +12,8 @@ from recsys.errors import DataError
 from recsys.state import STATE_FILE, open_items, open_state, state_of
 from recsys.storage.ray_token import check_token
 from serve.access.key_file import KeyFile
-from serve.core.arms import resolve_arms
 from serve.launch.own_files import OwnFiles
+from serve.models.arms import resolve_arms
 from serve.ray.ports import check_ports
 
 #: Seconds that a cluster's address may take to be reached.

@@ -12,7 +12,7 @@ from typing import Any
 
 from recsys.config import Recipe
 from recsys.errors import DataError
-from serve.core.arms import DEFAULT_ARM, describe_arm, resolve_arms
+from serve.models.arms import DEFAULT_ARM, describe_arm, resolve_arms
 
 MAX_START_S = 300.0
 ANSWERS_A_REPLICA = 4

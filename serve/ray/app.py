@@ -15,7 +15,7 @@ from ray.serve.config import BackpressureConfig
 import recsys
 import serve as serve_package
 from recsys.config import Recipe
-from serve.core.arms import resolve_arms
+from serve.models.arms import resolve_arms
 from serve.protos.server import IMPORT_PATH
 from serve.ray.metrics import RayMetrics
 from serve.ray.ranking import Ranking

@@ -21,10 +21,10 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from recsys.errors import RaycommendError
-from serve.core.arms import ResolvedArm
 from serve.core.service import Service
 from serve.grpc.servicer import Rpc
 from serve.http.routes import build_http
+from serve.models.arms import ResolvedArm
 from serve.ray.metrics import RayMetrics
 from serve.schemas.problems import Unavailable
 from serve.settings import Settings

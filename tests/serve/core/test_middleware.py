@@ -17,11 +17,11 @@ from recsys.config import Recipe
 from recsys.errors import DataError
 from serve.core.middleware import CLIENT_LEFT, NONE, SLOW_S, ObservabilityMiddleware
 from serve.core.service import Service
-from serve.core.users import Users
 from serve.http.routes import build_http
 from serve.observability.metrics import METRICS
 from serve.observability.trace import Trace, begin_trace, current, current_id
 from serve.settings import Settings
+from serve.stores.users import Users
 
 USER = {"user_id": "alice@example.com"}
 STAGES = {"receive", "wait", "history", "score", "answer"}

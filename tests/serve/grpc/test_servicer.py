@@ -31,7 +31,6 @@ from recsys.recommender import Recommender
 from serve.access.key_file import KeyFile
 from serve.core.middleware import CLIENT_LEFT
 from serve.core.service import Service
-from serve.core.users import Users
 from serve.grpc.messages import events_fields, rank_fields, recommend_fields
 from serve.grpc.servicer import DETAILS, METHODS, Rpc
 from serve.http.body_limit import MAX_BODY_BYTES
@@ -42,6 +41,7 @@ from serve.protos.server import SERVICE, add_to_server
 from serve.schemas import requests, responses
 from serve.schemas.callers import RIGHTS
 from serve.schemas.responses import EventsAnswer, RankAnswer, RecommendAnswer
+from serve.stores.users import Users
 
 ROOT = Path(__file__).parents[3]
 Code = grpc.StatusCode

@@ -17,13 +17,13 @@ from recsys.ranking.encoded import EncodedHistory
 from recsys.ranking.exploration import Exploration
 from recsys.recommender import Recommender
 from recsys.recommender.new_items import NewItems
-from serve.core.answers import Answer
-from serve.core.arms import DEFAULT_ARM
-from serve.core.candidates import Candidates, fields_of
-from serve.core.explanations import describe_explanation
-from serve.core.queries import Query
-from serve.core.verbs import Verbs
+from serve.models.arms import DEFAULT_ARM
 from serve.observability.trace import current
+from serve.ranking.answers import Answer
+from serve.ranking.candidates import Candidates, fields_of
+from serve.ranking.explanations import describe_explanation
+from serve.ranking.queries import Query
+from serve.ranking.verbs import Verbs
 from serve.schemas.requests import RankRequest, RecommendRequest
 
 

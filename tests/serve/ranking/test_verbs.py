@@ -7,7 +7,7 @@ from bundles import item_id, make_recipe
 from fastapi.testclient import TestClient
 
 from recsys.errors import RecipeError
-from serve.core.verbs import verbs_of
+from serve.ranking.verbs import verbs_of
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from typing import Any
 
 from recsys.ranking.encoded import MOST_HISTORIES, EncodedHistory
 from recsys.recommender import Recommender
-from serve.core.queries import Query
 from serve.observability.metrics import Metrics
 from serve.observability.trace import current
+from serve.ranking.queries import Query
 
 
 @dataclass(eq=False)

@@ -36,11 +36,11 @@ from recsys.data.feedback import Feedback, finished
 from recsys.data.pseudonyms import pseudonym
 from recsys.recommender import Recommender
 from recsys.schema import Col
-from serve.core import shadow
-from serve.core.arms import Arms, ResolvedArm, ServedArm, ServedBundle, hash_fraction
 from serve.core.middleware import NONE
 from serve.core.service import Service
 from serve.http.routes import build_http
+from serve.models.arms import Arms, ResolvedArm, ServedArm, ServedBundle, hash_fraction
+from serve.ranking import shadow
 from serve.schemas.requests import RecommendRequest
 
 USER = {"user_id": "u"}

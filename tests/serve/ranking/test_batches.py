@@ -15,9 +15,9 @@ from recsys.data.histories import Histories
 from recsys.ranking.encoded import MOST_HISTORIES, EncodedHistory
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE
-from serve.core.batches import Batches
-from serve.core.queries import Query
 from serve.observability import trace
+from serve.ranking.batches import Batches
+from serve.ranking.queries import Query
 
 VIEW = EVENT_CODE["view"]
 

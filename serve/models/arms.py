@@ -22,7 +22,7 @@ from recsys.artifacts.bundle import Bundle
 from recsys.config import Arm
 from recsys.ranking.exploration import Exploration, seed_of
 from recsys.recommender import Recommender
-from serve.core.added_items import ItemsSnapshot
+from serve.models.added_items import ItemsSnapshot
 
 
 class ResolvedArm(Arm):

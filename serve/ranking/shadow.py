@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from recsys.evaluation.metrics.agreement import overlap, rank_biased_overlap
 from recsys.recommender import Recommender
-from serve.core.answers import Answer
-from serve.core.arms import ServedArm
+from serve.models.arms import ServedArm
 from serve.observability.metrics import Metrics
+from serve.ranking.answers import Answer
 
 logger = logging.getLogger("ray.serve")
 

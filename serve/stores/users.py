@@ -16,12 +16,12 @@ from recsys.schema import Col
 from recsys.state import STATE_FILE, Erasure, StateEvent, clock_us, open_state
 from serve.access.key_file import own_key
 from serve.access.key_ring import KeyRing
-from serve.core import seeding
-from serve.core.queries import EventTypes, in_the_future
+from serve.ranking.queries import EventTypes, in_the_future
 from serve.schemas.callers import token_key
 from serve.schemas.fields import microseconds
 from serve.schemas.requests import Event
 from serve.settings import Settings
+from serve.stores import seeding
 
 #: Optional fields of an event that are stored beside user, item, type and time.
 _DETAILS = {Col.session, Col.request, Col.position, Col.dwell_ms, Col.price, Col.quantity}

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.core.added_items import Encode, texts_of
-from serve.core.arms import ServedBundle
+from serve.models.added_items import Encode, texts_of
+from serve.models.arms import ServedBundle
 from serve.observability.metrics import Metrics
 from serve.observability.trace import current
 from serve.schemas.problems import Refused

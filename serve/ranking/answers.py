@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from recsys.recommender import Recommender
-from serve.core.queries import Query
 from serve.observability.trace import current
+from serve.ranking.queries import Query
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from recsys.ranking.explain import Explanation
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_TYPES
-from serve.core.verbs import Verbs
+from serve.ranking.verbs import Verbs
 from serve.schemas.fields import EPOCH
 
 

@@ -17,9 +17,9 @@ from recsys.config import Recipe
 from recsys.data.feedback import Feedback, finished
 from recsys.data.pseudonyms import pseudonym
 from recsys.schema import IMPRESSIONS, Col
-from serve.core.impressions import Impressions, Shown
 from serve.core.service import Service
 from serve.http.routes import build_http
+from serve.stores.impressions import Impressions, Shown
 
 
 def shown(number: int, num_items: int = 2, user: str | None = "u") -> Shown:

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from recsys.errors import DataError
 from recsys.state import ItemStore
-from serve.core.added_items import Encode, ItemsSnapshot, extended, read_changes
-from serve.core.arms import Arms, ServedBundle
+from serve.models.added_items import Encode, ItemsSnapshot, extended, read_changes
+from serve.models.arms import Arms, ServedBundle
 from serve.schemas.problems import Unavailable
 
 logger = logging.getLogger("ray.serve")

@@ -1,0 +1,1 @@
+"""From what is known of a user to a ranked, explained answer."""

@@ -1,0 +1,1 @@
+"""What the service keeps: users and their events, and what was shown."""
