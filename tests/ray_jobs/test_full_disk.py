@@ -39,7 +39,7 @@ def config(tmp_path: Path, disk: Path) -> Path:
     return tiny_recipe_file(
         tmp_path, run_dir=str(disk / "run"), promote={"registry": str(disk / "registry")},
         train={"epochs": EPOCHS, "patience": EPOCHS},
-        tune={"num_trials": 2, "grace_epochs": EPOCHS},
+        tune={"num_trials": 2, "grace_epochs": EPOCHS, "max_concurrent": 1},
     )  # fmt: skip
 
 
