@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recsys.artifacts.bundle import Bundle
     from recsys.artifacts.registry import Registry
+    from recsys.artifacts.run import Run
     from recsys.config import Recipe, load_recipe
     from recsys.evaluation.evaluate import evaluate
     from recsys.preparation.prepared import Prepared
@@ -25,12 +26,13 @@ _PUBLIC = {
     "Recipe": "recsys.config",
     "Recommender": "recsys.recommender.by_id",
     "Registry": "recsys.artifacts.registry",
+    "Run": "recsys.artifacts.run",
     "evaluate": "recsys.evaluation.evaluate",
     "load_recipe": "recsys.config",
 }
 
 __all__ = [
-    "Bundle", "Prepared", "Recipe", "Recommender", "Registry", "evaluate", "load_recipe",
+    "Bundle", "Prepared", "Recipe", "Recommender", "Registry", "Run", "evaluate", "load_recipe",
 ]  # fmt: skip
 
 
