@@ -27,6 +27,11 @@ def cluster() -> Iterator[None]:
         os.environ["RAY_TMPDIR"] = folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that share a cluster last: it lives to the end, and services start their own."""
+    items.sort(key=lambda item: "cluster" in getattr(item, "fixturenames", ()))
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.CallInfo[None], None]:
     """Fail a test that is skipped for want of a program, where `RAYCOMMEND_NO_SKIPS` is set."""
