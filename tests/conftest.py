@@ -28,7 +28,7 @@ def cluster() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that share a cluster last: it lives to the end, and services start their own."""
+    """Put tests that share a cluster last: it lives to the end, and services start their own."""
     items.sort(key=lambda item: "cluster" in getattr(item, "fixturenames", ()))
 
 
