@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
+from contextlib import ExitStack
 
 import pytest
 
@@ -14,22 +15,39 @@ STRICT = "RAYCOMMEND_NO_SKIPS"
 ALLOWED = ("no GPU",)
 
 
+#: The cluster that tests share, while there is one.
+_shared = ExitStack()
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
+def cluster() -> None:
     """One Ray for all tests that need some cluster and end nothing in it: `connected` joins it.
 
     It takes longer to start than most of them do.
     """
-    with connected(RayCluster(address="local", num_cpus=2), dashboard=True):
-        # This cluster's folder alone: what a test starts has one of its own.
-        folder = os.environ.pop("RAY_TMPDIR")
-        yield
-        os.environ["RAY_TMPDIR"] = folder
+    _shared.enter_context(connected(RayCluster(address="local", num_cpus=2), dashboard=True))
+    # This cluster's folder alone: what a test starts has one of its own.
+    folder = os.environ.pop("RAY_TMPDIR")
+    _shared.callback(os.environ.__setitem__, "RAY_TMPDIR", folder)
+
+
+def _shares(item: pytest.Item | None) -> bool:
+    return "cluster" in getattr(item, "fixturenames", ())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests that share a cluster last: it lives to the end, and services start their own."""
-    items.sort(key=lambda item: "cluster" in getattr(item, "fixturenames", ()))
+    """Put tests that share a cluster first, all together: services start beside no other Ray."""
+    items.sort(key=_shares, reverse=True)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, None, None]:
+    """End the shared cluster after the last test that needs it."""
+    yield
+    if _shares(item) and not _shares(nextitem):
+        _shared.close()
 
 
 @pytest.hookimpl(hookwrapper=True)
