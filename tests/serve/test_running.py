@@ -327,6 +327,13 @@ class Load:
             thread.start()
         return self
 
+    def wait_for(self, num: int) -> None:
+        """Return after `num` more good answers; fail after a minute without them."""
+        num, deadline = num + len(self.versions), time.monotonic() + 60
+        while len(self.versions) < num:
+            assert time.monotonic() < deadline, f"{len(self.versions)} of {num} answers"
+            time.sleep(0.05)
+
     def __exit__(self, *_: object) -> None:
         self._done.set()
         for thread in self._threads:
@@ -878,25 +885,26 @@ def test_more_and_fewer_replicas_cost_no_answer(running: Running, bundle: Path) 
         running.scale(2, bundle)
         while len(running.answering()) > 2:  # the third answers what it has
             time.sleep(0.2)
+        load.wait_for(20)
+        long.wait_for(20)
     assert (load.refused, load.broken, long.refused, long.broken) == ([], [], [], [])
-    assert min(len(load.versions), len(long.versions)) > 20
 
 
 @pytest.mark.chaos
 def test_a_replica_that_is_killed_takes_no_answer_along(running: Running, bundle: Path) -> None:
     """Of two; the proxy asks the other again, unless half an answer was sent already."""
     running.scale(2, bundle)
-    key, broken, deadline = [("authorization", f"Bearer {running.key}")], [], time.monotonic() + 7
+    key, broken, killed = [("authorization", f"Bearer {running.key}")], [], threading.Event()
 
-    def call() -> int:
-        """Over gRPC until the deadline; how many calls were answered."""
+    def call() -> None:
+        """Over gRPC, until 50 calls were answered after the kill."""
         num = 0
-        while time.monotonic() < deadline:
+        while num < 50:
             try:
-                num += bool(stub.Recommend(pb.RecommendRequest(user_id="u"), metadata=key).items)
+                assert stub.Recommend(pb.RecommendRequest(user_id="u"), metadata=key).items
+                num += killed.is_set()
             except grpc.RpcError as error:
                 broken.append(str(error))
-        return num
 
     with (
         grpc.insecure_channel(f"127.0.0.1:{running.ports[3]}") as channel,
@@ -907,11 +915,13 @@ def test_a_replica_that_is_killed_takes_no_answer_along(running: Running, bundle
         called = [callers.submit(call) for _ in range(2)]
         time.sleep(1)
         os.kill(min(running.answering()), signal.SIGKILL)
-        assert min(each.result() for each in called) > 50
+        killed.set()
+        load.wait_for(100)
+        for each in called:
+            each.result(timeout=60)
     assert load.refused == []
     assert len(load.broken) <= 1, load.broken
     assert len(broken) <= 1, broken
-    assert len(load.versions) > 100
 
 
 def test_replicas_follow_the_load_and_no_request_fails(running: Running, bundle: Path) -> None:
@@ -924,8 +934,9 @@ def test_replicas_follow_the_load_and_no_request_fails(running: Running, bundle:
         running.wait_for_replicas(1, FOLLOWS_S)
         with Load(running, num_clients=8) as much:
             running.wait_for_replicas(2, FOLLOWS_S)
+            much.wait_for(20)
+            little.wait_for(20)
     assert (little.refused, little.broken, much.refused, much.broken) == ([], [], [], [])
-    assert min(len(little.versions), len(much.versions)) > 20
 
 
 def test_other_code_replaces_every_replica_and_no_request_fails(
