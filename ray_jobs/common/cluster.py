@@ -72,6 +72,10 @@ def connected(cluster: RayCluster, *, dashboard: bool = False) -> Iterator[None]
             # Ray's C++ parts report as errors what they recover from.
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             options["num_cpus"] = num_cpus = (cluster.num_cpus or os.cpu_count() or 1) + SPARE_CPUS
+            # Ray Train looks at its few workers more often, and for no notice that this machine is
+            # to be taken away: either saves seconds of every training.
+            os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             # Ray warns of three times as many processes. A trial has a dozen, and most only wait.
             os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(4 * num_cpus))
             options["include_dashboard"] = dashboard
