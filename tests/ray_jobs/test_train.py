@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -57,8 +58,6 @@ def test_a_killed_worker_does_not_lose_the_run(recipe: Recipe) -> None:
 
     Of processes that read footers, which every epoch would wait for, there is none.
     """
-    from ray.util.state import list_actors
-
     prepare.execute(Run.open(recipe))
     killed: list[int] = []
     stop = threading.Event()
@@ -69,7 +68,7 @@ def test_a_killed_worker_does_not_lose_the_run(recipe: Recipe) -> None:
     finally:
         stop.set()
         killer.join()
-    actors = {actor.class_name for actor in list_actors(limit=1000)}
+    actors = {actor.class_name for actor in _actors()}
     assert "RayTrainWorker" in actors
     assert "FooterReader" not in actors
     assert len(killed) == 1, "the run was over before a worker could be killed"
@@ -84,18 +83,24 @@ def test_a_killed_worker_does_not_lose_the_run(recipe: Recipe) -> None:
 
 def _kill_one_worker(recipe: Recipe, killed: list[int], stop: threading.Event) -> None:
     """SIGKILL one training worker once the first checkpoint is there."""
-    from ray.util.state import list_actors
-
     while not stop.wait(0.05):
         if not list(Run.open(recipe).trainings.glob("*/checkpoint_*/progress.json")):
             continue
-        alive = list_actors(
-            filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
-        )
+        alive = _actors(class_name="RayTrainWorker", state="ALIVE")
         if alive:
             os.kill(alive[0].pid, signal.SIGKILL)
             killed.append(alive[0].pid)
             return
+
+
+def _actors(**equal: str) -> list[Any]:
+    """Actors of the cluster that this process has joined, and of no other on the machine."""
+    import ray
+    from ray.util.state import list_actors
+
+    address = ray.get_runtime_context().gcs_address
+    filters = [(name, "=", value) for name, value in equal.items()]
+    return list_actors(address, filters=filters, limit=1000)
 
 
 def _latest_checkpoint(recipe: Recipe) -> Path:
@@ -171,17 +176,14 @@ def test_a_worker_without_a_question_trains_along(one_sided: Recipe) -> None:
 @pytest.mark.usefixtures("cluster")
 def test_an_error_of_ours_is_not_tried_again(tmp_path: Path) -> None:
     """It would be the same; a lost worker is replaced `train.max_failures` times."""
-    from ray.util.state import list_actors
-
-    workers = [("class_name", "=", "RayTrainWorker")]
     tiny_log(tmp_path / "log")
     recipe = tiny_recipe(tmp_path, train={"learning_rate": 1e20})
     prepare_here(recipe)
     assert recipe.train.max_failures == 2
-    before = len(list_actors(filters=workers, limit=1000))
+    before = len(_actors(class_name="RayTrainWorker"))
     with pytest.raises(Exception, match="diverged") as error:
         train.execute(Run.open(recipe))
-    started = len(list_actors(filters=workers, limit=1000)) - before
+    started = len(_actors(class_name="RayTrainWorker")) - before
     ours = cause_of(error.value)
     assert ours is not None and ours.field == "train.learning_rate"
     assert started == recipe.train.num_workers == 1
