@@ -152,23 +152,75 @@ class DailyCounts:
 
     def as_of(self, day: int) -> ItemStats:
         """Statistics as of the first moment of a day: all of it is left out."""
+        return CountsByDay(self).as_of(day)
 
-        def total(counts: Int64s, since: int | None = None) -> Int64s:
-            low = 0 if since is None else int(np.searchsorted(self.days, since))
-            part = slice(low, int(np.searchsorted(self.days, day)))
-            summed = np.bincount(self.item_rows[part], counts[part], minlength=self.num_items)
-            return summed.astype(np.int64)
 
-        return ItemStats(
-            total(self.events),
-            total(self.targets),
-            total(self.targets, day - RECENT_DAYS),
-            total(self.targets, day - WEEK_DAYS),
-            total(self.targets, day - 1),
-            total(self.buyers),
-            total(self.buyers, day - WEEK_DAYS),
-            total(self.buyers, day - 1),
-        )
+@dataclass
+class CountsByDay:
+    """`DailyCounts.as_of` for one day after another: each costs the days since the one before.
+
+    Attributes:
+        counts: to sum up.
+    """
+
+    counts: DailyCounts
+
+    def __post_init__(self) -> None:
+        self._windows = {
+            name: _Window(self.counts, getattr(self.counts, column), days)
+            for name, (column, days) in _OVER_DAYS.items()
+        }
+
+    def as_of(self, day: int) -> ItemStats:
+        """Statistics as of the first moment of a day; days may come in any order."""
+        return ItemStats(*(self._windows[field.name].before(day) for field in fields(ItemStats)))
+
+    def __reduce__(self) -> tuple[type, tuple[DailyCounts]]:
+        return CountsByDay, (self.counts,)
+
+
+class _Window:
+    """The sum of each item's counts over the last days before one, which moves.
+
+    Args:
+        counts: days and items of the counts.
+        column: [N] the counts.
+        days: the window's length; None: everything.
+    """
+
+    def __init__(self, counts: DailyCounts, column: Int64s, days: int | None) -> None:
+        self._counts, self._column, self._days = counts, column, days
+        self._low = self._high = 0
+        self._sum = np.zeros(counts.num_items, dtype=np.int64)
+
+    def before(self, day: int) -> Int64s:
+        """[I] the sums before a day."""
+        days = self._counts.days
+        low = 0 if self._days is None else int(np.searchsorted(days, day - self._days))
+        high = int(np.searchsorted(days, day))
+        if not self._low <= low <= self._high <= high:
+            self._low = self._high = low
+            self._sum = np.zeros(self._counts.num_items, dtype=np.int64)
+        self._sum = self._sum + self._between(self._high, high) - self._between(self._low, low)
+        self._low, self._high = low, high
+        return self._sum
+
+    def _between(self, low: int, high: int) -> Int64s:
+        rows, counts = self._counts.item_rows[low:high], self._column[low:high]
+        return np.bincount(rows, counts, minlength=self._counts.num_items).astype(np.int64)
+
+
+#: Field of `ItemStats` -> the column of `DailyCounts` it sums, and over how many days; None: all.
+_OVER_DAYS: Final = {
+    "num_events": ("events", None),
+    "num_targets": ("targets", None),
+    "num_recent": ("targets", RECENT_DAYS),
+    "num_week": ("targets", WEEK_DAYS),
+    "num_day": ("targets", 1),
+    "num_users": ("buyers", None),
+    "num_users_week": ("buyers", WEEK_DAYS),
+    "num_users_day": ("buyers", 1),
+}
 
 
 def last_count(now: Int64s, every_days: int) -> Int64s:

@@ -8,7 +8,7 @@ Legend: Q queries, E events, K (query, own item) pairs, I items.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from recsys.arrays import Float32s, Float64s, Int64s
 from recsys.data.histories import Histories
-from recsys.features.popularity import DailyCounts, ItemStats, last_count
+from recsys.features.popularity import CountsByDay, DailyCounts, ItemStats, last_count
 from recsys.features.stacked import Stacked
 
 HALF_LIVES_DAYS = (7.0, 30.0, 120.0)
@@ -185,7 +185,7 @@ def is_recently_launched(features: Any) -> Any:
 DAYS_KEPT = 4
 
 
-@dataclass(frozen=True)
+@dataclass
 class FeaturesOverTime:
     """User-independent item features over time, as in a service that recounts every few days.
 
@@ -198,7 +198,10 @@ class FeaturesOverTime:
     counts: DailyCounts
     standard_price: Float32s
     every_days: int
-    _kept: dict[int, Float32s] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._by_day = CountsByDay(self.counts)
+        self._kept: dict[int, Float32s] = {}
 
     def days(self, now: Int64s) -> Int64s:
         """[Q] the day at whose start each query's features were counted."""
@@ -208,14 +211,14 @@ class FeaturesOverTime:
         """[I, len(ITEM_FEATURES)] features as of the start of a day."""
         found = self._kept.get(day)
         if found is None:
-            found = item_features(self.counts.as_of(day), self.standard_price)
+            found = item_features(self._by_day.as_of(day), self.standard_price)
             while len(self._kept) >= DAYS_KEPT:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[day] = found
         return found
 
-    def __getstate__(self) -> dict[str, object]:
-        return vars(self) | {"_kept": {}}
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return FeaturesOverTime, (self.counts, self.standard_price, self.every_days)
 
 
 def usual_price(histories: Histories, standard_price: Float32s | Stacked) -> Float32s:

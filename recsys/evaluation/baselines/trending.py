@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recsys.data.histories import US_PER_DAY, Histories
 from recsys.evaluation.baselines.base import TrainingLog
 from recsys.evaluation.baselines.popularity import Popularity
-from recsys.features.popularity import WEEK_DAYS, DailyCounts, last_count
+from recsys.features.popularity import WEEK_DAYS, CountsByDay, last_count
 
 Float32s = NDArray[np.float32]
 
@@ -29,7 +29,7 @@ class Trending:
 
     popularity: Popularity
     last_week: Float32s
-    counts: DailyCounts | None
+    counts: CountsByDay | None
     every_days: int
     name: ClassVar[str] = "trending"
 
@@ -39,7 +39,9 @@ class Trending:
         times = log.events.timestamps
         counted = log.is_target & (times > times.max(initial=0) - WEEK_DAYS * US_PER_DAY)
         week = np.bincount(log.events.item_rows[counted], minlength=log.num_items)
-        counts = log.daily_counts if log.count_every_days else None
+        counts = None
+        if log.count_every_days and log.daily_counts is not None:
+            counts = CountsByDay(log.daily_counts)
         return cls(Popularity.fit(log), _fraction(week), counts, log.count_every_days or 1)
 
     @property

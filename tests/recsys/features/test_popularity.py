@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from recsys.data.histories import US_PER_DAY
 from recsys.features.popularity import (
     RECENT_DAYS,
     WEEK_DAYS,
+    CountsByDay,
     DailyCounts,
     ItemStats,
     count_days,
@@ -54,6 +56,15 @@ def test_as_of_a_day_are_the_counts_as_of_its_first_moment(day: int, tmp_path: P
         expected = np.zeros(5, dtype=np.int64)
         expected[counted[Col.item_row].to_numpy()] = counted[field.name].to_numpy()
         np.testing.assert_array_equal(getattr(found, field.name), expected, err_msg=field.name)
+
+
+def test_days_in_any_order_are_counted_as_each_alone(tmp_path: Path) -> None:
+    counts = daily(count_days(USERS, [BUY]), folder=tmp_path)
+    by_day = pickle.loads(pickle.dumps(CountsByDay(counts)))
+    for day in (71, 72, 72, 99, 101, 200, 3, 94, 73, 100, 0):
+        expected = counts.as_of(day)
+        for name, found in vars(by_day.as_of(day)).items():
+            np.testing.assert_array_equal(found, getattr(expected, name), err_msg=f"{day} {name}")
 
 
 def test_counts_of_groups_of_users_add_up(tmp_path: Path) -> None:
