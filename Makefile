@@ -57,7 +57,7 @@ test-fast: install
 # More than 10,000 requests made from the OpenAPI document, as many messages of gRPC, and eight times the
 # damage to files that the tests do.
 fuzz: install
-	RAYCOMMEND_FUZZ_CASES=1500 $(BIN)/pytest tests/serve/test_fuzz.py tests/serve/grpc/test_servicer.py tests/recsys/corrupted_files -s --timeout 3600
+	RAYCOMMEND_FUZZ_CASES=1500 $(BIN)/pytest tests/serve/test_fuzz.py tests/serve/grpc/test_fuzz.py tests/recsys/corrupted_files -s --timeout 3600
 
 lint: install
 	$(BIN)/ruff check .

@@ -7,13 +7,14 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import yaml
 from bundles import KEY, make_bundle, make_language_model, make_recipe, version_in
 from fastapi.testclient import TestClient
 from monitoring import Tally
 from redis_server import make_server  # noqa: F401 - a fixture
 from services import Clock, make_service
 
-from benchmarks.ports import free_ports
+import benchmarks.ports
 from recsys.config import Recipe
 from serve.core.service import Service
 from serve.http.routes import build_http
@@ -24,7 +25,9 @@ from serve.ray.ports import METRICS_PORT, STATS_PORT
 def _own_environment() -> Iterator[None]:
     """What a test sets for Ray must not reach the tests after it; no other service is met."""
     names = (METRICS_PORT[0], STATS_PORT[0])
-    with patch.dict(os.environ, dict(zip(names, map(str, free_ports(2)), strict=True))):
+    with patch.dict(
+        os.environ, dict(zip(names, map(str, benchmarks.ports.free_ports(2)), strict=True))
+    ):
         yield
 
 
@@ -86,3 +89,31 @@ def client(service: Service, bundle: Path) -> Iterator[TestClient]:
         assert client.portal is not None
         client.portal.call(service.load, bundle, version_in(bundle))
         yield client
+
+
+@pytest.fixture
+def free_ports(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Free ports of HTTP and gRPC, and of HAProxy, set for it."""
+    names = ("http", "grpc", "RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
+    ports = dict(zip(names, benchmarks.ports.free_ports(len(names)), strict=True))
+    for name in names[2:]:
+        monkeypatch.setenv(name, str(ports[name]))
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    return ports
+
+
+@pytest.fixture
+def config(
+    tmp_path: Path,
+    language_model: Path,
+    free_ports: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A recipe's file, with free ports and a registry of its own."""
+    monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", KEY)
+    registry = {"registry": str(tmp_path / "registry")}
+    ports = {"port": free_ports["http"]}
+    recipe = make_recipe(tmp_path / "run", language_model, promote=registry, serve=ports)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe.resolved()))
+    return path

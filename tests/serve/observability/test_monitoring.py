@@ -1,4 +1,4 @@
-"""Dashboard and alerts without a service; tests/serve/test_running.py asks a running one."""
+"""Dashboard and alerts without a service; tests/serve/running asks a running one."""
 
 from __future__ import annotations
 
