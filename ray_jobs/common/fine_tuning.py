@@ -162,8 +162,9 @@ class _Loop:
 
         if self.progress.epoch >= self.epochs:
             return True
-        values = self.progress.values(METRIC)
-        return self.validates and should_stop(values, self.recipe.train.patience)
+        if not self.validates:
+            return False
+        return should_stop(self.progress.values(METRIC), self.recipe.train.patience)
 
     def epoch(self) -> dict[str, Any]:
         """Train one epoch, fit the head, validate; returns the point of the curve."""

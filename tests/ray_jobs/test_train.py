@@ -127,6 +127,12 @@ def test_a_retraining_learns_up_to_the_test_window(recipe: Recipe) -> None:
     raw["model"] |= {"min_events_for_id": least}
     again = recipe_from_dict(raw)
     train.execute(Run.open(again))
+    chosen = Run.open(recipe).winner
+    # Whichever epoch was best: a retraining of one does not go on after it.
+    choose(Run.open(again).trained, chosen.checkpoint, {"epoch": 2}, trials=[])
+    two = Run.open(recipe).winner.checkpoint
+    assert len(load_progress(two).curve) == 2
+    train.execute(Run.open(again))
     before = Run.open(recipe).winner_file.read_bytes()
     train.execute(Run.open(again))
     assert Run.open(recipe).winner_file.read_bytes() == before, "it was trained again"
