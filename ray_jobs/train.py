@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ray_jobs.common.choosing import choose, line_of
 from ray_jobs.common.cluster import connected
-from ray_jobs.common.fine_tuning import build_trainer
-from ray_jobs.common.kept import best_checkpoint
+from ray_jobs.common.fine_tuning import build_trainer, is_done
+from ray_jobs.common.kept import best_checkpoint, curve_of
 from ray_jobs.common.texts import ensure_store
 from ray_jobs.common.training_group import fit, trials_at_once
 from recsys.artifacts.run import Run
@@ -43,8 +43,9 @@ def execute(run: Run) -> Path:
         trials_at_once(run.recipe)
         ensure_store(run)
         name, storage = run.training_name("train"), run.trainings
-        trainer = build_trainer(run.recipe, run.prepared, run.text_store_folder, name, storage)
-        fit(trainer, storage / name, line_of(run.recipe.train.epochs))
+        if not is_done(curve_of(storage / name), run.recipe):
+            trainer = build_trainer(run.recipe, run.prepared, run.text_store_folder, name, storage)
+            fit(trainer, storage / name, line_of(run.recipe.train.epochs))
         checkpoint, metrics = best_checkpoint(storage / name, METRIC)
         choose(run, checkpoint, metrics, trials=[])
     return run.winner_file

@@ -22,7 +22,7 @@ from typing import Any
 
 from ray_jobs.common.choosing import choose
 from ray_jobs.common.cluster import connected
-from ray_jobs.common.fine_tuning import build_trainer
+from ray_jobs.common.fine_tuning import build_trainer, is_done
 from ray_jobs.common.giving_up import failure_of, reason_of
 from ray_jobs.common.kept import best_checkpoint, curve_of, forget, run_folder
 from ray_jobs.common.progress import epoch_line
@@ -248,7 +248,11 @@ def trial(
 
     chosen = with_trial(recipe_from_dict(recipe), config)
     folder = run_folder(Path(storage), tune.get_context().get_trial_id())
-    before = len(curve_of(folder))
+    curve = curve_of(folder)
+    if is_done(curve, chosen):
+        # It had finished when the search was interrupted. Tune takes no trial without a metric.
+        tune.report(curve[-1])
+        return
     build_trainer(
         chosen,
         Prepared(Path(prepared)),
@@ -257,10 +261,6 @@ def trial(
         folder.parent,
         callbacks=[TuneReportCallback()],
     ).fit()
-    curve = curve_of(folder)
-    if len(curve) == before:
-        # It had finished when the search was interrupted. Tune takes no trial without a metric.
-        tune.report(curve[-1])
 
 
 def trial_table(results: Any) -> list[dict[str, Any]]:

@@ -30,8 +30,8 @@ ROOMS = {
         "preparation": "arrays config data errors features schema state storage text",
         "ranking": "arrays data features model",
         "evaluation": "data errors features model preparation schema",
-        "training": "config data errors evaluation features model preparation ranking schema "
-        "storage text",
+        "training": "arrays config data errors evaluation features model preparation ranking "
+        "schema storage text",
         "artifacts": "arrays config data errors evaluation features model preparation ranking "
         "schema storage text training",
         "recommender": "arrays artifacts config data errors features model preparation ranking "

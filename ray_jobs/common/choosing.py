@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.common.fine_tuning import build_trainer
-from ray_jobs.common.kept import latest_checkpoint
+from ray_jobs.common.fine_tuning import build_trainer, is_done
+from ray_jobs.common.kept import curve_of, latest_checkpoint
 from ray_jobs.common.progress import epoch_line
 from ray_jobs.common.training_group import fit
 from recsys.artifacts.run import Run
@@ -38,10 +38,11 @@ def retrain(run: Run, epochs: int) -> Path:
     """
     print(f"    training {epochs} epochs again, on everything before the test window", flush=True)
     name, storage = f"{run.training_name('retrain')}-{epochs}", run.trainings
-    trainer = build_trainer(
-        run.recipe, run.prepared, run.text_store_folder, name, storage, again=epochs
-    )
-    fit(trainer, storage / name, line_of(epochs))
+    if not is_done(curve_of(storage / name), run.recipe, epochs):
+        trainer = build_trainer(
+            run.recipe, run.prepared, run.text_store_folder, name, storage, again=epochs
+        )
+        fit(trainer, storage / name, line_of(epochs))
     return latest_checkpoint(storage / name)
 
 

@@ -102,7 +102,6 @@ class _Loop:
         if not recipe.train.use_gpu:
             torch.set_num_threads(max(1, int(recipe.train.cpus_per_worker)))
         self.validates = not config["again"]
-        self.epochs = config["again"] or recipe.train.epochs
         # A retraining holds nothing out: it learns one window further, and does not validate.
         until = "head" if self.validates else "valid"
         self.model, item_rows = build_two_tower(recipe, prepared, until)
@@ -158,13 +157,7 @@ class _Loop:
 
     def is_done(self) -> bool:
         """Whether all epochs are trained, or the last ones were no better (early stopping)."""
-        from recsys.training.optim import should_stop
-
-        if self.progress.epoch >= self.epochs:
-            return True
-        if not self.validates:
-            return False
-        return should_stop(self.progress.values(METRIC), self.recipe.train.patience)
+        return is_done(self.progress.curve, self.recipe, self._config["again"])
 
     def epoch(self) -> dict[str, Any]:
         """Train one epoch, fit the head, validate; returns the point of the curve."""
@@ -224,6 +217,23 @@ class _Loop:
                 )
                 saved = ray.train.Checkpoint.from_directory(folder)
             ray.train.report(point, checkpoint=saved)
+
+
+def is_done(curve: list[dict[str, Any]], recipe: Recipe, again: int | None = None) -> bool:
+    """Whether a training has its last epoch: it was, or the last ones were no better.
+
+    Args:
+        curve: of the epochs so far.
+        recipe: of the training.
+        again: see `build_trainer`.
+    """
+    from recsys.training.optim import should_stop
+
+    if len(curve) >= (again or recipe.train.epochs):
+        return True
+    if again:
+        return False
+    return should_stop([point[METRIC] for point in curve], recipe.train.patience)
 
 
 def steps_per_epoch(recipe: Recipe, prepared: Prepared) -> int:

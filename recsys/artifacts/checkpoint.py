@@ -53,10 +53,6 @@ class Progress:
     curve: list[dict[str, float]] = field(default_factory=list)
     until: str = "head"
 
-    def values(self, metric: str) -> list[float]:
-        """One metric, epoch by epoch."""
-        return [point[metric] for point in self.curve]
-
 
 def save(
     folder: Path,

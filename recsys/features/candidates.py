@@ -9,13 +9,14 @@ Legend: Q queries, I items, K (query, item) pairs, D width of the item vectors.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from scipy import sparse
 
-from recsys.arrays import Float32s, Int64s
+from recsys.arrays import Bools, Float32s, Int64s
 from recsys.data.histories import Histories
 from recsys.data.moments import recent_items
 from recsys.features.item_to_item import Relations
@@ -43,6 +44,7 @@ PAIR_FEATURES: Final = (
     "cosine_last",
     "cosine_recent",
 )
+NUM_COSINES: Final = 2
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,64 @@ class Pairs:
     features: Float32s
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Candidates of Q queries, with all that does not depend on the item vectors.
+
+    Attributes:
+        num_queries: Q.
+        query: [K] rising.
+        item_rows: [K] rising within a query.
+        features: [K, len(PAIR_FEATURES)] float32; the last two columns, the cosines, are 0.
+        recent_query: [N] rising, whose recent item it is.
+        recent_items: [N].
+        recent_weights: [N, 2] of each as one of the last moment, and as a recent one.
+    """
+
+    num_queries: int
+    query: Int64s
+    item_rows: Int64s
+    features: Float32s
+    recent_query: Int64s
+    recent_items: Int64s
+    recent_weights: Float32s
+
+    def pairs(self, vectors: Float32s | Stacked) -> Pairs:
+        """The candidates with the cosines of these item vectors [I, D], of length 1."""
+        return self._filled(vectors, self.features.copy())
+
+    def take(self, picked: Bools) -> Candidates:
+        """The candidates for which `picked` [K] holds."""
+        return replace(
+            self,
+            query=self.query[picked],
+            item_rows=self.item_rows[picked],
+            features=self.features[picked],
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Candidates]) -> Candidates:
+        """The candidates of consecutive queries."""
+        first = np.cumsum([0, *(part.num_queries for part in parts)])
+        return Candidates(
+            int(first[-1]),
+            np.concatenate([p.query + n for p, n in zip(parts, first, strict=False)]),
+            np.concatenate([part.item_rows for part in parts]),
+            np.concatenate([part.features for part in parts]),
+            np.concatenate([p.recent_query + n for p, n in zip(parts, first, strict=False)]),
+            np.concatenate([part.recent_items for part in parts]),
+            np.concatenate([part.recent_weights for part in parts]),
+        )
+
+    def _filled(self, vectors: Float32s | Stacked, features: Float32s) -> Pairs:
+        """The pairs whose features are these, which get the cosines."""
+        means = _means(
+            self.recent_query, self.recent_items, self.recent_weights, vectors, self.num_queries
+        )
+        features[:, -NUM_COSINES:] = cosines(means, vectors, self.query, self.item_rows)
+        return Pairs(self.query, self.item_rows, features)
+
+
 def make_pairs(
     histories: Histories,
     relations: Relations,
@@ -74,6 +134,14 @@ def make_pairs(
         vectors: [I, D] item vectors of length 1.
         target_codes: event codes of the target events.
     """
+    found = find_candidates(histories, relations, target_codes)
+    return found._filled(vectors, found.features)
+
+
+def find_candidates(
+    histories: Histories, relations: Relations, target_codes: list[int]
+) -> Candidates:
+    """What `make_pairs` finds without the item vectors; its arguments are that one's."""
     num_items = relations.num_items
     own = own_items(histories, num_items, target_codes)
     recent = recent_items(histories)
@@ -95,9 +163,7 @@ def make_pairs(
         shares = table.weights / np.repeat(np.maximum(largest, _TINY), sizes, axis=0)
         features[:, width + 1 : width + 6] = np.log1p(100 * table.weights)
         features[:, width + 6 : width + 11] = shares
-        means = _means(query, item, weights, vectors, len(histories))
-        features[:, width + 11 :] = cosines(means, vectors, pair_query, rows)
-    return Pairs(pair_query, rows, features)
+    return Candidates(len(histories), pair_query, rows, features, query, item, weights)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recsys.arrays import Float32s, Int64s
 from recsys.data.histories import Histories
-from recsys.features.candidates import cosines, make_pairs
+from recsys.features.candidates import Candidates, cosines, make_pairs
 from recsys.features.item_to_item import Relations
 from recsys.features.side_features import FeaturesOverTime, usual_price
 from recsys.features.stacked import Stacked
@@ -147,15 +147,24 @@ class Scorer:
         )
 
     @torch.no_grad()
-    def parts(self, histories: Histories) -> tuple[Tensor, PairScores]:
+    def parts(
+        self, histories: Histories, candidates: Candidates | None = None
+    ) -> tuple[Tensor, PairScores]:
         """The user side of the scores, and the second stage's extras.
+
+        Args:
+            histories: Q of them.
+            candidates: of these histories by this scorer's relations, if they are known.
 
         Returns:
             [Q, D + 2] user part, which is multiplied with the item part, and the extra scores.
         """
         price, states = self._price(histories), self.states(histories)
         vectors, of_price = self.vectors.numpy(), self.standard_price
-        pairs = make_pairs(histories, self.relations, vectors, self.target_codes)
+        if candidates is None:
+            pairs = make_pairs(histories, self.relations, vectors, self.target_codes)
+        else:
+            pairs = candidates.pairs(vectors)
         query, rows = pairs.query, pairs.item_rows
         extra = self.head.pair_scores(
             torch.from_numpy(pairs.features),
@@ -175,9 +184,14 @@ class Scorer:
         return torch.from_numpy(usual_price(histories, self.standard_price))
 
     @torch.no_grad()
-    def scores(self, histories: Histories) -> Float32s:
-        """[Q, I] the served score of every item; histories hold only rows of this catalogue."""
-        user_part, pairs = self.parts(histories)
+    def scores(self, histories: Histories, candidates: Candidates | None = None) -> Float32s:
+        """[Q, I] the served score of every item.
+
+        Args:
+            histories: Q of them, which hold only rows of this catalogue.
+            candidates: see `parts`.
+        """
+        user_part, pairs = self.parts(histories, candidates)
         scores = self.first_stage(user_part)
         scores[pairs.query, pairs.item_rows] += pairs.extra
         if self.over_time is not None:

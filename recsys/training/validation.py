@@ -2,35 +2,62 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
 
+import numpy as np
+
+from recsys.arrays import Int64s
 from recsys.data.time_split import Questions
 from recsys.evaluation.metrics.ranking import ndcg_at_k, ranks_of
+from recsys.features.candidates import Candidates, find_candidates
 from recsys.ranking.scorer import Scorer
 
 #: Questions scored at a time: their scores of all items must fit in memory.
 QUESTIONS_AT_ONCE = 64
 
 
-def validate(scorer: Scorer, questions: Questions, seed: int) -> tuple[float, int]:
-    """Sum of nDCG@10 over some questions, and their number.
+@dataclass(frozen=True)
+class ValidationQuestions:
+    """Questions to validate on, with the candidates that no weight changes: epochs share them.
 
-    Args:
-        scorer: as of the validation window.
+    Attributes:
         questions: of one worker.
-        seed: breaks ties, see `tie_order`.
+        candidates: of each batch of `QUESTIONS_AT_ONCE`.
     """
-    order = tie_order(scorer.num_items, seed)
-    total, count = 0.0, 0
-    for part in questions.batches(QUESTIONS_AT_ONCE):
-        ranks = ranks_of(scorer.scores(part.histories), part.relevant, part.relevant_offsets, order)
-        total += float(ndcg_at_k(ranks, part.relevant_offsets, 10).sum())
-        count += len(part)
-    assert count == len(questions)
-    return total, count
+
+    questions: Questions
+    candidates: list[Candidates]
+
+    @staticmethod
+    def of(scorer: Scorer, questions: Questions) -> ValidationQuestions:
+        """Find the candidates; of the scorer, its relations are read."""
+        return ValidationQuestions(
+            questions,
+            [
+                find_candidates(part.histories, scorer.relations, scorer.target_codes)
+                for part in questions.batches(QUESTIONS_AT_ONCE)
+            ],
+        )
+
+    def validate(self, scorer: Scorer, seed: int) -> tuple[float, int]:
+        """Sum of nDCG@10 over the questions, and their number.
+
+        Args:
+            scorer: as of the validation window.
+            seed: breaks ties, see `tie_order`.
+        """
+        order = tie_order(scorer.num_items, seed)
+        total, count = 0.0, 0
+        batches = self.questions.batches(QUESTIONS_AT_ONCE)
+        for part, candidates in zip(batches, self.candidates, strict=True):
+            scores = scorer.scores(part.histories, candidates)
+            ranks = ranks_of(scores, part.relevant, part.relevant_offsets, order)
+            total += float(ndcg_at_k(ranks, part.relevant_offsets, 10).sum())
+            count += len(part)
+        assert count == len(self.questions)
+        return total, count
 
 
-def tie_order(num_items: int, seed: int) -> NDArray[np.int64]:
+def tie_order(num_items: int, seed: int) -> Int64s:
     """[I] the order of equal scores, drawn once: no model gains by the catalogue's order."""
     return np.random.default_rng([seed, 3]).permutation(num_items)

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recsys.arrays import Float32s, Int64s
 from recsys.config import Recipe, target_codes
 from recsys.data.histories import UserEvents
 from recsys.data.time_split import Questions
 from recsys.errors import RecipeError
+from recsys.features.item_to_item import Relations
 from recsys.features.side_features import PriceScale, item_features
 from recsys.features.windows import TrainingBatch, event_weights, training_batch
 from recsys.model.batch import Batch
@@ -30,12 +31,10 @@ from recsys.schema import EVENT_CODE
 from recsys.text.text_store import TextStore
 from recsys.training.build import features_over_time
 from recsys.training.collate import DistinctRows, fresh_texts
-from recsys.training.head_examples import head_examples
+from recsys.training.head_examples import HeadQuestions
 from recsys.training.negatives import NegativeSampler, popularity_share
 from recsys.training.optim import build_optimizer, warmup_cosine
-from recsys.training.validation import validate
-
-Int64s = NDArray[np.int64]
+from recsys.training.validation import ValidationQuestions
 
 #: Items sampled for the denominator of the head's softmax.
 HEAD_SAMPLE = 500
@@ -91,6 +90,9 @@ class Worker:
         slow = [] if is_lora else list(self.model.language.parameters())
         self.optimizer = build_optimizer(self.model, train, slow)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._as_of: dict[str, tuple[Float32s, Relations]] = {}
+        self._head: HeadQuestions | None = None
+        self._validation: ValidationQuestions | None = None
 
     def rng(self, *key: int) -> np.random.Generator:
         """Random numbers that depend on seed, rank and a key alone: the same after a resume."""
@@ -188,19 +190,29 @@ class Worker:
         vectors = self.model.item_vectors(
             self.cache.vectors, self.prepared.catalogue.text_rows, self.item_rows
         )
-        features = item_features(self.prepared.stats(as_of), self.standard_price)
-        relations = self.prepared.relations(as_of, self.store.content_similarity)
+        features, relations = self._counted(as_of)
         return Scorer.build(
             self.model.users, self.head, vectors, features, self.standard_price, relations,
             self.codes, self.recipe.model.max_history, self.over_time,
         )  # fmt: skip
 
+    def _counted(self, as_of: str) -> tuple[Float32s, Relations]:
+        """Item features and relations as of a cut; read once."""
+        if as_of not in self._as_of:
+            self._as_of[as_of] = (
+                item_features(self.prepared.stats(as_of), self.standard_price),
+                self.prepared.relations(as_of, self.store.content_similarity),
+            )
+        return self._as_of[as_of]
+
     def head_examples(self, questions: Questions) -> HeadExamples:
         """Examples of this worker's share of the head's questions."""
         scorer = self.scorer(self.until)
-        rng = np.random.default_rng([self.recipe.seed, 2])  # the same sample for every worker
-        sample, log_expected = self.negatives.sample(HEAD_SAMPLE, rng)
-        return head_examples(scorer, questions, sample, log_expected, self.rng(6))
+        if self._head is None or self._head.questions is not questions:
+            rng = np.random.default_rng([self.recipe.seed, 2])  # the same sample for every worker
+            sample, log_expected = self.negatives.sample(HEAD_SAMPLE, rng)
+            self._head = HeadQuestions.of(scorer, questions, sample, log_expected, self.rng(6))
+        return self._head.examples(scorer)
 
     def fit_head(self, examples: HeadExamples, reduce: Reduce | None = None) -> float:
         """Fit the head on all workers' questions, each worker reading its own; returns the loss.
@@ -218,7 +230,10 @@ class Worker:
 
     def validate(self, questions: Questions) -> tuple[float, int]:
         """Sum of nDCG@10 over this worker's validation baskets, and their number."""
-        return validate(self.scorer("valid"), questions, self.recipe.seed)
+        scorer = self.scorer("valid")
+        if self._validation is None or self._validation.questions is not questions:
+            self._validation = ValidationQuestions.of(scorer, questions)
+        return self._validation.validate(scorer, self.recipe.seed)
 
     def hidden_states(self, texts: Int64s) -> tuple[Tensor, Tensor]:
         """[n, L, H] hidden states at the language model's split, and mask [n, L], of some texts."""
@@ -247,7 +262,7 @@ class Worker:
         batch: TrainingBatch,
         rows: DistinctRows,
         parts: list[Int64s],
-        log_expected: NDArray[np.float32],
+        log_expected: Float32s,
     ) -> Batch:
         """The model's input; `parts` are of `_texts_to_encode`."""
         hidden, mask = self.hidden_states(parts[self.rank if len(parts) > 1 else 0])

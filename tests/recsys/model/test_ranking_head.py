@@ -19,7 +19,7 @@ from recsys.features.side_features import ITEM_FEATURES, is_recently_launched
 from recsys.model.ranking_head import HeadExamples, ScoringHead, fit_head, head_loss, is_own
 from recsys.model.user_encoder import UserEncoder
 from recsys.ranking.scorer import Scorer
-from recsys.training.head_examples import head_examples
+from recsys.training.head_examples import HeadQuestions
 
 NUM_ITEMS, DIM = 9, 4
 GENERATOR = np.random.default_rng(0)
@@ -80,7 +80,8 @@ def examples(
     asked: list[tuple[list[Event], list[int]]],
     sample: tuple[np.ndarray, np.ndarray] = EVERYTHING,
 ) -> HeadExamples:
-    return head_examples(scorer(random_head()), questions(asked), *sample, RNG)
+    mine = scorer(random_head())
+    return HeadQuestions.of(mine, questions(asked), *sample, RNG).examples(mine)
 
 
 def loss(head: ScoringHead, made: HeadExamples) -> torch.Tensor:
@@ -222,7 +223,8 @@ def test_young_items_weigh_more() -> None:
 
 def test_examples_do_not_depend_on_the_heads_weights() -> None:
     first = examples(ASKED)
-    second = head_examples(scorer(random_head(7)), questions(ASKED), *EVERYTHING, RNG)
+    other = scorer(random_head(7))
+    second = HeadQuestions.of(other, questions(ASKED), *EVERYTHING, RNG).examples(other)
     for name, value in vars(first).items():
         other = getattr(second, name)
         assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other

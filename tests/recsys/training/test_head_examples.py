@@ -12,7 +12,7 @@ from tiny import Shop
 from workers import make_worker
 
 from recsys.config import target_codes
-from recsys.training.head_examples import head_examples
+from recsys.training.head_examples import HeadQuestions
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,8 @@ class TestHead:
         scorer = mine.scorer("head")
         sample = np.arange(scorer.num_items)
         zeros = np.zeros(len(sample), dtype=np.float32)
-        examples = head_examples(scorer, questions, sample, zeros, np.random.default_rng(0))
+        rng = np.random.default_rng(0)
+        examples = HeadQuestions.of(scorer, questions, sample, zeros, rng).examples(scorer)
         inside = int(examples.pair_relevant.sum())
         assert inside + len(examples.pos_query) == len(questions.relevant)
         counted = examples.sample_left_out.sum(dim=1).numpy()
