@@ -26,12 +26,12 @@ ROOMS = {
         "state": "arrays config errors schema",
         "data": "arrays config errors schema state storage text",
         "features": "arrays config data errors schema storage",
-        "model": "config errors features schema storage text",
+        "model": "arrays config errors features schema storage text",
         "preparation": "arrays config data errors features schema state storage text",
         "ranking": "arrays data features model",
-        "evaluation": "data errors features model preparation schema",
-        "training": "config data errors evaluation features model preparation ranking schema "
-        "storage text",
+        "evaluation": "arrays data errors features model preparation schema",
+        "training": "arrays config data errors evaluation features model preparation ranking "
+        "schema storage text",
         "artifacts": "arrays config data errors evaluation features model preparation ranking "
         "schema storage text training",
         "recommender": "arrays artifacts config data errors features model preparation ranking "

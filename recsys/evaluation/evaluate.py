@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.arrays import Float32s
 from recsys.data.histories import Histories
 from recsys.errors import DataError
 from recsys.evaluation.baselines import Recommends, TrainingLog, fit_baselines
@@ -84,7 +85,7 @@ def evaluate(
     # The order of `recsys evaluate`, for the same seed.
     ties = np.random.default_rng([seed, 3]).permutation(num_items)
     known = users.timestamps[users.offsets[:-1]][questions.user_index] < cut
-    values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in asked}
+    values: dict[str, list[Float32s]] = {name: [] for name in asked}
     for start in range(0, len(questions), batch_size):
         rows = slice(start, start + batch_size)
         for name, model in asked.items():
@@ -107,7 +108,7 @@ class _Checked:
     model: Recommends | Scores
     num_items: int
 
-    def scores(self, histories: Histories) -> NDArray[np.float32]:
+    def scores(self, histories: Histories) -> Float32s:
         """[Q, I] a copy: the protocol writes into it."""
         function: Any = getattr(self.model, "scores", self.model)
         scores = np.array(function(histories), dtype=np.float32)

@@ -9,9 +9,9 @@ import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recsys.arrays import Int32s
 from recsys.config import Model
 from recsys.model.batch import Batch
 from recsys.model.exchange import gather_vectors
@@ -79,9 +79,7 @@ class TwoTower(nn.Module):
         return cached_TH.index_copy(0, fresh.at_G, encoded[fresh.used_G]), encoded
 
     @torch.no_grad()
-    def item_vectors(
-        self, text_vectors: Tensor, text_rows: NDArray[np.int32], item_rows: Tensor
-    ) -> Tensor:
+    def item_vectors(self, text_vectors: Tensor, text_rows: Int32s, item_rows: Tensor) -> Tensor:
         """[I, D] vectors of all items.
 
         Args:

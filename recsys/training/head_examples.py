@@ -14,18 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.arrays import Bools, Float32s, Int64s
 from recsys.data.time_split import Questions
 from recsys.features.candidates import make_pairs
 from recsys.features.side_features import usual_price
 from recsys.model.ranking_head import LEFT_OUT, OF_OWN, HeadExamples, is_own, pair_inputs
 from recsys.ranking.scorer import Scorer
-
-Bools = NDArray[np.bool_]
-Float32s = NDArray[np.float32]
-Int64s = NDArray[np.int64]
 
 #: Irrelevant pairs of a question that the head is fitted on, about.
 HEAD_PAIRS = 128

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import Int64s
 from recsys.data.time_split import Questions
 from recsys.evaluation.metrics.ranking import ndcg_at_k, ranks_of
 from recsys.ranking.scorer import Scorer
@@ -31,6 +31,6 @@ def validate(scorer: Scorer, questions: Questions, seed: int) -> tuple[float, in
     return total, count
 
 
-def tie_order(num_items: int, seed: int) -> NDArray[np.int64]:
+def tie_order(num_items: int, seed: int) -> Int64s:
     """[I] the order of equal scores, drawn once: no model gains by the catalogue's order."""
     return np.random.default_rng([seed, 3]).permutation(num_items)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recsys.arrays import Float32s, Int64s
 from recsys.config import Recipe, target_codes
 from recsys.data.histories import UserEvents
 from recsys.data.time_split import Questions
@@ -34,8 +34,6 @@ from recsys.training.head_examples import head_examples
 from recsys.training.negatives import NegativeSampler, popularity_share
 from recsys.training.optim import build_optimizer, warmup_cosine
 from recsys.training.validation import validate
-
-Int64s = NDArray[np.int64]
 
 #: Items sampled for the denominator of the head's softmax.
 HEAD_SAMPLE = 500
@@ -247,7 +245,7 @@ class Worker:
         batch: TrainingBatch,
         rows: DistinctRows,
         parts: list[Int64s],
-        log_expected: NDArray[np.float32],
+        log_expected: Float32s,
     ) -> Batch:
         """The model's input; `parts` are of `_texts_to_encode`."""
         hidden, mask = self.hidden_states(parts[self.rank if len(parts) > 1 else 0])

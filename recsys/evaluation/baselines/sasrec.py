@@ -16,9 +16,9 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recsys.arrays import Float32s
 from recsys.data.histories import Histories, UserEvents
 from recsys.data.time_split import Questions, ask
 from recsys.evaluation.baselines.base import TrainingLog
@@ -32,8 +32,6 @@ from recsys.features.windows import (
 )
 from recsys.model.user_encoder import UserEncoder
 from recsys.schema import EVENT_TYPES
-
-Float32s = NDArray[np.float32]
 
 _MAX_HISTORY = 64
 _QUERIES_AT_ONCE = 256

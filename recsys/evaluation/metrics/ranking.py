@@ -13,9 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-Float32s = NDArray[np.float32]
-Float64s = NDArray[np.float64]
-Int64s = NDArray[np.int64]
+from recsys.arrays import Float32s, Float64s, Int64s
 
 #: Rows compared at a time: their sort keys must stay in the processor's cache (92,000 items x 4
 #: rows x 8 bytes = 3 MB; 4 was the fastest of 1 to 64).
