@@ -21,7 +21,7 @@ ROOMS = {
         "errors": "",
         "schema": "",
         "storage": "errors",
-        "config": "errors schema",
+        "config": "errors schema storage",
         "text": "arrays errors storage",
         "state": "arrays config errors schema",
         "data": "arrays config errors schema state storage text",
