@@ -42,15 +42,7 @@ class TwoTower(nn.Module):
         """Loss of a batch, and the fresh text vectors of all workers for the cache."""
         texts, fresh = self._text_vectors(batch)
         vectors = self.items(texts[batch.text_of_item_N], batch.item_rows_NR)
-        windows = batch.windows
-        states = self.users(
-            vectors[batch.window_items_BE],
-            windows.event_codes,
-            windows.gap_us,
-            windows.moments,
-            windows.state_of_event,
-            windows.num_states,
-        )
+        states = self.users(vectors[batch.window_items_BE], batch.windows)
         # The learned multiple of the log share is the prior of the logits.
         prior = self.popularity * batch.log_share_N
         loss = catalogue_cross_entropy(

@@ -52,10 +52,7 @@ class _Network(nn.Module):
     def states(self, windows: Windows) -> Tensor:
         """[1 + S, D] scaled states."""
         items = self.drop(self.items(windows.item_rows))
-        states: Tensor = self.users(
-            items, windows.event_codes, windows.gap_us, windows.moments,
-            windows.state_of_event, windows.num_states,
-        )  # fmt: skip
+        states: Tensor = self.users(items, windows)
         return self.scale * states
 
     def loss(self, batch: TrainingBatch) -> Tensor:
