@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from recsys.arrays import Int64s
 from recsys.data.time_split import Questions
-from recsys.evaluation.metrics.ranking import ndcg_at_k, ranks_of
+from recsys.evaluation.metrics.ranking import ndcg_at_k, ranks_of, tie_order
 from recsys.ranking.scorer import Scorer
 
 #: Questions scored at a time: their scores of all items must fit in memory.
@@ -29,8 +26,3 @@ def validate(scorer: Scorer, questions: Questions, seed: int) -> tuple[float, in
         count += len(part)
     assert count == len(questions)
     return total, count
-
-
-def tie_order(num_items: int, seed: int) -> Int64s:
-    """[I] the order of equal scores, drawn once: no model gains by the catalogue's order."""
-    return np.random.default_rng([seed, 3]).permutation(num_items)

@@ -20,6 +20,11 @@ from recsys.arrays import Float32s, Float64s, Int64s
 _ROWS_AT_ONCE: Final = 4
 
 
+def tie_order(num_items: int, seed: int) -> Int64s:
+    """[I] the order of equal scores, drawn once: no model gains by the catalogue's order."""
+    return np.random.default_rng([seed, 3]).permutation(num_items)
+
+
 def ranks_of(
     scores: Float32s, relevant: NDArray[np.integer], offsets: Int64s, tie_order: Int64s
 ) -> Int64s:
@@ -29,8 +34,8 @@ def ranks_of(
         scores: [Q, I] float32, higher is better; -inf marks an item that the model does not rank.
         relevant: [R] item rows.
         offsets: [Q + 1].
-        tie_order: [I] a seeded permutation, so that no model gains by catalogue order: of two equal
-            scores the item with the smaller entry comes first.
+        tie_order: [I] see `tie_order`: of two equal scores the item with the smaller entry comes
+            first.
 
     Returns:
         [R] ranks from 1, other relevant items counted; I + 1 for an item scored -inf.
