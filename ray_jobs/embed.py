@@ -55,16 +55,16 @@ def assemble(
     store: TextStore,
 ) -> Bundle:
     """Write the bundle of a checkpoint, with popularity and relations as of the end of the log."""
-    ranker, item_rows = build_two_tower(recipe, prepared, load_progress(checkpoint).until)
+    model, item_rows = build_two_tower(recipe, prepared, load_progress(checkpoint).until)
     head = ScoringHead(recipe.model.temperature)
-    progress = load_model(checkpoint, ranker, head)
-    ranker.language.merge_adapters()
+    progress = load_model(checkpoint, model, head)
+    model.language.merge_adapters()
     catalogue, stats = prepared.catalogue, prepared.stats("end")
-    items = ranker.item_vectors(torch.from_numpy(vectors), catalogue.text_rows, item_rows)
+    items = model.item_vectors(torch.from_numpy(vectors), catalogue.text_rows, item_rows)
     scale = PriceScale.fit(catalogue.prices)
     standard = scale.standard(catalogue.prices)
     scorer = Scorer.build(
-        ranker.users, head, items, item_features(stats, standard), standard,
+        model.users, head, items, item_features(stats, standard), standard,
         prepared.relations("end", store.content_similarity),
         target_codes(recipe), recipe.model.max_history,
     )  # fmt: skip
@@ -75,7 +75,7 @@ def assemble(
         queries = scorer.user_parts(_recent_users(prepared)).numpy()
         index = Index.build(item_part, queries, seed=recipe.seed)
     table = catalogue.items.with_columns(**vars(stats), **{STANDARD_PRICE: standard})
-    weights = {name: value.contiguous() for name, value in ranker.state_dict().items()}
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     weights |= {f"head.{name}": value.contiguous() for name, value in head.state_dict().items()}
     return write_bundle(
         target,
@@ -89,7 +89,7 @@ def assemble(
             "data_fingerprint": prepared.summary["data_fingerprint"],
             "catalogue_fingerprint": prepared.summary["catalogue_fingerprint"],
             "key_check": prepared.summary["key_check"],
-            "text_dim": ranker.language.dim,
+            "text_dim": model.language.dim,
             "price_scale": [scale.mean, scale.deviation],
             "trained_epochs": progress.epoch,
         },

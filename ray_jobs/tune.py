@@ -23,7 +23,7 @@ from typing import Any
 from ray_jobs.common.choosing import choose
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.fine_tuning import build_trainer, is_done
-from ray_jobs.common.giving_up import failure_of, reason_of
+from ray_jobs.common.giving_up import failure_of, reason_of, told_in_text
 from ray_jobs.common.kept import best_checkpoint, curve_of, forget, run_folder
 from ray_jobs.common.progress import epoch_line
 from ray_jobs.common.texts import ensure_store
@@ -222,21 +222,13 @@ def _epoch_lines(recipe: Recipe) -> Any:
             print(f"    {trial}: {line}", flush=True)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            error = _error_of(trial)
+            # Tune has written it a moment ago, here and not in the run's folder.
+            error = Path(trial.error_file).read_text()
             print(f"    {trial} failed: {reason_of(error)}", flush=True)
             if isinstance(full := failure_of(error), NoSpaceError):
                 raise full  # the disk's fault: no other trial would get further
 
     return EpochLines()
-
-
-def _error_of(trial: Any) -> object:
-    """What Tune has noted of a trial's failure a moment ago, here and not in the run's folder."""
-    from ray import cloudpickle
-
-    if trial.pickled_error_file is None:
-        return Path(trial.error_file).read_text()
-    return cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
 
 
 def trial(
@@ -253,14 +245,15 @@ def trial(
         # It had finished when the search was interrupted. Tune takes no trial without a metric.
         tune.report(curve[-1])
         return
-    build_trainer(
-        chosen,
-        Prepared(Path(prepared)),
-        Path(store),
-        folder.name,
-        folder.parent,
-        callbacks=[TuneReportCallback()],
-    ).fit()
+    with told_in_text():
+        build_trainer(
+            chosen,
+            Prepared(Path(prepared)),
+            Path(store),
+            folder.name,
+            folder.parent,
+            callbacks=[TuneReportCallback()],
+        ).fit()
 
 
 def trial_table(results: Any) -> list[dict[str, Any]]:

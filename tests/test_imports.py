@@ -21,15 +21,15 @@ ROOMS = {
         "errors": "",
         "schema": "",
         "storage": "errors",
-        "config": "errors schema",
+        "config": "errors schema storage",
         "text": "arrays errors storage",
         "state": "arrays config errors schema",
         "data": "arrays config errors schema state storage text",
         "features": "arrays config data errors schema storage",
-        "model": "config errors features schema storage text",
+        "model": "arrays config errors features schema storage text",
         "preparation": "arrays config data errors features schema state storage text",
         "ranking": "arrays data features model",
-        "evaluation": "data errors features model preparation schema",
+        "evaluation": "arrays data errors features model preparation schema",
         "training": "arrays config data errors evaluation features model preparation ranking "
         "schema storage text",
         "artifacts": "arrays config data errors evaluation features model preparation ranking "

@@ -14,8 +14,9 @@ from recsys.config import Recipe
 from recsys.data.histories import Histories
 from recsys.evaluation.baselines import Recommends
 from recsys.evaluation.gate import beats
-from recsys.evaluation.report import COLUMNS, METRIC, OURS, answer
-from recsys.training.validation import tie_order
+from recsys.evaluation.judge import Judge
+from recsys.evaluation.metrics.ranking import tie_order
+from recsys.evaluation.report import COLUMNS, METRIC, OURS
 
 COVERAGE = "coverage@10"
 #: Slice and metric of the paired differences.
@@ -57,18 +58,10 @@ class Noted:
 def judge(model: Recommends, test_set: TestSet, recipe: Recipe) -> np.ndarray:
     """[Q, M] all metrics of all rows (`COLUMNS`)."""
     num_items = len(test_set.new_item)
-    order = tie_order(num_items, recipe.seed)
     size = max(1, min(256, SCORES_AT_ONCE // num_items))
-    parts = [np.zeros((0, len(COLUMNS)), dtype=np.float32)]
-    for low in range(0, len(test_set.questions), size):
-        parts.append(
-            answer(
-                model, test_set.questions[low : low + size], new_item=test_set.new_item,
-                head_item=test_set.head_item, known_user=test_set.known_user[low : low + size],
-                tie_order=order,
-            )
-        )  # fmt: skip
-    values = np.concatenate(parts)
+    asks = Judge(test_set.new_item, test_set.head_item, tie_order(num_items, recipe.seed))
+    answers = asks.answers({model.name: model}, test_set.questions, test_set.known_user, size)
+    values = answers[model.name]
     assert len(values) == len(test_set.questions)
     return values
 

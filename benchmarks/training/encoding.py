@@ -122,15 +122,7 @@ def compare(
         num_users: learned from.
         num_questions: that the textbook answers, if it can in the time of its training.
     """
-    alike = _training(recipe, num_negatives=NEGATIVES)
-    exact = _training(alike, fresh_texts_per_step=None)
-    make: dict[str, Callable[[], Any]] = {
-        ONCE: lambda: fresh(Once, recipe, prepared, store),
-        EXACT: lambda: fresh(Once, exact, prepared, store),
-        EVERY: lambda: fresh(EveryOccurrence, alike, prepared, store),
-        TEXTBOOK: lambda: Textbook(recipe, prepared),
-        ONCE_ALIKE: lambda: fresh(Once, alike, prepared, store),
-    }
+    make = _ways(recipe, prepared, store)
     ways = {name: make[name]() for name in (ONCE, EVERY, TEXTBOOK, EXACT)}
     ours = ways[ONCE]
     learners = sample(prepared.users().before(ours.cut_us), num_users, recipe.seed)
@@ -139,17 +131,16 @@ def compare(
     say(f"{len(learners):,} users, {len(batches)} batches, {num_examples:,} examples")
     ours.age()
     rates = measure(ways, batches, seconds / 8)
-    text_s, num_texts = frozen_cost(ours), prepared.catalogue.num_texts
+    of_store = _store_figures(ours, rates, prepared, recipe)
     trained = train_all(make, rates, batches, epochs, seconds)
     workers = {name: each.way for name, each in trained.items() if name != TEXTBOOK}
     quality = rank_all(workers, prepared, recipe)
     reranked = rerank_all(workers, trained[TEXTBOOK].way, prepared, recipe, num_questions, seconds)
-    in_log = np.isin(prepared.users().before(ours.cut_us).event_codes, target_codes(recipe))
     return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "num_items": prepared.catalogue.num_items,
-        "num_texts": num_texts,
+        "num_texts": prepared.catalogue.num_texts,
         "num_users": len(learners),
         "num_batches": len(batches),
         "num_examples": num_examples,
@@ -158,20 +149,47 @@ def compare(
             "all": num_layers(ours.model.language),
         },
         "textbook_tokens": ways[TEXTBOOK].width,
-        "negatives": {
-            ONCE: min(recipe.train.num_negatives, prepared.catalogue.num_items),
-            EXACT: min(NEGATIVES, prepared.catalogue.num_items),
-            EVERY: min(NEGATIVES, prepared.catalogue.num_items),
-            TEXTBOOK: 1,
-        },
+        "negatives": _num_negatives(recipe, prepared.catalogue.num_items),
         "rates": {name: rate_figures(rate, rates[ONCE]) for name, rate in rates.items()},
-        "store": with_store(rates, text_s * num_texts, int(in_log.sum()), recipe.train.epochs),
+        "store": of_store,
         "trained": {
             name: {"steps": each.steps, "examples": each.examples, "seconds": each.seconds}
             for name, each in trained.items()
         },
         "quality": quality,
         "reranked": reranked,
+    }
+
+
+def _ways(recipe: Recipe, prepared: Prepared, store: TextStore) -> dict[str, Callable[[], Any]]:
+    """Name -> makes the untrained way, in the order of training."""
+    alike = _training(recipe, num_negatives=NEGATIVES)
+    exact = _training(alike, fresh_texts_per_step=None)
+    return {
+        ONCE: lambda: fresh(Once, recipe, prepared, store),
+        EXACT: lambda: fresh(Once, exact, prepared, store),
+        EVERY: lambda: fresh(EveryOccurrence, alike, prepared, store),
+        TEXTBOOK: lambda: Textbook(recipe, prepared),
+        ONCE_ALIKE: lambda: fresh(Once, alike, prepared, store),
+    }
+
+
+def _store_figures(
+    ours: Once, rates: dict[str, Rate], prepared: Prepared, recipe: Recipe
+) -> dict[str, Any]:
+    """Rates with the frozen layers' work counted in, see `with_store`."""
+    cpu_s = frozen_cost(ours) * prepared.catalogue.num_texts
+    in_log = np.isin(prepared.users().before(ours.cut_us).event_codes, target_codes(recipe))
+    return with_store(rates, cpu_s, int(in_log.sum()), recipe.train.epochs)
+
+
+def _num_negatives(recipe: Recipe, num_items: int) -> dict[str, int]:
+    """Way -> negatives of a step, or of an example where it is paired."""
+    return {
+        ONCE: min(recipe.train.num_negatives, num_items),
+        EXACT: min(NEGATIVES, num_items),
+        EVERY: min(NEGATIVES, num_items),
+        TEXTBOOK: 1,
     }
 
 

@@ -23,9 +23,8 @@ from benchmarks.training.ways import (
 from recsys.config import Recipe, target_codes
 from recsys.data.time_split import Questions
 from recsys.evaluation.gate import beats
-from recsys.evaluation.metrics.ranking import ndcg_at_k, ranks_of
+from recsys.evaluation.metrics.ranking import ndcg_at_k, ranks_of, tie_order
 from recsys.preparation.prepared import Prepared
-from recsys.training.validation import tie_order
 
 METRIC = "ndcg@10"
 #: Candidates that the textbook ranks: it cannot rank a catalogue.

@@ -107,10 +107,7 @@ class EveryOccurrence(Once):
         of_events, of_targets, of_sample = vectors.split([len(events), len(targets), len(sample)])
         padded = vectors.new_zeros(*real.shape, vectors.shape[1])
         padded[real] = of_events
-        states = self.model.users(
-            padded, windows.event_codes, windows.gap_us, windows.moments, windows.state_of_event,
-            windows.num_states,
-        )  # fmt: skip
+        states = self.model.users(padded, windows)
         prior = self.model.popularity * torch.from_numpy(self.log_share)
         candidates = torch.from_numpy(sample)
         loss = catalogue_cross_entropy(

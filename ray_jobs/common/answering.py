@@ -9,9 +9,8 @@ import numpy as np
 
 from recsys.config import Recipe, target_codes
 from recsys.errors import RecipeError
-from recsys.evaluation.report import COLUMNS, answer, head_items
+from recsys.evaluation.judge import Judge, known_users
 from recsys.preparation.prepared import Prepared
-from recsys.training.validation import tie_order
 
 
 def answer_all(
@@ -33,7 +32,7 @@ def answer_all(
             [{"shard": str(path)} for path in shards], override_num_blocks=len(shards)
         )
         .map_batches(
-            _Judge,
+            _ShardAnswers,
             fn_constructor_args=(recipe, prepared.folder, [shared]),
             compute=ray.data.ActorPoolStrategy(size=min(recipe.evaluate.num_actors, len(shards))),
             batch_size=1,
@@ -72,7 +71,7 @@ def _check_all_answered(recipe: Recipe, prepared: Prepared, num_answered: int) -
     assert num_answered == given, f"{given} questions were given, {num_answered} were answered"
 
 
-class _Judge:
+class _ShardAnswers:
     """Answers one shard's questions with every model."""
 
     def __init__(self, recipe: Recipe, prepared: Path, shared: list[Any]) -> None:
@@ -82,9 +81,7 @@ class _Judge:
         torch.set_num_threads(1)
         self._recipe, self._prepared = recipe, Prepared(prepared)
         self._models = ray.get(shared[0])
-        stats = self._prepared.stats("test")
-        self._new_item, self._head_item = stats.num_events == 0, head_items(stats.num_targets)
-        self._order = tie_order(len(self._new_item), recipe.seed)
+        self._judge = Judge.of(self._prepared.stats("test"), recipe.seed)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         users, questions = self._prepared.questions(
@@ -94,24 +91,11 @@ class _Judge:
             most=self._recipe.evaluate.max_rows,
             seed=self._recipe.seed,
         )
-        first_us = users.timestamps[users.offsets[:-1]]
-        known = first_us[questions.user_index] < self._prepared.summary["cuts_us"]["test"]
-        values: dict[str, list[np.ndarray]] = {name: [] for name in self._models}
-        size = self._recipe.evaluate.batch_size
-        for start in range(0, len(questions), size):
-            part = questions[start : start + size]
-            for name, model in self._models.items():
-                values[name].append(
-                    answer(
-                        model, part, new_item=self._new_item, head_item=self._head_item,
-                        known_user=known[start : start + size], tie_order=self._order,
-                    )
-                )  # fmt: skip
-        empty = np.zeros((0, len(COLUMNS)), dtype=np.float32)
+        known = known_users(users, questions, self._prepared.summary["cuts_us"]["test"])
         return {
             "user": np.array(
                 [users.user_ids[index] for index in questions.user_index], dtype=object
             ),
             "basket": questions.baskets,
-            **{name: np.concatenate([empty, *parts]) for name, parts in values.items()},
+            **self._judge.answers(self._models, questions, known, self._recipe.evaluate.batch_size),
         }

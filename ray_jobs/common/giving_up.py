@@ -7,9 +7,12 @@ next time, half a minute later.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from recsys.errors import RaycommendError, cause_of
+from recsys.errors import NoSpaceError, RaycommendError, cause_of
 
 
 def giving_up() -> Any:
@@ -27,11 +30,39 @@ def giving_up() -> Any:
     return GivingUp()
 
 
+class TrialError(Exception):
+    """Ends a trial; its text is the class of an error of ours and the problem.
+
+    Tune writes a trial's error as text and as a pickle, and no pickle is read here.
+    """
+
+
+#: A `TrialError` at the end of a stack trace.
+_IN_TEXT = re.compile(rf"{TrialError.__name__}: (\w+): (.+)")
+
+
+@contextmanager
+def told_in_text() -> Iterator[None]:
+    """Raise an error of ours, or one that it is behind, as a `TrialError`."""
+    try:
+        yield
+    except Exception as error:
+        if ours := cause_of(error):
+            raise TrialError(f"{type(ours).__name__}: {ours.problem}") from error
+        raise
+
+
 def failure_of(error: object) -> RaycommendError | None:
     """The error of ours in what Tune keeps of a trial: an exception, the text of one, or None."""
-    if isinstance(error, str):
-        error = RuntimeError(error)
-    return cause_of(error) if isinstance(error, BaseException) else None
+    if isinstance(error, BaseException) and (ours := cause_of(error)):
+        return ours
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    if found := _IN_TEXT.findall(text):
+        kind, problem = found[-1]
+        if kind == NoSpaceError.__name__:
+            return NoSpaceError.on(None, ())
+        return RaycommendError(problem, fix="see the trial's error.txt")
+    return cause_of(RuntimeError(text)) if isinstance(error, str) else None
 
 
 def reason_of(error: object) -> str | None:

@@ -179,10 +179,10 @@ class _UpperEncoder:
         from recsys.training.build import build_two_tower
 
         until = load_progress(self.checkpoint).until
-        ranker, _ = build_two_tower(self.recipe, Prepared(self.prepared), until)
-        load_model(self.checkpoint, ranker, ScoringHead(self.recipe.model.temperature))
+        model, _ = build_two_tower(self.recipe, Prepared(self.prepared), until)
+        load_model(self.checkpoint, model, ScoringHead(self.recipe.model.temperature))
         self.device = _device()
-        self.language = ranker.language.eval().to(self.device)
+        self.language = model.language.eval().to(self.device)
         self.store = TextStore.open(self.store_folder)
 
     def encode(self, low: int, high: int) -> dict[str, np.ndarray]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +16,7 @@ from recsys.config.search import Tune
 from recsys.config.serving import Serve
 from recsys.config.training import Pretrain, Train
 from recsys.schema import EVENT_CODE
+from recsys.storage.seals import json_sha256
 
 
 class RayCluster(Section):
@@ -68,7 +67,7 @@ class Recipe(Section):
         """SHA-256 over the named sections (all if none) and the seed; 16 hex digits."""
         data = self.resolved()
         picked = {name: data[name] for name in (*sections, "seed")} if sections else data
-        return hashlib.sha256(json.dumps(picked, sort_keys=True).encode()).hexdigest()[:16]
+        return json_sha256(picked)[:16]
 
 
 def target_codes(recipe: Recipe) -> list[int]:

@@ -14,10 +14,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.arrays import Float32s
 from recsys.data.histories import Histories
 from recsys.errors import DataError
 from recsys.evaluation.baselines import Recommends, TrainingLog, fit_baselines
-from recsys.evaluation.report import answer, head_items, summarise
+from recsys.evaluation.judge import Judge, known_users
+from recsys.evaluation.report import summarise
 from recsys.preparation.prepared import Prepared
 from recsys.schema import EVENT_CODE
 
@@ -79,20 +81,9 @@ def evaluate(
     )  # fmt: skip
     fitted = fit_baselines(baselines, log)
     asked = {name: _Checked(name, model, num_items) for name, model in {**models, **fitted}.items()}
-    stats = prepared.stats(window)
-    facts = {"new_item": stats.num_events == 0, "head_item": head_items(stats.num_targets)}
-    # The order of `recsys evaluate`, for the same seed.
-    ties = np.random.default_rng([seed, 3]).permutation(num_items)
-    known = users.timestamps[users.offsets[:-1]][questions.user_index] < cut
-    values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in asked}
-    for start in range(0, len(questions), batch_size):
-        rows = slice(start, start + batch_size)
-        for name, model in asked.items():
-            values[name].append(
-                answer(model, questions[rows], known_user=known[rows], tie_order=ties, **facts)
-            )
+    judge = Judge.of(prepared.stats(window), seed)
     return summarise(
-        {name: np.concatenate(parts) for name, parts in values.items()},
+        judge.answers(asked, questions, known_users(users, questions, cut), batch_size),
         np.array(users.user_ids)[questions.user_index],
         num_bootstrap=num_bootstrap,
         seed=seed,
@@ -107,7 +98,7 @@ class _Checked:
     model: Recommends | Scores
     num_items: int
 
-    def scores(self, histories: Histories) -> NDArray[np.float32]:
+    def scores(self, histories: Histories) -> Float32s:
         """[Q, I] a copy: the protocol writes into it."""
         function: Any = getattr(self.model, "scores", self.model)
         scores = np.array(function(histories), dtype=np.float32)

@@ -18,13 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys.arrays import Float32s, Float64s, Int64s
 from recsys.data.histories import Histories, UserEvents
 from recsys.data.time_split import Questions
 from recsys.features.neighbours import strongest_pairs
-
-Floats = NDArray[np.float64]
-Float32s = NDArray[np.float32]
-Int64s = NDArray[np.int64]
 
 #: Columns of `LikeStats.features`: four of the item, three of the user, three of the pair.
 LIKE_FEATURES: Final = (
@@ -62,10 +59,10 @@ class LikeStats:
     """
 
     mean: float
-    num_shown: Floats
-    rate: Floats
-    text_rate: Floats
-    rate_by_text: Floats
+    num_shown: Float64s
+    rate: Float64s
+    text_rate: Float64s
+    rate_by_text: Float64s
     directions: Float32s
     liked: sparse.csr_array
     seen: sparse.csr_array
@@ -108,7 +105,7 @@ class LikeStats:
         item_rows: NDArray[np.integer[Any]],
         *,
         likes_only_since: int | None = None,
-    ) -> Floats:
+    ) -> Float64s:
         """[Q, F] features of each question, `LIKE_FEATURES`.
 
         A history event's *residual* is its label less `rate_by_text` of its item; the user's
@@ -131,7 +128,7 @@ class LikeStats:
         query, items = histories.query_of_event, histories.item_rows
         residual = wanted - self.rate_by_text[items]
 
-        def total(values: NDArray[Any]) -> Floats:
+        def total(values: NDArray[Any]) -> Float64s:
             return np.bincount(query, values, minlength=len(histories)).astype(np.float64)
 
         num_rated = total(rated)
@@ -156,7 +153,7 @@ class LikeStats:
         )
         return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
 
-    def features_of(self, questions: Questions, *, likes_only_since: int | None = None) -> Floats:
+    def features_of(self, questions: Questions, *, likes_only_since: int | None = None) -> Float64s:
         """[Q, F] of questions with one item each (`ask_shown`), a batch of histories at a time."""
         parts = [np.zeros((0, len(LIKE_FEATURES)))]
         parts += [
@@ -166,7 +163,9 @@ class LikeStats:
         return np.concatenate(parts)
 
 
-def text_rates(shown: Floats, liked: Floats, text_vectors: NDArray[np.floating[Any]]) -> Floats:
+def text_rates(
+    shown: Float64s, liked: Float64s, text_vectors: NDArray[np.floating[Any]]
+) -> Float64s:
     """[I] the share of labels 1 predicted from an item's text, by ridge regression over items.
 
     An item weighs n / (1 + n / 20) for its n exposures: what many more of them add is how sure its
@@ -217,7 +216,7 @@ def co_occurrence(
     return strongest_pairs(met, met, cosine, NUM_KEPT)
 
 
-def logit(probabilities: Floats) -> Floats:
+def logit(probabilities: Float64s) -> Float64s:
     """Log odds of probabilities strictly between 0 and 1."""
     return np.log(probabilities) - np.log1p(-probabilities)
 

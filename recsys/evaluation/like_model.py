@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recsys.arrays import Float64s
 from recsys.data.histories import UserEvents
 from recsys.data.time_split import ask_shown
-from recsys.evaluation.like_features import Floats, LikeStats
+from recsys.evaluation.like_features import LikeStats
 
 
 @dataclass(frozen=True)
@@ -32,22 +33,22 @@ class LikeModel:
         mean, deviation: [F] of the rows it was fitted on.
     """
 
-    weights: Floats
+    weights: Float64s
     bias: float
-    mean: Floats
-    deviation: Floats
+    mean: Float64s
+    deviation: Float64s
 
-    def logits(self, features: Floats) -> Floats:
+    def logits(self, features: Float64s) -> Float64s:
         """[Q] log odds of a like."""
         return (features - self.mean) / self.deviation @ self.weights + self.bias
 
-    def predict(self, features: Floats) -> Floats:
+    def predict(self, features: Float64s) -> Float64s:
         """[Q] the like probability."""
         return 1 / (1 + np.exp(-self.logits(features)))
 
     @staticmethod
     def fit(
-        features: Floats, labels: NDArray[Any], *, penalty: float = 1e-3, num_steps: int = 300
+        features: Float64s, labels: NDArray[Any], *, penalty: float = 1e-3, num_steps: int = 300
     ) -> LikeModel:
         """Logistic regression by full-batch L-BFGS; the bias is not penalised.
 

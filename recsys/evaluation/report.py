@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.arrays import Bools, Float32s, Float64s, Int32s, Int64s
 from recsys.data.histories import Histories
 from recsys.data.time_split import Questions
 from recsys.evaluation.baselines.base import Recommends
@@ -62,11 +63,11 @@ def answer(
     model: Recommends,
     questions: Questions,
     *,
-    new_item: NDArray[np.bool_],
-    head_item: NDArray[np.bool_],
-    known_user: NDArray[np.bool_],
-    tie_order: NDArray[np.int64],
-) -> NDArray[np.float32]:
+    new_item: Bools,
+    head_item: Bools,
+    known_user: Bools,
+    tie_order: Int64s,
+) -> Float32s:
     """[Q, M] every metric of every slice (`COLUMNS`), NaN where a question is not in a slice.
 
     Args:
@@ -87,7 +88,7 @@ def answer(
     found = ranks_of(scores, relevant[~own], _offsets(question[~own], len(questions)), tie_order)
     num_items = scores.shape[1]
 
-    def columns(picked: NDArray[np.bool_], picked_ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+    def columns(picked: Bools, picked_ranks: Int64s) -> Float64s:
         return _metrics(picked_ranks, _offsets(question[picked], len(questions)), num_items)
 
     everything = np.ones(len(relevant), dtype=bool)
@@ -106,7 +107,7 @@ def answer(
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def head_items(num_targets: NDArray[np.int64]) -> NDArray[np.bool_]:
+def head_items(num_targets: Int64s) -> Bools:
     """[I] the most popular `HEAD_SHARE` of the catalogue, by target events; ties by row."""
     most = np.argsort(-num_targets, kind="stable")[: int(len(num_targets) * HEAD_SHARE)]
     is_head = np.zeros(len(num_targets), dtype=bool)
@@ -114,27 +115,23 @@ def head_items(num_targets: NDArray[np.int64]) -> NDArray[np.bool_]:
     return is_head
 
 
-def _metrics(
-    ranks: NDArray[np.int64], offsets: NDArray[np.int64], num_items: int
-) -> NDArray[np.float64]:
+def _metrics(ranks: Int64s, offsets: Int64s, num_items: int) -> Float64s:
     values = [function(ranks, offsets, k) for function in _AT_K.values() for k in CUTOFFS]
     return np.stack([*values, auc(ranks, offsets, num_items)], axis=1)
 
 
-def _offsets(question: NDArray[np.int64], num_questions: int) -> NDArray[np.int64]:
+def _offsets(question: Int64s, num_questions: int) -> Int64s:
     return np.concatenate([[0], np.cumsum(np.bincount(question, minlength=num_questions))])
 
 
-def _is_own(
-    histories: Histories, question: NDArray[np.int64], items: NDArray[np.int32]
-) -> NDArray[np.bool_]:
+def _is_own(histories: Histories, question: Int64s, items: Int32s) -> Bools:
     """[R] whether each relevant item stands in its question's history."""
     width = int(max(histories.item_rows.max(initial=0), items.max(initial=0))) + 1
     return np.isin(question * width + items, histories.query_of_event * width + histories.item_rows)
 
 
 def summarise(
-    values: dict[str, NDArray[np.float32]], users: NDArray[Any], *, num_bootstrap: int, seed: int
+    values: dict[str, Float32s], users: NDArray[Any], *, num_bootstrap: int, seed: int
 ) -> list[dict[str, Any]]:
     """Long-form rows of the report: mean and interval of every model, slice and metric.
 

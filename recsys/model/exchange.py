@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor
 
-Rows = NDArray[np.int64]
+from recsys.arrays import Int64s
 
 
 def is_distributed(world: int) -> bool:
@@ -25,7 +24,7 @@ def is_distributed(world: int) -> bool:
     return world > 1 and dist.is_available() and dist.is_initialized()
 
 
-def split_texts(wanted: Rows) -> list[Rows]:
+def split_texts(wanted: Int64s) -> list[Int64s]:
     """Assign each distinct text that any worker wants to one worker, round-robin.
 
     Every worker gets at least one, and so a gradient, even if that text is then encoded twice.

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recsys.arrays import Float32s, Int64s
 from recsys.features.item_fields import UNKNOWN
 
 #: Id row of an item that has no id vector.
@@ -64,7 +64,7 @@ class ItemEncoder(nn.Module):
         no_ids = torch.full((len(text_NH), 1), NO_ID)
         return self(text_NH, torch.cat([no_ids, field_rows_NF], dim=1))
 
-    def start_from(self, text_vectors: NDArray[np.float32], whitening: float = 0.0) -> None:
+    def start_from(self, text_vectors: Float32s, whitening: float = 0.0) -> None:
         """Set the projection to the leading principal axes of the text vectors [T, H].
 
         They keep as much of the pretrained geometry as D dimensions can; a random projection keeps
@@ -97,7 +97,7 @@ class ItemEncoder(nn.Module):
             self.project.bias[:rows] = torch.from_numpy(-(leading / spread) @ mean)
 
 
-def id_rows_of(num_events: NDArray[np.int64], least: int) -> NDArray[np.int64]:
+def id_rows_of(num_events: Int64s, least: int) -> Int64s:
     """[I] each item's row in the id table: those of at least `least` events, in their order."""
     has_id = num_events >= least
     return np.where(has_id, np.cumsum(has_id) - 1, NO_ID).astype(np.int64)

@@ -9,9 +9,9 @@ import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recsys.arrays import Int32s
 from recsys.config import Model
 from recsys.model.batch import Batch
 from recsys.model.exchange import gather_vectors
@@ -42,15 +42,7 @@ class TwoTower(nn.Module):
         """Loss of a batch, and the fresh text vectors of all workers for the cache."""
         texts, fresh = self._text_vectors(batch)
         vectors = self.items(texts[batch.text_of_item_N], batch.item_rows_NR)
-        windows = batch.windows
-        states = self.users(
-            vectors[batch.window_items_BE],
-            windows.event_codes,
-            windows.gap_us,
-            windows.moments,
-            windows.state_of_event,
-            windows.num_states,
-        )
+        states = self.users(vectors[batch.window_items_BE], batch.windows)
         # The learned multiple of the log share is the prior of the logits.
         prior = self.popularity * batch.log_share_N
         loss = catalogue_cross_entropy(
@@ -79,9 +71,7 @@ class TwoTower(nn.Module):
         return cached_TH.index_copy(0, fresh.at_G, encoded[fresh.used_G]), encoded
 
     @torch.no_grad()
-    def item_vectors(
-        self, text_vectors: Tensor, text_rows: NDArray[np.int32], item_rows: Tensor
-    ) -> Tensor:
+    def item_vectors(self, text_vectors: Tensor, text_rows: Int32s, item_rows: Tensor) -> Tensor:
         """[I, D] vectors of all items.
 
         Args:

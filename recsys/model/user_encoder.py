@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from recsys.features.windows import Windows
 from recsys.schema import EVENT_TYPES
 
 NUM_GAP_BUCKETS = 20
@@ -112,44 +113,32 @@ class UserEncoder(nn.Module):
             last.weight.zero_()
             last.bias.zero_()
 
-    def forward(
-        self,
-        items_BLD: Tensor,
-        event_codes_BL: Tensor,
-        gap_us_BL: Tensor,
-        moments_BL: Tensor,
-        state_of_event_BL: Tensor,
-        num_states: int,
-    ) -> Tensor:
+    def forward(self, items_BLD: Tensor, windows: Windows) -> Tensor:
         """States [1 + S, D] of length 1; state 0 is the start state.
 
         Args:
-            items_BLD: item vectors.
-            event_codes_BL: event types.
-            gap_us_BL: microseconds since the moment before.
-            moments_BL: number of the moment within its window, rising; -1 is padding.
-            state_of_event_BL: 1..S, the state that the event contributes to; 0 is padding.
-            num_states: S.
+            items_BLD: item vector of each event.
+            windows: the events; their item rows are not read.
         """
-        x, bias = self._enter(items_BLD, event_codes_BL, gap_us_BL, moments_BL)
+        x, bias = self._enter(items_BLD, windows)
         for block in self.blocks:
             x = block(x, bias)
-        real = state_of_event_BL > 0
-        states = x.new_zeros(num_states + 1, x.shape[-1])
-        states = states.index_add(0, state_of_event_BL[real], x[real])
-        counts = torch.bincount(state_of_event_BL[real], minlength=num_states + 1).clamp(min=1)
+        real = windows.state_of_event > 0
+        state_of_event = windows.state_of_event[real]
+        states = x.new_zeros(windows.num_states + 1, x.shape[-1])
+        states = states.index_add(0, state_of_event, x[real])
+        counts = torch.bincount(state_of_event, minlength=len(states)).clamp(min=1)
         states = self.leave(self.norm(states / counts[:, None]))
         states = torch.cat([self.start[None], states[1:]])
         return nn.functional.normalize(states, dim=-1)
 
-    def last_states(
-        self, items_BLD: Tensor, event_codes_BL: Tensor, gap_us_BL: Tensor, moments_BL: Tensor
-    ) -> Tensor:
+    def last_states(self, items_BLD: Tensor, windows: Windows) -> Tensor:
         """[B, D] the state after each window's last moment, that of `forward` for less work.
 
         The last block, half of the work of two, computes the last moment's events alone.
         """
-        x, bias = self._enter(items_BLD, event_codes_BL, gap_us_BL, moments_BL)
+        x, bias = self._enter(items_BLD, windows)
+        moments_BL = windows.moments
         last = moments_BL.amax(dim=1, keepdim=True)
         is_last = (moments_BL == last) & (moments_BL >= 0)
         counts = is_last.sum(dim=1, keepdim=True)
@@ -163,15 +152,14 @@ class UserEncoder(nn.Module):
         states = torch.where(counts > 0, states, self.start)
         return nn.functional.normalize(states, dim=-1)
 
-    def _enter(
-        self, items_BLD: Tensor, event_codes_BL: Tensor, gap_us_BL: Tensor, moments_BL: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _enter(self, items_BLD: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
         """The first block's input [B, L, D], and the attention bias [B, A, L, L]."""
         x = (
             self.enter(items_BLD)
-            + self.event_type(event_codes_BL)
-            + self.gap(gap_buckets(gap_us_BL))
+            + self.event_type(windows.event_codes)
+            + self.gap(gap_buckets(windows.gap_us))
         )
+        moments_BL = windows.moments
         distance = (moments_BL[:, :, None] - moments_BL[:, None, :]).to(x.dtype)
         hidden = (distance < 0) | (moments_BL[:, None, :] < 0)
         # A padded event attends to itself: a row without a key would be NaN.

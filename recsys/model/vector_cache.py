@@ -13,10 +13,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Rows = NDArray[np.int64]
+from recsys.arrays import Float32s, Int64s
 
 
 class VectorCache:
@@ -27,14 +26,14 @@ class VectorCache:
         max_age: steps after which a vector is refreshed before it is used.
     """
 
-    def __init__(self, vectors: NDArray[np.float32], max_age: int) -> None:
+    def __init__(self, vectors: Float32s, max_age: int) -> None:
         self.vectors = torch.from_numpy(np.array(vectors, dtype=np.float32))
         self._computed_at = np.zeros(len(vectors), dtype=np.int64)
         self._max_age = max_age
 
     def split(
-        self, rows: Rows, budget: int | None, step: int, rng: np.random.Generator
-    ) -> tuple[Rows, Rows]:
+        self, rows: Int64s, budget: int | None, step: int, rng: np.random.Generator
+    ) -> tuple[Int64s, Int64s]:
         """Of a batch's distinct texts, those to encode with gradient, and those too old to be used.
 
         Args:
@@ -50,18 +49,18 @@ class VectorCache:
         stale = rows[step - self._computed_at[rows] > self._max_age]
         return fresh, np.setdiff1d(stale, fresh)
 
-    def stale(self, step: int) -> Rows:
+    def stale(self, step: int) -> Int64s:
         """The texts whose vectors are too old to be used."""
         return np.flatnonzero(step - self._computed_at > self._max_age)
 
     @torch.no_grad()
-    def refresh(self, rows: Rows, step: int, encode: Callable[[Rows], Tensor]) -> None:
+    def refresh(self, rows: Int64s, step: int, encode: Callable[[Int64s], Tensor]) -> None:
         """Encode some texts again, without gradient."""
         if len(rows):
             self.put(rows, encode(rows), step)
 
     @torch.no_grad()
-    def put(self, rows: Rows, vectors: Tensor, step: int) -> None:
+    def put(self, rows: Int64s, vectors: Tensor, step: int) -> None:
         """Store vectors [n, H] computed at `step`."""
         self.vectors[torch.from_numpy(rows)] = vectors.detach().to("cpu", torch.float32)
         self._computed_at[rows] = step
@@ -70,6 +69,6 @@ class VectorCache:
         """Make every vector too old at `step`: after a resume they are the untuned model's."""
         self._computed_at[:] = step - self._max_age - 1
 
-    def age(self, rows: Rows, step: int) -> Rows:
+    def age(self, rows: Int64s, step: int) -> Int64s:
         """Age of some vectors in steps."""
         return step - self._computed_at[rows]

@@ -142,9 +142,7 @@ class Scorer:
 
     def _states(self, histories: Histories) -> Tensor:
         windows = make_windows(histories)
-        return self.users.last_states(
-            self.vectors[windows.item_rows], windows.event_codes, windows.gap_us, windows.moments
-        )
+        return self.users.last_states(self.vectors[windows.item_rows], windows)
 
     @torch.no_grad()
     def parts(

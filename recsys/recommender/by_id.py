@@ -17,8 +17,8 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from recsys.arrays import Float32s, Int32s
 from recsys.data.histories import Histories
 from recsys.errors import DataError
 from recsys.recommender import Recommender as RowRecommender
@@ -153,7 +153,7 @@ class Recommender(RowRecommender):
             )
         return found
 
-    def item_vectors(self, item_ids: Sequence[str]) -> NDArray[np.float32]:
+    def item_vectors(self, item_ids: Sequence[str]) -> Float32s:
         """[n, D] unit vectors of the given items: a dot product is a cosine.
 
         Raises:
@@ -196,7 +196,7 @@ class Recommender(RowRecommender):
             [at for at, *_ in kept], max(clock, last),
         )  # fmt: skip
 
-    def _known_rows(self, item_ids: Sequence[str]) -> NDArray[np.int32]:
+    def _known_rows(self, item_ids: Sequence[str]) -> Int32s:
         rows = self.rows_of(item_ids)
         for item_id, row in zip(item_ids, rows.tolist(), strict=True):
             if row < 0:

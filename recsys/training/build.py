@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.arrays import Float32s
 from recsys.config import Recipe
 from recsys.features.item_fields import ItemFields
 from recsys.features.side_features import FeaturesOverTime
@@ -34,7 +34,7 @@ def build_two_tower(
 
 
 def features_over_time(
-    recipe: Recipe, prepared: Prepared, standard_price: NDArray[np.float32]
+    recipe: Recipe, prepared: Prepared, standard_price: Float32s
 ) -> FeaturesOverTime | None:
     """Item features as of each question's day; None if the recipe counts at the cuts alone."""
     every_days = recipe.data.count_every_days

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.arrays import Bools, Int64s
 from recsys.features.windows import TrainingBatch
 from recsys.model.batch import FreshTexts
-
-Int64s = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def _places(rows: Int64s, picked: Int64s) -> Int64s:
     return order[np.searchsorted(rows, picked, sorter=order)].astype(np.int64)
 
 
-def _is_first(rows: Int64s) -> NDArray[np.bool_]:
+def _is_first(rows: Int64s) -> Bools:
     """Whether each row is the first of its value."""
     found = np.zeros(len(rows), dtype=bool)
     found[np.unique(rows, return_index=True)[1]] = True

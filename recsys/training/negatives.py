@@ -6,11 +6,8 @@ Legend: I items, C draws.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32s = NDArray[np.float32]
-Float64s = NDArray[np.float64]
-Int64s = NDArray[np.int64]
+from recsys.arrays import Float32s, Float64s, Int64s
 
 #: Negatives are drawn in proportion to popularity (plus one event each) to this power, word2vec's.
 SAMPLE_POWER = 0.75

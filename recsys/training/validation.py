@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from recsys.arrays import Int64s
 from recsys.data.time_split import Questions
-from recsys.evaluation.metrics.ranking import ndcg_at_k, ranks_of
+from recsys.evaluation.metrics.ranking import ndcg_at_k, ranks_of, tie_order
 from recsys.features.candidates import Candidates, find_candidates
 from recsys.ranking.scorer import Scorer
 
@@ -56,8 +53,3 @@ class ValidationQuestions:
             count += len(part)
         assert count == len(self.questions)
         return total, count
-
-
-def tie_order(num_items: int, seed: int) -> Int64s:
-    """[I] the order of equal scores, drawn once: no model gains by the catalogue's order."""
-    return np.random.default_rng([seed, 3]).permutation(num_items)

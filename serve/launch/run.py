@@ -118,17 +118,30 @@ class Cluster:
     is_ours: bool
 
 
-def start_cluster(stack: ExitStack, recipe: Recipe, address: str) -> Cluster:
+#: One attempt at a cluster; what was started ends with the stack.
+StartOrJoin = Callable[[ExitStack, Recipe], Cluster]
+
+
+def start_cluster(
+    stack: ExitStack, recipe: Recipe, address: str, start_or_join: StartOrJoin | None = None
+) -> Cluster:
     """Start or join Ray and Serve; what was started ends with the stack.
+
+    Args:
+        stack: what ends the cluster, or this process's part in it.
+        recipe: the service's settings.
+        address: of a running cluster, or `local`.
+        start_or_join: one attempt; by default `local` starts a Ray and an address joins one.
 
     Raises:
         DataError: they do not come up.
     """
+    start_or_join = start_or_join or (_local if address == "local" else _joined)
     attempts = ATTEMPTS if address == "local" else 1
     for attempt in range(1, attempts + 1):
         try:
             with ExitStack() as tried:
-                cluster = _local(tried, recipe) if address == "local" else _joined(tried, recipe)
+                cluster = start_or_join(tried, recipe)
                 stack.push(tried.pop_all())
                 return cluster
         except RaycommendError:

@@ -7,7 +7,7 @@ Legend: C known candidates, M new items that come as text, H width of the langua
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,18 @@ from serve.schemas.requests import RankRequest, RecommendRequest
 
 
 @dataclass(frozen=True)
-class CatalogueRanking:
+class _Asked:
+    """What both rankings have of their request."""
+
+    request: RecommendRequest | RankRequest
+
+    def without_explanations(self) -> Self:
+        """The same, unexplained."""
+        return replace(self, request=self.request.model_copy(update={"explain": False}))
+
+
+@dataclass(frozen=True)
+class CatalogueRanking(_Asked):
     """`/recommend`: the best items of the catalogue that the request allows.
 
     Attributes:
@@ -43,10 +54,6 @@ class CatalogueRanking:
     defaults: Serve
     verbs: Verbs
     whole: ClassVar[bool] = True
-
-    def without_explanations(self) -> CatalogueRanking:
-        """The same, unexplained."""
-        return replace(self, request=self.request.model_copy(update={"explain": False}))
 
     def answer(
         self,
@@ -107,7 +114,7 @@ class CatalogueRanking:
 
 
 @dataclass(frozen=True)
-class CandidateRanking:
+class CandidateRanking(_Asked):
     """`/rank`: the request's candidates, best first, ties by position.
 
     Attributes:
@@ -125,10 +132,6 @@ class CandidateRanking:
     text_vectors: NDArray[np.float32]
     verbs: Verbs
     whole: ClassVar[bool] = False
-
-    def without_explanations(self) -> CandidateRanking:
-        """The same, unexplained."""
-        return replace(self, request=self.request.model_copy(update={"explain": False}))
 
     def answer(
         self,

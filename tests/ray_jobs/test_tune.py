@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,7 +36,7 @@ from recsys.artifacts import checkpoint
 from recsys.artifacts.checkpoint import Progress, seal
 from recsys.artifacts.run import Run
 from recsys.config import Recipe, load_recipe
-from recsys.errors import DataError, RecipeError
+from recsys.errors import DataError, NoSpaceError, RaycommendError, RecipeError
 from recsys.evaluation.report import METRIC
 from recsys.schema import Col
 
@@ -83,6 +85,24 @@ class TestFailedTrials:
     )
     def test_a_reason_is_one_clause(self, error: object, reason: str | None) -> None:
         assert giving_up.reason_of(error) == reason
+
+    @pytest.mark.parametrize(
+        "ours", [DIVERGED, NoSpaceError.on(Path("/disk/file"), ())], ids=["diverged", "no space"]
+    )
+    def test_the_text_of_a_trial_s_error_tells_the_reason(self, ours: RaycommendError) -> None:
+        """It is read while the search runs: what else Tune writes of it is a pickle."""
+        with pytest.raises(giving_up.TrialError) as raised, giving_up.told_in_text():
+            raise RuntimeError("a worker failed") from ours
+        text = "".join(traceback.format_exception(raised.value))
+        assert "a worker failed" in text and str(ours) in text, "error.txt tells all of it"
+        for error in (f"Failure # 1\n{text}\n", pickle.loads(pickle.dumps(raised.value))):
+            assert giving_up.reason_of(error) == ours.problem
+            found = giving_up.failure_of(error)
+            assert isinstance(found, NoSpaceError) == isinstance(ours, NoSpaceError)
+
+    def test_an_error_of_others_stays_as_it_is(self) -> None:
+        with pytest.raises(ValueError, match="^x$"), giving_up.told_in_text():
+            raise ValueError("x")
 
     def test_it_stands_in_the_table(self, tmp_path: Path) -> None:
         recipe = tiny_recipe(tmp_path)

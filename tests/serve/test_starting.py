@@ -87,47 +87,38 @@ def test_a_run_that_takes_no_file_is_told(
 
 
 class TestAttempts:
-    def start(self, monkeypatch: pytest.MonkeyPatch, recipe: Recipe, failures: list[Exception]):
+    def start(self, recipe: Recipe, failures: list[Exception]) -> Any:
         left = list(failures)
 
-        def local(stack: ExitStack, recipe: Recipe) -> str:
+        def local(stack: ExitStack, recipe: Recipe) -> Any:
             stack.callback(ended.append, len(left))
             if left:
                 raise left.pop(0)
             return "up"
 
         ended: list[int] = []
-        monkeypatch.setattr(run, "_local", local)
         with ExitStack() as stack:
-            cluster = run.start_cluster(stack, recipe, "local")
+            cluster = run.start_cluster(stack, recipe, "local", local)
             assert len(ended) == len(failures), "what did not come up is ended, what is up is not"
         return cluster
 
     def test_a_ray_that_does_not_come_up_is_started_again(
-        self, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self, recipe: Recipe, capsys: pytest.CaptureFixture[str]
     ) -> None:
         troubles: list[Exception] = [TimeoutError("node timed out\ntrace"), RuntimeError()]
-        assert self.start(monkeypatch, recipe, troubles) == "up"
+        assert self.start(recipe, troubles) == "up"
         first, second = capsys.readouterr().out.splitlines()
         assert first.startswith("Ray did not start (node timed out), the load is ")
         assert second.startswith("Ray did not start (RuntimeError), the load is ")
 
-    def test_in_the_end_one_line_says_why(
-        self, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_in_the_end_one_line_says_why(self, recipe: Recipe) -> None:
         with pytest.raises(DataError, match="does not start on this machine: dead") as error:
-            self.start(monkeypatch, recipe, [RuntimeError("dead")] * run.ATTEMPTS)
+            self.start(recipe, [RuntimeError("dead")] * run.ATTEMPTS)
         assert error.value.where == OwnFiles.of(recipe).logs
 
-    def test_a_mistake_is_not_repeated(
-        self, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_mistake_is_not_repeated(self, recipe: Recipe) -> None:
         with pytest.raises(RecipeError, match="wrong"):
-            self.start(
-                monkeypatch,
-                recipe,
-                [RecipeError("wrong", fix="right it"), RuntimeError("not reached")],
-            )
+            self.start(recipe, [RecipeError("wrong", fix="right it"), RuntimeError("not reached")])
 
 
 def test_of_a_failed_application_the_error_of_ours_is_told() -> None:

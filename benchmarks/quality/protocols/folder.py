@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -52,6 +53,42 @@ def open_benchmark(
     Raises:
         DataError: a file or a column is missing, or the protocol does not fit the data.
     """
+    log = _read(folder, protocol, where)
+    targets = targets or [_strongest_type(log.events)]
+    if log.protocol == "time":
+        return _by_time(log, targets, valid, test)
+    if log.protocol == "leave_one_out":
+        laid = leave_one_out(log.events, targets, log.has_times)
+        return Benchmark(laid, log.items, day_cuts(), tuple(targets), log.protocol, notes=log.notes)
+    return _by_splits(log, targets)
+
+
+@dataclass(frozen=True)
+class _Log:
+    """A folder's tables in canonical form.
+
+    Attributes:
+        folder: they were read from.
+        protocol: chosen.
+        events, items: canonical.
+        splits: rows of the split that the folder publishes; None where none is asked for.
+        labelled: the events that carry a label; None without labels or timestamps.
+        has_times: every event has a timestamp.
+        notes: what was done to the data; later steps add theirs.
+    """
+
+    folder: Path
+    protocol: str
+    events: pl.DataFrame
+    items: pl.DataFrame
+    splits: pl.DataFrame | None
+    labelled: pl.DataFrame | None
+    has_times: bool
+    notes: list[str]
+
+
+def _read(folder: Path, protocol: str | None, where: str | None) -> _Log:
+    """Read the tables and choose the protocol, if none is given; see `open_benchmark`."""
     notes: list[str] = []
     events, items = read_table(folder, "events"), read_table(folder, "items")
     has_times = Col.timestamp in events.columns and events[Col.timestamp].null_count() == 0
@@ -68,35 +105,48 @@ def open_benchmark(
         labelled = events.select(_EXPOSURE) if has_times else None
         events = events.drop(LABEL)
     items = items.select([name for name in items.columns if name in _ITEM_COLUMNS])
-    if not targets:
-        present = set(events[Col.event_type].unique())
-        targets = [next(name for name in reversed(EVENT_TYPES) if name in present)]
-    if protocol == "time":
-        if not has_times:
-            raise DataError(
-                "the time protocol needs a timestamp in every row", where=folder / "events.parquet",
-                field=Col.timestamp, fix="use --protocol leave_one_out",
-            )  # fmt: skip
-        cuts = time_cuts(events, targets, valid, test)
-        exposures = None
-        if labelled is not None:
-            is_test = (pl.col(Col.timestamp) >= cuts["test"]).alias(IS_TEST)
-            exposures = labelled.with_columns(is_test)
-        return Benchmark(
-            events, items, cuts, tuple(targets), protocol, exposures=exposures, notes=notes
-        )
-    if protocol == "leave_one_out":
-        laid = leave_one_out(events, targets, has_times)
-        return Benchmark(laid, items, day_cuts(), tuple(targets), protocol, notes=notes)
+    return _Log(folder, protocol, events, items, splits, labelled, has_times, notes)
+
+
+def _strongest_type(events: pl.DataFrame) -> str:
+    present = set(events[Col.event_type].unique())
+    return next(name for name in reversed(EVENT_TYPES) if name in present)
+
+
+def _by_time(
+    log: _Log, targets: Sequence[str], valid: dt.datetime | None, test: dt.datetime | None
+) -> Benchmark:
+    if not log.has_times:
+        raise DataError(
+            "the time protocol needs a timestamp in every row",
+            where=log.folder / "events.parquet", field=Col.timestamp,
+            fix="use --protocol leave_one_out",
+        )  # fmt: skip
+    cuts = time_cuts(log.events, targets, valid, test)
+    exposures = None
+    if log.labelled is not None:
+        is_test = (pl.col(Col.timestamp) >= cuts["test"]).alias(IS_TEST)
+        exposures = log.labelled.with_columns(is_test)
+    return Benchmark(
+        log.events, log.items, cuts, tuple(targets), log.protocol, exposures=exposures,
+        notes=log.notes,
+    )  # fmt: skip
+
+
+def _by_splits(log: _Log, targets: Sequence[str]) -> Benchmark:
+    splits, labelled, notes = log.splits, log.labelled, log.notes
     if splits is None:
         raise DataError(
-            "the protocol `splits` needs its file", where=folder / "splits.parquet",
+            "the protocol `splits` needs its file", where=log.folder / "splits.parquet",
             fix="use --protocol time or leave_one_out",
         )  # fmt: skip
-    laid, rows, cuts = lay_out_splits(splits, events, targets, notes)
+    laid, rows, cuts = lay_out_splits(splits, log.events, targets, notes)
     exposures, whole = None, False
     # Without labels in the file, or with days laid out by order alone, exposures mean nothing.
-    if has_times and labelled is not None and cuts != day_cuts() and LABEL in splits.columns:
+    is_told = log.has_times and cuts != day_cuts() and LABEL in splits.columns
+    if labelled is not None and is_told:
         exposures = published_exposures(splits, labelled)
         whole = tells_whole_histories(splits, exposures)
-    return Benchmark(laid, items, cuts, tuple(targets), protocol, rows, exposures, whole, notes)
+    return Benchmark(
+        laid, log.items, cuts, tuple(targets), log.protocol, rows, exposures, whole, notes
+    )

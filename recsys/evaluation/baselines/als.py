@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys.arrays import Float32s
 from recsys.data.histories import Histories
 from recsys.errors import RecipeError
 from recsys.evaluation.baselines.base import TrainingLog
 from recsys.evaluation.baselines.popularity import Popularity
-
-Float32s = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

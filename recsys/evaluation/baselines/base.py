@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import Bools, Float32s, Int32s
 from recsys.data.histories import Histories, UserEvents
 from recsys.features.popularity import DailyCounts
-
-Float32s = NDArray[np.float32]
 
 
 class Recommends(Protocol):
@@ -55,16 +53,16 @@ class TrainingLog:
     num_items: int
     target_codes: Sequence[int]
     text_vectors: Float32s | None = None
-    text_rows: NDArray[np.int32] | None = None
+    text_rows: Int32s | None = None
     daily_counts: DailyCounts | None = None
     count_every_days: int | None = None
 
     @property
-    def is_known(self) -> NDArray[np.bool_]:
+    def is_known(self) -> Bools:
         """[E] whether each event's item is in the catalogue."""
         return (self.events.item_rows >= 0) & (self.events.item_rows < self.num_items)
 
     @property
-    def is_target(self) -> NDArray[np.bool_]:
+    def is_target(self) -> Bools:
         """[E] whether each event is a target event of an item in the catalogue."""
         return np.isin(self.events.event_codes, np.asarray(self.target_codes)) & self.is_known

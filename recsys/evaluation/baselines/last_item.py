@@ -8,17 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys.arrays import Float32s
 from recsys.data.histories import Histories
 from recsys.data.moments import moments_of, recent_items
 from recsys.evaluation.baselines.base import TrainingLog
 from recsys.evaluation.baselines.popularity import Popularity
 from recsys.features.item_to_item import count_transitions
-
-Float32s = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.arrays import Float32s, Int64s
 from recsys.data.histories import Histories
 from recsys.evaluation.baselines.base import TrainingLog
 from recsys.evaluation.baselines.popularity import Popularity
-
-Float32s = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,7 @@ class PersonalFrequency:
         return self.popularity.behind(scores)
 
 
-def _dense_ranks(
-    groups: NDArray[np.int64], criteria: tuple[NDArray[np.generic], ...]
-) -> NDArray[np.int64]:
+def _dense_ranks(groups: Int64s, criteria: tuple[NDArray[np.generic], ...]) -> Int64s:
     """[N] rank from 1 within the (rising) group, the last criterion first; equals share a rank."""
     order = np.lexsort((*criteria, groups))
     steps = np.ones(len(order), dtype=np.bool_)

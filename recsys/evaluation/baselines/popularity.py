@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import Float32s
 from recsys.data.histories import Histories
 from recsys.evaluation.baselines.base import TrainingLog
-
-Float32s = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recsys.arrays import Float32s
 from recsys.data.histories import Histories, UserEvents
 from recsys.data.time_split import Questions, ask
 from recsys.evaluation.baselines.base import TrainingLog
@@ -32,8 +32,6 @@ from recsys.features.windows import (
 )
 from recsys.model.user_encoder import UserEncoder
 from recsys.schema import EVENT_TYPES
-
-Float32s = NDArray[np.float32]
 
 _MAX_HISTORY = 64
 _QUERIES_AT_ONCE = 256
@@ -54,10 +52,7 @@ class _Network(nn.Module):
     def states(self, windows: Windows) -> Tensor:
         """[1 + S, D] scaled states."""
         items = self.drop(self.items(windows.item_rows))
-        states: Tensor = self.users(
-            items, windows.event_codes, windows.gap_us, windows.moments,
-            windows.state_of_event, windows.num_states,
-        )  # fmt: skip
+        states: Tensor = self.users(items, windows)
         return self.scale * states
 
     def loss(self, batch: TrainingBatch) -> Tensor:

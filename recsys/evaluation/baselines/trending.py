@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import Float32s, Int64s
 from recsys.data.histories import US_PER_DAY, Histories
 from recsys.evaluation.baselines.base import TrainingLog
 from recsys.evaluation.baselines.popularity import Popularity
 from recsys.features.popularity import WEEK_DAYS, CountsByDay, last_count
-
-Float32s = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -59,5 +57,5 @@ class Trending:
         return self.popularity.behind(table)[place]
 
 
-def _fraction(counts: NDArray[np.int64]) -> Float32s:
+def _fraction(counts: Int64s) -> Float32s:
     return (counts / (counts.max(initial=0) + 1)).astype(np.float32)

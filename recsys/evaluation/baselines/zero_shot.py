@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import Float32s, Int32s
 from recsys.data.histories import Histories
 from recsys.data.moments import recent_items
 from recsys.evaluation.baselines.base import TrainingLog
 from recsys.evaluation.baselines.popularity import Popularity
-
-Float32s = NDArray[np.float32]
 
 _MAX_HISTORY: Final = 20
 _DECAY: Final = 0.9
@@ -33,7 +31,7 @@ class ZeroShot:
     """
 
     text_vectors: Float32s
-    text_row_of_item: NDArray[np.int32]
+    text_row_of_item: Int32s
     popularity: Popularity
     name: ClassVar[str] = "zero_shot"
 
@@ -50,7 +48,7 @@ class ZeroShot:
 
     @classmethod
     def of(
-        cls, text_vectors: Float32s, text_row_of_item: NDArray[np.int32], popularity: Popularity
+        cls, text_vectors: Float32s, text_row_of_item: Int32s, popularity: Popularity
     ) -> ZeroShot:
         """Scale the vectors to unit length; every item must have a text row."""
         assert len(text_row_of_item) == popularity.num_items

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.arrays import Float32s, Float64s
 
-def intra_list_diversity(
-    lists: NDArray[np.integer], vectors: NDArray[np.float32]
-) -> NDArray[np.float64]:
+
+def intra_list_diversity(lists: NDArray[np.integer], vectors: Float32s) -> Float64s:
     """[L] one less the mean cosine of two different items of a list; NaN for a list of one.
 
     Source: Ziegler et al. 2005.

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.arrays import Int64s
+
 
 def ece_equal_mass(
     probabilities: NDArray[np.floating[Any]], labels: NDArray[Any], num_bins: int = 15
@@ -52,7 +54,7 @@ def ece_equal_width(
 def _gap(
     probabilities: NDArray[np.floating[Any]],
     labels: NDArray[Any],
-    bins: NDArray[np.int64],
+    bins: Int64s,
     num_bins: int,
 ) -> float:
     if not len(bins):

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Int64s = NDArray[np.int64]
+from recsys.arrays import Float64s, Int64s
 
 
-def auc(ranks: Int64s, offsets: Int64s, num_items: int) -> NDArray[np.float64]:
+def auc(ranks: Int64s, offsets: Int64s, num_items: int) -> Float64s:
     """[Q] probability that a relevant item of the question outranks an irrelevant one.
 
     An unranked relevant item (rank above `num_items`) loses against every irrelevant one.
@@ -42,7 +42,7 @@ def auc(ranks: Int64s, offsets: Int64s, num_items: int) -> NDArray[np.float64]:
 
 def auc_by_group(
     scores: NDArray[np.floating[Any]], labels: NDArray[Any], groups: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
+) -> tuple[NDArray[Any], Float64s]:
     """AUC per group: P(a row with label 1 scores above a row with label 0).
 
     Rows of equal score share their ranks, so a tie is half won.
@@ -67,7 +67,7 @@ def auc_by_group(
     rank = middle[tie] - np.searchsorted(owner, owner)
     liked = np.asarray(labels)[order] == 1
 
-    def total(values: NDArray[Any]) -> NDArray[np.float64]:
+    def total(values: NDArray[Any]) -> Float64s:
         return np.bincount(owner, values, minlength=len(distinct)).astype(np.float64)
 
     ones, zeros = total(liked), total(~liked)
@@ -82,7 +82,7 @@ def pointwise_auc(scores: NDArray[np.floating[Any]], labels: NDArray[Any]) -> fl
     return float(found[0]) if len(found) else float("nan")
 
 
-def log_loss(probabilities: NDArray[np.floating[Any]], labels: NDArray[Any]) -> NDArray[np.float64]:
+def log_loss(probabilities: NDArray[np.floating[Any]], labels: NDArray[Any]) -> Float64s:
     """[N] -log of the probability of the actual label, clipped to [1e-6, 1 - 1e-6].
 
     Args:

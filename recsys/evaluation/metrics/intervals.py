@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from recsys.arrays import Float64s, Int64s
 
 #: Weights made at a time, in all 32 MiB.
 _CHUNK_WEIGHTS = 1 << 22
@@ -106,7 +106,7 @@ def bootstrap_means(
 
 
 def bootstrap_statistic(
-    statistic: Callable[[NDArray[np.int64]], float],
+    statistic: Callable[[Int64s], float],
     groups: NDArray[Any],
     *,
     num_bootstrap: int,
@@ -140,7 +140,9 @@ def bootstrap_statistic(
     return Interval(float(statistic(rows)), low, high, len(rows))
 
 
-def _per_group(values: NDArray[np.floating[Any]], groups: NDArray[Any]) -> tuple[Floats, Floats]:
+def _per_group(
+    values: NDArray[np.floating[Any]], groups: NDArray[Any]
+) -> tuple[Float64s, Float64s]:
     """[G, M] sums and numbers of the values that count."""
     distinct, group_of_row = np.unique(groups, return_inverse=True)
     shape = (len(distinct), values.shape[1])
@@ -153,7 +155,7 @@ def _per_group(values: NDArray[np.floating[Any]], groups: NDArray[Any]) -> tuple
     return sums_GM, counts_GM
 
 
-def _weights(num_groups: int, num_bootstrap: int, seed: int) -> Iterator[Floats]:
+def _weights(num_groups: int, num_bootstrap: int, seed: int) -> Iterator[Float64s]:
     """B rows of G multinomial weights, a chunk of rows at a time: [b, G]."""
     rng = np.random.default_rng(seed)
     size = max(1, _CHUNK_WEIGHTS // max(1, num_groups))

@@ -15,18 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from recsys.arrays import Bools, Int32s, Int64s
 from recsys.config import Pretrain, Recipe
 from recsys.data.histories import UserEvents
 from recsys.errors import RecipeError
 from recsys.preparation.prepared import Prepared
 from recsys.schema import Col
 from recsys.text.pretrained import TOKENIZER, locate, max_positions
-
-Int32s = NDArray[np.int32]
-Int64s = NDArray[np.int64]
 
 #: Of the chosen tokens this share reads as the mask and this as a random token; the rest stays as
 #: it is (BERT, arXiv 1810.04805, section 3.1).
@@ -75,11 +72,11 @@ class Vocabulary:
 
 def mask_tokens(
     tokens_TL: Int64s,
-    present_TL: NDArray[np.bool_],
+    present_TL: Bools,
     vocabulary: Vocabulary,
     fraction: float,
     rng: np.random.Generator,
-) -> tuple[Int64s, NDArray[np.bool_]]:
+) -> tuple[Int64s, Bools]:
     """Choose a share of each text's words, at least one, and mask most of the chosen.
 
     Args:
@@ -242,14 +239,14 @@ def _check_length(recipe: Recipe, folder: Path) -> None:
         )  # fmt: skip
 
 
-def _held_out(hashes: pl.Series, share: float) -> NDArray[np.bool_]:
+def _held_out(hashes: pl.Series, share: float) -> Bools:
     """[T] whether a text measures: by its content, so that a growing catalogue moves none."""
     numbers = hashes.str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64).to_numpy()
     return numbers < share * 2**32
 
 
 def _first_meetings(
-    users: UserEvents, text_rows: Int32s, held_out: NDArray[np.bool_]
+    users: UserEvents, text_rows: Int32s, held_out: Bools
 ) -> tuple[Int64s, Int64s, Int64s]:
     """Events in which a user met a learned text first: their places, texts and users, in order."""
     text = text_rows[users.item_rows].astype(np.int64)

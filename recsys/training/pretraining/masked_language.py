@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recsys.arrays import Int32s
 from recsys.config import Recipe, Train
 from recsys.errors import RecipeError
 from recsys.model.language import LanguageModel
 from recsys.text.pretrained import locate
 from recsys.text.text_store import pad_tokens
 from recsys.training.optim import build_optimizer, warmup_cosine
-from recsys.training.pretraining.corpus import Corpus, Int32s, mask_tokens
+from recsys.training.pretraining.corpus import Corpus, mask_tokens
 
 #: Steps of epoch 0, at least, and the head's learning rate.
 HEAD_STEPS, HEAD_RATE = 300, 3e-3

@@ -142,6 +142,10 @@ class TestFingerprint:
         seeded = recipe_from_dict(changed("seed", 8))
         assert seeded.fingerprint("data") != recipe.fingerprint("data")
 
+    def test_it_is_the_one_in_the_names_of_older_runs(self) -> None:
+        # The first 16 digits of sha256 of {"ray": {"address": null, "num_cpus": null}, "seed": 7}
+        assert recipe_from_dict(SMALL).fingerprint("ray") == "b9221697052fbafc"
+
     def test_another_process_finds_the_same(self, file: Path) -> None:
         code = "import sys, recsys.config as c; print(c.load_recipe(sys.argv[1]).fingerprint())"
         done = subprocess.run(

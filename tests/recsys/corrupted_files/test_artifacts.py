@@ -146,19 +146,19 @@ class TestRegistry:
 
 class TestCheckpoints:
     def test_its_files(self, shop: Shop, tmp_path: Path) -> None:
-        ranker, rows = build_two_tower(shop.recipe, shop.prepared)
-        worker = Worker(shop.recipe, shop.prepared, shop.store, ranker, rows)
+        model, rows = build_two_tower(shop.recipe, shop.prepared)
+        worker = Worker(shop.recipe, shop.prepared, shop.store, model, rows)
         batch = worker.batch(shop.prepared.users(shop.prepared.shards[:1]))
         assert batch is not None
         worker.train_step(batch, 20)
         progress = checkpoint.Progress(1, 1, [{"ndcg@10": 0.1}])
-        checkpoint.save(tmp_path, ranker, worker.head, worker.optimizer, progress)
+        checkpoint.save(tmp_path, model, worker.head, worker.optimizer, progress)
 
         def read(folder: Path) -> Any:
             head = ScoringHead(0.1)
-            found = checkpoint.load_model(folder, ranker, head)
+            found = checkpoint.load_model(folder, model, head)
             checkpoint.load_optimizer(folder, worker.optimizer)
-            values = [*checkpoint.trained_state(ranker).values(), *head.state_dict().values()]
+            values = [*checkpoint.trained_state(model).values(), *head.state_dict().values()]
             assert all(torch.isfinite(value.float()).all() for value in values)
             return found
 

@@ -36,10 +36,7 @@ USERS = random_encoder()
 
 def run(windows: Windows, users: UserEncoder = USERS) -> torch.Tensor:
     with torch.no_grad():
-        return users(
-            ITEMS[windows.item_rows], windows.event_codes, windows.gap_us, windows.moments,
-            windows.state_of_event, windows.num_states,
-        )  # fmt: skip
+        return users(ITEMS[windows.item_rows], windows)
 
 
 def states(*users: list[Event]) -> torch.Tensor:
@@ -94,10 +91,7 @@ def test_padding_gives_no_nan_gradients() -> None:
     windows = make_windows(queries(BOB, ANNE, []))
     users = random_encoder()
     items = ITEMS[windows.item_rows].requires_grad_()
-    found = users(
-        items, windows.event_codes, windows.gap_us, windows.moments, windows.state_of_event,
-        windows.num_states,
-    )  # fmt: skip
+    found = users(items, windows)
     found[1:].sum().backward()
     assert items.grad is not None
     assert (items.grad[windows.moments < 0] == 0).all()
@@ -128,7 +122,5 @@ def test_the_last_states_are_those_of_all_states(num_layers: int) -> None:
     for histories in ([ANNE, [], BOB, crowded], [BOB], [[]], [crowded]):
         windows = make_windows(queries(*histories))
         with torch.no_grad():
-            found = users.last_states(
-                ITEMS[windows.item_rows], windows.event_codes, windows.gap_us, windows.moments
-            )
+            found = users.last_states(ITEMS[windows.item_rows], windows)
         torch.testing.assert_close(found, run(windows, users)[windows.last_state])

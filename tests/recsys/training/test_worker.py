@@ -200,10 +200,7 @@ def _plain_loss(mine: Worker, batch: TrainingBatch) -> torch.Tensor:
     events = torch.stack(
         [torch.stack([encoded(int(item)) for item in row]) for row in windows.item_rows]
     )
-    states = mine.model.users(
-        events, windows.event_codes, windows.gap_us, windows.moments, windows.state_of_event,
-        windows.num_states,
-    )  # fmt: skip
+    states = mine.model.users(events, windows)
     scale, prior = mine.model.log_scale.exp(), mine.model.popularity
     share = torch.from_numpy(mine.log_share)
     candidates = torch.stack([encoded(item) for item in range(len(share))])

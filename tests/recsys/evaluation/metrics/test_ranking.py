@@ -15,6 +15,7 @@ from recsys.evaluation.metrics.ranking import (
     ndcg_at_k,
     ranks_of,
     recall_at_k,
+    tie_order,
 )
 
 INF = float("inf")
@@ -169,3 +170,9 @@ def test_ranking_a_large_catalogue_takes_milliseconds_a_row() -> None:
         took.append(time.process_time() - start)
     # CPU time, so that a busy machine does not matter; about 0.6 ms a row on one server core.
     assert min(took) / num_rows < 3e-3
+
+
+def test_ties_are_broken_by_a_seeded_permutation() -> None:
+    assert sorted(tie_order(50, 7)) == list(range(50))
+    assert (tie_order(50, 7) == tie_order(50, 7)).all()
+    assert (tie_order(50, 7) != tie_order(50, 8)).any()
