@@ -54,6 +54,7 @@ def build_trainer(
             "recipe": recipe.resolved(),
             "prepared": str(prepared.folder),
             "store": str(store),
+            "shared": str(_shared_folder(recipe, prepared, store)),
             "again": again,
         },
         name,
@@ -66,6 +67,12 @@ def build_trainer(
             datasets_to_split=["train"], execution_options=ExecutionOptions(preserve_order=True)
         ),
     )
+
+
+def _shared_folder(recipe: Recipe, prepared: Prepared, store: Path) -> Path:
+    """Where trainings on these prepared data and this text store keep what they share."""
+    data = f"{recipe.fingerprint('data')}-{prepared.summary['data_fingerprint'][:16]}"
+    return store.parent.with_name("questions") / f"{store.name}-{data}"
 
 
 def train_loop(config: dict[str, Any]) -> None:
@@ -111,7 +118,7 @@ class _Loop:
         self.model.to(self.device)
         self.worker = Worker(
             recipe, prepared, store, self.model, item_rows, self.rank, self.world, self.device,
-            until=until,
+            until=until, shared=Path(config["shared"]),
         )  # fmt: skip
         self.progress = Progress(until=until)
         self.total = summing(self.world, self.device)

@@ -9,11 +9,12 @@ Legend: Q queries, I items, K (query, item) pairs, D width of the item vectors.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.arrays import Bools, Float32s, Int64s
@@ -110,6 +111,30 @@ class Candidates:
             np.concatenate([part.recent_items for part in parts]),
             np.concatenate([part.recent_weights for part in parts]),
         )
+
+    def part(self, start: int, stop: int) -> Candidates:
+        """The candidates of the queries from `start` until before `stop`."""
+        low, high = np.searchsorted(self.query, [start, stop])
+        first, last = np.searchsorted(self.recent_query, [start, stop])
+        return Candidates(
+            stop - start,
+            self.query[low:high] - start,
+            self.item_rows[low:high],
+            self.features[low:high],
+            self.recent_query[first:last] - start,
+            self.recent_items[first:last],
+            self.recent_weights[first:last],
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All arrays by name, from which `from_arrays` makes the same."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "num_queries"}
+
+    @staticmethod
+    def from_arrays(num_queries: int, arrays: Mapping[str, NDArray[Any]]) -> Candidates:
+        """What `arrays` was called on; there may be others among them."""
+        names = (f.name for f in fields(Candidates) if f.name != "num_queries")
+        return Candidates(num_queries, **{name: arrays[name] for name in names})
 
     def _filled(self, vectors: Float32s | Stacked, features: Float32s) -> Pairs:
         """The pairs whose features are these, which get the cosines."""

@@ -9,11 +9,13 @@ that have a question, F pair features, G item features, D width of the vectors.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.arrays import Bools, Float32s, Int64s
@@ -38,7 +40,6 @@ class HeadQuestions:
         sample: [N] items of the denominator.
         candidates: the K pairs that were kept.
         own_first: [K] an order of the pairs with the users' own items first.
-        num_own: how many these are.
         item_features: [K, G] of the pairs, as of each question's moment.
         relevant: [K].
         log_kept: [K] log of the probability that the pair was kept.
@@ -54,7 +55,6 @@ class HeadQuestions:
     sample: Int64s
     candidates: Candidates
     own_first: Int64s
-    num_own: int
     item_features: Float32s
     relevant: Bools
     log_kept: Float32s
@@ -104,7 +104,6 @@ class HeadQuestions:
             sample=sample,
             candidates=candidates,
             own_first=np.argsort(~own, kind="stable"),
-            num_own=int(own.sum()),
             item_features=scorer.features_of(questions.now[query], item_rows),
             relevant=relevant,
             log_kept=np.concatenate([part.log_kept for part in parts]),
@@ -115,6 +114,20 @@ class HeadQuestions:
             sample_item_features=sample_item_features,
             day=day,
             sample_offset=np.where(counted, np.float32(LEFT_OUT), -log_expected),
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that is computed, by name; `from_arrays` makes the same of it."""
+        return self.candidates.arrays() | {name: getattr(self, name) for name in _COMPUTED}
+
+    @staticmethod
+    def from_arrays(
+        questions: Questions, sample: Int64s, arrays: Mapping[str, NDArray[Any]]
+    ) -> HeadQuestions:
+        """What `arrays` was called on, with its questions and its sample."""
+        candidates = Candidates.from_arrays(len(questions), arrays)
+        return HeadQuestions(
+            questions, sample, candidates, **{name: arrays[name] for name in _COMPUTED}
         )
 
     def examples(self, scorer: Scorer) -> HeadExamples:
@@ -131,10 +144,11 @@ class HeadQuestions:
         price = torch.from_numpy(self.usual_price[query] * prices[item_rows])
         item_features = torch.from_numpy(self.item_features[order])
         inputs = pair_inputs(torch.from_numpy(features), item_features, cosine, price)
+        num_own = int(is_own(inputs).sum())
         return HeadExamples(
             num_queries=len(self.questions),
-            own_inputs=inputs[: self.num_own],
-            other_inputs=inputs[self.num_own :, len(OF_OWN) :].contiguous(),
+            own_inputs=inputs[:num_own],
+            other_inputs=inputs[num_own:, len(OF_OWN) :].contiguous(),
             pair_query=torch.from_numpy(query),
             pair_cosine=cosine,
             pair_price=price,
@@ -156,6 +170,13 @@ class HeadQuestions:
         """[Q, D] user states of the questions."""
         batches = list(self.questions.batches(QUESTIONS_AT_ONCE)) or [self.questions]
         return torch.cat([scorer.states(part.histories) for part in batches])
+
+
+#: Fields of `HeadQuestions` that are arrays of its own.
+_COMPUTED = (
+    "own_first", "item_features", "relevant", "log_kept", "usual_price", "pos_query", "pos_item",
+    "pos_item_features", "sample_item_features", "day", "sample_offset",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -19,22 +19,21 @@ class ValidationQuestions:
 
     Attributes:
         questions: of one worker.
-        candidates: of each batch of `QUESTIONS_AT_ONCE`.
+        candidates: of all of them.
     """
 
     questions: Questions
-    candidates: list[Candidates]
+    candidates: Candidates
 
     @staticmethod
     def of(scorer: Scorer, questions: Questions) -> ValidationQuestions:
         """Find the candidates; of the scorer, its relations are read."""
-        return ValidationQuestions(
-            questions,
-            [
-                find_candidates(part.histories, scorer.relations, scorer.target_codes)
-                for part in questions.batches(QUESTIONS_AT_ONCE)
-            ],
-        )
+        batches = list(questions.batches(QUESTIONS_AT_ONCE)) or [questions]
+        parts = [
+            find_candidates(part.histories, scorer.relations, scorer.target_codes)
+            for part in batches
+        ]
+        return ValidationQuestions(questions, Candidates.joined(parts))
 
     def validate(self, scorer: Scorer, seed: int) -> tuple[float, int]:
         """Sum of nDCG@10 over the questions, and their number.
@@ -45,8 +44,8 @@ class ValidationQuestions:
         """
         order = tie_order(scorer.num_items, seed)
         total, count = 0.0, 0
-        batches = self.questions.batches(QUESTIONS_AT_ONCE)
-        for part, candidates in zip(batches, self.candidates, strict=True):
+        for part in self.questions.batches(QUESTIONS_AT_ONCE):
+            candidates = self.candidates.part(count, count + len(part))
             scores = scorer.scores(part.histories, candidates)
             ranks = ranks_of(scores, part.relevant, part.relevant_offsets, order)
             total += float(ndcg_at_k(ranks, part.relevant_offsets, 10).sum())

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +19,9 @@ from recsys.config import Recipe, target_codes
 from recsys.data.histories import UserEvents
 from recsys.data.time_split import Questions
 from recsys.errors import RecipeError
+from recsys.features.candidates import PAIR_FEATURES, Candidates
 from recsys.features.item_to_item import Relations
-from recsys.features.side_features import PriceScale, item_features
+from recsys.features.side_features import ITEM_FEATURES, PriceScale, item_features
 from recsys.features.windows import TrainingBatch, event_weights, training_batch
 from recsys.model.batch import Batch
 from recsys.model.exchange import is_distributed, split_texts
@@ -28,6 +31,8 @@ from recsys.model.vector_cache import VectorCache
 from recsys.preparation.prepared import Prepared
 from recsys.ranking.scorer import Scorer
 from recsys.schema import EVENT_CODE
+from recsys.storage.computed import Arrays, computed_once
+from recsys.storage.seals import json_sha256
 from recsys.text.text_store import TextStore
 from recsys.training.build import features_over_time
 from recsys.training.collate import DistinctRows, fresh_texts
@@ -56,6 +61,8 @@ class Worker:
         wrapped: the module to call for the loss; DDP around `model`, or None for `model` itself.
         until: the cut that the encoders learn until; the head is fitted on the window that begins
             there.
+        shared: folder for what depends on no weight, which all trainings on these prepared data
+            and this text store share; None: it is computed in each.
     """
 
     recipe: Recipe
@@ -69,6 +76,7 @@ class Worker:
     wrapped: nn.Module | None = None
     until: str = "head"
     step: int = 0
+    shared: Path | None = None
 
     def __post_init__(self) -> None:
         train, catalogue = self.recipe.train, self.prepared.catalogue
@@ -207,11 +215,17 @@ class Worker:
 
     def head_examples(self, questions: Questions) -> HeadExamples:
         """Examples of this worker's share of the head's questions."""
-        scorer = self.scorer(self.until)
+        scorer, train = self.scorer(self.until), self.recipe.train
         if self._head is None or self._head.questions is not questions:
             rng = np.random.default_rng([self.recipe.seed, 2])  # the same sample for every worker
             sample, log_expected = self.negatives.sample(HEAD_SAMPLE, rng)
-            self._head = HeadQuestions.of(scorer, questions, sample, log_expected, self.rng(6))
+            arrays = self._computed_once(
+                [self.until, len(questions), train.head_rows, len(sample)],
+                lambda: HeadQuestions.of(
+                    scorer, questions, sample, log_expected, self.rng(6)
+                ).arrays(),
+            )
+            self._head = HeadQuestions.from_arrays(questions, sample, arrays)
         return self._head.examples(scorer)
 
     def fit_head(self, examples: HeadExamples, reduce: Reduce | None = None) -> float:
@@ -232,8 +246,21 @@ class Worker:
         """Sum of nDCG@10 over this worker's validation baskets, and their number."""
         scorer = self.scorer("valid")
         if self._validation is None or self._validation.questions is not questions:
-            self._validation = ValidationQuestions.of(scorer, questions)
+            arrays = self._computed_once(
+                ["validation", len(questions), self.recipe.train.valid_rows],
+                lambda: ValidationQuestions.of(scorer, questions).candidates.arrays(),
+            )
+            candidates = Candidates.from_arrays(len(questions), arrays)
+            self._validation = ValidationQuestions(questions, candidates)
         return self._validation.validate(scorer, self.recipe.seed)
+
+    def _computed_once(self, key: list[Any], make: Callable[[], Arrays]) -> Arrays:
+        """What `make` gives of this worker's share of some questions; see `shared`."""
+        if self.shared is None:
+            return make()
+        whose = [self.recipe.seed, self.codes, self.rank, self.world]
+        told = [*key, *whose, PAIR_FEATURES, ITEM_FEATURES]
+        return computed_once(self.shared / f"{key[0]}-{json_sha256(told)[:16]}.safetensors", make)
 
     def hidden_states(self, texts: Int64s) -> tuple[Tensor, Tensor]:
         """[n, L, H] hidden states at the language model's split, and mask [n, L], of some texts."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tiny import Shop
-from workers import make_worker
+from workers import chunks, make_worker
 
 from recsys.config import target_codes
+from recsys.training import head_examples, validation
 from recsys.training.head_examples import HeadQuestions
 
 pytestmark = pytest.mark.slow
@@ -65,6 +67,28 @@ class TestHead:
         for name, value in third.head.state_dict().items():
             torch.testing.assert_close(value, pair[0].head.state_dict()[name])
         assert third.validate(none) == (0.0, 0)
+
+    def test_trainings_share_what_no_weight_changes(
+        self, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Candidates are found once; the figures are those of a training that shares nothing."""
+        codes = target_codes(shop.recipe)
+        head, valid = (shop.prepared.questions(name, codes)[1] for name in ("head", "valid"))
+
+        def figures(shared: Path | None) -> tuple[float, float]:
+            mine = make_worker(shop)
+            mine.shared = shared
+            mine.train_epoch(chunks(shop.prepared.users(), 16), 10)
+            loss = mine.fit_head(mine.head_examples(head))
+            return loss, mine.validate(valid)[0]
+
+        alone, first = figures(None), figures(tmp_path)
+        assert sorted(path.name.split("-")[0] for path in tmp_path.iterdir()) == [
+            "head", "validation",
+        ]  # fmt: skip
+        for module in (head_examples, validation):
+            monkeypatch.setattr(module, "find_candidates", None)
+        assert figures(tmp_path) == first == alone
 
     def test_examples_count_every_relevant_item_once(self, shop: Shop) -> None:
         codes = target_codes(shop.recipe)
