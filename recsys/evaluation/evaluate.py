@@ -99,9 +99,9 @@ class _Checked:
     num_items: int
 
     def scores(self, histories: Histories) -> Float32s:
-        """[Q, I] a copy: the protocol writes into it."""
+        """[Q, I] checked."""
         function: Any = getattr(self.model, "scores", self.model)
-        scores = np.array(function(histories), dtype=np.float32)
+        scores = np.asarray(function(histories), dtype=np.float32)
         wanted = (len(histories), self.num_items)
         if scores.shape != wanted or not np.isfinite(scores).all():
             raise DataError(

@@ -25,6 +25,7 @@ from recsys.evaluation.metrics.ranking import (
     mrr_at_k,
     ndcg_at_k,
     ranks_of,
+    ranks_without,
     recall_at_k,
 )
 
@@ -84,9 +85,12 @@ def answer(
     question = np.repeat(np.arange(len(questions)), np.diff(offsets))
     own = _is_own(histories, question, relevant)
     ranks = ranks_of(scores, relevant, offsets, tie_order)
-    scores[histories.query_of_event, histories.item_rows] = -np.inf
-    found = ranks_of(scores, relevant[~own], _offsets(question[~own], len(questions)), tie_order)
     num_items = scores.shape[1]
+    pairs = np.unique(histories.query_of_event * num_items + histories.item_rows)
+    found = ranks_without(
+        (pairs // num_items, pairs % num_items), scores, relevant[~own],
+        _offsets(question[~own], len(questions)), ranks[~own], tie_order,
+    )  # fmt: skip
 
     def columns(picked: Bools, picked_ranks: Int64s) -> Float64s:
         return _metrics(picked_ranks, _offsets(question[picked], len(questions)), num_items)

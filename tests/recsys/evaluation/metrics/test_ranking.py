@@ -14,6 +14,7 @@ from recsys.evaluation.metrics.ranking import (
     mrr_at_k,
     ndcg_at_k,
     ranks_of,
+    ranks_without,
     recall_at_k,
     tie_order,
 )
@@ -88,6 +89,27 @@ def test_ranks_equal_a_full_sort(
         np.array(tie_order),
     )
     assert found.tolist() == expected
+
+
+@given(rankings(), st.data())
+def test_ranks_without_some_items_are_those_of_lists_without_them(
+    case: tuple[list[list[float]], list[list[int]], list[int]], data: st.DataObject
+) -> None:
+    raw, relevant, order = case
+    scores = np.array(raw, dtype=np.float32).reshape(len(raw), len(order))
+    taken = []
+    for query, wanted in enumerate(relevant):
+        others = [item for item in range(len(order)) if item not in wanted]
+        if others:
+            picked = data.draw(st.lists(st.sampled_from(others), unique=True))
+            taken += [(query, item) for item in sorted(picked)]
+    pairs = np.array(taken, dtype=np.int64).reshape(-1, 2)
+    items, offsets = flat(relevant)
+    ranked = ranks_of(scores, items, offsets, np.array(order))
+    left = (pairs[:, 0], pairs[:, 1])
+    found = ranks_without(left, scores, items, offsets, ranked, np.array(order))
+    scores[left] = -np.inf
+    assert found.tolist() == ranks_of(scores, items, offsets, np.array(order)).tolist()
 
 
 def test_a_constant_model_scores_as_chance_does() -> None:
