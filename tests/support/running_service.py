@@ -117,6 +117,15 @@ class Running:
         lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
         return [line for line in lines if line["message"] == "request"]
 
+    def logged(self, request_id: str) -> dict[str, Any]:
+        """The one line of a request, which is written once the request is answered."""
+        deadline = time.monotonic() + 10
+        while not (found := [e for e in self.log_lines() if e["request_id"] == request_id]):
+            assert time.monotonic() < deadline, request_id
+            time.sleep(0.1)
+        (line,) = found
+        return line
+
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"}

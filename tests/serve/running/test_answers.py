@@ -101,7 +101,7 @@ def test_grpc_answers_as_http_does(running: Running) -> None:
         with pytest.raises(grpc.RpcError) as closed:
             stub.Recommend(user)
         assert closed.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    (line,) = [each for each in running.log_lines() if each["request_id"] == "by-rpc"]
+    line = running.logged("by-rpc")
     assert (line["path"], line["status"]) == ("/raycommend.v1.Ranking/Recommend", 200)
 
 
@@ -212,7 +212,7 @@ def test_a_request_is_followed_by_its_id(running: Running) -> None:
         (header,) = answer.headers.get_list("x-request-id")
         assert answer.json()["request_id"] == header
     assert header == "from-the-shop"
-    (line,) = [each for each in running.log_lines() if each["request_id"] == header]
+    line = running.logged(header)
     assert (line["path"], line["status"], line["num_items"]) == ("/recommend", 200, 10)
     assert line["model_version"] == answer.json()["model_version"]
     assert line["deployment"] == "raycommend_Ranking"
