@@ -28,7 +28,7 @@ from tiny import (
     write_log,
 )
 
-from ray_jobs import prepare, tune
+from ray_jobs import cli, prepare, tune
 from ray_jobs.common import giving_up
 from ray_jobs.common.kept import best_checkpoint
 from ray_jobs.common.progress import latest_curve
@@ -143,20 +143,22 @@ class TestFailedTrials:
         assert [line for line in done.stderr.splitlines() if "logging.cc" not in line] == []
 
     @pytest.mark.ray
-    def test_all_of_them(self, tmp_path: Path) -> None:
+    @pytest.mark.usefixtures("cluster")
+    def test_all_of_them(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         tiny_log(tmp_path / "log")
         config = tiny_recipe_file(
             tmp_path, tune={"num_trials": 1, "learning_rate": {"low": 1e20, "high": 1e20}}
         )
         prepare_here(load_recipe(config))
-        command = [sys.executable, "-m", "ray_jobs.tune", "--config", str(config)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 2, done.stdout + done.stderr
-        (line,) = [line for line in done.stderr.splitlines() if "logging.cc" not in line]
+        with pytest.raises(SystemExit) as end:
+            cli.main(["tune", "--config", str(config)])
+        done = capsys.readouterr()
+        assert end.value.code == 2, done.out + done.err
+        (line,) = [line for line in done.err.splitlines() if line.startswith("tune: ")]
         assert "every trial failed: trial-" in line
         assert "(learning rate 1.00e+20, batch size" in line
         assert "): training has diverged: the loss of step 2 is nan." in line
-        assert "Traceback" not in done.stdout
+        assert "Traceback" not in done.out
         folder = Path(line.split(": ")[1])
         assert len(list(folder.glob("trial-*/error.txt"))) == 1
 

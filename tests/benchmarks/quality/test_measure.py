@@ -32,7 +32,7 @@ def settings(folder: Path) -> list[str]:
     """A recipe that trains in seconds, as overrides."""
     raw = tiny_settings(folder)
     picked = {section: raw[section] for section in ("model", "train", "embed", "evaluate")}
-    picked["train"] |= {"epochs": 1, "retrain": True}
+    picked["train"] |= {"epochs": 1}
     picked["data"] = {"max_tokens": 16}
     picked["ray"] = raw["ray"]
     return [
@@ -83,7 +83,6 @@ def test_texts_alone(folder: Path) -> None:
     arguments = [
         str(tiny_log(folder / "log")), "--seeds", "1", "--trials", "1", "--work", str(work),
         "--text-only", "--baselines", "none", "--json", str(report), *settings(folder),
-        "--set=train.retrain=false",
     ]  # fmt: skip
     assert measure.main(arguments) == 0
     data = json.loads(report.read_text())
