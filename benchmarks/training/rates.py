@@ -136,7 +136,7 @@ def batches_of(worker: Once, users: UserEvents) -> list[TrainingBatch]:
     """What an epoch over some users trains on."""
     size = worker.recipe.train.batch_size
     parts = (
-        _take(users, np.arange(low, min(low + size, len(users))))
+        take_users(users, np.arange(low, min(low + size, len(users))))
         for low in range(0, len(users), size)
     )
     batches = [batch for batch in map(worker.batch, parts) if batch is not None]
@@ -148,10 +148,10 @@ def batches_of(worker: Once, users: UserEvents) -> list[TrainingBatch]:
 def sample(users: UserEvents, most: int, seed: int) -> UserEvents:
     """At most so many users, drawn once for all."""
     rng = np.random.default_rng([seed, 11])
-    return _take(users, rng.permutation(len(users))[:most])
+    return take_users(users, rng.permutation(len(users))[:most])
 
 
-def _take(users: UserEvents, picked: np.ndarray) -> UserEvents:
+def take_users(users: UserEvents, picked: np.ndarray) -> UserEvents:
     """Some users, in the order given."""
     lengths = np.diff(users.offsets)[picked]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
