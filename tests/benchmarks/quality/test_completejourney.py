@@ -11,6 +11,7 @@ from benchmarks.quality.protocols.folder import open_benchmark
 from recsys.schema import Col
 
 
+@pytest.mark.slow
 def test_it_is_a_folder_of_the_benchmark(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from damaged_reading import NOW, SCALE, Tally, each_damage, is_flip, outcome
 from tiny import tiny_recipe_file
 
@@ -14,6 +15,7 @@ from recsys.state import StateEvent
 from recsys.state.sqlite.users import SqliteState
 
 
+@pytest.mark.slow
 def test_recipes(tmp_path: Path) -> None:
     path = tiny_recipe_file(tmp_path)
     tally = Tally(lambda folder: load_recipe(folder / path.name), tmp_path)

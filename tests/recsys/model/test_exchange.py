@@ -14,6 +14,8 @@ from process_groups import leave_process_group
 
 from recsys.model.exchange import gather_vectors, is_distributed, split_texts
 
+pytestmark = pytest.mark.slow
+
 WORLD = 2
 #: Texts that each worker wants.
 WANTED = {

@@ -77,6 +77,7 @@ class TestCounts:
         assert sum(weight for _, weight in found.points) == 1024
         assert found.points[:2] == [(8 * DAY, 16.0), (24 * DAY, 16.0)]
 
+    @pytest.mark.slow
     def test_the_targets_of_many_small_parts_are_thinned_too(self) -> None:
         """A log of a hundred thousand files must not fill the driver's memory."""
         found = Coverage.merged([coverage(("purchase", at)) for at in range(5000)])
