@@ -36,9 +36,11 @@ def retrain(run: Run, epochs: int) -> Path:
 
     Resumes like any other training. Nothing is left to choose by, so the epochs are given.
     """
-    print(f"    training {epochs} epochs again, on everything before the test window", flush=True)
     name, storage = f"{run.training_name('retrain')}-{epochs}", run.trainings
     if not is_done(curve_of(storage / name), run.recipe, epochs):
+        print(
+            f"    training {epochs} epochs again, on everything before the test window", flush=True
+        )
         trainer = build_trainer(
             run.recipe, run.prepared, run.text_store_folder, name, storage, again=epochs
         )

@@ -13,7 +13,7 @@ from ray_jobs.common.training_group import group_of_workers, summing
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.errors import RecipeError
 from recsys.evaluation.report import METRIC
-from recsys.preparation.prepared import Prepared
+from recsys.preparation.prepared import QUESTIONS_DIR, Prepared
 
 
 def build_trainer(
@@ -54,7 +54,7 @@ def build_trainer(
             "recipe": recipe.resolved(),
             "prepared": str(prepared.folder),
             "store": str(store),
-            "shared": str(_shared_folder(recipe, prepared, store)),
+            "shared": str(prepared.folder / QUESTIONS_DIR / store.name),
             "again": again,
         },
         name,
@@ -67,12 +67,6 @@ def build_trainer(
             datasets_to_split=["train"], execution_options=ExecutionOptions(preserve_order=True)
         ),
     )
-
-
-def _shared_folder(recipe: Recipe, prepared: Prepared, store: Path) -> Path:
-    """Where trainings on these prepared data and this text store keep what they share."""
-    data = f"{recipe.fingerprint('data')}-{prepared.summary['data_fingerprint'][:16]}"
-    return store.parent.with_name("questions") / f"{store.name}-{data}"
 
 
 def train_loop(config: dict[str, Any]) -> None:

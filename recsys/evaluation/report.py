@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.arrays import Bools, Float32s, Float64s, Int32s, Int64s
-from recsys.data.histories import Histories
+from recsys.arrays import Bools, Float32s, Float64s, Int64s
 from recsys.data.time_split import Questions
 from recsys.evaluation.baselines.base import Recommends
 from recsys.evaluation.metrics.classification import auc
@@ -83,10 +82,10 @@ def answer(
     scores = model.scores(histories)
     relevant, offsets = questions.relevant, questions.relevant_offsets
     question = np.repeat(np.arange(len(questions)), np.diff(offsets))
-    own = _is_own(histories, question, relevant)
-    ranks = ranks_of(scores, relevant, offsets, tie_order)
     num_items = scores.shape[1]
     pairs = np.unique(histories.query_of_event * num_items + histories.item_rows)
+    own = np.isin(question * num_items + relevant, pairs)
+    ranks = ranks_of(scores, relevant, offsets, tie_order)
     found = ranks_without(
         (pairs // num_items, pairs % num_items), scores, relevant[~own],
         _offsets(question[~own], len(questions)), ranks[~own], tie_order,
@@ -126,12 +125,6 @@ def _metrics(ranks: Int64s, offsets: Int64s, num_items: int) -> Float64s:
 
 def _offsets(question: Int64s, num_questions: int) -> Int64s:
     return np.concatenate([[0], np.cumsum(np.bincount(question, minlength=num_questions))])
-
-
-def _is_own(histories: Histories, question: Int64s, items: Int32s) -> Bools:
-    """[R] whether each relevant item stands in its question's history."""
-    width = int(max(histories.item_rows.max(initial=0), items.max(initial=0))) + 1
-    return np.isin(question * width + items, histories.query_of_event * width + histories.item_rows)
 
 
 def summarise(

@@ -198,6 +198,8 @@ class _Window:
         days = self._counts.days
         low = 0 if self._days is None else int(np.searchsorted(days, day - self._days))
         high = int(np.searchsorted(days, day))
+        if (low, high) == (self._low, self._high):
+            return self._sum
         if not self._low <= low <= self._high <= high:
             self._low = self._high = low
             self._sum = np.zeros(self._counts.num_items, dtype=np.int64)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recsys import __version__
 from recsys.arrays import Float32s, Int64s
 from recsys.config import Recipe, target_codes
 from recsys.data.histories import UserEvents
@@ -260,9 +260,7 @@ class Worker:
         if self.shared is None:
             return make()
         whose = [self.recipe.seed, self.codes, self.rank, self.world]
-        # Of a catalogue, texts and ids alone are in the prepared data's fingerprint.
-        prices = sha256(self.standard_price.tobytes()).hexdigest()
-        told = [*key, *whose, prices, PAIR_FEATURES, ITEM_FEATURES]
+        told = [*key, *whose, __version__, PAIR_FEATURES, ITEM_FEATURES]
         return computed_once(self.shared / f"{key[0]}-{json_sha256(told)[:16]}.safetensors", make)
 
     def hidden_states(self, texts: Int64s) -> tuple[Tensor, Tensor]:

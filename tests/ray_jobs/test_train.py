@@ -112,8 +112,10 @@ def _latest_checkpoint(recipe: Recipe) -> Path:
 @pytest.mark.usefixtures("cluster")
 def test_a_finished_run_is_not_trained_again(recipe: Recipe) -> None:
     before = Run.open(recipe).winner_file.read_bytes()
+    workers = len(_actors(class_name="RayTrainWorker"))
     train.execute(Run.open(recipe))
     assert Run.open(recipe).winner_file.read_bytes() == before
+    assert len(_actors(class_name="RayTrainWorker")) == workers > 0
 
 
 @pytest.mark.ray

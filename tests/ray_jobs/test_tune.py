@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import copy
 import json
-import pickle
 import signal
 import subprocess
 import sys
@@ -95,7 +95,7 @@ class TestFailedTrials:
             raise RuntimeError("a worker failed") from ours
         text = "".join(traceback.format_exception(raised.value))
         assert "a worker failed" in text and str(ours) in text, "error.txt tells all of it"
-        for error in (f"Failure # 1\n{text}\n", pickle.loads(pickle.dumps(raised.value))):
+        for error in (f"Failure # 1\n{text}\n", copy.copy(raised.value)):
             assert giving_up.reason_of(error) == ours.problem
             found = giving_up.failure_of(error)
             assert isinstance(found, NoSpaceError) == isinstance(ours, NoSpaceError)
@@ -212,6 +212,24 @@ class TestTable:
         (row,) = tune.trial_table([finished])
         assert (row[METRIC], row["epochs"]) == (0.2, 2)
         assert row["path"] == str(tmp_path / "train-a")
+
+    def test_a_trial_that_has_all_its_epochs_tells_them_and_starts_no_worker(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from ray import tune as ray_tune
+
+        recipe, told = tiny_recipe(tmp_path, train={"epochs": 2}), []
+        self.result(tmp_path, "1_00000", [0.1, 0.2])
+        monkeypatch.setattr(
+            ray_tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "2_00000")
+        )
+        monkeypatch.setattr(ray_tune, "report", told.append)
+        monkeypatch.setattr(tune, "build_trainer", None)
+        tune.trial(
+            {"learning_rate": 0.01, "batch_size": 16}, recipe=recipe.resolved(),
+            prepared=str(tmp_path), store=str(tmp_path), storage=str(tmp_path),
+        )  # fmt: skip
+        assert [(point["epoch"], point[METRIC]) for point in told] == [(2, 0.2)]
 
     def test_a_trial_without_an_epoch_comes_last(self, tmp_path: Path) -> None:
         failed = self.result(tmp_path, "a", error=TestFailedTrials.DIVERGED)

@@ -12,18 +12,18 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import KEY, KEY_ENV, day, tiny_log, tiny_recipe
+from tiny import KEY, KEY_ENV, day, prepare_here, tiny_log, tiny_recipe
 
 from ray_jobs import embed, evaluate, pipeline, promote, rollback
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.checkpoint import load_progress, seal
 from recsys.artifacts.registry import Registry
 from recsys.artifacts.run import Run
-from recsys.config import Recipe, target_codes
+from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.errors import BundleError, DataError, GateRefused
 from recsys.evaluation.gate import MIN_USERS
 from recsys.evaluation.report import OURS
-from recsys.preparation.prepared import Prepared
+from recsys.preparation.prepared import QUESTIONS_DIR, Prepared
 from recsys.recommender import Recommender
 from recsys.recommender.loading import scorer_on
 from recsys.text.pretrained import WEIGHTS
@@ -79,6 +79,17 @@ def test_every_test_basket_is_in_the_report(recipe: Recipe) -> None:
     slices = {row["slice"] for row in data["rows"]}
     # Nobody of this log buys what he did not view before: `first_time` asks nothing.
     assert slices == {"all", "new_item", "new_user", "head", "tail", "repeat"}
+
+
+def test_what_trainings_share_goes_with_the_prepared_data(recipe: Recipe, tmp_path: Path) -> None:
+    """It is made of histories, and an erased user's must not outlive the next `prepare`."""
+    run = Run.open(recipe)
+    found = list((run.prepared_folder / QUESTIONS_DIR).glob("*/*.safetensors"))
+    assert sorted(path.name.split("-")[0] for path in found) == ["head", "validation"]
+    other = recipe_from_dict(recipe.resolved() | {"run_dir": str(tmp_path / "run")})
+    shutil.copytree(run.prepared_folder, Run.open(other).prepared_folder)
+    prepare_here(other)
+    assert not (Run.open(other).prepared_folder / QUESTIONS_DIR).exists()
 
 
 def test_the_report_is_the_one_it_always_was(recipe: Recipe) -> None:

@@ -90,19 +90,6 @@ class TestHead:
             monkeypatch.setattr(module, "find_candidates", None)
         assert figures(tmp_path) == first == alone
 
-    def test_other_prices_have_other_examples(self, shop: Shop, tmp_path: Path) -> None:
-        """Of a catalogue, texts and ids alone are in the prepared data's fingerprint."""
-        _, head = shop.prepared.questions("head", target_codes(shop.recipe))
-
-        def prices(more: float, shared: Path | None) -> torch.Tensor:
-            mine = make_worker(shop)
-            mine.shared, mine.standard_price = shared, mine.standard_price + np.float32(more)
-            return mine.head_examples(head).pair_price
-
-        before, after = prices(0, tmp_path), prices(1, tmp_path)
-        assert not torch.equal(before, after)
-        assert torch.equal(after, prices(1, None))
-
     def test_examples_count_every_relevant_item_once(self, shop: Shop) -> None:
         codes = target_codes(shop.recipe)
         _, questions = shop.prepared.questions("head", codes)
