@@ -1,75 +1,86 @@
-"""What a training run keeps in its folder, and what it goes on from.
-
-Ray's own notes beside the checkpoints are rewritten in place, and a disk that fills tears them.
-What counts are the checkpoints, each whole or none by its hashes.
-"""
+"""What a training keeps in its folder: checkpoints, each whole or none by its hashes."""
 
 from __future__ import annotations
 
-import json
+import os
+import platform
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recsys.artifacts.checkpoint import is_whole, whole_ones
+from recsys.artifacts.checkpoint import CHECKPOINTS, Progress, whole_ones
 from recsys.errors import DataError
+from recsys.storage.outputs import whole_folder
 
-#: Ray Train's list of a run's checkpoints.
-SNAPSHOT = "checkpoint_manager_snapshot.json"
+#: The latest checkpoints that stay: where the last one is damaged, the one before it is there.
+NUM_LATEST = 2
+
+
+def keep(
+    run: Path, progress: Progress, write: Callable[[Path], None], metric: str | None = None
+) -> None:
+    """Write a checkpoint; the latest ones stay, and the best one.
+
+    Its name tells the epochs that are finished, and the step if it is within the next one.
+
+    Args:
+        run: folder of the training.
+        progress: of the checkpoint.
+        write: writes it, sealed, into a folder.
+        metric: what the best epoch is best by; None: the latest is.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    within = f"-{progress.step:09d}" if progress.left is not None else ""
+    # Workers that were cut off and given up may live on, and write what their successors do.
+    mark = f".{platform.node()}-{os.getpid()}"
+    with whole_folder(run / f"{_name(progress.epoch)}{within}", mark) as out:
+        write(out)
+    found = sorted(run.glob(CHECKPOINTS))
+    stay = set(found[-NUM_LATEST:])
+    if metric is not None and progress.curve:
+        best = max(progress.curve, key=lambda point: point[metric])["epoch"]
+        stay.add(run / _name(int(best)))
+    for path in found:
+        if path not in stay:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _name(epoch: int) -> str:
+    return f"checkpoint_{epoch:04d}"
+
+
+def sweep(run: Path) -> None:
+    """Take away what workers that are gone had half written."""
+    for path in run.glob(f".{CHECKPOINTS}.part"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def best_checkpoint(run: Path, metric: str) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint of a training run with the highest value of a metric, and its last epoch."""
-    found = [(path, progress.curve[-1]) for path, progress in whole_ones(run)]
+    """The checkpoint of a training with the highest value of a metric, and its last epoch."""
+    found = [(path, at.curve[-1]) for path, at in whole_ones(run) if at.curve and at.left is None]
     if not found:
         raise DataError("the training left no checkpoint", where=run, fix="train again")
     return max(found, key=lambda pair: pair[1][metric])
 
 
 def latest_checkpoint(run: Path) -> Path:
-    """The checkpoint that a finished training run ended with."""
+    """The checkpoint that a finished training ended with."""
     found = whole_ones(run)
     if not found:
         raise DataError("the training left no checkpoint", where=run, fix="train again")
     return found[-1][0]
 
 
-def last_checkpoint(config: dict[str, Any]) -> Path | None:
-    """What a worker goes on from: the last checkpoint that Ray Train knows, or that lies there.
-
-    Ray Train knows of none where its list of them was torn, see `drop_torn`.
-    """
-    import ray.train
-
-    last = ray.train.get_checkpoint()
-    if last is not None:
-        return Path(last.path)
-    found = whole_ones(Path(config["run"]))
+def last_checkpoint(run: Path) -> Path | None:
+    """What a worker goes on from, if anything: the last checkpoint that is whole."""
+    found = whole_ones(run)
     return found[-1][0] if found else None
 
 
 def curve_of(run: Path) -> list[dict[str, Any]]:
-    """All epochs that a training run has finished, as its checkpoints tell."""
+    """All epochs that a training has finished, as its checkpoints tell."""
     return max((progress.curve for _, progress in whole_ones(run)), key=len, default=[])
-
-
-def drop_torn(run: Path) -> None:
-    """Take away what a disk that filled has left half written in the folder of a training run.
-
-    Ray Train cannot start on a torn list of checkpoints. Without one it starts, and the workers go
-    on from the checkpoint that lies there.
-    """
-    known = run / SNAPSHOT
-    try:
-        listed = json.dumps(json.loads(known.read_text()))
-    except FileNotFoundError:
-        listed = ""
-    except ValueError:
-        known.unlink()
-        listed = ""
-    for path in run.glob("checkpoint_*/"):
-        if path.name not in listed and not is_whole(path):
-            shutil.rmtree(path)
 
 
 def run_folder(search: Path, trial_id: str) -> Path:

@@ -8,7 +8,6 @@ from typing import Any
 
 from ray_jobs.common.cluster import READER_CPUS, SPARE_CPUS, is_local
 from ray_jobs.common.giving_up import giving_up
-from ray_jobs.common.kept import drop_torn
 from ray_jobs.common.progress import printing_epochs
 from recsys.config import Recipe
 from recsys.errors import RecipeError
@@ -78,11 +77,13 @@ def group_of_workers(
     name: str,
     storage: Path,
     *,
-    metric: str | None = None,
     callbacks: list[Any] | None = None,
-    **datasets: Any,
+    max_failures: int | None = None,
 ) -> Any:
     """A Ray Train trainer on the workers that the recipe's `train` asks for.
+
+    The workers keep checkpoints of their own, see `ray_jobs.common.kept`: Ray Train's list of them
+    is rewritten in place, and a disk that fills tears it.
 
     Args:
         recipe: the recipe.
@@ -90,41 +91,30 @@ def group_of_workers(
         config: what it is told.
         name: of the run, in `storage`.
         storage: folder of the runs.
-        metric: the checkpoint with its highest value is kept; None: the latest.
-        callbacks: Ray Train's.
-        datasets: `datasets` and `dataset_config`, if any.
+        callbacks: Ray Train's; by default an error of ours ends the training.
+        max_failures: how often lost workers are replaced; -1: always. None: as the recipe says.
     """
-    from ray.train import (
-        CheckpointConfig,
-        FailureConfig,
-        LoggingConfig,
-        RunConfig,
-        ScalingConfig,
-    )
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    drop_torn(storage / name)
     train = recipe.train
     resources = {"CPU": train.cpus_per_worker, **({"GPU": 1} if train.use_gpu else {})}
+    failures = train.max_failures if max_failures is None else max_failures
     return TorchTrainer(
         loop,
         # The head is fitted on CPUs, whatever the encoders train on.
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo"),
-        train_loop_config={**config, "run": str(storage / name)},
+        train_loop_config=config,
         scaling_config=ScalingConfig(
             num_workers=train.num_workers, use_gpu=train.use_gpu, resources_per_worker=resources
         ),
         run_config=RunConfig(
             name=name,
             storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=train.max_failures),
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=1, checkpoint_score_attribute=metric, checkpoint_score_order="max"
-            ),
-            callbacks=[*(callbacks or []), giving_up()],
+            failure_config=FailureConfig(max_failures=failures),
+            callbacks=[giving_up()] if callbacks is None else callbacks,
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
         ),
-        **datasets,
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from recsys.errors import DataError
 from recsys.model.ranking_head import ScoringHead
+from recsys.model.vector_cache import VectorCache
 from recsys.storage.reading import read_json, reading
 from recsys.storage.seals import (
     BROKEN_SEAL,
@@ -28,9 +29,12 @@ from recsys.storage.seals import (
 )
 from recsys.storage.weights import save_weights
 
-MODEL, HEAD, OPTIMIZER, PROGRESS = (
-    "model.safetensors", "head.safetensors", "optimizer.safetensors", "progress.json",
+MODEL, HEAD, OPTIMIZER, CACHE, PROGRESS = (
+    "model.safetensors", "head.safetensors", "optimizer.safetensors", "text_vectors.safetensors",
+    "progress.json",
 )  # fmt: skip
+#: A training's checkpoints in its folder.
+CHECKPOINTS = "checkpoint_*"
 
 _FIX = "remove the checkpoint: the training goes on from the one before, or train again"
 #: Parameters that no training changes.
@@ -46,12 +50,17 @@ class Progress:
         step: steps taken.
         curve: metrics of each finished epoch.
         until: the cut that the encoders learn until: `head`, or `valid` in a retraining.
+        left: within an epoch: whom each worker has before it, see `recsys.training.epoch_order`;
+            None where an epoch has ended.
+        losses: within an epoch: sum of its steps' losses over all workers, and number of steps.
     """
 
     epoch: int = 0
     step: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
     until: str = "head"
+    left: list[list[tuple[int, int]]] | None = None
+    losses: tuple[float, int] = (0.0, 0)
 
 
 def save(
@@ -60,14 +69,26 @@ def save(
     head: ScoringHead | None,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
+    cache: VectorCache | None = None,
 ) -> None:
-    """Write a checkpoint into an existing folder; `head` is None where nothing is scored."""
+    """Write a checkpoint into an existing folder.
+
+    Args:
+        folder: an existing one.
+        model: what is trained.
+        head: None where nothing is scored.
+        optimizer: of the model.
+        progress: of the training.
+        cache: what is changed in it is kept; None where there is none, or too much of it.
+    """
     save_weights(trained_state(model), folder / MODEL)
     if head is not None:
         save_weights(
             {name: value.contiguous() for name, value in head.state_dict().items()}, folder / HEAD
         )
     save_weights(_flatten(optimizer), folder / OPTIMIZER)
+    if cache is not None:
+        save_weights(cache.changed(), folder / CACHE)
     seal(folder, progress)
 
 
@@ -99,12 +120,19 @@ def load_progress(folder: Path) -> Progress:
         DataError: it is missing or broken.
     """
     read = _read_progress(folder)
-    return Progress(read["epoch"], read["step"], read["curve"], read["until"])
+    left = read["left"]
+    with reading(folder / PROGRESS, _FIX):
+        if left is not None:
+            left = [[(int(first), int(stop)) for first, stop in share] for share in left]
+        loss, num_losses = read["losses"]
+    return Progress(
+        read["epoch"], read["step"], read["curve"], read["until"], left, (loss, num_losses)
+    )
 
 
 def whole_ones(run: Path) -> list[tuple[Path, Progress]]:
     """The checkpoints of a training run that are whole, with their progress; oldest first."""
-    found = [(path, load_progress(path)) for path in run.glob("checkpoint_*") if is_whole(path)]
+    found = [(path, load_progress(path)) for path in run.glob(CHECKPOINTS) if is_whole(path)]
     return sorted(found, key=lambda pair: (pair[1].epoch, pair[0].name))
 
 
@@ -119,11 +147,13 @@ def is_whole(folder: Path) -> bool:
 
 def _read_progress(folder: Path) -> dict[str, Any]:
     path = folder / PROGRESS
-    kinds = {"epoch": int, "step": int, "curve": list, "until": str, "files": dict, SEAL: str}
+    kinds = {"epoch": int, "step": int, "curve": list, "until": str, "files": dict, "losses": list, SEAL: str}
     told = read_json(path, _FIX, kinds)
     with reading(path, _FIX):
         if not is_sealed(told):
             raise ValueError(BROKEN_SEAL)
+        if not isinstance(told.get("left", 0), list | None):
+            raise ValueError("no list of who is left")
     return told
 
 
@@ -140,6 +170,20 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
         state.setdefault(int(index), {})[key] = value
     with reading(folder / OPTIMIZER, _FIX):
         optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def load_cache(folder: Path, cache: VectorCache, step: int) -> None:
+    """Restore what was kept of the text vectors; all are out of date if nothing was.
+
+    Raises:
+        DataError: its file is broken.
+    """
+    if (folder / CACHE).exists():
+        changed = _tensors(folder / CACHE)
+        with reading(folder / CACHE, _FIX):
+            cache.restore(changed)
+    else:
+        cache.expire(step)
 
 
 def _tensors(path: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

@@ -69,4 +69,8 @@ class Train(Section):
     retrain: bool = False
     """Once the best epoch is known, train as many again on everything before `data.cuts.valid`, and
     fit the head on the validation window: nothing before the test window is left unused."""
+    checkpoint_minutes: Annotated[float, Field(ge=0)] | None = 15
+    """A checkpoint is kept after each epoch, and within one when so long has passed. Null: after
+    epochs alone. What a lost worker or machine costs is at most this."""
     max_failures: Annotated[int, Field(ge=0)] = 2
+    """How often a training's lost workers are replaced."""

@@ -24,25 +24,34 @@ def is_distributed(world: int) -> bool:
     return world > 1 and dist.is_available() and dist.is_initialized()
 
 
-def split_texts(wanted: Int64s) -> list[Int64s]:
+def split_texts(wanted: Int64s, stale: Int64s) -> tuple[list[Int64s], list[Int64s]]:
     """Assign each distinct text that any worker wants to one worker, round-robin.
 
-    Every worker gets at least one, and so a gradient, even if that text is then encoded twice.
+    Of the wanted ones every worker gets at least one, and so a gradient, even if that text is then
+    encoded twice.
 
     Args:
-        wanted: texts that this worker wants; at least one.
+        wanted: texts that this worker wants with gradient; at least one.
+        stale: texts that it wants without.
 
     Returns:
-        [W] rows of each worker, the same on all of them.
+        [W] rows of each worker, the same on all of them: of the wanted ones, and of the stale ones
+        that nobody wants with gradient.
     """
     world = dist.get_world_size()
-    counts = _gather(torch.tensor([len(wanted)]))
-    width = max(int(count) for count in counts)
+    counts = _gather(torch.tensor([len(wanted), len(stale)]))
+    width = max(int(count.sum()) for count in counts)
     padded = torch.full((width,), -1, dtype=torch.int64)
-    padded[: len(wanted)] = torch.from_numpy(wanted)
-    distinct = np.unique(torch.cat(_gather(padded)).numpy())
-    distinct = distinct[distinct >= 0]
-    return [distinct[rank % len(distinct) :: world] for rank in range(world)]
+    padded[: len(wanted) + len(stale)] = torch.from_numpy(np.concatenate([wanted, stale]))
+    told = [texts.numpy() for texts in _gather(padded)]
+    num_wanted = [int(count[0]) for count in counts]
+    first = np.unique(np.concatenate([t[:n] for t, n in zip(told, num_wanted, strict=True)]))
+    second = np.unique(np.concatenate([t[n:] for t, n in zip(told, num_wanted, strict=True)]))
+    second = np.setdiff1d(second[second >= 0], first)
+    return (
+        [first[rank % len(first) :: world] for rank in range(world)],
+        [second[rank::world] for rank in range(world)],
+    )
 
 
 def gather_vectors(mine_FH: Tensor, sizes: list[int]) -> Tensor:

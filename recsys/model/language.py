@@ -17,6 +17,11 @@ from recsys.storage.weights import save_weights
 from recsys.text.pretrained import CONFIG, TOKENIZER, WEIGHTS, locate
 
 
+#: Texts that a CPU encodes together, about, and into how many such groups a batch is split at most:
+#: smaller products cost more than the padding that they save.
+TEXTS_OF_LIKE_LENGTH, MOST_GROUPS = 24, 4
+
+
 class LanguageModel(nn.Module):
     """A BERT-like encoder whose first `split` layers are frozen.
 
@@ -98,7 +103,23 @@ class LanguageModel(nn.Module):
             return _run(self.trained_layers, hidden_TLH, mask_TL).float()
 
     def upper(self, hidden_TLH: Tensor, mask_TL: Tensor) -> Tensor:
-        """Hidden states at the split -> text vectors [T, H]: mean over tokens, of length 1."""
+        """Hidden states at the split -> text vectors [T, H]: mean over tokens, of length 1.
+
+        A CPU gets texts of like length together, so that it computes less padding; a GPU would wait
+        for the lengths.
+        """
+        num_groups = len(mask_TL) // TEXTS_OF_LIKE_LENGTH
+        if num_groups < 2 or hidden_TLH.device.type != "cpu":
+            return self._pooled(hidden_TLH, mask_TL)
+        lengths = mask_TL.sum(1)
+        order = torch.argsort(lengths)
+        parts = []
+        for rows in order.tensor_split(min(num_groups, MOST_GROUPS)):
+            width = int(lengths[rows[-1]])
+            parts.append(self._pooled(hidden_TLH[rows, :width], mask_TL[rows, :width]))
+        return torch.cat(parts)[torch.argsort(order)]
+
+    def _pooled(self, hidden_TLH: Tensor, mask_TL: Tensor) -> Tensor:
         hidden = self.states(hidden_TLH, mask_TL)
         weights = mask_TL.unsqueeze(-1).to(hidden.dtype)
         mean = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)

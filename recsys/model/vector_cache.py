@@ -9,7 +9,7 @@ Legend: T texts, N distinct texts of a batch, H width of the language model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ class VectorCache:
     def __init__(self, vectors: Float32s, max_age: int) -> None:
         self.vectors = torch.from_numpy(np.array(vectors, dtype=np.float32))
         self._computed_at = np.zeros(len(vectors), dtype=np.int64)
+        self._is_changed = np.zeros(len(vectors), dtype=bool)
         self._max_age = max_age
 
     def split(
@@ -64,10 +65,30 @@ class VectorCache:
         """Store vectors [n, H] computed at `step`."""
         self.vectors[torch.from_numpy(rows)] = vectors.detach().to("cpu", torch.float32)
         self._computed_at[rows] = step
+        self._is_changed[rows] = True
+
+    @property
+    def changed_bytes(self) -> int:
+        """Size of `changed`'s vectors."""
+        return int(self._is_changed.sum()) * self.vectors.shape[1] * self.vectors.itemsize
+
+    def changed(self) -> dict[str, Tensor]:
+        """All that is not as it was at the start: `rows` [n], `vectors` [n, H], `steps` [n]."""
+        rows = torch.from_numpy(np.flatnonzero(self._is_changed))
+        steps = torch.from_numpy(self._computed_at)[rows]
+        return {"rows": rows, "vectors": self.vectors[rows], "steps": steps}
+
+    def restore(self, changed: Mapping[str, Tensor]) -> None:
+        """Take over what `changed` gave."""
+        rows = changed["rows"]
+        self.vectors[rows] = changed["vectors"]
+        self._computed_at[rows.numpy()] = changed["steps"].numpy()
+        self._is_changed[rows.numpy()] = True
 
     def expire(self, step: int) -> None:
-        """Make every vector too old at `step`: after a resume they are the untuned model's."""
+        """Make every vector too old at `step`: after a resume they may be the untuned model's."""
         self._computed_at[:] = step - self._max_age - 1
+        self._is_changed[:] = False
 
     def age(self, rows: Int64s, step: int) -> Int64s:
         """Age of some vectors in steps."""

@@ -12,9 +12,14 @@ from typing import Any
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A fresh folder that takes `target`'s place if the block ends well, and vanishes if not."""
-    aside = target.with_name(f".{target.name}.part")
+def whole_folder(target: Path, mark: str = "") -> Iterator[Path]:
+    """A fresh folder that takes `target`'s place if the block ends well, and vanishes if not.
+
+    Args:
+        target: its name until then begins with a dot and ends with `.part`.
+        mark: tells writers apart that may write the same target at once.
+    """
+    aside = target.with_name(f".{target.name}{mark}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
@@ -22,7 +27,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    replaced = target.with_name(f".{target.name}.old")
+    replaced = target.with_name(f".{target.name}{mark}.old")
     shutil.rmtree(replaced, ignore_errors=True)
     if target.exists():
         target.rename(replaced)

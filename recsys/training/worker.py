@@ -25,7 +25,7 @@ from recsys.features.item_to_item import Relations
 from recsys.features.side_features import ITEM_FEATURES, PriceScale, item_features
 from recsys.features.windows import TrainingBatch, event_weights, training_batch
 from recsys.model.batch import Batch
-from recsys.model.exchange import is_distributed, split_texts
+from recsys.model.exchange import gather_vectors, is_distributed, split_texts
 from recsys.model.ranking_head import HeadExamples, Reduce, ScoringHead, fit_head
 from recsys.model.two_tower import TwoTower
 from recsys.model.vector_cache import VectorCache
@@ -124,13 +124,12 @@ class Worker:
         Args:
             batch: see `batch`.
             num_steps: steps of the whole run, for the schedule.
-
-        Raises:
-            RecipeError: the loss is not finite.
         """
         rng = self.rng(4, self.step)
         candidates, log_expected = self.negatives.sample(self.recipe.train.num_negatives, rng)
         rows = DistinctRows.of(batch, candidates, self.text_rows)
+        # Dropout, too, is the same after a resume.
+        torch.manual_seed(int(self.rng(5, self.step).integers(2**63)))
         self.model.train()
         # No dropout in the language model: the cache stands for what it would compute.
         self.model.language.eval()
@@ -142,14 +141,7 @@ class Worker:
         if len(fresh):
             self.cache.put(fresh, vectors, self.step)
         self.step += 1
-        value = float(loss.detach())
-        if not np.isfinite(value):
-            raise RecipeError(
-                f"training has diverged: the loss of step {self.step} is {value}",
-                field="train.learning_rate", value=self.recipe.train.learning_rate,
-                fix="use a lower one, or a lower train.clip_norm",
-            )  # fmt: skip
-        return value
+        return float(loss.detach())
 
     def descend(self, loss: Tensor, num_steps: int) -> None:
         """One step of the optimiser, at the schedule's learning rate, with clipped gradients."""
@@ -165,29 +157,45 @@ class Worker:
         self,
         batches: Iterable[UserEvents],
         num_steps: int,
-        agree: Callable[[bool], bool] = lambda more: more,
+        agree: Callable[[bool, float], bool] | None = None,
     ) -> float:
-        """Steps over an epoch's batches; returns the mean loss.
+        """Steps over an epoch's batches; returns the mean loss, NaN if there was no step.
 
         Args:
             batches: the users of each step.
             num_steps: steps of the whole run, for the schedule.
-            agree: whether all workers have another batch: one that stepped alone would wait for
-                ever.
+            agree: whether all workers have another batch, given whether this one has and its last
+                loss: one that stepped alone would wait for ever. None: this one is alone.
+
+        Raises:
+            RecipeError: a loss is not finite.
         """
-        # Dropout, too, is the same after a resume.
-        torch.manual_seed(int(self.rng(5, self.step).integers(2**63)))
-        losses: list[float] = []
+        agree = agree or self.goes_on
+        total, num_losses, loss = 0.0, 0, 0.0
         iterator = iter(batches)
         while True:
             # A batch without targets is passed over before the workers agree: a step that one of
             # them left out would leave the others waiting for its gradient.
             batch = next((b for b in map(self.batch, iterator) if b is not None), None)
-            if not agree(batch is not None):
-                break
+            if not agree(batch is not None, loss):
+                return total / num_losses if num_losses else float("nan")
             assert batch is not None
-            losses.append(self.train_step(batch, num_steps))
-        return float(np.mean(losses)) if losses else float("nan")
+            loss = self.train_step(batch, num_steps)
+            total, num_losses = total + loss, num_losses + 1
+
+    def goes_on(self, more: bool, loss: float) -> bool:
+        """Whether there is more, if the last loss was one.
+
+        Raises:
+            RecipeError: the loss is not finite.
+        """
+        if not np.isfinite(loss):
+            raise RecipeError(
+                f"training has diverged: the loss of step {self.step} is {loss}",
+                field="train.learning_rate", value=self.recipe.train.learning_rate,
+                fix="use a lower one, or a lower train.clip_norm",
+            )  # fmt: skip
+        return more
 
     def scorer(self, as_of: str) -> Scorer:
         """Score with the model as it is, and statistics as of a cut; moves the model to the CPU."""
@@ -270,7 +278,8 @@ class Worker:
     def _texts_to_encode(self, texts: Int64s, rng: np.random.Generator) -> list[Int64s]:
         """[W] text rows that each worker encodes with gradient in this step.
 
-        Refreshes those of the batch's other texts whose cached vectors are too old.
+        Refreshes those of the batch's other texts whose cached vectors are too old, for all
+        workers: their caches stay the same.
 
         Args:
             texts: [T] the batch's distinct texts, most wanted first.
@@ -279,11 +288,19 @@ class Worker:
         settings = self.recipe
         is_frozen = settings.model.tuning == "frozen"
         budget = 0 if is_frozen else settings.train.fresh_texts_per_step
-        fresh, stale = self.cache.split(texts, budget, self.step, rng)
         if budget == 0:
-            stale = stale[:0]
-        self.cache.refresh(stale, self.step, self._encode)
-        return split_texts(fresh) if len(fresh) and is_distributed(self.world) else [fresh]
+            return [texts[:0]]
+        fresh, stale = self.cache.split(texts, budget, self.step, rng)
+        if not is_distributed(self.world):
+            self.cache.refresh(stale, self.step, self._encode)
+            return [fresh]
+        parts, old = split_texts(fresh, stale)
+        if sum(map(len, old)):
+            with torch.no_grad():
+                mine = self._encode(old[self.rank])
+                vectors = gather_vectors(mine, [len(part) for part in old])
+            self.cache.put(np.concatenate(old), vectors, self.step)
+        return parts
 
     def _collate(
         self,

@@ -1,0 +1,81 @@
+"""Users to train on, streamed by Ray Data in the order of the epoch.
+
+A worker reads its own share: Ray Data's split over workers counts executions to shuffle, so that a
+training that goes on, or the second one in a group of workers, would not meet the users in the
+order that another meets them in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+
+from recsys.data.histories import UserEvents
+from recsys.preparation.prepared import Prepared, read_shard
+from recsys.training.epoch_order import EpochOrder, Piece, Share
+
+
+class Feed:
+    """Batches of users from the history shards.
+
+    Args:
+        prepared: the prepared data.
+        seed: of the recipe.
+    """
+
+    def __init__(self, prepared: Prepared, seed: int) -> None:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        self._shards = prepared.shards
+        self._sizes = [pq.read_metadata(path).num_rows for path in self._shards]
+        self._num_items = int(prepared.summary["counts"]["items"])
+        self._seed = seed
+
+    @property
+    def num_users(self) -> int:
+        """Users of an epoch."""
+        return sum(self._sizes)
+
+    def batches(self, epoch: int, share: Share, size: int) -> Iterator[UserEvents]:
+        """The users of a share in turn, `size` at a time; the last batch may be smaller.
+
+        Raises:
+            DataError: a shard is broken.
+        """
+        order = EpochOrder(self._sizes, self._seed, epoch)
+        pieces = order.pieces(share)
+        if not pieces:
+            return
+        rows = [{"place": place} for place in range(len(pieces))]
+        parts = ray.data.from_items(rows, override_num_blocks=len(pieces))
+        users = parts.map_batches(
+            _Read(self._shards, self._num_items, order, pieces), batch_size=None,
+            batch_format="pyarrow",
+        )  # fmt: skip
+        for table in users.iter_batches(batch_size=size, batch_format="pyarrow"):
+            yield UserEvents.from_arrow(table)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Pieces by their places -> their rows of histories."""
+
+    shards: list[Path]
+    num_items: int
+    order: EpochOrder
+    pieces: list[Piece]
+
+    def __call__(self, places: pa.Table) -> pa.Table:
+        read = []
+        for place in places["place"].to_pylist():
+            piece = self.pieces[place]
+            rows = self.order.within(piece.shard)[piece.low : piece.high]
+            table = read_shard(self.shards[piece.shard], self.num_items)
+            read.append(table.take(pa.array(rows)))
+        return pa.concat_tables(read)
