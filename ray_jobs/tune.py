@@ -22,17 +22,16 @@ from typing import Any
 
 from ray_jobs.common.choosing import choose
 from ray_jobs.common.cluster import connected
-from ray_jobs.common.fine_tuning import build_trainer, is_done
-from ray_jobs.common.giving_up import failure_of, reason_of, told_in_text
+from ray_jobs.common.giving_up import failure_of, reason_of
 from ray_jobs.common.kept import best_checkpoint, curve_of, forget, run_folder
 from ray_jobs.common.progress import epoch_line
 from ray_jobs.common.texts import ensure_store
 from ray_jobs.common.training_group import DRIVER_CPUS, trials_at_once
+from ray_jobs.common.trial import trial, with_trial
 from recsys.artifacts.run import Run
-from recsys.config import Recipe, recipe_from_dict
+from recsys.config import Recipe
 from recsys.errors import DataError, NoSpaceError, RaycommendError, cause_of
 from recsys.evaluation.report import METRIC
-from recsys.preparation.prepared import Prepared
 
 #: Begin of a trial's name.
 TRIAL = "trial-"
@@ -124,13 +123,6 @@ def _saved_when_interrupted() -> Iterator[None]:
             signal.signal(number, handler)
     if came.is_set():
         raise KeyboardInterrupt
-
-
-def with_trial(recipe: Recipe, trial: dict[str, Any]) -> Recipe:
-    """The recipe with a trial's settings."""
-    data = recipe.resolved()
-    data["train"] |= {"learning_rate": trial["learning_rate"], "batch_size": trial["batch_size"]}
-    return recipe_from_dict(data)
 
 
 def search(run: Run, concurrent: int) -> Any:
@@ -229,31 +221,6 @@ def _epoch_lines(recipe: Recipe) -> Any:
                 raise full  # the disk's fault: no other trial would get further
 
     return EpochLines()
-
-
-def trial(
-    config: dict[str, Any], *, recipe: dict[str, Any], prepared: str, store: str, storage: str
-) -> None:
-    """One trial: a whole Ray Train run whose epochs are reported to Tune."""
-    from ray import tune
-    from ray.tune.integration.ray_train import TuneReportCallback
-
-    chosen = with_trial(recipe_from_dict(recipe), config)
-    folder = run_folder(Path(storage), tune.get_context().get_trial_id())
-    curve = curve_of(folder)
-    if is_done(curve, chosen):
-        # It had finished when the search was interrupted. Tune takes no trial without a metric.
-        tune.report(curve[-1])
-        return
-    with told_in_text():
-        build_trainer(
-            chosen,
-            Prepared(Path(prepared)),
-            Path(store),
-            folder.name,
-            folder.parent,
-            callbacks=[TuneReportCallback()],
-        ).fit()
 
 
 def trial_table(results: Any) -> list[dict[str, Any]]:

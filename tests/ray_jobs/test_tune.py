@@ -30,6 +30,7 @@ from tiny import (
 
 from ray_jobs import cli, prepare, tune
 from ray_jobs.common import giving_up
+from ray_jobs.common import trial as one_trial
 from ray_jobs.common.kept import best_checkpoint
 from ray_jobs.common.progress import latest_curve
 from recsys.artifacts import checkpoint
@@ -224,8 +225,8 @@ class TestTable:
             ray_tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "2_00000")
         )
         monkeypatch.setattr(ray_tune, "report", told.append)
-        monkeypatch.setattr(tune, "build_trainer", None)
-        tune.trial(
+        monkeypatch.setattr(one_trial, "build_trainer", None)
+        one_trial.trial(
             {"learning_rate": 0.01, "batch_size": 16}, recipe=recipe.resolved(),
             prepared=str(tmp_path), store=str(tmp_path), storage=str(tmp_path),
         )  # fmt: skip
