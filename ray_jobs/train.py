@@ -19,11 +19,13 @@ from ray_jobs.common.texts import ensure_store
 from ray_jobs.common.training_group import fit, trials_at_once
 from recsys.artifacts.run import Run
 from recsys.evaluation.report import METRIC
+from recsys.tracking import tracker_of
 
 
 def plan(run: Run) -> list[str]:
     """What a run would do."""
     run.check_trainable()
+    tracker_of(run.recipe).check()
     recipe, train = run.recipe, run.recipe.train
     device = "GPU" if train.use_gpu else "CPU"
     return [
@@ -38,6 +40,7 @@ def plan(run: Run) -> list[str]:
 def execute(run: Run) -> Path:
     """Train one recipe and name its best checkpoint the winner."""
     run.check_trainable()
+    tracker_of(run.recipe).check()
     run = run.trained
     with connected(run.recipe.ray, dashboard=True):
         trials_at_once(run.recipe)

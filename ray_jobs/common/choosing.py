@@ -13,6 +13,7 @@ from ray_jobs.common.training_group import fit
 from recsys.artifacts.run import Run
 from recsys.artifacts.winner import Winner, write_winner
 from recsys.evaluation.report import METRIC
+from recsys.tracking import tracker_of
 
 
 def choose(run: Run, chosen: Path, metrics: dict[str, Any], trials: list[dict[str, Any]]) -> None:
@@ -29,6 +30,7 @@ def choose(run: Run, chosen: Path, metrics: dict[str, Any], trials: list[dict[st
         goes_on = retrain(run, int(metrics["epoch"]))
     winner = Winner(run.recipe, goes_on)
     write_winner(run.winner_file, winner, run.prepared, chosen, metrics, trials)
+    tracker_of(run.recipe).training(run)
 
 
 def retrain(run: Run, epochs: int) -> Path:

@@ -7,6 +7,7 @@ What counts are the checkpoints, each whole or none by its hashes.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ def best_checkpoint(run: Path, metric: str) -> tuple[Path, dict[str, Any]]:
     found = [(path, progress.curve[-1]) for path, progress in whole_ones(run)]
     if not found:
         raise DataError("the training left no checkpoint", where=run, fix="train again")
-    return max(found, key=lambda pair: pair[1][metric])
+    # What is not a number is greater than nothing, and nothing is greater than it.
+    return max(found, key=lambda pair: (not math.isnan(pair[1][metric]), pair[1][metric]))
 
 
 def latest_checkpoint(run: Path) -> Path:

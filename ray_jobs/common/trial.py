@@ -8,25 +8,21 @@ from typing import Any
 from ray_jobs.common.fine_tuning import build_trainer, is_done
 from ray_jobs.common.giving_up import told_in_text
 from ray_jobs.common.kept import curve_of, run_folder
-from recsys.config import Recipe, recipe_from_dict
+from recsys.config import recipe_from_dict, with_settings
 from recsys.preparation.prepared import Prepared
-
-
-def with_trial(recipe: Recipe, trial: dict[str, Any]) -> Recipe:
-    """The recipe with a trial's settings."""
-    data = recipe.resolved()
-    data["train"] |= {"learning_rate": trial["learning_rate"], "batch_size": trial["batch_size"]}
-    return recipe_from_dict(data)
 
 
 def trial(
     config: dict[str, Any], *, recipe: dict[str, Any], prepared: str, store: str, storage: str
 ) -> None:
-    """One trial: a whole Ray Train run whose epochs are reported to Tune."""
+    """One trial: a whole Ray Train run whose epochs are reported to Tune.
+
+    `config` holds the trial's settings by dotted names.
+    """
     from ray import tune
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    chosen = with_trial(recipe_from_dict(recipe), config)
+    chosen = with_settings(recipe_from_dict(recipe), config)
     folder = run_folder(Path(storage), tune.get_context().get_trial_id())
     curve = curve_of(folder)
     if is_done(curve, chosen):

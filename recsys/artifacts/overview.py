@@ -33,7 +33,7 @@ class Summary:
         folder: of the run.
         recipe: its name.
         data: fingerprint of the prepared data.
-        winner: learning rate and batch size of the trial that won.
+        winner: settings of the trial that won.
         ndcg: nDCG@10 of the bundle on the test window.
         is_champion: whether the bundle is its registry's champion.
     """
@@ -160,10 +160,18 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _settings(winner: dict[str, Any]) -> str | None:
+    """The winner's settings of what its recipe searches."""
     if not winner:
         return None
-    train = winner["recipe"]["train"]
-    return f"{train['learning_rate']:.2e}, batch {train['batch_size']}"
+    recipe = winner["recipe"]
+    names = recipe_from_dict(recipe).tune.space
+    return ", ".join(f"{name} {_setting(recipe, name)}" for name in names)
+
+
+def _setting(recipe: dict[str, Any], name: str) -> str:
+    section, _, key = name.partition(".")
+    value = recipe[section][key]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _value(report: dict[str, Any], metric: str) -> float | None:

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 from bundles import item_id
+from small_recipe import SMALL
 from tiny import (
     NUM_DAYS,
     day,
@@ -33,10 +34,11 @@ from ray_jobs.common import giving_up
 from ray_jobs.common import trial as one_trial
 from ray_jobs.common.kept import best_checkpoint
 from ray_jobs.common.progress import latest_curve
+from ray_jobs.searching.trials import all_failed, trial_table
 from recsys.artifacts import checkpoint
 from recsys.artifacts.checkpoint import Progress, seal
 from recsys.artifacts.run import Run
-from recsys.config import Recipe, load_recipe
+from recsys.config import Recipe, load_recipe, recipe_from_dict
 from recsys.errors import DataError, NoSpaceError, RaycommendError, RecipeError
 from recsys.evaluation.report import METRIC
 from recsys.schema import Col
@@ -60,10 +62,19 @@ def rounds(num_users: int = 200, num_items: int = 40) -> pl.DataFrame:
     )
 
 
+def space(low: float, high: float) -> dict[str, Any]:
+    """Learning rates of a range, and two batch sizes."""
+    return {
+        "train.learning_rate": {"loguniform": [low, high]},
+        "train.batch_size": {"choice": [8, 16]},
+    }
+
+
 def row(name: str, best: float | None, error: str | None = None, epochs: int = 2) -> dict[str, Any]:
     return {
-        "trial": name, "learning_rate": 0.01, "batch_size": 16, "epochs": epochs,
-        METRIC: best, "path": None, "error": error,
+        "trial": name, "settings": {"train.learning_rate": 0.01, "train.batch_size": 16},
+        "status": "failed" if error else "finished", "reason": error, "epochs": epochs,
+        METRIC: best, "path": None,
     }  # fmt: skip
 
 
@@ -116,11 +127,11 @@ class TestFailedTrials:
 
     def test_without_a_winner_all_reasons_are_told(self) -> None:
         trials = [row("trial-a", None, "training has diverged"), row("trial-b", None, "lost")]
-        error = tune.all_failed(trials, Path("/runs/ray/tune-1"))
+        error = all_failed(trials, Path("/runs/ray/tune-1"))
         assert isinstance(error, DataError) and error.exit_code == 2
         assert error.problem == (
-            "every trial failed: trial-a (learning rate 1.00e-02, batch size 16): training has "
-            "diverged; trial-b (learning rate 1.00e-02, batch size 16): lost"
+            "no trial finished an epoch: trial-a (train.learning_rate 0.01, train.batch_size 16): "
+            "training has diverged; trial-b (train.learning_rate 0.01, train.batch_size 16): lost"
         )
 
     @pytest.mark.ray
@@ -129,17 +140,17 @@ class TestFailedTrials:
         tiny_log(tmp_path / "log")
         config = tiny_recipe_file(
             tmp_path, seed=0, train={"epochs": 1},
-            tune={"num_trials": 2, "learning_rate": {"low": 1e-3, "high": 1e35}},
+            tune={"num_trials": 2, "space": space(1e-3, 1e35)},
         )  # fmt: skip
         prepare_here(load_recipe(config))
         command = [sys.executable, "-m", "ray_jobs.tune", "--config", str(config)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
         good, bad = _winner(load_recipe(config))["trials"]
-        assert (good["error"], bad[METRIC]) == (None, None)
-        assert bad["error"].startswith("training has diverged: the loss of step")
-        assert done.stdout.count(bad["error"]) == 2, "when it failed, and in the table"
-        assert f"failed  ({bad['error']})" in done.stdout
+        assert (good["status"], bad["status"], bad[METRIC]) == ("finished", "failed", None)
+        assert bad["reason"].startswith("training has diverged: the loss of step")
+        assert done.stdout.count(bad["reason"]) == 2, "when it failed, and in the table"
+        assert f"failed  ({bad['reason']})" in done.stdout
         assert "Traceback" not in done.stdout + done.stderr
         assert [line for line in done.stderr.splitlines() if "logging.cc" not in line] == []
 
@@ -147,21 +158,22 @@ class TestFailedTrials:
     @pytest.mark.usefixtures("cluster")
     def test_all_of_them(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         tiny_log(tmp_path / "log")
-        config = tiny_recipe_file(
-            tmp_path, tune={"num_trials": 1, "learning_rate": {"low": 1e20, "high": 1e20}}
-        )
+        config = tiny_recipe_file(tmp_path, tune={"num_trials": 1, "space": space(1e20, 1e20)})
         prepare_here(load_recipe(config))
         with pytest.raises(SystemExit) as end:
             cli.main(["tune", "--config", str(config)])
         done = capsys.readouterr()
         assert end.value.code == 2, done.out + done.err
         (line,) = [line for line in done.err.splitlines() if line.startswith("tune: ")]
-        assert "every trial failed: trial-" in line
-        assert "(learning rate 1.00e+20, batch size" in line
+        assert "no trial finished an epoch: trial-" in line
+        assert "(train.learning_rate 1e+20, train.batch_size" in line
         assert "): training has diverged: the loss of step 2 is nan." in line
         assert "Traceback" not in done.out
         folder = Path(line.split(": ")[1])
         assert len(list(folder.glob("trial-*/error.txt"))) == 1
+
+
+RECIPE = recipe_from_dict(SMALL)
 
 
 class TestTable:
@@ -183,7 +195,7 @@ class TestTable:
         (folder / f"train-{name}").mkdir(exist_ok=True)
         return SimpleNamespace(
             path=str(folder / f"trial-{name}"), error=error,
-            config={"learning_rate": 0.01, "batch_size": 16},
+            config={"train.learning_rate": 0.01, "train.batch_size": 16},
             metrics={
                 METRIC: told, "epoch": 3, "checkpoint_path": f"{folder}/train-{name}/gone",
             },
@@ -193,11 +205,12 @@ class TestTable:
     def test_a_trial_that_went_on_is_judged_by_all_its_epochs(self, tmp_path: Path) -> None:
         """Its best epoch lies before the interruption, its last one after."""
         best, last = [0.3151, 0.3200], [0.3151, 0.3200, 0.3140]
-        rows = tune.trial_table(
+        rows = trial_table(
+            RECIPE,
             [
                 self.result(tmp_path, "a", best, last, told=0.3140),
                 self.result(tmp_path, "b", [0.3180], told=0.3180),
-            ]
+            ],
         )
         assert [(row["trial"], row[METRIC], row["epochs"]) for row in rows] == [
             ("trial-a", 0.3200, 3), ("trial-b", 0.3180, 1),
@@ -210,7 +223,7 @@ class TestTable:
         """It has nothing more to tell Tune."""
         finished = self.result(tmp_path, "a", [0.1, 0.2])
         finished.metrics, finished.metrics_dataframe = {}, None
-        (row,) = tune.trial_table([finished])
+        (row,) = trial_table(RECIPE, [finished])
         assert (row[METRIC], row["epochs"]) == (0.2, 2)
         assert row["path"] == str(tmp_path / "train-a")
 
@@ -227,7 +240,7 @@ class TestTable:
         monkeypatch.setattr(ray_tune, "report", told.append)
         monkeypatch.setattr(one_trial, "build_trainer", None)
         one_trial.trial(
-            {"learning_rate": 0.01, "batch_size": 16}, recipe=recipe.resolved(),
+            {"train.learning_rate": 0.01, "train.batch_size": 16}, recipe=recipe.resolved(),
             prepared=str(tmp_path), store=str(tmp_path), storage=str(tmp_path),
         )  # fmt: skip
         assert [(point["epoch"], point[METRIC]) for point in told] == [(2, 0.2)]
@@ -240,17 +253,17 @@ class TestTable:
             (half / checkpoint.MODEL).write_bytes(b"weights")
             seal(half, Progress(1, 1, [{"epoch": 1, METRIC: 0.9}]))
             (half / name).unlink()
-        rows = tune.trial_table([failed, self.result(tmp_path, "b", [0.1])])
+        rows = trial_table(RECIPE, [failed, self.result(tmp_path, "b", [0.1])])
         assert [(row["trial"], row[METRIC], row["path"] is None) for row in rows] == [
             ("trial-b", 0.1, False), ("trial-a", None, True),
         ]  # fmt: skip
-        assert rows[1]["error"] == TestFailedTrials.DIVERGED.problem
+        assert rows[1]["reason"] == TestFailedTrials.DIVERGED.problem
 
     def test_a_trial_that_failed_after_an_epoch_has_both(self, tmp_path: Path) -> None:
         recipe = tiny_recipe(tmp_path)
         recipe.root.mkdir()
-        rows = tune.trial_table(
-            [self.result(tmp_path, "a", [0.1], error=TestFailedTrials.DIVERGED)]
+        rows = trial_table(
+            RECIPE, [self.result(tmp_path, "a", [0.1], error=TestFailedTrials.DIVERGED)]
         )
         Run.open(recipe).winner_file.write_text(json.dumps({"trials": rows}))
         line = tune.report(Run.open(recipe))[1]
@@ -269,7 +282,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Recipe:
         seed=0,
         train={"epochs": 3},
         model=tiny_settings(folder)["model"] | {"side_features": False},
-        tune={"num_trials": 3, "learning_rate": {"low": 1e-5, "high": 3}, "max_concurrent": 1},
+        tune={"num_trials": 3, "space": space(1e-5, 3), "max_concurrent": 1},
     )
     prepare.execute(Run.open(recipe))
     tune.execute(Run.open(recipe))
@@ -285,14 +298,14 @@ def test_the_search_ends_with_a_table_of_trials(searched: Recipe) -> None:
     data = _winner(searched)
     trials = data["trials"]
     assert len(trials) == 3
-    assert all(trial["error"] is None for trial in trials)
-    low, high = searched.tune.learning_rate.low, searched.tune.learning_rate.high
-    assert all(low <= trial["learning_rate"] <= high for trial in trials)
-    assert all(trial["batch_size"] in searched.tune.batch_size for trial in trials)
-    assert len({trial["learning_rate"] for trial in trials}) == 3
+    assert all(trial["status"] != "failed" for trial in trials)
+    rates = [trial["settings"]["train.learning_rate"] for trial in trials]
+    assert all(1e-5 <= rate <= 3 for rate in rates)
+    assert all(trial["settings"]["train.batch_size"] in (8, 16) for trial in trials)
+    assert len(set(rates)) == 3
     scores = [trial[METRIC] for trial in trials]
     assert scores == sorted(scores, reverse=True)
-    assert data["recipe"]["train"]["learning_rate"] == trials[0]["learning_rate"]
+    assert data["recipe"]["train"]["learning_rate"] == rates[0]
     assert data["metrics"][METRIC] == scores[0]
     table = tune.report(Run.open(searched))
     assert len(table) == 4
@@ -308,7 +321,8 @@ def test_a_trial_that_lags_is_stopped_after_its_epoch(searched: Recipe) -> None:
     assert seen == [searched.train.epochs] + 2 * [searched.tune.grace_epochs]
     # While it was stopped it may have trained on, and that counts.
     assert all(trial["epochs"] >= told for trial, told in zip(trials, seen, strict=True))
-    assert "(stopped early)" in "\n".join(tune.report(Run.open(searched)))
+    assert [trial["status"] for trial in trials] == ["finished", "stopped", "stopped"]
+    assert "(stopped by asha after epoch" in "\n".join(tune.report(Run.open(searched)))
 
 
 @pytest.mark.ray
@@ -362,7 +376,7 @@ def test_an_interrupted_search_goes_on(tmp_path: Path) -> None:
     trials = _winner(recipe)["trials"]
     assert done in {trial["trial"] for trial in trials}
     assert len(trials) == 2
-    assert all(trial["epochs"] == 4 and trial["error"] is None for trial in trials)
+    assert all(trial["epochs"] == 4 and trial["status"] == "finished" for trial in trials)
     for trial in trials:
         curve = latest_curve(Path(trial["path"]))
         assert [point["epoch"] for point in curve] == [1, 2, 3, 4]
