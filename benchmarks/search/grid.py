@@ -36,10 +36,15 @@ from recsys.training.build import build_two_tower
 from recsys.training.worker import Worker
 
 AXES: dict[str, tuple[Any, ...]] = {
-    "train.learning_rate": (0.0003, 0.0006, 0.0012, 0.0025, 0.005, 0.01),
-    "train.batch_size": (16, 32, 64),
-    "model.dropout": (0.0, 0.1, 0.3),
+    "train.learning_rate": (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1),
+    "train.batch_size": (32, 64, 128),
+    "model.dropout": (0.0, 0.3),
 }
+#: Small enough that a cell takes half a minute; without a head to fit.
+SMALL_MODEL = {
+    "tuning": "frozen", "dim": 32, "num_layers": 1, "max_history": 20, "side_features": False,
+}  # fmt: skip
+SMALL_TRAINING = {"windows_per_user": 1, "num_negatives": 256, "valid_rows": 1000}
 #: Stream of the generator that orders the users of an epoch.
 ORDER = 12
 
@@ -66,8 +71,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "name": "grid",
         "run_dir": str(work / "run"),
         **write_log(benchmark, work),
-        "model": {"tuning": "frozen", "dim": 64},
-        "train": {"num_workers": 1, "epochs": 8, "patience": 8, "head_rows": 2000},
+        "model": SMALL_MODEL,
+        "train": {"num_workers": 1, "epochs": 5, **SMALL_TRAINING},
     }
     recipe = overridden(raw, options.overrides)
     with connected(recipe.ray):
@@ -114,15 +119,13 @@ def curve_of(recipe: Recipe) -> Iterator[float]:
     model.items.start_from(store.vectors, recipe.model.whitening)
     shared = prepared.folder / QUESTIONS_DIR / run.text_store_folder.name
     worker = Worker(recipe, prepared, store, model, item_rows, shared=shared)
-    head, valid = (
-        prepared.questions(window, codes, shards=prepared.shards, most=most, seed=recipe.seed)[1]
-        for window, most in (("head", recipe.train.head_rows), ("valid", recipe.train.valid_rows))
+    _, valid = prepared.questions(
+        "valid", codes, shards=prepared.shards, most=recipe.train.valid_rows, seed=recipe.seed
     )
     users, size = prepared.users(prepared.shards), recipe.train.batch_size
     steps = -(-len(users) // size)
     for _ in range(recipe.train.epochs):
         worker.train_epoch(_batches(users, worker, size), steps * recipe.train.epochs)
-        worker.fit_head(worker.head_examples(head))
         gain, count = worker.validate(valid)
         yield gain / count
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import field_validator
+from pydantic import model_validator
 
 from recsys.config.base import Section
 
@@ -19,12 +19,11 @@ class Tracking(Section):
     """Of MLflow: a server (`http://...`) or a store (`sqlite:///...`). Default: the environment
     variable `MLFLOW_TRACKING_URI`, else the SQLite file `mlflow.db` beside the run's folder."""
 
-    @field_validator("uri")
-    @classmethod
-    def _without_a_password(cls, uri: str | None) -> str | None:
-        if uri is not None and urlsplit(uri).password:
+    @model_validator(mode="after")
+    def _without_a_password(self) -> Tracking:
+        if self.uri is not None and urlsplit(self.uri).password:
             raise ValueError(
-                "a password has no place in a recipe: set MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD, or the whole URI in MLFLOW_TRACKING_URI"
+                "tracking.uri holds a password, which has no place in a recipe: set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
-        return uri
+        return self

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 from recsys.artifacts.run import Run
 from recsys.artifacts.trials import read_trials
@@ -86,7 +88,7 @@ class MlflowTracker:
             found = _find(client, self._experiment(client), _winner(run)["key"])
             if found is None:
                 raise RaycommendError(
-                    "MLflow has no run of this training", where=self.uri,
+                    "MLflow has no run of this training", where=_shown(self.uri),
                     fix="run `recsys tune` or `recsys train` again: it is told, and not trained",
                 )  # fmt: skip
             client.log_artifacts(found, str(run.bundle_folder), "bundle")
@@ -132,8 +134,6 @@ class MlflowTracker:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-        import logging
-
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
@@ -145,7 +145,7 @@ class MlflowTracker:
             yield MlflowClient(self.uri)
         except (MlflowException, OSError) as error:
             raise RaycommendError(
-                f"MLflow cannot be told: {str(error).splitlines()[0]}", where=self.uri,
+                f"MLflow cannot be told: {_first_line(error)}", where=_shown(self.uri),
                 field="tracking.uri",
                 fix="correct it, or see to the server; the same command goes on",
             ) from None  # fmt: skip
@@ -153,6 +153,16 @@ class MlflowTracker:
 
 def _is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
+
+
+def _shown(uri: str) -> str:
+    """A URI without the name and password that the environment's may hold."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _winner(run: Run) -> dict[str, Any]:
