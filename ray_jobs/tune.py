@@ -25,7 +25,7 @@ from ray_jobs.searching.tuner import search
 from recsys.artifacts.run import Run
 from recsys.artifacts.trials import trials_frame, write_trials
 from recsys.artifacts.trials_page import NEEDS_PLOTLY, can_draw, write_page
-from recsys.config import with_settings
+from recsys.config import check_space, with_settings
 from recsys.evaluation.report import METRIC
 from recsys.tracking import tracker_of
 
@@ -45,6 +45,7 @@ def plan(run: Run) -> list[str]:
 
 def _check(run: Run) -> None:
     """Refuse what could not be searched or told, before anything is started."""
+    check_space(run.recipe, run.recipe.name)
     check_installed(run.recipe)
     run.check_trainable()
     tracker_of(run.recipe).check()

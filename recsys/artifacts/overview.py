@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from recsys.artifacts.run import Run
-from recsys.config import recipe_from_dict
+from recsys.config import recipe_from_dict, searched
 from recsys.errors import DataError
 from recsys.evaluation.gate import beats, comparison
 from recsys.evaluation.report import METRIC, METRICS, OURS
@@ -163,15 +163,11 @@ def _settings(winner: dict[str, Any]) -> str | None:
     """The winner's settings of what its recipe searches."""
     if not winner:
         return None
-    recipe = winner["recipe"]
-    names = recipe_from_dict(recipe).tune.space
-    return ", ".join(f"{name} {_setting(recipe, name)}" for name in names)
-
-
-def _setting(recipe: dict[str, Any], name: str) -> str:
-    section, _, key = name.partition(".")
-    value = recipe[section][key]
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    settings = searched(recipe_from_dict(winner["recipe"]))
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in settings.items()
+    )
 
 
 def _value(report: dict[str, Any], metric: str) -> float | None:

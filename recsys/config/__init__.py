@@ -13,7 +13,7 @@ from recsys.config.model import Model
 from recsys.config.privacy import Privacy
 from recsys.config.recipe import RayCluster, Recipe, target_codes
 from recsys.config.search import Tune
-from recsys.config.searchable import with_settings
+from recsys.config.searchable import check_space, searched, with_settings
 from recsys.config.serving import Access, Arm, Autoscaling, Serve, State, TextEncoderAutoscaling
 from recsys.config.space import Distribution
 from recsys.config.tracking import Tracking
@@ -49,9 +49,11 @@ __all__ = [
     "Train",
     "Tune",
     "apply_override",
+    "check_space",
     "known_keys",
     "load_recipe",
     "recipe_from_dict",
+    "searched",
     "target_codes",
     "with_settings",
 ]

@@ -60,6 +60,13 @@ def check_space(recipe: Recipe, where: object) -> None:
                 ) from None  # fmt: skip
 
 
+def searched(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's own settings of what its space searches, by dotted names."""
+    data = recipe.resolved()
+    parts = {name: name.partition(".") for name in recipe.tune.space}
+    return {name: data[section][key] for name, (section, _, key) in parts.items()}
+
+
 def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     """The recipe with a trial's settings, by dotted names.
 

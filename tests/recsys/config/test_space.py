@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from small_recipe import changed
 
-from recsys.config import Recipe, load_recipe, recipe_from_dict, with_settings
+from recsys.config import Recipe, load_recipe, recipe_from_dict, searched, with_settings
 from recsys.errors import RecipeError
 
 
@@ -117,6 +117,9 @@ def test_settings_make_a_recipe() -> None:
     settings: dict[str, Any] = {"train.learning_rate": 0.02, "model.dropout": 0.25}
     found = with_settings(recipe, settings)
     assert (found.train.learning_rate, found.model.dropout) == (0.02, 0.25)
+    assert searched(with_settings(recipe, {"train.batch_size": 4})) == {
+        "train.learning_rate": recipe.train.learning_rate, "train.batch_size": 4,
+    }  # fmt: skip
     assert isinstance(found, Recipe) and with_settings(found, {}) == found
     with pytest.raises(RecipeError, match="model.dim"):
         with_settings(recipe, {"model.dim": 3})
