@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import copy
 import json
 import signal
 import subprocess
 import sys
 import time
-import traceback
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +28,6 @@ from tiny import (
 )
 
 from ray_jobs import cli, prepare, tune
-from ray_jobs.common import giving_up
 from ray_jobs.common import trial as one_trial
 from ray_jobs.common.kept import best_checkpoint
 from ray_jobs.common.progress import latest_curve
@@ -38,8 +35,9 @@ from ray_jobs.searching.trials import all_failed, trial_table
 from recsys.artifacts import checkpoint
 from recsys.artifacts.checkpoint import Progress, seal
 from recsys.artifacts.run import Run
+from recsys.artifacts.trials import read_trials
 from recsys.config import Recipe, load_recipe, recipe_from_dict
-from recsys.errors import DataError, NoSpaceError, RaycommendError, RecipeError
+from recsys.errors import DataError, RecipeError
 from recsys.evaluation.report import METRIC
 from recsys.schema import Col
 
@@ -84,37 +82,6 @@ class TestFailedTrials:
     DIVERGED = RecipeError(
         "training has diverged: the loss of step 2 is nan", field="train.learning_rate", fix="x"
     )
-
-    @pytest.mark.parametrize(
-        ("error", "reason"),
-        [
-            (None, None),
-            (DIVERGED, "training has diverged: the loss of step 2 is nan"),
-            (RuntimeError("out of\nmemory"), "memory"),
-            ("Traceback\n  File\nValueError: x\n\n", "ValueError: x"),
-            (RuntimeError(), "RuntimeError"),
-        ],
-    )
-    def test_a_reason_is_one_clause(self, error: object, reason: str | None) -> None:
-        assert giving_up.reason_of(error) == reason
-
-    @pytest.mark.parametrize(
-        "ours", [DIVERGED, NoSpaceError.on(Path("/disk/file"), ())], ids=["diverged", "no space"]
-    )
-    def test_the_text_of_a_trial_s_error_tells_the_reason(self, ours: RaycommendError) -> None:
-        """It is read while the search runs: what else Tune writes of it is a pickle."""
-        with pytest.raises(giving_up.TrialError) as raised, giving_up.told_in_text():
-            raise RuntimeError("a worker failed") from ours
-        text = "".join(traceback.format_exception(raised.value))
-        assert "a worker failed" in text and str(ours) in text, "error.txt tells all of it"
-        for error in (f"Failure # 1\n{text}\n", copy.copy(raised.value)):
-            assert giving_up.reason_of(error) == ours.problem
-            found = giving_up.failure_of(error)
-            assert isinstance(found, NoSpaceError) == isinstance(ours, NoSpaceError)
-
-    def test_an_error_of_others_stays_as_it_is(self) -> None:
-        with pytest.raises(ValueError, match="^x$"), giving_up.told_in_text():
-            raise ValueError("x")
 
     def test_it_stands_in_the_table(self, tmp_path: Path) -> None:
         recipe = tiny_recipe(tmp_path)
@@ -310,6 +277,12 @@ def test_the_search_ends_with_a_table_of_trials(searched: Recipe) -> None:
     table = tune.report(Run.open(searched))
     assert len(table) == 4
     assert "<- winner" in table[1]
+    epochs = read_trials(Run.open(searched).trials_file)
+    assert epochs["trial"].unique(maintain_order=True).to_list() == [t["trial"] for t in trials]
+    assert epochs.group_by("trial").len()["len"].sum() == sum(t["epochs"] for t in trials)
+    assert epochs[METRIC].max() == scores[0]
+    page = Run.open(searched).trials_page.read_text()
+    assert all(trial["trial"] in page for trial in trials)
 
 
 @pytest.mark.ray

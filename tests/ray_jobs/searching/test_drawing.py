@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,3 +91,17 @@ def test_without_optuna_tpe_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_the_scheduler_is_the_recipe_s(name: str, kind: str) -> None:
     assert type(scheduler(recipe(scheduler=name))).__name__ == kind
+
+
+def test_the_median_ends_a_trial_that_lags() -> None:
+    """Three others have come as far, and each was better."""
+    stopping = scheduler(recipe(scheduler="median"))
+    stopping.set_search_properties(METRIC, "max")
+    controller = SimpleNamespace(get_live_trials=list)
+    decisions = [
+        stopping.on_trial_result(
+            controller, SimpleNamespace(trial_id=name), {"epoch": 1, METRIC: value}
+        )
+        for name, value in (("a", 0.5), ("b", 0.4), ("c", 0.3), ("d", 0.1), ("e", 0.6))
+    ]
+    assert decisions == ["CONTINUE"] * 3 + ["STOP", "CONTINUE"]
