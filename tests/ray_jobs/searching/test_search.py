@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def test_a_killed_tpe_search_goes_on_as_if_nothing_had_been(tmp_path: Path) -> N
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert second.returncode == 0, "".join(seen) + second.stdout + second.stderr
     assert f"{done} (" not in second.stdout, f"{done} was run again"
-    trials = _in_order(recipe)
+    trials = _in_order(recipe, "".join(seen) + second.stdout)
     assert len(trials) == 3 and done == trials[0]["trial"]
     assert all(trial["status"] == "finished" for trial in trials)
 
@@ -107,9 +108,8 @@ def test_a_killed_tpe_search_goes_on_as_if_nothing_had_been(tmp_path: Path) -> N
         drawing.on_trial_complete(trial["trial"], {METRIC: last, "training_iteration": 2})
 
 
-def _in_order(recipe: Recipe) -> list[dict[str, Any]]:
+def _in_order(recipe: Recipe, printed: str) -> list[dict[str, Any]]:
     """The trials in the order in which they were begun."""
+    order = dict(re.findall(r"(trial-\w+) \((\d) of", printed))
     trials = json.loads(Run.open(recipe).winner_file.read_text())["trials"]
-    return sorted(
-        trials, key=lambda trial: Path(trial["path"]).with_name(trial["trial"]).stat().st_ctime
-    )
+    return sorted(trials, key=lambda trial: int(order[trial["trial"]]))
