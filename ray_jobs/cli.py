@@ -21,7 +21,7 @@ JOBS = {
     "prepare": ("raw log -> checked, pseudonymous histories and catalogue", "tune"),
     "pretrain": ("adapt the language model to the shop's texts (Ray Train)", "tune"),
     "train": ("fine-tune one recipe (Ray Train)", "embed"),
-    "tune": ("search learning rate and batch size (Ray Tune), keep the winner", "embed"),
+    "tune": ("search the recipe's space (Ray Tune), keep the winner", "embed"),
     "embed": ("encode the catalogue and write the bundle", "evaluate"),
     "evaluate": ("rank the whole catalogue for the test window, beside baselines", "promote"),
     "promote": ("let the bundle become champion if it beats the incumbent", "serve"),

@@ -23,6 +23,7 @@ from recsys.preparation.prepared import Prepared
 from recsys.ranking.index import Index
 from recsys.ranking.scorer import Scorer
 from recsys.text.text_store import TextStore
+from recsys.tracking import tracker_of
 from recsys.training.build import build_two_tower
 
 #: Users whose lists an index is settled on.
@@ -41,9 +42,11 @@ def execute(run: Run) -> Path:
     with connected(run.recipe.ray):
         store = ensure_store(chosen)
         vectors = text_vectors(chosen, winner.checkpoint)
-    return assemble(
+    bundle = assemble(
         run.bundle_folder, chosen.recipe, run.prepared, winner.checkpoint, vectors, store
-    ).folder
+    )
+    tracker_of(run.recipe).bundle(run)
+    return bundle.folder
 
 
 def assemble(

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray_jobs.common.cluster import connected
-from ray_jobs.common.kept import last_checkpoint, latest_checkpoint
+from ray_jobs.common.kept import keep, last_checkpoint, latest_checkpoint
 from ray_jobs.common.training_group import fit, group_of_workers, summing, trials_at_once
 from recsys.artifacts.run import Run
 from recsys.config import Pretrain, recipe_from_dict
@@ -62,7 +62,10 @@ def execute(run: Run) -> Path:
     name = "-".join(["pretrain", *(value[:8] for value in origin)])
     with connected(recipe.ray, dashboard=True):
         trials_at_once(recipe)
-        config = {"recipe": recipe.resolved(), "prepared": str(run.prepared.folder)}
+        config = {
+            "recipe": recipe.resolved(), "prepared": str(run.prepared.folder),
+            "run": str(storage / name),
+        }  # fmt: skip
         trainer = group_of_workers(recipe, adapt_loop, config, name, storage)
         fit(trainer, storage / name, lambda point: epoch_line(point, epochs))
     write_adapted(run, latest_checkpoint(storage / name))
@@ -123,7 +126,8 @@ def adapt_loop(config: dict[str, Any]) -> None:
     adapter = Adapter(recipe, corpus, model, device)
     # The head's epoch is number 0; `epoch` counts the finished ones, and it with them.
     progress = files.Progress()
-    last = last_checkpoint(config)
+    run = Path(config["run"])
+    last = last_checkpoint(run)
     if last is not None:
         progress = files.load_model(last, model, None)
         files.load_optimizer(last, adapter.optimizer)
@@ -151,12 +155,18 @@ def adapt_loop(config: dict[str, Any]) -> None:
         }
         progress.epoch += 1
         progress.curve.append(point)
-        with tempfile.TemporaryDirectory() as folder:
-            saved = None
-            if rank == 0:
-                files.save(Path(folder), model, None, adapter.optimizer, progress)
-                saved = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(point, checkpoint=saved)
+        if rank == 0:
+            keep(
+                run,
+                progress,
+                partial(
+                    files.save,
+                    model=model,
+                    head=None,
+                    optimizer=adapter.optimizer,
+                    progress=progress,
+                ),
+            )
 
 
 def epoch_line(point: dict[str, Any], num_epochs: int) -> str:

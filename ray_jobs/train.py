@@ -13,17 +13,20 @@ from pathlib import Path
 
 from ray_jobs.common.choosing import choose, line_of
 from ray_jobs.common.cluster import connected
-from ray_jobs.common.fine_tuning import build_trainer, is_done
+from ray_jobs.common.fine_tuning import trainer_of
 from ray_jobs.common.kept import best_checkpoint, curve_of
 from ray_jobs.common.texts import ensure_store
 from ray_jobs.common.training_group import fit, trials_at_once
+from ray_jobs.common.work import is_done
 from recsys.artifacts.run import Run
 from recsys.evaluation.report import METRIC
+from recsys.tracking import tracker_of
 
 
 def plan(run: Run) -> list[str]:
     """What a run would do."""
     run.check_trainable()
+    tracker_of(run.recipe).check()
     recipe, train = run.recipe, run.recipe.train
     device = "GPU" if train.use_gpu else "CPU"
     return [
@@ -38,14 +41,14 @@ def plan(run: Run) -> list[str]:
 def execute(run: Run) -> Path:
     """Train one recipe and name its best checkpoint the winner."""
     run.check_trainable()
+    tracker_of(run.recipe).check()
     run = run.trained
     with connected(run.recipe.ray, dashboard=True):
         trials_at_once(run.recipe)
         ensure_store(run)
         name, storage = run.training_name("train"), run.trainings
         if not is_done(curve_of(storage / name), run.recipe):
-            trainer = build_trainer(run.recipe, run.prepared, run.text_store_folder, name, storage)
-            fit(trainer, storage / name, line_of(run.recipe.train.epochs))
+            fit(trainer_of(run, storage / name), storage / name, line_of(run.recipe.train.epochs))
         checkpoint, metrics = best_checkpoint(storage / name, METRIC)
         choose(run, checkpoint, metrics, trials=[])
     return run.winner_file

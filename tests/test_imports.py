@@ -34,6 +34,7 @@ ROOMS = {
         "schema storage text",
         "artifacts": "arrays config data errors evaluation features model preparation ranking "
         "schema storage text training",
+        "tracking": "artifacts config errors evaluation storage",
         "recommender": "arrays artifacts config data errors features model preparation ranking "
         "schema storage text training",
     },

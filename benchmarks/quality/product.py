@@ -11,7 +11,7 @@ from benchmarks.command import overridden
 from benchmarks.quality.protocols.benchmark import Benchmark
 from ray_jobs import embed, prepare, pretrain, train, tune
 from recsys.artifacts.run import Run
-from recsys.config import Recipe, recipe_from_dict
+from recsys.config import Recipe, searched, with_settings
 from recsys.preparation.prepared import Prepared
 
 #: No item has so many events: with it as the least number, none has an id vector.
@@ -57,7 +57,7 @@ def recipe_of(
 
 
 def trained(recipe: Recipe, chosen: Recipe | None, work: Path) -> tuple[Prepared, Recipe]:
-    """Prepare and train; with `chosen`, under its learning rate and batch size."""
+    """Prepare and train; with `chosen`, under its settings of what was searched."""
     # Texts are the same for every seed, and so is their store.
     recipe.root.mkdir(parents=True, exist_ok=True)
     (work / "text_store").mkdir(exist_ok=True)
@@ -72,9 +72,6 @@ def trained(recipe: Recipe, chosen: Recipe | None, work: Path) -> tuple[Prepared
     if chosen is None:
         tune.execute(Run.open(recipe))
     else:
-        data = recipe.resolved()
-        for key in ("learning_rate", "batch_size"):
-            data["train"][key] = getattr(chosen.train, key)
-        train.execute(Run.open(recipe_from_dict(data)))
+        train.execute(Run.open(with_settings(recipe, searched(chosen))))
     embed.execute(Run.open(recipe))
     return prepared, Run.open(recipe).winner.recipe

@@ -41,9 +41,6 @@ PLAIN = {
     "train.cpus_per_worker": "CPUs that Ray reserves for a worker.",
     "train.warmup_fraction": "Share of the steps over which the learning rate rises.",
     "train.weight_decay": "On matrices only.",
-    "tune.learning_rate.high": "Its end.",
-    "tune.learning_rate.low": "Its beginning.",
-    "tune.num_trials": "Trials of the search.",
     "serve.autoscaling.min_replicas": "Replicas at least.",
     "serve.autoscaling.max_replicas": "Replicas at most.",
     "serve.autoscaling.upscale_delay_s": "Seconds of more load before replicas are added.",
@@ -81,13 +78,17 @@ def reference() -> str:
 def sections(
     model: type[BaseModel] = Recipe, prefix: str = "", given: object = None
 ) -> Iterator[tuple[str, type[BaseModel], object]]:
-    """Each section's prefix, model and default, lists of sections included (`serve.arms[].`)."""
+    """Each section's prefix, model and default, those in lists and mappings included.
+
+    Their prefixes are `serve.arms[].` and `tune.space.<field>.`.
+    """
     yield prefix, model, given
     for name, info in model.model_fields.items():
         if is_section(info):
             yield from sections(info.annotation, f"{prefix}{name}.", info.default)  # type: ignore[arg-type]
         elif (item := _listed(info)) is not None:
-            yield from sections(item, f"{prefix}{name}[].")
+            inside = ".<field>." if get_origin(info.annotation) is dict else "[]."
+            yield from sections(item, f"{prefix}{name}{inside}")
 
 
 def told(model: type[BaseModel], prefix: str, comments: dict[str, str]) -> dict[str, str]:
@@ -164,6 +165,10 @@ def _yaml(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, BaseModel):
+        return _yaml({key: each for key, each in value.model_dump().items() if each is not None})
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_yaml(each)}" for key, each in value.items()) + "}"
     if isinstance(value, tuple):
         return "[" + ", ".join(_yaml(each) for each in value) + "]"
     return str(value)

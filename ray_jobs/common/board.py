@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray_jobs.common.fine_tuning import Training
+from ray_jobs.common.work import Training
 from recsys.errors import RaycommendError
+
+#: Of the actor: a job searches once at a time.
+NAME = "the board of the search"
 
 _FIX = "see Ray's logs of the workers"
 
@@ -68,23 +71,28 @@ class Board:
 
     Args:
         max_lost: how often a training is taken up again whose workers were lost.
+        start: starts a group of workers, given its number; it can be awaited.
     """
 
-    def __init__(self, max_lost: int) -> None:
-        self._max_lost = max_lost
+    def __init__(self, max_lost: int, start: Callable[[int], Awaitable[Any]]) -> None:
+        self._max_lost, self._start = max_lost, start
         self._entries: dict[str, Entry] = {}
         self._waiting: deque[Entry] = deque()
         self._groups: dict[int, _Group] = {}
-        self._num_gone = 0
+        self._started: list[Awaitable[Any]] = []
+        self._gone: set[int] = set()
         self._is_closed = False
         self._changed = asyncio.Condition()
 
     # Trials and the driver
 
     async def put_up(self, training: Training) -> None:
-        """Ask for a training."""
+        """Ask for a training; another group of workers is started if all are at work."""
         self._entries[training.name] = entry = Entry(training)
         self._waiting.append(entry)
+        num_groups = len(self._started) - len(self._gone)
+        if sum(not each.is_over for each in self._entries.values()) > num_groups:
+            self._started.append(self._start(len(self._started)))
         await self._tell()
 
     async def news(self, name: str, num_seen: int) -> Entry:
@@ -104,18 +112,19 @@ class Board:
             await self._end(entry)
 
     async def close(self) -> None:
-        """Let all groups end."""
+        """Let all groups end, and wait for it."""
         self._is_closed = True
         for entry in self._entries.values():
             entry.is_over = True
         await self._tell()
+        await asyncio.gather(*self._started, return_exceptions=True)
 
-    async def group_gone(self, group: int, num_groups: int, error: Exception) -> None:
+    async def gone(self, group: int, error: Exception) -> None:
         """A group comes no more; with the last one all that is left has failed."""
-        self._num_gone += 1
+        self._gone.add(group)
         mine = self._groups.setdefault(group, _Group()).current
-        left = self._entries.values() if self._num_gone == num_groups else [mine] if mine else []
-        for entry in left:
+        is_last = len(self._gone) == len(self._started)
+        for entry in self._entries.values() if is_last else [mine] if mine else []:
             await self._end(entry, error)
 
     # Groups of workers
@@ -203,6 +212,13 @@ class Board:
     async def _until(self, condition: Callable[[], bool]) -> None:
         async with self._changed:
             await self._changed.wait_for(condition)
+
+
+def the_board() -> Any:
+    """Handle of the board of the search that is at work in this job."""
+    import ray
+
+    return ray.get_actor(NAME)
 
 
 def trained_by_others(board: Any, training: Training) -> Iterator[dict[str, Any]]:

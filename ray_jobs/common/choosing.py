@@ -6,13 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.common.fine_tuning import build_trainer, is_done
+from ray_jobs.common.fine_tuning import trainer_of
 from ray_jobs.common.kept import curve_of, latest_checkpoint
 from ray_jobs.common.progress import epoch_line
 from ray_jobs.common.training_group import fit
+from ray_jobs.common.work import is_done
 from recsys.artifacts.run import Run
 from recsys.artifacts.winner import Winner, write_winner
 from recsys.evaluation.report import METRIC
+from recsys.tracking import tracker_of
 
 
 def choose(run: Run, chosen: Path, metrics: dict[str, Any], trials: list[dict[str, Any]]) -> None:
@@ -29,6 +31,7 @@ def choose(run: Run, chosen: Path, metrics: dict[str, Any], trials: list[dict[st
         goes_on = retrain(run, int(metrics["epoch"]))
     winner = Winner(run.recipe, goes_on)
     write_winner(run.winner_file, winner, run.prepared, chosen, metrics, trials)
+    tracker_of(run.recipe).training(run)
 
 
 def retrain(run: Run, epochs: int) -> Path:
@@ -41,10 +44,7 @@ def retrain(run: Run, epochs: int) -> Path:
         print(
             f"    training {epochs} epochs again, on everything before the test window", flush=True
         )
-        trainer = build_trainer(
-            run.recipe, run.prepared, run.text_store_folder, name, storage, again=epochs
-        )
-        fit(trainer, storage / name, line_of(epochs))
+        fit(trainer_of(run, storage / name, epochs), storage / name, line_of(epochs))
     return latest_checkpoint(storage / name)
 
 

@@ -1,88 +1,25 @@
-"""Data-parallel fine-tuning on Ray Train: the trainer of a recipe, and what each worker runs."""
+"""Data-parallel fine-tuning on Ray Train."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-from ray_jobs.common.kept import keep, last_checkpoint, sweep
-from ray_jobs.common.training_group import group_of_workers, summing
+from ray_jobs.common.training_group import group_of_workers
+from ray_jobs.common.work import One, Training, Work
 from recsys.artifacts.run import Run
-from recsys.config import Recipe, recipe_from_dict, target_codes
-from recsys.data.histories import UserEvents
-from recsys.data.time_split import Questions
 from recsys.errors import RecipeError
-from recsys.evaluation.report import METRIC
-from recsys.preparation.prepared import QUESTIONS_DIR, Prepared
-from recsys.training.epoch_order import Share, after, dealt
-
-if TYPE_CHECKING:
-    from recsys.artifacts.checkpoint import Progress
-
-#: Text vectors that training has changed are kept in a checkpoint up to this size; of more, all are
-#: computed anew when they are needed, in the training that goes on as in the one that stopped.
-MOST_CACHE_BYTES = 2**30
 
 
-@dataclass(frozen=True)
-class Training:
-    """What workers are told of one training.
+def trainer_of(run: Run, folder: Path, again: int | None = None) -> Any:
+    """The Ray Train trainer of one training under the run's recipe.
 
-    Attributes:
-        recipe: resolved.
-        run: folder of its checkpoints.
-        again: epochs of a retraining, which does not validate; None: a training that does.
+    Args:
+        run: of the training.
+        folder: of its checkpoints.
+        again: see `Training`.
     """
-
-    recipe: dict[str, Any]
-    run: str
-    again: int | None = None
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return Path(self.run).name
-
-
-class Work(Protocol):
-    """Where the workers' trainings come from, and who hears of them; every worker calls alike."""
-
-    def trainings(self, life: float) -> Iterator[Training]:
-        """Trainings in turn; `life` is when the group of workers started."""
-
-    def wants_more(self, training: Training, point: dict[str, Any], rank: int) -> bool:
-        """Tell of an epoch; returns whether there is to be another one."""
-
-    def done(self, training: Training, rank: int) -> None:
-        """Tell that a training has all its epochs."""
-
-    def failed(self, training: Training, error: RecipeError, rank: int) -> None:
-        """Tell why a training ends."""
-
-
-@dataclass(frozen=True)
-class One:
-    """One training alone, of which the checkpoints tell."""
-
-    training: Training
-
-    def trainings(self, life: float) -> Iterator[Training]:
-        """That one."""
-        yield self.training
-
-    def wants_more(self, training: Training, point: dict[str, Any], rank: int) -> bool:
-        """All epochs are wanted."""
-        return True
-
-    def done(self, training: Training, rank: int) -> None:
-        """Nobody waits for it."""
-
-    def failed(self, training: Training, error: RecipeError, rank: int) -> None:
-        """End the workers."""
-        raise error
+    return build_trainer(run, folder, One(Training(run.recipe.resolved(), str(folder), again)))
 
 
 def build_trainer(
@@ -99,7 +36,8 @@ def build_trainer(
         run: of the trainings; its recipe says what the group of workers is.
         folder: of what Ray Train notes.
         work: gives the workers their trainings.
-        callbacks, max_failures: see `group_of_workers`.
+        callbacks: see `group_of_workers`.
+        max_failures: likewise.
     """
     return group_of_workers(
         run.recipe,
@@ -114,6 +52,8 @@ def build_trainer(
 
 def train_loop(config: dict[str, Any]) -> None:
     """What each worker runs: trainings, one after another."""
+    from ray_jobs.common.training_loop import Group, Loop
+
     group, work = Group(Path(config["prepared"]), Path(config["store"])), config["work"]
     for training in work.trainings(group.life):
         loop = Loop(training, group)
@@ -129,338 +69,3 @@ def train_loop(config: dict[str, Any]) -> None:
         except RecipeError as error:
             # All workers come upon it at the same place: they go on to the next one together.
             work.failed(training, error, group.rank)
-
-
-class Group:
-    """What a group of workers opens once, and the agreement between them.
-
-    Args:
-        prepared: folder of the prepared data.
-        store: folder of the text store.
-    """
-
-    def __init__(self, prepared: Path, store: Path) -> None:
-        import ray.train
-        import ray.train.torch
-
-        from recsys.text.text_store import TextStore
-
-        context = ray.train.get_context()
-        self.rank, self.world = context.get_world_rank(), context.get_world_size()
-        self.device = ray.train.torch.get_device()
-        self.total = summing(self.world, self.device)
-        #: When the group started; the same number on all workers.
-        (self.life,) = self.total(time.time() if self.rank == 0 else 0.0)
-        self.prepared = Prepared(prepared)
-        self.store = TextStore.open(store)
-        self.shared = prepared / QUESTIONS_DIR / store.name
-        self._questions: dict[tuple[object, ...], Questions] = {}
-
-    def questions(self, recipe: Recipe, window: str, most: int) -> Questions:
-        """This worker's share of a sample of a window's baskets."""
-        codes = target_codes(recipe)
-        key = (window, most, recipe.seed, *codes)
-        if key not in self._questions:
-            mine = self.prepared.shards[self.rank :: self.world]
-            _, self._questions[key] = self.prepared.questions(
-                window, codes, shards=mine, most=most, seed=recipe.seed
-            )
-        return self._questions[key]
-
-
-class Loop:
-    """One worker's epochs: `recsys.training.worker.Worker` between the feed and the checkpoints.
-
-    Args:
-        training: what is trained.
-        group: of the workers.
-    """
-
-    def __init__(self, training: Training, group: Group) -> None:
-        import torch
-
-        from ray_jobs.common.feed import Feed
-        from recsys.artifacts.checkpoint import Progress
-        from recsys.training.build import build_two_tower
-        from recsys.training.worker import Worker
-
-        self.training, self.group = training, group
-        self.recipe = recipe = recipe_from_dict(training.recipe)
-        if not recipe.train.use_gpu:
-            torch.set_num_threads(max(1, int(recipe.train.cpus_per_worker)))
-        self.validates = not training.again
-        # A retraining holds nothing out: it learns one window further, and does not validate.
-        until = "head" if self.validates else "valid"
-        self.model, item_rows = build_two_tower(recipe, group.prepared, until)
-        self.model.items.start_from(group.store.vectors, recipe.model.whitening)
-        self.model.to(group.device)
-        self.worker = Worker(
-            recipe, group.prepared, group.store, self.model, item_rows, group.rank, group.world,
-            group.device, until=until, shared=group.shared,
-        )  # fmt: skip
-        self.progress = Progress(until=until)
-        self.num_steps = recipe.train.epochs * steps_per_epoch(recipe, group.prepared)
-        self.feed = Feed(group.prepared, recipe.seed)
-        self.head_questions = group.questions(recipe, until, recipe.train.head_rows)
-        self.valid_questions = group.questions(recipe, "valid", recipe.train.valid_rows)
-        self._saved_at = time.monotonic()
-        self._share: Share = []
-        self._num_drawn = self._num_trained = 0
-
-    def resume(self) -> None:
-        """Go on from the last checkpoint, if there is one; then share gradients."""
-        import ray.train.torch
-
-        from recsys.artifacts import checkpoint as files
-
-        run, worker = Path(self.training.run), self.worker
-        if self.group.rank == 0:
-            sweep(run)
-        last = last_checkpoint(run)
-        if last is not None:
-            self.progress = files.load_model(last, self.model, worker.head)
-            files.load_optimizer(last, worker.optimizer)
-            worker.step = self.progress.step
-            files.load_cache(last, worker.cache, worker.step)
-        if self.group.world > 1:
-            worker.wrapped = ray.train.torch.prepare_model(self.model, move_to_device=False)
-
-    def check_samples(self) -> None:
-        """Refuse samples of the windows' baskets that are empty on all workers.
-
-        Raises:
-            RecipeError: one is.
-        """
-        samples = {"valid_rows": self.valid_questions} if self.validates else {}
-        samples |= {"head_rows": self.head_questions} if self.recipe.model.side_features else {}
-        for name, questions in samples.items():
-            if not self.group.total(len(questions))[0]:
-                raise RecipeError(
-                    "the sample of the window's baskets holds none", field=f"train.{name}",
-                    value=getattr(self.recipe.train, name), fix="take a larger one",
-                )  # fmt: skip
-
-    def is_done(self) -> bool:
-        """Whether all epochs are trained, or the last ones were no better (early stopping)."""
-        return is_done(self.progress.curve, self.recipe, self.training.again)
-
-    def epoch(self) -> None:
-        """Train an epoch, or what is left of it; fit the head, validate, keep a checkpoint."""
-        started, progress, worker = time.monotonic(), self.progress, self.worker
-        everybody: list[Share] = [[(0, self.feed.num_users)]]
-        self._share = dealt(progress.left or everybody, self.group.world)[self.group.rank]
-        self._num_drawn = self._num_trained = 0
-        users = self.feed.batches(progress.epoch, self._share, self.recipe.train.batch_size)
-        worker.train_epoch(self._drawn(users), self.num_steps, self._agree)
-        trained = time.monotonic()
-        if not worker.step:
-            raise RecipeError(
-                "no step was taken: some worker never got a user with anything to predict",
-                field="train.num_workers", value=self.group.world,
-                fix="use fewer workers, a longer log, or other data.target_events",
-            )  # fmt: skip
-        loss, num_losses = progress.losses
-        point = {
-            "epoch": progress.epoch + 1,
-            "step": worker.step,
-            "loss": loss / num_losses if num_losses else float("nan"),
-            **self._measured(),
-            "train_s": trained - started,
-            "valid_s": time.monotonic() - trained,
-        }
-        self.progress = replace(
-            progress, epoch=progress.epoch + 1, step=worker.step, left=None, losses=(0.0, 0),
-            curve=[*progress.curve, point],
-        )  # fmt: skip
-        self._keep(self.progress)
-
-    def _drawn(self, batches: Iterable[UserEvents]) -> Iterator[UserEvents]:
-        for users in batches:
-            self._num_drawn += len(users)
-            yield users
-
-    def _agree(self, more: bool, loss: float) -> bool:
-        """Whether every worker has another batch: a step takes all of them.
-
-        What was drawn before the last time that they agreed is trained now.
-
-        Raises:
-            RecipeError: the last loss of some worker was not finite.
-        """
-        world, (loss_sum, num_losses) = self.group.world, self.progress.losses
-        minutes = self.recipe.train.checkpoint_minutes
-        is_time = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
-        num_more, loss, num_late = self.group.total(
-            float(more), loss, float(is_time and self.group.rank == 0)
-        )
-        goes_on = self.worker.goes_on(num_more == world, loss / world)
-        if self._num_trained:
-            self.progress.losses = (loss_sum + loss / world, num_losses + 1)
-        if goes_on and num_late:
-            self._keep_within()
-        self._num_trained = self._num_drawn
-        return goes_on
-
-    def _keep_within(self) -> None:
-        """Keep a checkpoint within the epoch, with whom each worker has before it."""
-        place = [0.0] * self.group.world
-        place[self.group.rank] = float(self._num_trained)
-        everybody: list[Share] = [[(0, self.feed.num_users)]]
-        shares = dealt(self.progress.left or everybody, self.group.world)
-        left = [after(share, int(n)) for share, n in zip(shares, self.group.total(*place), strict=True)]
-        self._keep(replace(self.progress, step=self.worker.step, left=left))
-
-    def _keep(self, progress: Progress) -> None:
-        """Keep a checkpoint; the first worker writes it."""
-        from recsys.artifacts import checkpoint as files
-
-        worker = self.worker
-        cache = worker.cache if worker.cache.changed_bytes <= MOST_CACHE_BYTES else None
-        self.model.to(self.group.device)
-        if self.group.rank == 0:
-            keep(
-                Path(self.training.run),
-                progress,
-                lambda folder: files.save(
-                    folder, self.model, worker.head, worker.optimizer, progress, cache
-                ),
-                METRIC if self.validates else None,
-            )
-        if cache is None:
-            worker.cache.expire(worker.step)
-        self._saved_at = time.monotonic()
-
-    def _measured(self) -> dict[str, float]:
-        import torch.distributed as dist
-
-        measured = {}
-        if self.recipe.model.side_features:
-            examples = self.worker.head_examples(self.head_questions)
-            reduce = dist.all_reduce if self.group.world > 1 else None
-            measured["head_loss"] = self.worker.fit_head(examples, reduce)
-        if self.validates:
-            gain, count = self.group.total(*self.worker.validate(self.valid_questions))
-            measured |= {METRIC: gain / max(count, 1), "num_valid": count}
-        return measured
-
-
-def is_done(self) -> bool:
-        """Whether all epochs are trained, or the last ones were no better (early stopping)."""
-        return is_done(self.progress.curve, self.recipe, self.training.again)
-
-    def epoch(self) -> None:
-        """Train an epoch, or what is left of it; fit the head, validate, keep a checkpoint."""
-        started, progress, worker = time.monotonic(), self.progress, self.worker
-        everybody: list[Share] = [[(0, self.feed.num_users)]]
-        left = dealt(progress.left or everybody, self.group.world)
-        self._share = left[self.group.rank]
-        self._num_drawn = self._num_trained = 0
-        users = self.feed.batches(progress.epoch, self._share, self.recipe.train.batch_size)
-        loss, steps = worker.train_epoch(self._drawn(users), self.num_steps, self._agree)
-        trained = time.monotonic()
-        loss, steps = self.group.total(loss)[0] + progress.losses[0], steps + progress.losses[1]
-        if not worker.step:
-            raise RecipeError(
-                "no step was taken: some worker never got a user with anything to predict",
-                field="train.num_workers", value=self.group.world,
-                fix="use fewer workers, a longer log, or other data.target_events",
-            )  # fmt: skip
-        point = {
-            "epoch": progress.epoch + 1,
-            "step": worker.step,
-            "loss": loss / self.group.world / steps if steps else float("nan"),
-            **self._measured(),
-            "train_s": trained - started,
-            "valid_s": time.monotonic() - trained,
-        }
-        self.progress = Progress(
-            progress.epoch + 1, worker.step, [*progress.curve, point], progress.until
-        )
-        self.model.to(self.group.device)
-        self._keep(self.progress)
-
-def is_done(self) -> bool:
-        """Whether all epochs are trained, or the last ones were no better (early stopping)."""
-        return is_done(self.progress.curve, self.recipe, self._config["again"])
-
-    def epoch(self) -> dict[str, Any]:
-        """Train one epoch, fit the head, validate; returns the point of the curve."""
-        started = time.monotonic()
-        users = _batches(self.shard, self.recipe.train.batch_size)
-        loss = self.worker.train_epoch(users, self.num_steps, self._all_have)
-        trained = time.monotonic()
-        measured = self._measured()
-        loss_sum = self.total(loss)[0] / self.world
-        if not self.worker.step:
-            raise RecipeError(
-                "no step was taken: some worker never got a user with anything to predict",
-                field="train.num_workers", value=self.world,
-                fix="use fewer workers, a longer log, or other data.target_events",
-            )  # fmt: skip
-        self.progress.epoch += 1
-        self.progress.step = self.worker.step
-        return {
-            "epoch": self.progress.epoch,
-            "step": self.progress.step,
-            "loss": loss_sum,
-            **measured,
-            "train_s": trained - started,
-            "valid_s": time.monotonic() - trained,
-        }
-
-    def _all_have(self, more: bool) -> bool:
-        """Whether every worker has another batch: a step takes all of them."""
-        return self.total(float(more))[0] == self.world
-
-    def _measured(self) -> dict[str, float]:
-        import torch.distributed as dist
-
-        measured = {}
-        if self.recipe.model.side_features:
-            examples = self.worker.head_examples(self.head_questions)
-            reduce = dist.all_reduce if self.world > 1 else None
-            measured["head_loss"] = self.worker.fit_head(examples, reduce)
-        if self.validates:
-            gain, count = self.total(*self.worker.validate(self.valid_questions))
-            measured |= {METRIC: gain / max(count, 1), "num_valid": count}
-        return measured
-
-    def report(self, point: dict[str, Any]) -> None:
-        """Add the point to the curve; the first worker keeps a checkpoint."""
-        import ray.train
-
-        from recsys.artifacts import checkpoint as files
-
-        self.progress.curve.append(point)
-        self.model.to(self.device)
-        with tempfile.TemporaryDirectory() as folder:
-            saved = None
-            if self.rank == 0:
-                files.save(
-                    Path(folder), self.model, self.worker.head, self.worker.optimizer, self.progress
-                )
-                saved = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(point, checkpoint=saved)
-
-
-def is_done(curve: list[dict[str, Any]], recipe: Recipe, again: int | None = None) -> bool:
-    """Whether a training has its last epoch: it was, or the last ones were no better.
-
-    Args:
-        curve: of the epochs so far.
-        recipe: of the training.
-        again: see `build_trainer`.
-    """
-    from recsys.training.optim import should_stop
-
-    if len(curve) >= (again or recipe.train.epochs):
-        return True
-    if again:
-        return False
-    return should_stop([point[METRIC] for point in curve], recipe.train.patience)
-
-
-def steps_per_epoch(recipe: Recipe, prepared: Prepared) -> int:
-    """Steps of each worker in an epoch, for the schedule."""
-    users = prepared.summary["counts"]["users"] // recipe.train.num_workers
-    return max(1, -(-users // recipe.train.batch_size))

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.common.board import Board
-from ray_jobs.common.fine_tuning import Training, build_trainer
+from ray_jobs.common.board import NAME, Board
+from ray_jobs.common.fine_tuning import build_trainer
 from ray_jobs.common.training_group import DRIVER_CPUS
+from ray_jobs.common.work import Training
 from recsys.artifacts.run import Run
 from recsys.errors import RecipeError, cause_of
 
@@ -58,34 +59,44 @@ class FromBoard:
 
 
 @contextmanager
-def groups_at_work(run: Run, folder: Path, num_groups: int) -> Iterator[Any]:
+def groups_at_work(run: Run, folder: Path) -> Iterator[None]:
     """A board, and groups of workers that train what is put up there, until the block ends.
 
     Args:
         run: of the trainings.
         folder: of the search.
-        num_groups: how many train at once.
     """
     import ray
 
     board = (
         ray.remote(Board)
-        .options(num_cpus=0, max_concurrency=MOST_CALLS)
-        .remote(run.recipe.train.max_failures)
+        .options(name=NAME, num_cpus=0, max_concurrency=MOST_CALLS)
+        .remote(run.recipe.train.max_failures, Starting(run, folder))
     )
-    work = ray.remote(_work).options(num_cpus=DRIVER_CPUS, max_retries=0)
-    groups = [work.remote(run, folder, board, number, num_groups) for number in range(num_groups)]
     try:
-        yield board
-    except BaseException:
-        for group in groups:
-            ray.cancel(group, force=True)
-        raise
-    ray.get(board.close.remote())
-    ray.wait(groups, num_returns=num_groups)
+        yield
+        ray.get(board.close.remote())
+    finally:
+        ray.kill(board)  # and with it the groups, which are its own
 
 
-def _work(run: Run, folder: Path, board: Any, group: int, num_groups: int) -> None:
+@dataclass(frozen=True)
+class Starting:
+    """Starts groups of workers, from the board's process."""
+
+    run: Run
+    folder: Path
+
+    def __call__(self, group: int) -> Any:
+        """Start one; returns what can be waited for."""
+        import ray
+
+        board = ray.get_runtime_context().current_actor
+        work = ray.remote(_work).options(num_cpus=DRIVER_CPUS, max_retries=0)
+        return work.remote(self.run, self.folder, board, group)
+
+
+def _work(run: Run, folder: Path, board: Any, group: int) -> None:
     """One group's life: a whole run of Ray Train."""
     import ray
 
@@ -95,8 +106,7 @@ def _work(run: Run, folder: Path, board: Any, group: int, num_groups: int) -> No
             callbacks=[_telling(board, group)], max_failures=-1,
         ).fit()  # fmt: skip
     except Exception as error:
-        gone = cause_of(error) or error
-        ray.get(board.group_gone.remote(group, num_groups, gone))
+        ray.get(board.gone.remote(group, cause_of(error) or RuntimeError(str(error))))
 
 
 def _telling(board: Any, group: int) -> Any:

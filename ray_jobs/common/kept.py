@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
@@ -39,7 +40,7 @@ def keep(
     found = sorted(run.glob(CHECKPOINTS))
     stay = set(found[-NUM_LATEST:])
     if metric is not None and progress.curve:
-        best = max(progress.curve, key=lambda point: point[metric])["epoch"]
+        best = max(progress.curve, key=lambda at: (not math.isnan(at[metric]), at[metric]))["epoch"]
         stay.add(run / _name(int(best)))
     for path in found:
         if path not in stay:
@@ -61,7 +62,8 @@ def best_checkpoint(run: Path, metric: str) -> tuple[Path, dict[str, Any]]:
     found = [(path, at.curve[-1]) for path, at in whole_ones(run) if at.curve and at.left is None]
     if not found:
         raise DataError("the training left no checkpoint", where=run, fix="train again")
-    return max(found, key=lambda pair: pair[1][metric])
+    # What is not a number is greater than nothing, and nothing is greater than it.
+    return max(found, key=lambda pair: (not math.isnan(pair[1][metric]), pair[1][metric]))
 
 
 def latest_checkpoint(run: Path) -> Path:

@@ -147,7 +147,15 @@ def is_whole(folder: Path) -> bool:
 
 def _read_progress(folder: Path) -> dict[str, Any]:
     path = folder / PROGRESS
-    kinds = {"epoch": int, "step": int, "curve": list, "until": str, "files": dict, "losses": list, SEAL: str}
+    kinds = {
+        "epoch": int,
+        "step": int,
+        "curve": list,
+        "until": str,
+        "files": dict,
+        "losses": list,
+        SEAL: str,
+    }
     told = read_json(path, _FIX, kinds)
     with reading(path, _FIX):
         if not is_sealed(told):

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from recsys.artifacts.run import Run
-from recsys.config import recipe_from_dict
+from recsys.config import recipe_from_dict, searched
 from recsys.errors import DataError
 from recsys.evaluation.gate import beats, comparison
 from recsys.evaluation.report import METRIC, METRICS, OURS
@@ -33,7 +33,7 @@ class Summary:
         folder: of the run.
         recipe: its name.
         data: fingerprint of the prepared data.
-        winner: learning rate and batch size of the trial that won.
+        winner: settings of the trial that won.
         ndcg: nDCG@10 of the bundle on the test window.
         is_champion: whether the bundle is its registry's champion.
     """
@@ -160,10 +160,14 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _settings(winner: dict[str, Any]) -> str | None:
+    """The winner's settings of what its recipe searches."""
     if not winner:
         return None
-    train = winner["recipe"]["train"]
-    return f"{train['learning_rate']:.2e}, batch {train['batch_size']}"
+    settings = searched(recipe_from_dict(winner["recipe"]))
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in settings.items()
+    )
 
 
 def _value(report: dict[str, Any], metric: str) -> float | None:

@@ -79,6 +79,16 @@ class Run:
         return self.root / "winner.json"
 
     @property
+    def trials_file(self) -> Path:
+        """All epochs of all trials of the last search; `tune` writes it."""
+        return self.root / "trials.parquet"
+
+    @property
+    def trials_page(self) -> Path:
+        """The same to look at."""
+        return self.root / "trials.html"
+
+    @property
     def bundle_folder(self) -> Path:
         """What `embed` writes."""
         return self.root / "bundle"

@@ -5,14 +5,18 @@ nearest key it does; settings that contradict each other are refused here, not a
 """
 
 from recsys.config.base import EventName, Fraction, ItemField, Port, Positive, Section
+from recsys.config.checking import known_keys, recipe_from_dict
 from recsys.config.data import Columns, Cuts, Data
 from recsys.config.evaluation import BaselineName, Embed, Evaluate, Promote
-from recsys.config.load import apply_override, known_keys, load_recipe, recipe_from_dict
+from recsys.config.load import apply_override, load_recipe
 from recsys.config.model import Model
 from recsys.config.privacy import Privacy
 from recsys.config.recipe import RayCluster, Recipe, target_codes
-from recsys.config.search import Range, Tune
+from recsys.config.search import Tune
+from recsys.config.searchable import check_space, searched, with_settings
 from recsys.config.serving import Access, Arm, Autoscaling, Serve, State, TextEncoderAutoscaling
+from recsys.config.space import Distribution
+from recsys.config.tracking import Tracking
 from recsys.config.training import Pretrain, Train
 
 __all__ = [
@@ -23,6 +27,7 @@ __all__ = [
     "Columns",
     "Cuts",
     "Data",
+    "Distribution",
     "Embed",
     "Evaluate",
     "EventName",
@@ -34,18 +39,21 @@ __all__ = [
     "Pretrain",
     "Privacy",
     "Promote",
-    "Range",
     "RayCluster",
     "Recipe",
     "Section",
     "Serve",
     "State",
     "TextEncoderAutoscaling",
+    "Tracking",
     "Train",
     "Tune",
     "apply_override",
+    "check_space",
     "known_keys",
     "load_recipe",
     "recipe_from_dict",
+    "searched",
     "target_codes",
+    "with_settings",
 ]

@@ -1,15 +1,15 @@
-"""Reading a recipe: YAML, overrides, and errors that name the nearest key."""
+"""Reading a recipe: YAML and overrides."""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
+from recsys.config.checking import recipe_from_dict
 from recsys.config.recipe import Recipe
+from recsys.config.searchable import check_space
 from recsys.errors import RecipeError
 
 
@@ -68,36 +68,8 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
             fix=f"set data.num_buckets to {workers} or more, or train.num_workers to at most "
             f"{buckets}",
         )  # fmt: skip
+    check_space(recipe, path)
     return recipe
-
-
-def recipe_from_dict(raw: dict[str, Any], where: object = "recipe") -> Recipe:
-    """Check plain data and make a `Recipe` of it; errors name `where`."""
-    try:
-        return Recipe.model_validate(raw)
-    except ValidationError as error:
-        found = error.errors()
-        # A mistyped name is both an unknown key and a missing one: the former says more.
-        first = min(found, key=lambda each: each["type"] != "extra_forbidden")
-        field = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise RecipeError(
-                "unknown key", where=where, field=field, fix=_nearest(field)
-            ) from None
-        if first["type"] == "missing":
-            raise RecipeError(
-                "missing key", where=where, field=field, fix=f"add `{field}`"
-            ) from None
-        if first["type"] in ("tuple_type", "list_type"):
-            raise RecipeError(
-                "is a list", where=where, field=field, value=first["input"],
-                fix=f"write [{first['input']}]",
-            ) from None  # fmt: skip
-        problem = first["msg"].removeprefix("Value error, ")
-        value = first["input"] if not isinstance(first["input"], dict | BaseModel) else None
-        raise RecipeError(
-            problem, where=where, field=field or None, value=value, fix="correct the value"
-        ) from None
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:
@@ -111,45 +83,31 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         raise RecipeError(
             "not an override", where="--set", value=override, fix="write --set section.key=value"
         )
-    node = raw
-    *parents, leaf = dotted.split(".")
-    for part in parents:
-        child = node.get(part)
+    node, parts = raw, dotted.split(".")
+    while len(names := _steps(node, parts)) > 1:
+        child = node.get(names[0])
         if child is None:
-            child = node[part] = {}
+            child = node[names[0]] = {}
         if not isinstance(child, dict):
             raise RecipeError(
-                "is a value, not a section", where="--set", field=dotted, fix=f"set {part} itself"
-            )
-        node = child
+                "is a value, not a section", where="--set", field=dotted,
+                fix=f"set {names[0]} itself",
+            )  # fmt: skip
+        node, parts = child, names[1:]
     try:
-        node[leaf] = yaml.safe_load(text)
+        node[names[0]] = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise RecipeError(
             "not a YAML value", where="--set", field=dotted, value=text, fix="quote it"
         ) from None
 
 
-def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
-    """Every dotted key that a recipe may hold."""
-    keys = []
-    for name, info in model.model_fields.items():
-        keys.append(prefix + name)
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            keys += known_keys(info.annotation, f"{prefix}{name}.")
-    return keys
+def _steps(node: dict[str, Any], parts: list[str]) -> list[str]:
+    """The parts of a dotted key, the first ones as one if the section holds them so.
 
-
-def _nearest(field: str) -> str:
-    known = known_keys()
-    near = difflib.get_close_matches(field, known, n=1, cutoff=0.6)
-    if not near:
-        leaf = {key.rsplit(".", 1)[-1]: key for key in known}
-        near = [
-            leaf[name] for name in difflib.get_close_matches(field.rsplit(".", 1)[-1], leaf, n=1)
-        ]
-    return (
-        f"did you mean `{near[0]}`?"
-        if near
-        else f"remove it; known sections: {', '.join(Recipe.model_fields)}"
-    )
+    A search's space holds dotted names.
+    """
+    for number in range(len(parts), 1, -1):
+        if ".".join(parts[:number]) in node:
+            return [".".join(parts[:number]), *parts[number:]]
+    return parts

@@ -14,6 +14,7 @@ from recsys.config.model import Model
 from recsys.config.privacy import Privacy
 from recsys.config.search import Tune
 from recsys.config.serving import Serve
+from recsys.config.tracking import Tracking
 from recsys.config.training import Pretrain, Train
 from recsys.schema import EVENT_CODE
 from recsys.storage.seals import json_sha256
@@ -40,6 +41,7 @@ class Recipe(Section):
     model: Model = Model()
     train: Train = Train()
     tune: Tune = Tune()
+    tracking: Tracking = Tracking()
     embed: Embed = Embed()
     evaluate: Evaluate = Evaluate()
     promote: Promote = Promote()

@@ -16,7 +16,6 @@ from recsys.errors import DataError, RecipeError
 from recsys.storage.weights import save_weights
 from recsys.text.pretrained import CONFIG, TOKENIZER, WEIGHTS, locate
 
-
 #: Texts that a CPU encodes together, about, and into how many such groups a batch is split at most:
 #: smaller products cost more than the padding that they save.
 TEXTS_OF_LIKE_LENGTH, MOST_GROUPS = 24, 4

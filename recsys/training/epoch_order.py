@@ -63,7 +63,9 @@ class EpochOrder:
     @cached_property
     def _starts(self) -> Int64s:
         """[S + 1] position of the first user of each shard in turn, and U."""
-        return np.concatenate([[0], np.cumsum(np.asarray(self.sizes, dtype=np.int64)[self._shards])])
+        return np.concatenate(
+            [[0], np.cumsum(np.asarray(self.sizes, dtype=np.int64)[self._shards])]
+        )
 
     def within(self, shard: int) -> Int64s:
         """[users of the shard] its rows in turn."""
@@ -97,9 +99,7 @@ def dealt(shares: Sequence[Share], num_workers: int) -> list[Share]:
     left = [stretch for share in shares for stretch in share]
     total = sum(stop - first for first, stop in left)
     bounds = [total * worker // num_workers for worker in range(num_workers + 1)]
-    return [
-        after(left, low, high - low) for low, high in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    return [after(left, low, high - low) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
 
 
 def after(share: Share, num_seen: int, most: int | None = None) -> Share:

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from recsys.config import Arm, TextEncoderAutoscaling, known_keys
+from recsys.config import Arm, Distribution, TextEncoderAutoscaling, known_keys
 
 CELLS = re.compile(
     r"^\| `(?P<key>[^`]+)` \| (?P<type>.+?) \| (?P<default>.+?) \| (?P<meaning>.*) \|$"
@@ -22,8 +22,9 @@ def rows(recipe_reference: ModuleType) -> dict[str, re.Match[str]]:
 
 def test_every_key_is_there_once(rows: dict[str, re.Match[str]]) -> None:
     sections = {key for key in known_keys() if any(k.startswith(f"{key}.") for k in known_keys())}
-    arms = {f"serve.arms[].{name}" for name in Arm.model_fields}
-    assert rows.keys() == (set(known_keys()) - sections) | arms
+    inside = {f"serve.arms[].{name}" for name in Arm.model_fields}
+    inside |= {f"tune.space.<field>.{name}" for name in Distribution.model_fields}
+    assert rows.keys() == (set(known_keys()) - sections) | inside
 
 
 def test_every_key_has_a_meaning(rows: dict[str, re.Match[str]]) -> None:
@@ -45,7 +46,9 @@ def test_what_the_script_adds_is_not_told_elsewhere(recipe_reference: ModuleType
     [
         ("serve.port", "whole number ≥ 1 ≤ 65535", "`8000`", "Of HTTP."),
         ("data.cuts.valid", "date or time", "needed", "Chooses epoch and trial"),
-        ("tune.learning_rate.low", "number > 0", "`0.0003`", "Its beginning."),
+        ("tune.reduction_factor", "whole number ≥ 2", "`2`", "ASHA keeps one"),
+        ("tune.space.<field>.int", "list of whole number or null", "`null`", "`[low, high]`"),
+        ("train.learning_rate", "number > 0", "`0.001`", "`tune` searches it"),
         ("model.tuning", "`frozen`, `lora`, `last_n`, `full`", "`last_n`", "Frozen, last_n"),
         ("embed.index_above", "whole number ≥ 1 or null", "`200000`", "Catalogues of more items"),
         ("serve.arms[].shadow", "true, false", "`false`", "Ranks what an other arm"),

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import copy
 import json
 import signal
 import subprocess
 import sys
 import time
-import traceback
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 from bundles import item_id
+from small_recipe import SMALL
 from tiny import (
     NUM_DAYS,
     day,
@@ -29,14 +28,16 @@ from tiny import (
 )
 
 from ray_jobs import cli, prepare, tune
-from ray_jobs.common import giving_up
+from ray_jobs.common import trial as one_trial
 from ray_jobs.common.kept import best_checkpoint
 from ray_jobs.common.progress import latest_curve
+from ray_jobs.searching.trials import all_failed, trial_table
 from recsys.artifacts import checkpoint
 from recsys.artifacts.checkpoint import Progress, seal
 from recsys.artifacts.run import Run
-from recsys.config import Recipe, load_recipe
-from recsys.errors import DataError, NoSpaceError, RaycommendError, RecipeError
+from recsys.artifacts.trials import read_trials
+from recsys.config import Recipe, load_recipe, recipe_from_dict
+from recsys.errors import DataError, RecipeError
 from recsys.evaluation.report import METRIC
 from recsys.schema import Col
 
@@ -59,10 +60,19 @@ def rounds(num_users: int = 200, num_items: int = 40) -> pl.DataFrame:
     )
 
 
+def space(low: float, high: float) -> dict[str, Any]:
+    """Learning rates of a range, and two batch sizes."""
+    return {
+        "train.learning_rate": {"loguniform": [low, high]},
+        "train.batch_size": {"choice": [8, 16]},
+    }
+
+
 def row(name: str, best: float | None, error: str | None = None, epochs: int = 2) -> dict[str, Any]:
     return {
-        "trial": name, "learning_rate": 0.01, "batch_size": 16, "epochs": epochs,
-        METRIC: best, "path": None, "error": error,
+        "trial": name, "settings": {"train.learning_rate": 0.01, "train.batch_size": 16},
+        "status": "failed" if error else "finished", "reason": error, "epochs": epochs,
+        METRIC: best, "path": None,
     }  # fmt: skip
 
 
@@ -72,37 +82,6 @@ class TestFailedTrials:
     DIVERGED = RecipeError(
         "training has diverged: the loss of step 2 is nan", field="train.learning_rate", fix="x"
     )
-
-    @pytest.mark.parametrize(
-        ("error", "reason"),
-        [
-            (None, None),
-            (DIVERGED, "training has diverged: the loss of step 2 is nan"),
-            (RuntimeError("out of\nmemory"), "memory"),
-            ("Traceback\n  File\nValueError: x\n\n", "ValueError: x"),
-            (RuntimeError(), "RuntimeError"),
-        ],
-    )
-    def test_a_reason_is_one_clause(self, error: object, reason: str | None) -> None:
-        assert giving_up.reason_of(error) == reason
-
-    @pytest.mark.parametrize(
-        "ours", [DIVERGED, NoSpaceError.on(Path("/disk/file"), ())], ids=["diverged", "no space"]
-    )
-    def test_the_text_of_a_trial_s_error_tells_the_reason(self, ours: RaycommendError) -> None:
-        """It is read while the search runs: what else Tune writes of it is a pickle."""
-        with pytest.raises(giving_up.TrialError) as raised, giving_up.told_in_text():
-            raise RuntimeError("a worker failed") from ours
-        text = "".join(traceback.format_exception(raised.value))
-        assert "a worker failed" in text and str(ours) in text, "error.txt tells all of it"
-        for error in (f"Failure # 1\n{text}\n", copy.copy(raised.value)):
-            assert giving_up.reason_of(error) == ours.problem
-            found = giving_up.failure_of(error)
-            assert isinstance(found, NoSpaceError) == isinstance(ours, NoSpaceError)
-
-    def test_an_error_of_others_stays_as_it_is(self) -> None:
-        with pytest.raises(ValueError, match="^x$"), giving_up.told_in_text():
-            raise ValueError("x")
 
     def test_it_stands_in_the_table(self, tmp_path: Path) -> None:
         recipe = tiny_recipe(tmp_path)
@@ -115,11 +94,11 @@ class TestFailedTrials:
 
     def test_without_a_winner_all_reasons_are_told(self) -> None:
         trials = [row("trial-a", None, "training has diverged"), row("trial-b", None, "lost")]
-        error = tune.all_failed(trials, Path("/runs/ray/tune-1"))
+        error = all_failed(trials, Path("/runs/ray/tune-1"))
         assert isinstance(error, DataError) and error.exit_code == 2
         assert error.problem == (
-            "every trial failed: trial-a (learning rate 1.00e-02, batch size 16): training has "
-            "diverged; trial-b (learning rate 1.00e-02, batch size 16): lost"
+            "no trial finished an epoch: trial-a (train.learning_rate 0.01, train.batch_size 16): "
+            "training has diverged; trial-b (train.learning_rate 0.01, train.batch_size 16): lost"
         )
 
     @pytest.mark.ray
@@ -128,17 +107,17 @@ class TestFailedTrials:
         tiny_log(tmp_path / "log")
         config = tiny_recipe_file(
             tmp_path, seed=0, train={"epochs": 1},
-            tune={"num_trials": 2, "learning_rate": {"low": 1e-3, "high": 1e35}},
+            tune={"num_trials": 2, "space": space(1e-3, 1e35)},
         )  # fmt: skip
         prepare_here(load_recipe(config))
         command = [sys.executable, "-m", "ray_jobs.tune", "--config", str(config)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
         good, bad = _winner(load_recipe(config))["trials"]
-        assert (good["error"], bad[METRIC]) == (None, None)
-        assert bad["error"].startswith("training has diverged: the loss of step")
-        assert done.stdout.count(bad["error"]) == 2, "when it failed, and in the table"
-        assert f"failed  ({bad['error']})" in done.stdout
+        assert (good["status"], bad["status"], bad[METRIC]) == ("finished", "failed", None)
+        assert bad["reason"].startswith("training has diverged: the loss of step")
+        assert done.stdout.count(bad["reason"]) == 2, "when it failed, and in the table"
+        assert f"failed  ({bad['reason']})" in done.stdout
         assert "Traceback" not in done.stdout + done.stderr
         assert [line for line in done.stderr.splitlines() if "logging.cc" not in line] == []
 
@@ -146,21 +125,22 @@ class TestFailedTrials:
     @pytest.mark.usefixtures("cluster")
     def test_all_of_them(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         tiny_log(tmp_path / "log")
-        config = tiny_recipe_file(
-            tmp_path, tune={"num_trials": 1, "learning_rate": {"low": 1e20, "high": 1e20}}
-        )
+        config = tiny_recipe_file(tmp_path, tune={"num_trials": 1, "space": space(1e20, 1e20)})
         prepare_here(load_recipe(config))
         with pytest.raises(SystemExit) as end:
             cli.main(["tune", "--config", str(config)])
         done = capsys.readouterr()
         assert end.value.code == 2, done.out + done.err
         (line,) = [line for line in done.err.splitlines() if line.startswith("tune: ")]
-        assert "every trial failed: trial-" in line
-        assert "(learning rate 1.00e+20, batch size" in line
+        assert "no trial finished an epoch: trial-" in line
+        assert "(train.learning_rate 1e+20, train.batch_size" in line
         assert "): training has diverged: the loss of step 2 is nan." in line
         assert "Traceback" not in done.out
         folder = Path(line.split(": ")[1])
         assert len(list(folder.glob("trial-*/error.txt"))) == 1
+
+
+RECIPE = recipe_from_dict(SMALL)
 
 
 class TestTable:
@@ -182,7 +162,7 @@ class TestTable:
         (folder / f"train-{name}").mkdir(exist_ok=True)
         return SimpleNamespace(
             path=str(folder / f"trial-{name}"), error=error,
-            config={"learning_rate": 0.01, "batch_size": 16},
+            config={"train.learning_rate": 0.01, "train.batch_size": 16},
             metrics={
                 METRIC: told, "epoch": 3, "checkpoint_path": f"{folder}/train-{name}/gone",
             },
@@ -192,11 +172,12 @@ class TestTable:
     def test_a_trial_that_went_on_is_judged_by_all_its_epochs(self, tmp_path: Path) -> None:
         """Its best epoch lies before the interruption, its last one after."""
         best, last = [0.3151, 0.3200], [0.3151, 0.3200, 0.3140]
-        rows = tune.trial_table(
+        rows = trial_table(
+            RECIPE,
             [
                 self.result(tmp_path, "a", best, last, told=0.3140),
                 self.result(tmp_path, "b", [0.3180], told=0.3180),
-            ]
+            ],
         )
         assert [(row["trial"], row[METRIC], row["epochs"]) for row in rows] == [
             ("trial-a", 0.3200, 3), ("trial-b", 0.3180, 1),
@@ -209,7 +190,7 @@ class TestTable:
         """It has nothing more to tell Tune."""
         finished = self.result(tmp_path, "a", [0.1, 0.2])
         finished.metrics, finished.metrics_dataframe = {}, None
-        (row,) = tune.trial_table([finished])
+        (row,) = trial_table(RECIPE, [finished])
         assert (row[METRIC], row["epochs"]) == (0.2, 2)
         assert row["path"] == str(tmp_path / "train-a")
 
@@ -224,9 +205,9 @@ class TestTable:
             ray_tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "2_00000")
         )
         monkeypatch.setattr(ray_tune, "report", told.append)
-        monkeypatch.setattr(tune, "build_trainer", None)
-        tune.trial(
-            {"learning_rate": 0.01, "batch_size": 16}, recipe=recipe.resolved(),
+        monkeypatch.setattr(one_trial, "build_trainer", None)
+        one_trial.trial(
+            {"train.learning_rate": 0.01, "train.batch_size": 16}, recipe=recipe.resolved(),
             prepared=str(tmp_path), store=str(tmp_path), storage=str(tmp_path),
         )  # fmt: skip
         assert [(point["epoch"], point[METRIC]) for point in told] == [(2, 0.2)]
@@ -239,17 +220,17 @@ class TestTable:
             (half / checkpoint.MODEL).write_bytes(b"weights")
             seal(half, Progress(1, 1, [{"epoch": 1, METRIC: 0.9}]))
             (half / name).unlink()
-        rows = tune.trial_table([failed, self.result(tmp_path, "b", [0.1])])
+        rows = trial_table(RECIPE, [failed, self.result(tmp_path, "b", [0.1])])
         assert [(row["trial"], row[METRIC], row["path"] is None) for row in rows] == [
             ("trial-b", 0.1, False), ("trial-a", None, True),
         ]  # fmt: skip
-        assert rows[1]["error"] == TestFailedTrials.DIVERGED.problem
+        assert rows[1]["reason"] == TestFailedTrials.DIVERGED.problem
 
     def test_a_trial_that_failed_after_an_epoch_has_both(self, tmp_path: Path) -> None:
         recipe = tiny_recipe(tmp_path)
         recipe.root.mkdir()
-        rows = tune.trial_table(
-            [self.result(tmp_path, "a", [0.1], error=TestFailedTrials.DIVERGED)]
+        rows = trial_table(
+            RECIPE, [self.result(tmp_path, "a", [0.1], error=TestFailedTrials.DIVERGED)]
         )
         Run.open(recipe).winner_file.write_text(json.dumps({"trials": rows}))
         line = tune.report(Run.open(recipe))[1]
@@ -268,7 +249,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Recipe:
         seed=0,
         train={"epochs": 3},
         model=tiny_settings(folder)["model"] | {"side_features": False},
-        tune={"num_trials": 3, "learning_rate": {"low": 1e-5, "high": 3}, "max_concurrent": 1},
+        tune={"num_trials": 3, "space": space(1e-5, 3), "max_concurrent": 1},
     )
     prepare.execute(Run.open(recipe))
     tune.execute(Run.open(recipe))
@@ -284,18 +265,24 @@ def test_the_search_ends_with_a_table_of_trials(searched: Recipe) -> None:
     data = _winner(searched)
     trials = data["trials"]
     assert len(trials) == 3
-    assert all(trial["error"] is None for trial in trials)
-    low, high = searched.tune.learning_rate.low, searched.tune.learning_rate.high
-    assert all(low <= trial["learning_rate"] <= high for trial in trials)
-    assert all(trial["batch_size"] in searched.tune.batch_size for trial in trials)
-    assert len({trial["learning_rate"] for trial in trials}) == 3
+    assert all(trial["status"] != "failed" for trial in trials)
+    rates = [trial["settings"]["train.learning_rate"] for trial in trials]
+    assert all(1e-5 <= rate <= 3 for rate in rates)
+    assert all(trial["settings"]["train.batch_size"] in (8, 16) for trial in trials)
+    assert len(set(rates)) == 3
     scores = [trial[METRIC] for trial in trials]
     assert scores == sorted(scores, reverse=True)
-    assert data["recipe"]["train"]["learning_rate"] == trials[0]["learning_rate"]
+    assert data["recipe"]["train"]["learning_rate"] == rates[0]
     assert data["metrics"][METRIC] == scores[0]
     table = tune.report(Run.open(searched))
     assert len(table) == 4
     assert "<- winner" in table[1]
+    epochs = read_trials(Run.open(searched).trials_file)
+    assert epochs["trial"].unique(maintain_order=True).to_list() == [t["trial"] for t in trials]
+    assert epochs.group_by("trial").len()["len"].sum() == sum(t["epochs"] for t in trials)
+    assert epochs[METRIC].max() == scores[0]
+    page = Run.open(searched).trials_page.read_text()
+    assert all(trial["trial"] in page for trial in trials)
 
 
 @pytest.mark.ray
@@ -307,7 +294,8 @@ def test_a_trial_that_lags_is_stopped_after_its_epoch(searched: Recipe) -> None:
     assert seen == [searched.train.epochs] + 2 * [searched.tune.grace_epochs]
     # While it was stopped it may have trained on, and that counts.
     assert all(trial["epochs"] >= told for trial, told in zip(trials, seen, strict=True))
-    assert "(stopped early)" in "\n".join(tune.report(Run.open(searched)))
+    assert [trial["status"] for trial in trials] == ["finished", "stopped", "stopped"]
+    assert "(stopped by asha after epoch" in "\n".join(tune.report(Run.open(searched)))
 
 
 @pytest.mark.ray
@@ -361,7 +349,7 @@ def test_an_interrupted_search_goes_on(tmp_path: Path) -> None:
     trials = _winner(recipe)["trials"]
     assert done in {trial["trial"] for trial in trials}
     assert len(trials) == 2
-    assert all(trial["epochs"] == 4 and trial["error"] is None for trial in trials)
+    assert all(trial["epochs"] == 4 and trial["status"] == "finished" for trial in trials)
     for trial in trials:
         curve = latest_curve(Path(trial["path"]))
         assert [point["epoch"] for point in curve] == [1, 2, 3, 4]

@@ -147,7 +147,13 @@ def tiny_settings(folder: Path, **sections: Mapping[str, object] | object) -> di
             "learning_rate": 0.01,
             "fresh_texts_per_step": 16,
         },
-        "tune": {"num_trials": 2, "batch_size": [8, 16]},
+        "tune": {
+            "num_trials": 2,
+            "space": {
+                "train.learning_rate": {"loguniform": [3e-4, 5e-3]},
+                "train.batch_size": {"choice": [8, 16]},
+            },
+        },
         "embed": {"num_actors": 1},
         "evaluate": {"num_actors": 1, "num_bootstrap": 50},
         "promote": {"registry": str(folder / "registry")},

@@ -58,7 +58,8 @@ def test_each_run_is_a_line(tmp_path: Path, recipe: Recipe, gains: np.ndarray) -
     (folder / "registry").mkdir()
     heading, line = table_of(runs_in(folder))
     assert heading.split() == ["run", "recipe", "data", "winner", "ndcg@10"]
-    expected = ["one", "tiny", "d" * 16, "1.00e-02,", "batch", "8", f"{gains.mean():.4f}"]
+    winner = ["train.learning_rate", "0.01,", "train.batch_size", "8"]
+    expected = ["one", "tiny", "d" * 16, *winner, f"{gains.mean():.4f}"]
     assert line.split() == expected
     registry = Run.open(recipe).registry
     registry.root.mkdir(exist_ok=True)

@@ -78,7 +78,16 @@ class TestValues:
             ),
             ("serve.default_k", 2000, ["serve.default_k (2000)", "serve.max_k (1000)"]),
             ("model.num_heads", 3, ["model.dim (128)", "model.num_heads (3)"]),
-            ("tune.learning_rate", {"low": 0.1, "high": 0.01}, ["high (0.01)", "low (0.1)"]),
+            (
+                "tune.space",
+                {"train.learning_rate": {"loguniform": [0.1, 0.01]}},
+                ["tune.space.train.learning_rate", "high (0.01)", "low (0.1)"],
+            ),
+            (
+                "tune",
+                {"batch_size": [8], "space": {"train.batch_size": {"choice": [16]}}},
+                ["tune.space", "train.batch_size"],
+            ),
             (
                 "serve.autoscaling.min_replicas",
                 9,

@@ -1,0 +1,1 @@
+"""How good searches are: one full grid, and searches replayed over it."""
