@@ -68,11 +68,9 @@ def groups_at_work(run: Run, folder: Path) -> Iterator[None]:
     """
     import ray
 
-    board = (
-        ray.remote(Board)
-        .options(name=NAME, num_cpus=0, max_concurrency=MOST_CALLS)
-        .remote(run.recipe.train.max_failures, Starting(run, folder))
-    )
+    actor: Any = ray.remote(Board)
+    options = {"name": NAME, "num_cpus": 0, "max_concurrency": MOST_CALLS}
+    board = actor.options(**options).remote(run.recipe.train.max_failures, Starting(run, folder))
     try:
         yield
         ray.get(board.close.remote())

@@ -53,7 +53,7 @@ class Group:
         self._questions: dict[tuple[object, ...], Questions] = {}
 
     def questions(self, recipe: Recipe, window: str, most: int) -> Questions:
-        """This worker's share of a sample of a window's baskets."""
+        """The worker's share of a sample of a window's baskets."""
         codes = target_codes(recipe)
         key = (window, most, recipe.seed, *codes)
         if key not in self._questions:
@@ -203,9 +203,8 @@ class Loop:
         place[self.group.rank] = float(self._num_trained)
         everybody: list[Share] = [[(0, self.feed.num_users)]]
         shares = dealt(self.progress.left or everybody, self.group.world)
-        left = [
-            after(share, int(n)) for share, n in zip(shares, self.group.total(*place), strict=True)
-        ]
+        seen = self.group.total(*place)
+        left = [after(share, int(num)) for share, num in zip(shares, seen, strict=True)]
         self._keep(replace(self.progress, step=self.worker.step, left=left))
 
     def _keep(self, progress: Progress) -> None:
