@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ray_jobs.common.kept import tell_damaged
 from ray_jobs.common.training_group import group_of_workers
 from ray_jobs.common.work import One, Training, Work
 from recsys.artifacts.run import Run
@@ -19,6 +20,7 @@ def trainer_of(run: Run, folder: Path, again: int | None = None) -> Any:
         folder: of its checkpoints.
         again: see `Training`.
     """
+    tell_damaged(folder)
     return build_trainer(run, folder, One(Training(run.recipe.resolved(), str(folder), again)))
 
 

@@ -80,6 +80,15 @@ def last_checkpoint(run: Path) -> Path | None:
     return found[-1][0] if found else None
 
 
+def tell_damaged(run: Path) -> None:
+    """Say which checkpoints of a training are damaged, and where it goes on from."""
+    whole = [path for path, _ in whole_ones(run)]
+    before = whole[-1].name if whole else "the beginning"
+    for path in sorted(run.glob(CHECKPOINTS)):
+        if path not in whole:
+            print(f"    {path} is damaged: the training goes on from {before}", flush=True)
+
+
 def curve_of(run: Path) -> list[dict[str, Any]]:
     """All epochs that a training has finished, as its checkpoints tell."""
     return max((progress.curve for _, progress in whole_ones(run)), key=len, default=[])

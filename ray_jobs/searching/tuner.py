@@ -10,7 +10,7 @@ from typing import Any
 from ray_jobs.common.board import the_board
 from ray_jobs.common.giving_up import failure_of, reason_of
 from ray_jobs.common.groups import groups_at_work
-from ray_jobs.common.kept import forget, run_folder
+from ray_jobs.common.kept import forget, run_folder, tell_damaged
 from ray_jobs.common.progress import epoch_line
 from ray_jobs.common.training_group import DRIVER_CPUS
 from ray_jobs.common.trial import trial
@@ -26,6 +26,8 @@ from recsys.evaluation.report import METRIC
 def search(run: Run, concurrent: int) -> Any:
     """Run or resume the search, `concurrent` trials at a time; returns Tune's result grid."""
     folder = run.trainings / run.training_name("tune", "tune")
+    for training in sorted(folder.glob("train-*")):
+        tell_damaged(training)
     try:
         with groups_at_work(run, folder):
             return _tuner(run, concurrent, folder).fit()

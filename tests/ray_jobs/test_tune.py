@@ -205,10 +205,10 @@ class TestTable:
             ray_tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "2_00000")
         )
         monkeypatch.setattr(ray_tune, "report", told.append)
-        monkeypatch.setattr(one_trial, "build_trainer", None)
+        monkeypatch.setattr(one_trial, "the_board", None)
         one_trial.trial(
             {"train.learning_rate": 0.01, "train.batch_size": 16}, recipe=recipe.resolved(),
-            prepared=str(tmp_path), store=str(tmp_path), storage=str(tmp_path),
+            search=str(tmp_path),
         )  # fmt: skip
         assert [(point["epoch"], point[METRIC]) for point in told] == [(2, 0.2)]
 

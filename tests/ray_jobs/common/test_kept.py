@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ray_jobs.common import kept
-from recsys.artifacts.checkpoint import MODEL, PROGRESS, Progress, seal
+from recsys.artifacts.checkpoint import MODEL, PROGRESS, Progress, load_progress, seal
 from recsys.errors import DataError
 
 
@@ -44,25 +45,65 @@ def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path: Path) -> 
             wanted()
 
 
-class TestTorn:
-    @pytest.mark.parametrize("notes", ["", '{"checkpoint_results": [{"check'])
-    def test_torn_notes_and_torn_checkpoints_go(self, tmp_path: Path, notes: str) -> None:
-        whole = checkpoint(tmp_path, 1, values=[0.3])
-        checkpoint(tmp_path, 2, values=[0.3, 0.4], missing=PROGRESS)
-        checkpoint(tmp_path, 3, values=[0.3, 0.4], missing=MODEL)
-        (tmp_path / kept.SNAPSHOT).write_text(notes)
-        kept.drop_torn(tmp_path)
-        assert list(tmp_path.iterdir()) == [whole]
+class TestKeeping:
+    """The latest two stay, and the best: one of them is whole where the others are damaged."""
 
-    def test_what_the_notes_name_stays_for_the_error_that_names_it(self, tmp_path: Path) -> None:
-        damaged = checkpoint(tmp_path, 1, values=[0.3], missing=MODEL)
-        notes = tmp_path / kept.SNAPSHOT
-        notes.write_text(json.dumps({"checkpoint_results": [damaged.name]}))
-        kept.drop_torn(tmp_path)
-        assert damaged.is_dir() and notes.is_file()
+    def keep(self, run: Path, values: list[float], *, within: int | None = None) -> None:
+        curve = [{"epoch": n + 1, "ndcg@10": value} for n, value in enumerate(values)]
+        progress = Progress(len(values), 10 * len(values), curve)
+        if within is not None:
+            progress.step, progress.left = within, [[(3, 9)], []]
+        kept.keep(run, progress, partial(seal, progress=progress), "ndcg@10")
 
-    def test_of_a_run_that_is_new_there_is_nothing(self, tmp_path: Path) -> None:
-        kept.drop_torn(tmp_path / "new")
+    def test_the_latest_and_the_best_stay(self, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        for values in ([0.3], [0.3, 0.2], [0.3, 0.2, 0.1], [0.3, 0.2, 0.1, math.nan]):
+            self.keep(run, values)
+        names = sorted(path.name for path in run.iterdir())
+        assert names == ["checkpoint_0001", "checkpoint_0003", "checkpoint_0004"]
+        assert kept.best_checkpoint(run, "ndcg@10")[0].name == "checkpoint_0001"
+
+    def test_one_within_an_epoch_is_gone_on_from_and_is_not_the_best(self, tmp_path: Path) -> None:
+        self.keep(tmp_path, [0.3])
+        self.keep(tmp_path, [0.3], within=14)
+        last = kept.last_checkpoint(tmp_path)
+        assert last == tmp_path / "checkpoint_0001-000000014"
+        found = load_progress(last)
+        assert (found.epoch, found.step, found.left) == (1, 14, [[(3, 9)], []])
+        assert kept.best_checkpoint(tmp_path, "ndcg@10")[0] == tmp_path / "checkpoint_0001"
+        self.keep(tmp_path, [0.3, 0.4])
+        assert kept.last_checkpoint(tmp_path) == tmp_path / "checkpoint_0002"
+
+    def test_where_the_last_one_is_damaged_the_one_before_is_taken(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.keep(tmp_path, [0.3])
+        self.keep(tmp_path, [0.3, 0.4])
+        (tmp_path / "checkpoint_0002" / PROGRESS).write_text("{")
+        assert kept.last_checkpoint(tmp_path) == tmp_path / "checkpoint_0001"
+        kept.tell_damaged(tmp_path)
+        assert capsys.readouterr().out == (
+            f"    {tmp_path}/checkpoint_0002 is damaged: the training goes on from "
+            "checkpoint_0001\n"
+        )
+        self.keep(tmp_path, [0.3, 0.4])
+        assert kept.last_checkpoint(tmp_path) == tmp_path / "checkpoint_0002"
+        kept.tell_damaged(tmp_path)
+        assert not capsys.readouterr().out
+
+    def test_what_is_half_written_is_no_checkpoint_and_is_swept_away(self, tmp_path: Path) -> None:
+        def dies(folder: Path) -> None:
+            (folder / MODEL).write_bytes(b"half")
+            half = folder.with_name(".checkpoint_0007.elsewhere-1.part")
+            half.mkdir()
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            kept.keep(tmp_path, Progress(7, 70), dies)
+        assert kept.last_checkpoint(tmp_path) is None
+        kept.sweep(tmp_path)
+        assert list(tmp_path.iterdir()) == []
+        kept.sweep(tmp_path / "nowhere")
 
 
 def test_a_search_that_begins_anew_finds_its_trials_runs(tmp_path: Path) -> None:

@@ -23,6 +23,12 @@ WANTED = {
     "an odd number": ([3, 1], [5]),
     "one for both": ([4], [4]),
 }
+#: Texts that each worker wants without gradient.
+STALE = {
+    "overlapping": ([2, 3], [9, 2, 4]),
+    "an odd number": ([], [8]),
+    "one for both": ([], []),
+}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,7 @@ def _exchange(rank: int, folder: str) -> None:
     assert is_distributed(WORLD)
     cases = {}
     for name, wanted in WANTED.items():
-        parts = split_texts(np.array(wanted[rank]))
+        parts, old = split_texts(np.array(wanted[rank]), np.array(STALE[name][rank], dtype=int))
         # A text's vector is its row, so that the order can be read off.
         mine = torch.from_numpy(parts[rank]).float()[:, None].expand(-1, 3).clone()
         together = gather_vectors(mine.requires_grad_(), [len(part) for part in parts])
@@ -54,6 +60,8 @@ def _exchange(rank: int, folder: str) -> None:
             "mine": torch.from_numpy(parts[rank]),
             "vectors": together.detach(),
             "gradient": mine.grad,
+            "stale": torch.from_numpy(np.concatenate(old)),
+            "my stale": torch.from_numpy(old[rank]),
         }
     torch.save(cases, Path(folder, f"{rank}.pt"))
     leave_process_group()
@@ -79,6 +87,23 @@ def test_texts_are_dealt_out_in_turn_and_all_know_how(
     for rank, each in enumerate(found):
         assert each[name]["mine"].tolist() == expected[rank]
         assert each[name]["shares"].tolist() == [row for part in expected for row in part]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # 3 is encoded with gradient.
+        ("overlapping", ([2, 9], [4])),
+        ("an odd number", ([8], [])),
+        ("one for both", ([], [])),
+    ],
+)
+def test_old_texts_are_dealt_out_too_but_for_those_that_are_wanted(
+    found: list[dict[str, dict[str, torch.Tensor]]], name: str, expected: tuple[list[int], ...]
+) -> None:
+    for rank, each in enumerate(found):
+        assert each[name]["my stale"].tolist() == expected[rank]
+        assert each[name]["stale"].tolist() == [row for part in expected for row in part]
 
 
 @pytest.mark.parametrize("name", WANTED)

@@ -230,7 +230,7 @@ class TestBatchesWithoutTargets:
         mine, users = make_worker(shop), shop.prepared.users()
         asked: list[bool] = []
 
-        def agree(more: bool) -> bool:
+        def agree(more: bool, loss: float) -> bool:
             asked.append(more)
             return more
 
@@ -239,7 +239,7 @@ class TestBatchesWithoutTargets:
 
     def test_a_worker_stops_when_another_has_no_more(self, shop: Shop) -> None:
         mine, users = make_worker(shop), shop.prepared.users()
-        mine.train_epoch(chunks(users, 8), 10, lambda more: more and mine.step < 2)
+        mine.train_epoch(chunks(users, 8), 10, lambda more, loss: more and mine.step < 2)
         assert mine.step == 2
 
 

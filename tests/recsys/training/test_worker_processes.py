@@ -118,7 +118,7 @@ def _distributed(rank: int, shop: Shop, meet: str, out: str) -> None:
     mine.wrapped = DistributedDataParallel(mine.model)
     store = mine.store = RecordingStore.of(shop.store)
 
-    def agree(more: bool) -> bool:
+    def agree(more: bool, loss: float) -> bool:
         votes = torch.tensor(float(more))
         dist.all_reduce(votes)
         return float(votes) == 2
