@@ -71,6 +71,37 @@ def test_two_processes_end_together_on_uneven_data(uneven: Shop, tmp_path: Path)
         torch.testing.assert_close(second[name], value, msg=name)
 
 
+def test_old_vectors_are_refreshed_for_both(shop: Shop, tmp_path: Path) -> None:
+    """Their users differ, and so do the texts that each would refresh alone."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        meet = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    mp.spawn(_aging, args=(shop, meet, str(tmp_path)), nprocs=2)
+    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
+    assert int(first["old"].sum()) > 0
+    for name in ("vectors", "ages"):
+        assert torch.equal(first[name], second[name]), name
+
+
+def _aging(rank: int, shop: Shop, meet: str, out: str) -> None:
+    torch.set_num_threads(1)
+    timeout = dt.timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=timeout)
+    mine = make_worker(shop, rank, 2, fresh_texts_per_step=2, max_vector_age=1, num_negatives=4)
+    mine.wrapped = DistributedDataParallel(mine.model)
+    store = mine.store = RecordingStore.of(shop.store)
+    users = shop.prepared.users(shop.prepared.shards[rank::2])
+    mine.train_epoch(list(chunks(users, 4))[:4], 20)
+    texts = np.arange(shop.prepared.catalogue.num_texts)
+    told = {
+        "vectors": mine.cache.vectors,
+        "ages": torch.from_numpy(mine.cache.age(texts, mine.step)),
+        # Two texts a step are encoded with gradient; what is beyond was too old.
+        "old": torch.tensor(sum(map(len, store.asked)) - 2 * mine.step),
+    }
+    save_file(told, f"{out}/{rank}.safetensors")
+    leave_process_group()
+
+
 def test_what_two_processes_share_has_the_gradient_of_each_alone(
     shop: Shop, tmp_path: Path
 ) -> None:
