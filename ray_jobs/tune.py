@@ -39,15 +39,20 @@ SCHEDULERS = {
 
 def plan(run: Run) -> list[str]:
     """What a run would do."""
-    _check(run)
+    check_settings(run)
+    run.check_trainable()
     return steps(run)
 
 
-def _check(run: Run) -> None:
-    """Refuse what could not be searched or told, before anything is started."""
+def check_settings(run: Run) -> None:
+    """Refuse what could not be searched or told, whatever is prepared.
+
+    Raises:
+        RecipeError: no trial could be drawn, or a library is missing.
+        RaycommendError: the tracker does not answer.
+    """
     check_space(run.recipe, run.recipe.name)
     check_installed(run.recipe)
-    run.check_trainable()
     tracker_of(run.recipe).check()
 
 
@@ -68,7 +73,8 @@ def steps(run: Run) -> list[str]:
 
 def execute(run: Run) -> Path:
     """Search, and name the best trial's best checkpoint the winner."""
-    _check(run)
+    check_settings(run)
+    run.check_trainable()
     run = run.trained
     with connected(run.recipe.ray, dashboard=True):
         concurrent = Room(run.recipe).concurrent()
