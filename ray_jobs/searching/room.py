@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from typing import Any
@@ -118,8 +119,9 @@ def trials_at_once(recipe: Recipe, cpus: float, gpus: float, *, grows: bool) -> 
     return tune.max_concurrent
 
 
+@functools.cache
 def _used_by_others() -> dict[str, float]:
-    """CPUs and GPUs in use now."""
+    """CPUs and GPUs in use when a process asks first, before it has begun anything itself."""
     import ray
 
     used: dict[str, list[float]] = {"CPU": [], "GPU": []}
