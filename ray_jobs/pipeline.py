@@ -28,6 +28,7 @@ STAGES = {
 def plan(run: Run) -> list[str]:
     """What a run would do."""
     check_start(run.recipe)
+    tune.check_settings(run)
     adapt = pretrain.steps(run) if run.recipe.pretrain.epochs else []
     last = "embed, evaluate and promote the winner"
     return [*prepare.plan(run), *adapt, *tune.steps(run), last]
@@ -52,8 +53,10 @@ def stages(run: Run, *, strict: bool = True) -> tuple[dict[str, float], Path]:
 
     Raises:
         BundleError: the registry holds another product's line; hours before `promote` would say so.
+        RaycommendError: `tune` would refuse the recipe, see `tune.check_settings`.
     """
     check_start(run.recipe)
+    tune.check_settings(run)
     seconds = {}
     output = run.root
     with connected(run.recipe.ray, dashboard=True):

@@ -19,7 +19,7 @@ from ray_jobs.common.kept import best_checkpoint
 from ray_jobs.common.texts import ensure_store
 from ray_jobs.searching.drawing import check_installed
 from ray_jobs.searching.interrupt import saved_when_interrupted
-from ray_jobs.searching.room import Room
+from ray_jobs.searching.room import Room, planned
 from ray_jobs.searching.trials import all_failed, told, trial_table
 from ray_jobs.searching.tuner import search
 from recsys.artifacts.run import Run
@@ -39,15 +39,20 @@ SCHEDULERS = {
 
 def plan(run: Run) -> list[str]:
     """What a run would do."""
-    _check(run)
+    check_settings(run)
+    run.check_trainable()
     return steps(run)
 
 
-def _check(run: Run) -> None:
-    """Refuse what could not be searched or told, before anything is started."""
+def check_settings(run: Run) -> None:
+    """Refuse what could not be searched or told, whatever is prepared.
+
+    Raises:
+        RecipeError: no trial could be drawn, or a library is missing.
+        RaycommendError: the tracker does not answer.
+    """
     check_space(run.recipe, run.recipe.name)
     check_installed(run.recipe)
-    run.check_trainable()
     tracker_of(run.recipe).check()
 
 
@@ -55,11 +60,10 @@ def steps(run: Run) -> list[str]:
     """What a run does, whatever is prepared now."""
     tune = run.recipe.tune
     budget = f", in at most {tune.time_budget_s:g} s" if tune.time_budget_s else ""
-    at_once = tune.max_concurrent or "as many as the free CPUs and GPUs hold"
     return [
         f"read {run.prepared_folder}",
         f"run {tune.num_trials} trials of at most {run.recipe.train.epochs} epochs{budget}, "
-        f"{at_once} at once",
+        f"{planned(run.recipe)} at once",
         *(f"draw {name} ({tune.search}): {each}" for name, each in tune.space.items()),
         f"stop trials ({tune.scheduler}): {SCHEDULERS[tune.scheduler].format(**vars(tune))}",
         f"write {run.winner_file}, {run.trials_file.name} and {run.trials_page.name}",
@@ -68,7 +72,8 @@ def steps(run: Run) -> list[str]:
 
 def execute(run: Run) -> Path:
     """Search, and name the best trial's best checkpoint the winner."""
-    _check(run)
+    check_settings(run)
+    run.check_trainable()
     run = run.trained
     with connected(run.recipe.ray, dashboard=True):
         concurrent = Room(run.recipe).concurrent()

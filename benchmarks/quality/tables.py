@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.quality import like_model
 from benchmarks.quality.judging import COVERAGE
+from recsys.config import recipe_from_dict, searched
 from recsys.evaluation.gate import comparison
 from recsys.evaluation.report import METRIC, table
 
@@ -40,11 +41,11 @@ def render(report: dict[str, Any]) -> list[str]:
     lines.append("")
     lines += [f"{name}: {beside(gain)}" for name, gain in report["gains"].items()]
     seeds = ", ".join(f"{value:.4f}" for value in report["seeds"])
-    settings = report["recipe"]["train"]
-    lines += [
-        f"seeds: {METRIC} {seeds}; chosen on validation: learning rate "
-        f"{settings['learning_rate']:.2e}, batch size {settings['batch_size']}",
-    ]
+    chosen = ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in searched(recipe_from_dict(report["recipe"])).items()
+    )
+    lines.append(f"seeds: {METRIC} {seeds}; chosen on validation: {chosen}")
     return lines + _render_response(report)
 
 

@@ -4,8 +4,8 @@
 
 TPE beside random search: how many trials each takes to the best that the random search found. A
 trial's value is its best epoch, between two learning rates of the grid interpolated over their
-logarithm. ASHA beside the whole grid: what it finds of the best, and the epochs it trains; trials
-come one after another, or several side by side, an epoch each in turn. Both are the product's own:
+logarithm. ASHA beside the whole grid: what it finds of the best, and the epochs it trains, with
+the cells in a random order, one after another. Both are the product's own, see
 `ray_jobs.searching.drawing`.
 """
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.search.replay", description="Searches over a grid's curves."
     )
     parser.add_argument("grid", type=Path, metavar="FILE", help="of benchmarks.search.grid")
-    parser.add_argument("--trials", type=int, default=24, metavar="N", help="of a search (24)")
+    parser.add_argument("--trials", type=int, default=40, metavar="N", help="of a search (40)")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="(5)")
     parser.add_argument("--reduction", type=int, default=3, metavar="N", help="of ASHA (3)")
     add_json(parser)
@@ -56,11 +56,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "cells": len(grid["cells"]),
         "trials": options.trials,
         "tpe": [_tpe_beside_random(grid, options.trials, seed) for seed in seeds],
-        "asha": [
-            {"at_once": at_once, **_asha(grid, options.reduction, at_once, seed)}
-            for at_once in (1, 4)
-            for seed in seeds
-        ],
+        "asha": [_asha(grid, options.reduction, seed) for seed in seeds],
     }
 
 
@@ -120,33 +116,19 @@ def value_of(grid: dict[str, Any], settings: dict[str, Any]) -> float:
     return float(np.interp(math.log(settings[RATE]), rates, values))
 
 
-def _asha(grid: dict[str, Any], reduction: int, at_once: int, seed: int) -> dict[str, Any]:
+def _asha(grid: dict[str, Any], reduction: int, seed: int) -> dict[str, Any]:
     """ASHA over all cells in a random order."""
     cells = [grid["cells"][n] for n in np.random.default_rng(seed).permutation(len(grid["cells"]))]
-    recipe = _recipe(grid, seed=seed, reduction_factor=reduction)
-    stopping = scheduler(recipe)
+    stopping = scheduler(_recipe(grid, seed=seed, reduction_factor=reduction))
     stopping.set_search_properties(METRIC, "max")
-    waiting = [
-        (SimpleNamespace(trial_id=str(number)), iter(cell["curve"]))
-        for number, cell in enumerate(cells)
-    ]
-    running: list[Any] = []
-    best, epochs, seen = 0.0, 0, dict.fromkeys(range(len(cells)), 0)
-    while waiting or running:
-        while waiting and len(running) < at_once:
-            running.append(waiting.pop(0))
-            stopping.on_trial_add(None, running[-1][0])
-        for trial, curve in list(running):
-            number = int(trial.trial_id)
-            value = next(curve)
-            seen[number] += 1
+    best, epochs = 0.0, 0
+    for number, cell in enumerate(cells):
+        trial = SimpleNamespace(trial_id=str(number))
+        stopping.on_trial_add(None, trial)
+        for epoch, value in enumerate(cell["curve"], start=1):
             epochs, best = epochs + 1, max(best, value)
-            result = {"epoch": seen[number], METRIC: value}
-            if seen[number] == len(cells[number]["curve"]):
-                stopping.on_trial_complete(None, trial, result)
-            elif stopping.on_trial_result(None, trial, result) != "STOP":
-                continue
-            running.remove((trial, curve))
+            if stopping.on_trial_result(None, trial, {"epoch": epoch, METRIC: value}) == "STOP":
+                break
     full = max(max(cell["curve"]) for cell in cells)
     return {
         "seed": seed,
@@ -157,24 +139,29 @@ def _asha(grid: dict[str, Any], reduction: int, at_once: int, seed: int) -> dict
 
 def render(report: dict[str, Any]) -> list[str]:
     """The report as text."""
+    trials, tpe, asha = report["trials"], report["tpe"], report["asha"]
     lines = [
         f"{report['folder']}, {report['cells']} cells, {report['metric']}, replayed",
         "",
-        f"trials to the best of {report['trials']} random ones",
+        f"trials to the best of {trials} random ones",
         f"{'seed':>4}{'best':>9}{'random':>9}{'TPE':>9}{'TPE best':>10}",
     ]
-    for each in report["tpe"]:
+    for each in tpe:
         lines.append(
             f"{each['seed']:>4}{each['random_best']:>9.4f}{each['random_trials']:>9}"
             f"{each['tpe_trials'] or 'never':>9}{each['tpe_best']:>10.4f}"
         )
-    lines += ["", f"ASHA{'at once':>9}{'seed':>6}{'of the best':>13}{'of the epochs':>15}"]
-    for each in report["asha"]:
-        lines.append(
-            f"{each['at_once']:>13}{each['seed']:>6}{each['of_best']:>13.2%}"
-            f"{each['of_compute']:>15.0%}"
-        )
-    return lines
+    taken = [each["tpe_trials"] or math.inf for each in tpe]
+    lines += [
+        f"TPE: median {np.median(taken):g} trials; {sum(each <= trials / 2 for each in taken)} of "
+        f"{len(taken)} within {trials // 2}",
+        "",
+        f"ASHA{'seed':>6}{'of the best':>13}{'of the epochs':>15}",
+    ]
+    for each in asha:
+        lines.append(f"{each['seed']:>10}{each['of_best']:>13.2%}{each['of_compute']:>15.0%}")
+    best, epochs = (np.median([each[name] for each in asha]) for name in ("of_best", "of_compute"))
+    return [*lines, f"ASHA: median {best:.2%} of the best for {epochs:.0%} of the epochs"]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from recsys.errors import RecipeError
 
 #: Trials of a TPE search that are drawn at random: a share of them, this many at most. Optuna's
 #: default is 10 of however many.
-RANDOM_SHARE, MOST_RANDOM = 0.25, 10
+RANDOM_SHARE, MOST_RANDOM = 0.25, 8
 
 
 def check_installed(recipe: Recipe) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import time
 from typing import Any
 
-from ray_jobs.common.cluster import is_local
-from ray_jobs.common.training_group import DRIVER_CPUS, groups_that_fit
+from ray_jobs.common.cluster import READER_CPUS, SPARE_CPUS, is_local
+from ray_jobs.common.training_group import groups_that_fit
 from recsys.config import Recipe
 from recsys.errors import RecipeError
 
-#: Seconds between two looks at the cluster.
-LOOK_S = 5.0
+#: Seconds between two looks at the cluster, and between two requests for a node.
+LOOK_S, ASK_S = 5.0, 60.0
 #: Looks at what others use, half a second apart: a job that has just ended still gives back.
 LOOKS, PAUSE_S = 4, 0.5
 
@@ -20,7 +22,7 @@ class Room:
     """Room for trials in the connected cluster.
 
     What others use is measured once, before the search begins: from then on its own trials come
-    and go. A cluster of our own has no others.
+    and go. A cluster of our own has no others, and does not grow.
 
     Args:
         recipe: of the search.
@@ -33,6 +35,8 @@ class Room:
         self.recipe = recipe
         self.grows = not is_local(recipe.ray)
         self.others = _used_by_others() if self.grows else {"CPU": 0.0, "GPU": 0.0}
+        self._request: Any = None
+        self._asked = -ASK_S
         self.concurrent()
 
     def concurrent(self) -> int:
@@ -43,12 +47,55 @@ class Room:
         free = {name: there.get(name, 0) - used for name, used in self.others.items()}
         return trials_at_once(self.recipe, free["CPU"], free["GPU"], grows=self.grows)
 
+    def ask_for_more(self) -> None:
+        """Ask a cluster that grows for a trial's workers and a reader's CPU, in vain until then.
+
+        A trial that waited for its workers would not do: where it finds them it takes the readers'
+        CPU. What was asked for and has come is let go; the search sees the cluster's new size.
+        """
+        import ray
+        from ray.util.placement_group import placement_group
+
+        if not self.grows:
+            return
+        if self._request is not None and self._request.wait(0):
+            self.ask_no_more()
+        train, free = self.recipe.train, ray.available_resources()
+        worker = {"CPU": train.cpus_per_worker, **({"GPU": 1.0} if train.use_gpu else {})}
+        wanted = [{"CPU": float(READER_CPUS)}, *[worker] * train.num_workers]
+        # There for the taking: a trial that has just begun is about to take it.
+        is_there = all(
+            sum(bundle.get(name, 0.0) for bundle in wanted) <= free.get(name, 0.0)
+            for name in worker
+        )
+        due = time.monotonic() - self._asked >= ASK_S
+        if self._request is None and due and not is_there:
+            self._asked = time.monotonic()
+            self._request = placement_group(wanted)
+
+    def ask_no_more(self) -> None:
+        """Take back what was asked for."""
+        from ray.util.placement_group import remove_placement_group
+
+        if self._request is not None:
+            remove_placement_group(self._request)
+            self._request = None
+
+
+def planned(recipe: Recipe) -> str:
+    """Trials at once, in words, before there is a cluster.
+
+    Raises:
+        RecipeError: see `trials_at_once`; of GPUs only the cluster knows.
+    """
+    if is_local(recipe.ray) and not recipe.train.use_gpu:
+        cpus = (recipe.ray.num_cpus or os.cpu_count() or 1) + SPARE_CPUS
+        return str(trials_at_once(recipe, cpus, 0, grows=False))
+    return str(recipe.tune.max_concurrent or "as many as the cluster's free resources hold")
+
 
 def trials_at_once(recipe: Recipe, cpus: float, gpus: float, *, grows: bool) -> int:
     """How many trials free resources hold, or `tune.max_concurrent`.
-
-    A cluster that grows is asked for one more than it holds: the trial waits until a node is there.
-    It is not where that trial would find its CPUs, and take the last one from Ray Data's readers.
 
     Args:
         recipe: of the search.
@@ -59,26 +106,22 @@ def trials_at_once(recipe: Recipe, cpus: float, gpus: float, *, grows: bool) -> 
     Raises:
         RecipeError: it does not grow, and does not hold one trial, or `tune.max_concurrent`.
     """
-    tune, train = recipe.tune, recipe.train
+    tune = recipe.tune
     fit = groups_that_fit(recipe, cpus, gpus, grows=grows)
-    if tune.max_concurrent is not None:
-        if tune.max_concurrent > fit and not grows:
-            raise RecipeError(
-                f"the machine holds {fit} at once: their workers would wait for each other",
-                field="tune.max_concurrent", value=tune.max_concurrent,
-                fix=f"set at most {fit}, or null, or use a cluster (ray.address)",
-            )  # fmt: skip
-        return tune.max_concurrent
-    group = train.num_workers * train.cpus_per_worker
-    left = cpus - fit * (group + DRIVER_CPUS) - DRIVER_CPUS
-    gpus_left = gpus - fit * train.num_workers if train.use_gpu else train.num_workers
-    # Below 0: it holds none yet, and has been asked for one.
-    waits = min(left, gpus_left) >= 0 and (left < group or gpus_left < train.num_workers)
-    return min(fit + (grows and waits), tune.num_trials)
+    if tune.max_concurrent is None:
+        return min(fit, tune.num_trials)
+    if tune.max_concurrent > fit and not grows:
+        raise RecipeError(
+            f"the machine holds {fit} at once: their workers would wait for each other",
+            field="tune.max_concurrent", value=tune.max_concurrent,
+            fix=f"set at most {fit}, or null, or use a cluster (ray.address)",
+        )  # fmt: skip
+    return tune.max_concurrent
 
 
+@functools.cache
 def _used_by_others() -> dict[str, float]:
-    """CPUs and GPUs in use now."""
+    """CPUs and GPUs in use when a process asks first, before it has begun anything itself."""
     import ray
 
     used: dict[str, list[float]] = {"CPU": [], "GPU": []}
@@ -91,7 +134,7 @@ def _used_by_others() -> dict[str, float]:
 
 
 def following(recipe: Recipe, drawing: Any) -> Any:
-    """A Tune callback that lets more trials be drawn when the cluster has grown.
+    """A Tune callback that has a cluster grow, and lets more trials be drawn when it has.
 
     It looks for what others use when a search begins or goes on: it is kept with the search.
 
@@ -106,9 +149,18 @@ def following(recipe: Recipe, drawing: Any) -> Any:
         looked = 0.0
 
         def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
-            if time.monotonic() - self.looked >= LOOK_S:
-                self.room = self.room or Room(recipe)
-                self.looked = time.monotonic()
-                drawing.max_concurrent = self.room.concurrent()
+            if time.monotonic() - self.looked < LOOK_S:
+                return
+            self.room = self.room or Room(recipe)
+            self.looked = time.monotonic()
+            drawing.max_concurrent = self.room.concurrent()
+            if len(trials) < recipe.tune.num_trials and recipe.tune.max_concurrent is None:
+                self.room.ask_for_more()
+            else:
+                self.room.ask_no_more()
+
+        def on_experiment_end(self, trials: list[Any], **_: Any) -> None:
+            if self.room is not None:
+                self.room.ask_no_more()
 
     return Following()

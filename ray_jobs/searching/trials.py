@@ -31,17 +31,17 @@ def trial_table(recipe: Recipe, results: Any) -> list[dict[str, Any]]:
     rows = []
     for result in results:
         run = _run_of(Path(result.path))
-        curve = curve_of(run)
+        curve, settings = curve_of(run), _settings_of(result, results)
         values = [point[METRIC] for point in curve]
         error = reason_of(result.error)
         status, reason = "failed", error
         if error is None:
-            done = is_done(curve, with_settings(recipe, result.config))
+            done = is_done(curve, with_settings(recipe, settings))
             status, reason = ("finished", None) if done else ("stopped", _why(recipe, len(curve)))
         rows.append(
             {
                 "trial": Path(result.path).name,
-                "settings": result.config,
+                "settings": settings,
                 "status": status,
                 "reason": reason,
                 "epochs": len(curve),
@@ -51,6 +51,15 @@ def trial_table(recipe: Recipe, results: Any) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: (row[METRIC] is None, -(row[METRIC] or 0), row["trial"]))
+
+
+def _settings_of(result: Any, results: Any) -> dict[str, Any]:
+    """A trial's settings: Tune gives them with what the trial told, if it told anything."""
+    if result.config is not None:
+        return dict(result.config)
+    trial_id = Path(result.path).name.removeprefix(TRIAL)
+    trials = results._experiment_analysis.trials
+    return dict(next(each.config for each in trials if each.trial_id == trial_id))
 
 
 def _why(recipe: Recipe, epochs: int) -> str:

@@ -6,14 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from bundles import item_id
-from small_recipe import SMALL
 from tiny import (
     NUM_DAYS,
     day,
@@ -28,15 +26,11 @@ from tiny import (
 )
 
 from ray_jobs import cli, prepare, tune
-from ray_jobs.common import trial as one_trial
-from ray_jobs.common.kept import best_checkpoint
 from ray_jobs.common.progress import latest_curve
-from ray_jobs.searching.trials import all_failed, trial_table
-from recsys.artifacts import checkpoint
-from recsys.artifacts.checkpoint import Progress, seal
+from ray_jobs.searching.trials import all_failed
 from recsys.artifacts.run import Run
 from recsys.artifacts.trials import read_trials
-from recsys.config import Recipe, load_recipe, recipe_from_dict
+from recsys.config import Recipe, load_recipe
 from recsys.errors import DataError, RecipeError
 from recsys.evaluation.report import METRIC
 from recsys.schema import Col
@@ -140,103 +134,6 @@ class TestFailedTrials:
         assert len(list(folder.glob("trial-*/error.txt"))) == 1
 
 
-RECIPE = recipe_from_dict(SMALL)
-
-
-class TestTable:
-    """Folders as Tune and Train write them: a trial's own, and beside it its training run's."""
-
-    def result(
-        self, folder: Path, name: str, *kept: list[float], error: object = None, told: float = 0.0
-    ) -> Any:
-        """What Tune gives of a trial whose checkpoints hold these curves, oldest first.
-
-        `told` is what it remembers since the search went on.
-        """
-        (folder / f"trial-{name}").mkdir(parents=True)
-        for number, curve in enumerate(kept):
-            points = [{"epoch": n + 1, METRIC: value} for n, value in enumerate(curve)]
-            checkpoint = folder / f"train-{name}" / f"checkpoint_2026-01-01_00-00-0{number}"
-            checkpoint.mkdir(parents=True)
-            seal(checkpoint, Progress(len(points), 10 * len(points), points))
-        (folder / f"train-{name}").mkdir(exist_ok=True)
-        return SimpleNamespace(
-            path=str(folder / f"trial-{name}"), error=error,
-            config={"train.learning_rate": 0.01, "train.batch_size": 16},
-            metrics={
-                METRIC: told, "epoch": 3, "checkpoint_path": f"{folder}/train-{name}/gone",
-            },
-            metrics_dataframe=pl.DataFrame({METRIC: [told]}).to_pandas(),
-        )  # fmt: skip
-
-    def test_a_trial_that_went_on_is_judged_by_all_its_epochs(self, tmp_path: Path) -> None:
-        """Its best epoch lies before the interruption, its last one after."""
-        best, last = [0.3151, 0.3200], [0.3151, 0.3200, 0.3140]
-        rows = trial_table(
-            RECIPE,
-            [
-                self.result(tmp_path, "a", best, last, told=0.3140),
-                self.result(tmp_path, "b", [0.3180], told=0.3180),
-            ],
-        )
-        assert [(row["trial"], row[METRIC], row["epochs"]) for row in rows] == [
-            ("trial-a", 0.3200, 3), ("trial-b", 0.3180, 1),
-        ]  # fmt: skip
-        checkpoint, metrics = best_checkpoint(Path(rows[0]["path"]), METRIC)
-        assert metrics[METRIC] == 0.3200
-        assert checkpoint.name.endswith("00")
-
-    def test_a_trial_that_had_finished_when_it_was_interrupted(self, tmp_path: Path) -> None:
-        """It has nothing more to tell Tune."""
-        finished = self.result(tmp_path, "a", [0.1, 0.2])
-        finished.metrics, finished.metrics_dataframe = {}, None
-        (row,) = trial_table(RECIPE, [finished])
-        assert (row[METRIC], row["epochs"]) == (0.2, 2)
-        assert row["path"] == str(tmp_path / "train-a")
-
-    def test_a_trial_that_has_all_its_epochs_tells_them_and_starts_no_worker(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from ray import tune as ray_tune
-
-        recipe, told = tiny_recipe(tmp_path, train={"epochs": 2}), []
-        self.result(tmp_path, "1_00000", [0.1, 0.2])
-        monkeypatch.setattr(
-            ray_tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "2_00000")
-        )
-        monkeypatch.setattr(ray_tune, "report", told.append)
-        monkeypatch.setattr(one_trial, "the_board", None)
-        one_trial.trial(
-            {"train.learning_rate": 0.01, "train.batch_size": 16}, recipe=recipe.resolved(),
-            search=str(tmp_path),
-        )  # fmt: skip
-        assert [(point["epoch"], point[METRIC]) for point in told] == [(2, 0.2)]
-
-    def test_a_trial_without_an_epoch_comes_last(self, tmp_path: Path) -> None:
-        failed = self.result(tmp_path, "a", error=TestFailedTrials.DIVERGED)
-        for number, name in enumerate((checkpoint.MODEL, checkpoint.PROGRESS)):
-            half = tmp_path / "train-a" / f"checkpoint_2026-01-01_00-00-0{number}"
-            half.mkdir()  # a worker was killed while it wrote
-            (half / checkpoint.MODEL).write_bytes(b"weights")
-            seal(half, Progress(1, 1, [{"epoch": 1, METRIC: 0.9}]))
-            (half / name).unlink()
-        rows = trial_table(RECIPE, [failed, self.result(tmp_path, "b", [0.1])])
-        assert [(row["trial"], row[METRIC], row["path"] is None) for row in rows] == [
-            ("trial-b", 0.1, False), ("trial-a", None, True),
-        ]  # fmt: skip
-        assert rows[1]["reason"] == TestFailedTrials.DIVERGED.problem
-
-    def test_a_trial_that_failed_after_an_epoch_has_both(self, tmp_path: Path) -> None:
-        recipe = tiny_recipe(tmp_path)
-        recipe.root.mkdir()
-        rows = trial_table(
-            RECIPE, [self.result(tmp_path, "a", [0.1], error=TestFailedTrials.DIVERGED)]
-        )
-        Run.open(recipe).winner_file.write_text(json.dumps({"trials": rows}))
-        line = tune.report(Run.open(recipe))[1]
-        assert f"0.1000  <- winner  ({TestFailedTrials.DIVERGED.problem})" in line
-
-
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Recipe:
     """A finished search, one trial after another."""
@@ -250,6 +147,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Recipe:
         train={"epochs": 3},
         model=tiny_settings(folder)["model"] | {"side_features": False},
         tune={"num_trials": 3, "space": space(1e-5, 3), "max_concurrent": 1},
+        tracking={"kind": "mlflow"},
     )
     prepare.execute(Run.open(recipe))
     tune.execute(Run.open(recipe))
@@ -286,6 +184,22 @@ def test_the_search_ends_with_a_table_of_trials(searched: Recipe) -> None:
 
 
 @pytest.mark.ray
+def test_mlflow_is_told_of_the_search(searched: Recipe) -> None:
+    from mlflow.tracking import MlflowClient
+
+    trials = _winner(searched)["trials"]
+    client = MlflowClient(f"sqlite:///{searched.root.parent / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'tiny'")
+    told = {each.info.run_name: each for each in client.search_runs([experiment.experiment_id])}
+    assert len(told) == 1 + len(trials)
+    for trial in trials:
+        data = told[trial["trial"]].data
+        assert data.params == {name: str(value) for name, value in trial["settings"].items()}
+        points = client.get_metric_history(told[trial["trial"]].info.run_id, "ndcg_at_10")
+        assert max(point.value for point in points) == pytest.approx(trial[METRIC])
+
+
+@pytest.mark.ray
 def test_a_trial_that_lags_is_stopped_after_its_epoch(searched: Recipe) -> None:
     """ASHA sees every epoch: a trial below the median of those before it ends there and then."""
     trials = _winner(searched)["trials"]
@@ -315,6 +229,7 @@ def test_a_finished_search_is_not_run_again(searched: Recipe) -> None:
     before = Run.open(searched).winner_file.read_bytes()
     tune.execute(Run.open(searched))
     assert Run.open(searched).winner_file.read_bytes() == before
+    test_mlflow_is_told_of_the_search(searched)  # nothing is told twice
 
 
 @pytest.mark.ray

@@ -173,7 +173,7 @@ def tiny_recipe(folder: Path, **sections: Mapping[str, object] | object) -> Reci
 def tiny_recipe_file(folder: Path, **sections: Mapping[str, object] | object) -> Path:
     """The small recipe as a file, for the command line."""
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny_settings(folder, **sections)))
+    path.write_text(yaml.safe_dump(tiny_settings(folder, **sections), sort_keys=False))
     return path
 
 

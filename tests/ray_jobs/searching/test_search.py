@@ -27,14 +27,25 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_the_plan_tells_space_scheduler_and_trials_at_once(tmp_path: Path) -> None:
-    recipe = tiny_recipe(tmp_path, tune={"search": "tpe", "num_trials": 6, "time_budget_s": 60})
-    lines = tune.steps(Run.open(recipe))
-    assert "run 6 trials of at most 2 epochs, in at most 60 s, as many as the free" in lines[1]
+    sections: dict[str, Any] = {
+        "tune": {"search": "tpe", "num_trials": 6, "time_budget_s": 60},
+        "ray": {"address": "local", "num_cpus": 1},
+    }
+    lines = tune.steps(Run.open(tiny_recipe(tmp_path, **sections)))
+    assert lines[1] == "run 6 trials of at most 2 epochs, in at most 60 s, 1 at once"
     assert lines[2:5] == [
         "draw train.learning_rate (tpe): 0.0003 to 0.005, log-uniform",
         "draw train.batch_size (tpe): one of 8, 16",
         "stop trials (asha): ASHA goes on with one in 2 after epoch 1 and later",
     ]
+
+
+def test_the_plan_refuses_what_the_machine_cannot_hold(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="tune.max_concurrent"):
+        tune.steps(Run.open(tiny_recipe(tmp_path, tune={"max_concurrent": 500})))
+    joined = {"address": "auto"}
+    lines = tune.steps(Run.open(tiny_recipe(tmp_path, ray=joined)))
+    assert "as many as the cluster's free resources hold at once" in lines[1]
 
 
 def test_what_no_trial_could_be_drawn_from_is_refused_whoever_made_the_recipe(

@@ -27,6 +27,8 @@ from recsys.errors import RaycommendError, RecipeError
 from recsys.evaluation.report import METRIC
 from recsys.tracking import NoTracker, tracker_of
 
+pytestmark = pytest.mark.slow  # MLflow alone takes seconds to import
+
 SETTINGS = {"train.learning_rate": 0.01, "train.batch_size": 8}
 
 
@@ -93,7 +95,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-@pytest.fixture(params=["store", pytest.param("server", marks=pytest.mark.slow)])
+@pytest.fixture(params=["store", "server"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
     """None: the SQLite store that is taken where none is named."""
     return str(request.getfixturevalue("server")) if request.param == "server" else None
