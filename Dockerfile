@@ -2,7 +2,7 @@
 #
 #   docker build -t raycommend:0.1.0 .
 #   docker build -t raycommend:0.1.0-cuda --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
-#   docker run --rm raycommend:0.1.0 prepare --config recipes/demo.yaml --dry-run
+#   docker run --rm raycommend:0.1.0 --version
 #
 # BASE         an image with Python 3.11 or 3.12, the same for both stages
 # TORCH_INDEX  the package index that torch alone comes from; PyPI's wheel brings CUDA along
