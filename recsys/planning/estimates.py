@@ -27,6 +27,7 @@ class Estimate:
         process_gb: memory of its largest process, by part.
         num_processes: of that kind on one node at a time.
         disk_gb: what it leaves on disk, or in a store, by part.
+        beside_gb: memory of other processes on that node.
     """
 
     job: str
@@ -34,6 +35,7 @@ class Estimate:
     process_gb: dict[str, float]
     num_processes: int
     disk_gb: dict[str, float]
+    beside_gb: float = 0
 
     @property
     def hours(self) -> float:
@@ -47,8 +49,8 @@ class Estimate:
 
     @property
     def node_gb(self) -> float:
-        """Memory of the node that holds most: its processes at a time, and Ray's own."""
-        return rates.RAY_GB + self.num_processes * self.largest_gb
+        """Memory of the node that holds most: its processes at a time, others', and Ray's own."""
+        return rates.RAY_GB + self.beside_gb + self.num_processes * self.largest_gb
 
 
 def estimates(log: Workload, machines: Machines, recipe: Recipe) -> list[Estimate]:
@@ -107,7 +109,7 @@ def pretrain(log: Workload, machines: Machines, recipe: Recipe) -> Estimate:
             "start": rates.TRIAL_START_S,
             "epochs": log.texts * recipe.pretrain.epochs / rates.PRETRAIN_TEXTS / speed,
         },
-        {"a worker": rates.WORKER_GB, "tokens": log.texts * recipe.data.max_tokens * 4 / _GB},
+        {"a worker": rates.TRAIN_WORKER_GB, "tokens": log.texts * recipe.data.max_tokens * 4 / _GB},
         _workers_on_a_node(machines, recipe),
         {},
     )
@@ -156,7 +158,7 @@ def tune(log: Workload, machines: Machines, recipe: Recipe) -> Estimate:
         "tune",
         {"start": waves * rates.TRIAL_START_S, "epochs": waves * epochs},
         {
-            "a worker": rates.WORKER_GB,
+            "a worker": rates.TRAIN_WORKER_GB,
             "vectors of all texts": log.texts * (rates.TEXT_WIDTH * 4 + 8) / _GB,
             "ids and their moments": 4 * ids,
             "item vectors": ids,
@@ -164,6 +166,7 @@ def tune(log: Workload, machines: Machines, recipe: Recipe) -> Estimate:
         },
         min(concurrent * train.num_workers, _workers_on_a_node(machines, recipe)),
         {"checkpoints": recipe.tune.num_trials * 2 * 3 * ids},
+        rates.WORKER_GB + math.ceil(concurrent / machines.nodes) * rates.TRIAL_GB,
     )
 
 

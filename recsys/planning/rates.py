@@ -101,10 +101,15 @@ BASKETS_PER_EVENT: Final = 13_176 / DEMO["events"]
 #: Matrices of baskets x items, float32, that a process holds while it ranks.
 RANK_MATRICES: Final = 3
 
-# Processes
+# Processes: PSS while the log of UCI Online Retail is trained, 2026-11-30 (3,922 items, so that
+# hardly anything of it grows).
 
-#: GB of a Ray worker with torch and a model, without anything that grows (705 MiB less the bundle).
-WORKER_GB: Final = 0.35
+#: GB of a process with torch and a model (the pipeline's driver: 429 MB).
+WORKER_GB: Final = 0.45
+#: GB of a training worker (1,058 MB of its own).
+TRAIN_WORKER_GB: Final = 1.1
+#: GB of a trial beside its workers: its function, controller, coordinator of splits, cleaner.
+TRIAL_GB: Final = 0.8
 #: GB of Ray on a node: raylet, agents, idle workers.
 RAY_GB: Final = 1.0
 

@@ -93,6 +93,22 @@ class Plan:
                 found.append(Wall(f"{job.job}, time", longest, job.hours, NIGHT_H, night))
         return sorted(found, key=lambda wall: -wall.share)
 
+    def times(self, factor: float) -> Plan:
+        """The plan of a log so many times as large in all counts, on the same machines."""
+        counts = {name: max(1, round(value * factor)) for name, value in asdict(self.log).items()}
+        return Plan.of(Workload(**counts), self.machines, self.recipe)
+
+    def room(self) -> float:
+        """How many times as large a log fits; below 1 where this one does not."""
+        low, high = 2.0**-40, 2.0**40
+        while high / low > 1.001:
+            middle = (low * high) ** 0.5
+            if self.times(middle).walls()[0].share <= 1:
+                low = middle
+            else:
+                high = middle
+        return low
+
     def assumptions(self) -> list[str]:
         """What the arithmetic takes for granted."""
         train = self.recipe.train
@@ -144,7 +160,9 @@ class Plan:
     def _of_walls(self) -> list[str]:
         first, *others = self.walls()
         if first.share <= 1:
-            return [f"all fits; the first wall, at {_short(1 / first.share)} times this: {first}"]
+            room = self.room()
+            wall = self.times(room).walls()[0]
+            return [f"all fits; the first wall, for a log {_short(room)} times as large: {wall}"]
         return [
             f"first wall: {first}",
             *(f"then: {wall}" for wall in others if wall.share > 1),

@@ -6,7 +6,9 @@ import re
 
 import yaml
 from documents import ROOT
-from manifests import kustomization, manifests, pods, references
+from manifests import FOLDER, kustomization, manifests, pods, references
+
+from recsys.config import load_recipe
 
 NAMESPACE = kustomization()["namespace"]
 
@@ -49,6 +51,11 @@ def _kubectl(arguments: list[str]) -> None:
         assert arguments[2] == NAMESPACE
     elif (verb, what) == ("create", "secret"):
         _secret(arguments[3], arguments[4:], options)
+    elif verb == "exec":
+        (cluster,) = [each.name for each in manifests() if each.kind == "RayCluster"]
+        assert options["-n"] == NAMESPACE and arguments[3] == f"svc/{cluster}-head-svc"
+        registry = load_recipe(FOLDER / "recipe.yaml").registry
+        assert arguments[4:] == ["--", "cat", f"{registry}/registry.json"]
     elif (verb, what) == ("label", "namespace"):
         key, value = arguments[3].split("=")
         labels = [each["matchLabels"] for each in references("namespaceSelector")]
