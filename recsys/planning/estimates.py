@@ -68,22 +68,23 @@ def estimates(log: Workload, machines: Machines, recipe: Recipe) -> list[Estimat
 
 
 def prepare(log: Workload, machines: Machines, recipe: Recipe) -> Estimate:
-    """The steps of `prepare`.
+    """The steps of `prepare`: split, build, relate.
 
     Time: E (split + build) / C, and E relate a cut, of which one task each runs: they use as many
-    cores as there are cuts. Memory: a task of relations holds all histories, E x 17 bytes; a bucket
-    its events. Disk: histories and daily counts grow with E, relations with I a cut.
+    cores as there are cuts. Memory: that of the step which needs most on a node. A task that
+    splits holds a part, one that builds a bucket, one of relations all histories, E x 17 bytes.
+    Disk: histories and daily counts grow with E, relations with I a cut.
     """
     tasks = min(machines.all_cores, rates.NUM_CUTS)
-    histories = log.events * rates.HISTORY_BYTES / _GB
     bucket = log.events / recipe.data.num_buckets * rates.BUCKET_BYTES / _GB
-    relating = min(machines.cores, rates.NUM_CUTS) * histories
-    building = min(machines.cores, recipe.data.num_buckets) * bucket
-    name, grows, processes = (
-        ("all histories", histories, min(machines.cores, rates.NUM_CUTS))
-        if relating > building
-        else ("a bucket", bucket, min(machines.cores, recipe.data.num_buckets))
-    )
+    histories = log.events * rates.HISTORY_BYTES / _GB
+    steps = [
+        (math.ceil(log.events / rates.PART_ROWS), {"a part of the log": rates.SPLIT_GB}),
+        (recipe.data.num_buckets, {"a task": rates.BUILD_GB, "a bucket": bucket}),
+        (rates.NUM_CUTS, {"a task": rates.RELATE_GB, "all histories": histories}),
+    ]
+    on_a_node = [(min(machines.cores, number), parts) for number, parts in steps]
+    processes, largest = max(on_a_node, key=lambda step: step[0] * sum(step[1].values()))
     return Estimate(
         "prepare",
         {
@@ -91,7 +92,7 @@ def prepare(log: Workload, machines: Machines, recipe: Recipe) -> Estimate:
             "split and build": log.events * (rates.SPLIT_S + rates.BUILD_S) / machines.all_cores,
             "relations": log.events * rates.RELATE_S * rates.NUM_CUTS / tasks,
         },
-        {"a task": rates.PREPARE_TASK_GB, name: grows},
+        largest,
         processes,
         {
             "histories": log.events * rates.EVENT_DISK / _GB,

@@ -24,11 +24,15 @@ RELATE_S: Final = 44.5 / 4 / DEMO["events"]
 NUM_CUTS: Final = 4
 #: Bytes an event of a history in memory: item row, code, timestamp, basket.
 HISTORY_BYTES: Final = 4 + 1 + 8 + 4
-#: GB of a task of `prepare` beside what grows: libraries, one part of the log, 8 M pairs. Peak of
-#: the process above (1.32 GB).
-PREPARE_TASK_GB: Final = 1.3
-#: Bytes an event of a bucket that is being built.
-BUCKET_BYTES: Final = 600
+#: Rows of a part of the log, and GB of the task that splits one (1.17 GB for the demo's part).
+PART_ROWS: Final = 2_000_000
+SPLIT_GB: Final = 1.2
+#: GB of a task that builds a bucket beside the bucket, and bytes an event of it: peaks of .36 GB
+#: for 92,000 events and .74 GB for 735,000, each in a process of its own.
+BUILD_GB: Final = 0.3
+BUCKET_BYTES: Final = 590
+#: GB of a task of relations beside the histories: libraries, 8 M pairs (1.3 GB for the demo's).
+RELATE_GB: Final = 1.3
 #: Wall seconds of `prepare` beside its work, Ray's tasks among them.
 PREPARE_FIXED_S: Final = 6.0
 
