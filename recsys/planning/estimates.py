@@ -150,7 +150,8 @@ def tune(log: Workload, machines: Machines, recipe: Recipe) -> Estimate:
     Disk: checkpoints hold the ids' vectors and moments; two a trial.
     """
     train, model = recipe.train, recipe.model
-    concurrent = recipe.tune.max_concurrent or trials_at_once(machines, recipe)
+    fit = trials_at_once(machines, recipe)
+    concurrent = min(recipe.tune.num_trials, recipe.tune.max_concurrent or fit, fit)
     waves = math.ceil(recipe.tune.num_trials / concurrent)
     batches = recipe.tune.batch_size
     epochs = sum(_epochs_s(log, recipe, batch) for batch in batches) / len(batches)
