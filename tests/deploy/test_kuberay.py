@@ -239,11 +239,15 @@ def test_the_job_leaves_the_cluster_alone() -> None:
 
 def test_the_job_is_understood(recipe_path: str) -> None:
     (job,) = of_kind("RayJob")
-    words = shlex.split(job.spec["entrypoint"])
-    assert words[0] == "recsys" and words[1] in JOBS
-    assert words[words.index("--config") + 1] == recipe_path
-    overrides = [value for word, value in zip(words, words[1:], strict=False) if word == "--set"]
-    assert load_recipe(FOLDER / "recipe.yaml", overrides).ray.address == "auto"
+    told = []
+    for command in job.spec["entrypoint"].split(" && "):
+        words = shlex.split(command)
+        assert words[0] == "recsys" and words[1] in JOBS
+        assert words[words.index("--config") + 1] == recipe_path
+        given = [value for word, value in zip(words, words[1:], strict=False) if word == "--set"]
+        told.append((words[1], load_recipe(FOLDER / "recipe.yaml", given)))
+    assert [name for name, _ in told] == ["compact", "pipeline"]
+    assert told[-1][1].ray.address == "auto"
 
 
 def test_the_cluster_can_hold_what_the_recipe_asks_for() -> None:
