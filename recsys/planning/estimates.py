@@ -153,7 +153,7 @@ def tune(log: Workload, machines: Machines, recipe: Recipe) -> Estimate:
     fit = trials_at_once(machines, recipe)
     concurrent = min(recipe.tune.num_trials, recipe.tune.max_concurrent or fit, fit)
     waves = math.ceil(recipe.tune.num_trials / concurrent)
-    batches = recipe.tune.batch_size
+    batches = batch_sizes(recipe)
     epochs = sum(_epochs_s(log, recipe, batch) for batch in batches) / len(batches)
     ids = log.items * model.dim * 4 / _GB
     return Estimate(
@@ -170,6 +170,11 @@ def tune(log: Workload, machines: Machines, recipe: Recipe) -> Estimate:
         {"checkpoints": recipe.tune.num_trials * 2 * 3 * ids},
         rates.WORKER_GB + math.ceil(concurrent / machines.nodes) * rates.TRIAL_GB,
     )
+
+
+def batch_sizes(recipe: Recipe) -> tuple[int, ...]:
+    """The sizes that a search draws from, each as often."""
+    return recipe.tune.batch_size
 
 
 def _epochs_s(log: Workload, recipe: Recipe, batch_size: int) -> float:
