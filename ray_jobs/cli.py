@@ -12,6 +12,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+from ray_jobs import plan as sizing
 from ray_jobs.common.cluster import start_cost
 from recsys.config import Recipe, load_recipe
 from recsys.errors import RaycommendError, cause_of
@@ -56,7 +57,11 @@ def main(argv: list[str] | None = None) -> None:
     compare = subparsers.add_parser("compare", help="two runs side by side, and what was changed")
     for name in ("first", "second"):
         compare.add_argument(name, type=Path, metavar="RUN", help="folder of a run")
+    text = "what the jobs of a log would take: memory, disk, hours; arithmetic alone"
+    sizing.add_options(subparsers.add_parser("plan", help=text, description=text))
     options = parser.parse_args(arguments)
+    if options.job == "plan":
+        sys.exit(sizing.show(options))
     sys.exit(_look(options) if options.job in ("runs", "compare") else _run(options.job, options))
 
 

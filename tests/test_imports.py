@@ -22,6 +22,7 @@ ROOMS = {
         "schema": "",
         "storage": "errors",
         "config": "errors schema storage",
+        "planning": "config errors",
         "text": "arrays errors storage",
         "state": "arrays config errors schema",
         "data": "arrays config errors schema state storage text",

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from deploy_commands import understood as understood_by_its_files
 from documents import PAGES, ROOT, Block, anchors, blocks, code, commands, links, prose
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -41,7 +42,7 @@ REQUESTS: dict[str, Any] = {
     "/users/token": UserTokenRequest,
 }
 #: Commands of `recsys`.
-COMMANDS = {*cli.JOBS, "serve", "keys", "demo", "runs", "compare"}
+COMMANDS = {*cli.JOBS, "serve", "keys", "demo", "runs", "compare", "plan"}
 #: Smallest recipe; a block of YAML is laid over it.
 LEAST_DATA = {"source": "x", "cuts": {"valid": "2024-10-01", "test": "2024-11-01"}}
 #: What a block may be written in; of `text`, `mermaid` and a console's output nothing is run.
@@ -78,6 +79,8 @@ def test_every_command_is_understood(
         own = understood_by_ray(arguments)
         if own:
             understood_by_recsys(own[1:], tmp_path, monkeypatch)
+    elif program in ("docker", "helm", "kubectl"):
+        understood_by_its_files(program, arguments)
     elif program == "prometheus":
         assert arguments[0] == "--config.file" and (ROOT / arguments[1]).is_file()
     elif program == "pytest":
@@ -106,6 +109,10 @@ def understood_by_recsys(
             serve_main([*arguments[1:], "--help"])
         assert end.value.code == 0
         assert set(arguments[1::2]) <= {"--config", "--set", "--bundle", "--dry-run"}
+    elif arguments[0] == "plan":
+        with pytest.raises(SystemExit) as end:
+            cli.main(arguments)
+        assert end.value.code == 0
     elif arguments[0] in ("runs", "compare"):
         looked: list[object] = []
         monkeypatch.setattr(cli, "_look", lambda options: looked.append(options) or 0)
@@ -158,7 +165,7 @@ def understood_by_ray(arguments: list[str]) -> list[str]:
         group, arguments = group.commands[arguments[0]], arguments[1:]
     own = arguments[arguments.index("--") + 1 :] if "--" in arguments else []
     group.make_context(group.name, list(arguments))
-    if not own:
+    if not own and not arguments[0].startswith("--"):
         assert (ROOT / arguments[0]).is_file()
     return own
 
