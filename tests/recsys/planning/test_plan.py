@@ -55,7 +55,9 @@ def test_the_documentation_tells_what_is_planned() -> None:
         for row in re.findall(r"^\|.*\| planned \|(.*)\|$", page, re.MULTILINE)
     ]
     shop = Workload(events=519_609, items=3_922, users=5_766, texts=3_786)
-    short = recipe(tune={"num_trials": 1, "batch_size": [32]}, train={"epochs": 2})
+    short = recipe(
+        tune={"num_trials": 1, "space": {"train.batch_size": {"choice": [32]}}}, train={"epochs": 2}
+    )
     planned = []
     for log, given in ((DEMO, load_recipe(ROOT / "recipes" / "demo.yaml")), (shop, short)):
         seconds = {name: job.hours * 3600 for name, job in jobs(log, HERE, given).items()}
