@@ -13,6 +13,7 @@ from recsys.config.privacy import Privacy
 from recsys.config.recipe import RayCluster, Recipe, target_codes
 from recsys.config.search import Range, Tune
 from recsys.config.serving import Access, Arm, Autoscaling, Serve, State, TextEncoderAutoscaling
+from recsys.config.storage import Storage
 from recsys.config.training import Pretrain, Train
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Section",
     "Serve",
     "State",
+    "Storage",
     "TextEncoderAutoscaling",
     "Train",
     "Tune",
