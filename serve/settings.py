@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recsys.config import Autoscaling, EventName, Privacy, Recipe, Section, Serve
+from recsys.config import Autoscaling, EventName, Privacy, Recipe, Section, Serve, Storage
 from recsys.state import state_of
 
 
@@ -20,6 +20,7 @@ class Settings(Section):
     max_clock_skew_s: int
     privacy: Privacy
     serve: Serve
+    storage: Storage = Storage()
 
     @staticmethod
     def of(recipe: Recipe) -> Settings:
@@ -30,6 +31,9 @@ class Settings(Section):
             run_dir=str(recipe.root),
             event_types=recipe.data.event_types,
             max_clock_skew_s=recipe.data.max_clock_skew_s,
+            storage=recipe.storage.model_copy(
+                update={"cache_dir": _absolute(recipe.storage.cache_dir)}
+            ),
             privacy=privacy.model_copy(update={"key_file": _absolute(privacy.key_file)}),
             serve=recipe.serve.model_copy(
                 update={

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from recsys.errors import NoSpaceError, StorageError, cause_of
-from recsys.storage.location import Location
+from recsys.storage.location import Location, Place
 from recsys.storage.outputs import sync
 from recsys.storage.published import MANIFEST, Manifest, Part, in_parallel, manifest_of
 from recsys.storage.seals import file_sha256
@@ -41,11 +41,12 @@ class Fetched:
     """
 
     folder: Path
-    _hold: IO[bytes]
+    _hold: IO[bytes] | None = None
 
     def release(self) -> None:
         """Let the folder go; without this it is let go with the object."""
-        self._hold.close()
+        if self._hold is not None:
+            self._hold.close()
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,14 @@ class NodeCache:
 
     folder: Path
     max_bytes: int
+
+    def local(self, place: Place) -> Fetched:
+        """What lies at a place: a folder as it is, a published one fetched whole.
+
+        Raises:
+            StorageError, NoSpaceError: see `fetch`.
+        """
+        return Fetched(place) if isinstance(place, Path) else self.fetch(place)
 
     def fetch(self, location: Location, only: Callable[[str], bool] | None = None) -> Fetched:
         """What is published at a location, on this node.

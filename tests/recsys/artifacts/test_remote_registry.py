@@ -13,7 +13,7 @@ from object_store import ObjectStore
 from tiny import tiny_recipe
 
 from recsys.artifacts.bundle import Bundle
-from recsys.artifacts.lineage import champion_folder
+from recsys.artifacts.lineage import champion_place
 from recsys.artifacts.registry import Registry
 from recsys.artifacts.remote_registry import RemoteRegistry
 from recsys.artifacts.run import Run
@@ -67,7 +67,7 @@ def test_a_whole_bundle_goes_there_and_back(recipe: Recipe, tmp_path: Path) -> N
     folder = registry.path("champion")
     assert folder.is_relative_to(tmp_path / "cache")
     assert Bundle.open(folder).meta == written.meta
-    assert champion_folder(recipe) == folder
+    assert champion_place(recipe) == place
     assert Run.open(recipe).registry.describe() == (
         f"champion: {written.version} (change 1 in s3://shop/registry/{recipe.name})"
     )
