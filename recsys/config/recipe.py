@@ -67,7 +67,11 @@ class Recipe(Section):
     @property
     def registry(self) -> Place:
         """The registry's folder, absolute, or its location in a store."""
-        return place_of(self._named(self.promote.registry))
+        return self.named_place(self.promote.registry)
+
+    def named_place(self, text: str) -> Place:
+        """The place of a path or URI, in which `{name}` is the recipe's."""
+        return place_of(self._named(text))
 
     def _named(self, text: str) -> str:
         return text.replace("{name}", self.name)

@@ -23,6 +23,8 @@ from recsys.storage.faults import Fault, fault_of
 SCHEMES: Final = {"s3": "s3", "gs": "gcs", "abfs": "azure", "hdfs": None}
 #: Seconds for which a store that does not answer is asked again, and the first and longest pause.
 PATIENCE_S, PAUSE_S, MAX_PAUSE_S = 60.0, 0.2, 5.0
+#: Where the libraries tell what a file is: by its content, or when it was written.
+_TAGS: Final = ("ETag", "etag", "generation", "mtime", "last_modified")
 #: Where the libraries look for credentials.
 _CREDENTIALS: Final = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or the machine's role; "
@@ -116,11 +118,21 @@ class Location:
 
     def sizes(self, below: str = "") -> dict[str, int]:
         """Bytes of each file in and below a folder, by its name from here."""
-        folder = self._path(below) if below else self._path("").rstrip("/")
+        return {name: int(info["size"] or 0) for name, info in self._find(below).items()}
+
+    def tags(self) -> dict[str, str]:
+        """What each file in and below this folder is now, by its name: another if it is written."""
+        return {
+            name: f"{info['size']} {next((info[key] for key in _TAGS if info.get(key)), '')}"
+            for name, info in self._find("").items()
+        }
+
+    def _find(self, below: str) -> dict[str, dict[str, Any]]:
+        folder = self._path(below).rstrip("/")
         found = self._or_none(lambda fs: fs.find(folder, detail=True), below) or {}
         start = len(self._path(""))
         return {
-            str(path)[start:]: int(info["size"] or 0)
+            str(path)[start:]: info
             for path, info in sorted(found.items())
             if info["type"] == "file"
         }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from recsys.data.feedback import Feedback
 from recsys.state import STATE_FILE, clock_us, open_items
 from recsys.storage.location import Place
 from serve.core.answer_flow import AnswerFlow, Ask
@@ -232,4 +231,4 @@ class Service:
 def _impression_log(settings: Settings, users: Users) -> ImpressionLog:
     if not settings.serve.impressions:
         return NoImpressions()
-    return Impressions(Feedback.of(settings.root).impressions, users.pseudonym)
+    return Impressions(settings.impressions, users.pseudonym)

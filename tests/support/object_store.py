@@ -57,7 +57,7 @@ class ObjectStore:
             aws_access_key_id=KEY_ID, aws_secret_access_key="secret",
         )  # fmt: skip
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def stored(self, prefix: str = "") -> list[str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
         return sorted(each["Key"] for page in pages for each in page.get("Contents", []))
 
@@ -68,7 +68,7 @@ class ObjectStore:
         self.client.put_object(Bucket=BUCKET, Key=key, Body=data)
 
     def remove_bucket(self) -> None:
-        for key in self.keys():
+        for key in self.stored():
             self.client.delete_object(Bucket=BUCKET, Key=key)
         self.client.delete_bucket(Bucket=BUCKET)
 

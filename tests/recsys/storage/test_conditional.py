@@ -45,7 +45,7 @@ def at_once(number: int, work: Callable[[int], Any]) -> list[Any]:
 
 def test_a_store_with_conditions_is_found_out(store: ObjectStore, place: Location) -> None:
     assert takes_conditions(place)
-    assert store.keys() == []
+    assert store.stored() == []
 
 
 def test_one_of_several_writers_creates(place: Location) -> None:
@@ -73,7 +73,7 @@ def test_without_conditions_a_lock_stands_in(
         assert all(isinstance(each, StorageError) for each in done)
         assert create(place, "x", b"later")
     assert not create(place, "x", b"again")
-    assert store.keys() == ["registry/x"], "no lock is left"
+    assert store.stored() == ["registry/x"], "no lock is left"
 
 
 class TestLock:
@@ -81,7 +81,7 @@ class TestLock:
         self, store: ObjectStore, place: Location
     ) -> None:
         with locked(place, "run") as lease:
-            (key,) = store.keys()
+            (key,) = store.stored()
             told = json.loads(store.read(key))
             assert key.startswith("registry/run.lock/") and told["until"] > time.time() + 30
             with (
@@ -93,8 +93,8 @@ class TestLock:
             assert "run the same command again" in str(refused.value)
             with locked(place, "other"):
                 pass
-            assert not lease.is_lost and store.keys() == [key]
-        assert store.keys() == []
+            assert not lease.is_lost and store.stored() == [key]
+        assert store.stored() == []
         with locked(place, "run"):
             pass
 
@@ -105,7 +105,7 @@ class TestLock:
             pass
         time.sleep(1.1)
         with locked(place, "run"):
-            assert len(store.keys()) == 1
+            assert len(store.stored()) == 1
 
     @pytest.mark.slow
     def test_it_is_renewed_and_one_that_cannot_be_is_lost(

@@ -40,7 +40,7 @@ def test_a_manifest_names_every_part(store: ObjectStore, place: Location, tmp_pa
     manifest = publish(folder, place)
     assert manifest == manifest_of(place)
     assert {name: part.size for name, part in manifest.files.items()} == {"a": 1, "sub/b": 2}
-    assert store.keys("bundle") == [
+    assert store.stored("bundle") == [
         f"bundle/{manifest.attempt}/a", f"bundle/{manifest.attempt}/sub/b", "bundle/manifest.json",
     ]  # fmt: skip
     assert store.read(f"bundle/{manifest.part('sub/b')}") == b"22"
@@ -68,7 +68,7 @@ def test_what_dead_writers_left_goes_when_it_is_old(
         store.write(f"bundle/{began:%Y%m%dT%H%M%SZ}-{'0' * 32}/{name}", b"")
     store.write("bundle/not-ours", b"")
     publish(write(tmp_path / "f", a="1"), place)
-    assert [key.rpartition("/")[2] for key in store.keys("bundle")] == [
+    assert [key.rpartition("/")[2] for key in store.stored("bundle")] == [
         "young", "a", "manifest.json", "not-ours",
     ]  # fmt: skip
 
