@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from enum import Enum, auto
 
@@ -18,6 +19,10 @@ _NO_CREDENTIALS = {
 _PASSING = {
     "BotoCoreError", "ClientError", "ClientPayloadError", "HttpError", "AzureError",
     "FSTimeoutError", "ResponseParserError", "IncompleteRead",
+}  # fmt: skip
+_ARROW_PASSING = {
+    "NETWORK_CONNECTION", "INTERNAL_FAILURE", "SERVICE_UNAVAILABLE", "SLOW_DOWN", "THROTTLING",
+    "REQUEST_TIMEOUT",
 }  # fmt: skip
 _WRONG = {"ParamValidationError", "InvalidEndpointConfigurationError", "NoRegionError"}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -58,6 +63,16 @@ def fault_of(error: BaseException) -> Fault:
     if names & _WRONG:
         return Fault.REFUSED
     return Fault.PASSING if names & _PASSING else Fault.OTHER
+
+
+def arrow_fault(error: BaseException) -> Fault:
+    """The kind of an error of `pyarrow.fs`, which tells of S3 in words; of others it is `OTHER`."""
+    found = re.search(r"AWS Error (\w+)", str(error))
+    if not isinstance(error, OSError) or found is None:
+        return Fault.OTHER
+    if "BUCKET" in found[1]:
+        return Fault.NO_BUCKET
+    return Fault.PASSING if found[1] in _ARROW_PASSING else Fault.DENIED
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -9,7 +9,6 @@ each store's own library looks for them; a recipe holds none.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,19 +16,18 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from recsys.errors import StorageError
+from recsys.storage import patience
 from recsys.storage.faults import Fault, fault_of
 
 #: Scheme -> extra of this package that brings its library; hdfs comes with pyarrow.
 SCHEMES: Final = {"s3": "s3", "gs": "gcs", "abfs": "azure", "hdfs": None}
-#: Seconds for which a store that does not answer is asked again, and the first and longest pause.
-PATIENCE_S, PAUSE_S, MAX_PAUSE_S = 60.0, 0.2, 5.0
 #: Where the libraries tell what a file is: by its content, or when it was written.
 _TAGS: Final = ("ETag", "etag", "generation", "mtime", "last_modified")
 #: Where the libraries look for credentials.
-_CREDENTIALS: Final = {
+CREDENTIALS: Final = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or the machine's role; "
     "AWS_ENDPOINT_URL names a server that is not Amazon's",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS or the machine's service account",
+    "gs": "GOOGLE_APPLICATIONCREDENTIALS or the machine's service account",
     "abfs": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or the machine's identity",
     "hdfs": "a Kerberos ticket, or HADOOP_USER_NAME",
 }
@@ -42,7 +40,7 @@ class Location:
     """A folder in a store; it need not be there.
 
     Names below it are relative, with `/` between their parts. A store that does not answer is asked
-    again for `PATIENCE_S`.
+    again, see `recsys.storage.patience`.
 
     Attributes:
         uri: without a slash at its end.
@@ -185,22 +183,19 @@ class Location:
             FileExistsError: it is there, and was not to be.
             OSError: of this machine's disk.
         """
-        deadline, pause = time.monotonic() + PATIENCE_S, PAUSE_S
-        while True:
-            try:
-                return work(self._fs)
-            except Exception as error:
-                fault = fault_of(error)
-                if fault is Fault.ABSENT:
-                    raise FileNotFoundError(f"{self.uri}/{name}") from None
-                if fault is Fault.TAKEN:
-                    raise FileExistsError(f"{self.uri}/{name}") from None
-                if fault is Fault.OTHER:
-                    raise
-                if fault is not Fault.PASSING or time.monotonic() + pause > deadline:
-                    raise self._told(error, fault, name) from None
-                time.sleep(pause)
-                pause = min(2 * pause, MAX_PAUSE_S)
+        try:
+            return patience.patiently(
+                lambda: work(self._fs), lambda error: fault_of(error) is Fault.PASSING
+            )
+        except Exception as error:
+            fault = fault_of(error)
+            if fault is Fault.ABSENT:
+                raise FileNotFoundError(f"{self.uri}/{name}") from None
+            if fault is Fault.TAKEN:
+                raise FileExistsError(f"{self.uri}/{name}") from None
+            if fault is Fault.OTHER:
+                raise
+            raise self._told(error, fault, name) from None
 
     def _told(self, error: Exception, fault: Fault, name: str) -> StorageError:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -213,7 +208,7 @@ class Location:
         if fault is Fault.DENIED:
             return StorageError(
                 f"the store lets us not in ({reason})", where=where,
-                fix=f"give credentials that may read and write there: {_CREDENTIALS[self.scheme]}",
+                fix=f"give credentials that may read and write there: {CREDENTIALS[self.scheme]}",
             )  # fmt: skip
         if fault is Fault.REFUSED:
             return StorageError(
@@ -221,10 +216,16 @@ class Location:
                 fix="correct the URI, or the store's settings in the environment",
             )  # fmt: skip
         return StorageError(
-            f"the store does not answer: {reason}", where=where,
-            fix=f"see that it runs and is reached from here; it was asked for {PATIENCE_S:.0f} s. "
-            "Then run the same command again",
+            f"the store does not answer: {reason}", where=where, fix=see_that_it_runs()
         )  # fmt: skip
+
+
+def see_that_it_runs() -> str:
+    """The fix of a store that does not answer."""
+    return (
+        "see that it runs and is reached from here; it was asked for "
+        f"{patience.PATIENCE_S:.0f} s. Then run the same command again"
+    )
 
 
 #: Where something lies: in a folder of this machine, or in a store.

@@ -10,7 +10,7 @@ import pytest
 from object_store import BUCKET, ObjectStore
 
 from recsys.errors import NoSpaceError, StorageError, cause_of
-from recsys.storage import location as module
+from recsys.storage import patience
 from recsys.storage.location import Location, place_of
 
 
@@ -108,7 +108,7 @@ class TestFaults:
         store.stop()
         with pytest.raises(StorageError, match="the store does not answer: Could not connect"):
             place.read("x")
-        monkeypatch.setattr(module.time, "sleep", lambda seconds: store.start())
+        monkeypatch.setattr(patience.time, "sleep", lambda seconds: store.start())
         assert place.read("x") == b"one"
 
     def test_a_bucket_that_is_not_there_is_told(self, store: ObjectStore, place: Location) -> None:
