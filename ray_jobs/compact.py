@@ -90,9 +90,10 @@ def _mirrored(mirror: Mirror | None) -> Iterator[None]:
     if mirror is None:
         yield
         return
-    with locked(mirror.location, "compact"):
+    with locked(mirror.location, "compact") as lease:
         mirror.pull()
         yield
+        lease.must_hold()
         mirror.push()
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from ray_jobs.common.cluster import connected
 from recsys.config import RayCluster
-from recsys.storage import patience
 
 if TYPE_CHECKING:
     from object_store import ObjectStore
@@ -38,10 +37,9 @@ def cluster() -> None:
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    """A store on loopback that this process and its children find; asked for two seconds."""
+    """A store on loopback that this process and its children find."""
     import object_store
 
-    monkeypatch.setattr(patience, "PATIENCE_S", 2.0)
     with object_store.running(monkeypatch) as found:
         yield found
 

@@ -25,6 +25,8 @@ from functools import lru_cache
 from recsys.errors import StorageError
 from recsys.storage.location import Location
 
+#: Stores that may take conditions. For others fsspec looks first and writes then.
+CONDITIONAL = ("s3", "gs", "abfs")
 #: A lock lasts so long unless it is renewed, which is done three times as often; seconds.
 LASTS_S = 60.0
 #: Clocks of hosts may differ by so much; seconds.
@@ -44,9 +46,10 @@ def create(location: Location, name: str, data: bytes) -> bool:
     """
     if takes_conditions(location):
         return location.create(name, data)
-    with locked(location, name):
+    with locked(location, name) as lease:
         if location.read(name) is not None:
             return False
+        lease.must_hold()
         location.write(name, data)
         return True
 
@@ -54,33 +57,36 @@ def create(location: Location, name: str, data: bytes) -> bool:
 @lru_cache
 def takes_conditions(location: Location) -> bool:
     """Whether a store refuses to create a file that is there; found out by trying."""
+    if location.scheme not in CONDITIONAL:
+        return False
     probe = f".probe-{uuid.uuid4().hex}"
     try:
         location.create(probe, b"first")
         return not location.create(probe, b"second")
-    except (NotImplementedError, ValueError, TypeError):
-        return False
     finally:
         with suppress(StorageError):
             location.remove([probe])
 
 
 class Lease:
-    """A lock object that is held, and renewed by a thread until it is let go.
-
-    Attributes:
-        is_lost: it has ended, as it could not be renewed: another may hold it.
-    """
+    """A lock object that is held, and renewed by a thread until it is let go."""
 
     def __init__(self, location: Location, name: str, owner: str) -> None:
         self._location, self._name = location, f"{name}.lock/{uuid.uuid4().hex}.json"
         self._folder, self._owner = f"{name}.lock", owner
         self._until, self._ended = 0.0, threading.Event()
 
-    @property
-    def is_lost(self) -> bool:
-        """See above."""
-        return time.time() > self._until
+    def must_hold(self) -> None:
+        """See that the lock is still held, before what only its owner may do.
+
+        Raises:
+            StorageError: it could not be renewed in time: another may hold it.
+        """
+        if time.time() > self._until:
+            raise StorageError(
+                "the lock has ended, as the store did not answer for too long", value=self._folder,
+                where=self._location, fix="run the same command again",
+            )  # fmt: skip
 
     def take(self) -> None:
         """Take the lock.
@@ -133,7 +139,7 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._ended.wait(LASTS_S / 3):
-            with suppress(StorageError):  # tried again, and known by `is_lost`
+            with suppress(StorageError):  # tried again; see `must_hold`
                 self._write()
         with suppress(StorageError):  # the last renewal may have come after the release
             self._location.remove([self._name])

@@ -43,6 +43,13 @@ class Fault(Enum):
     OTHER = auto()
 
 
+#: Answers of a store -> what they mean; others of 400 to 499 refuse.
+_HTTP = {
+    401: Fault.DENIED, 403: Fault.DENIED, 404: Fault.ABSENT, 412: Fault.TAKEN,
+    408: Fault.PASSING, 429: Fault.PASSING,
+}  # fmt: skip
+
+
 def fault_of(error: BaseException) -> Fault:
     """The kind of an error that a file system of fsspec raised."""
     chain = list(_chain(error))
@@ -56,6 +63,8 @@ def fault_of(error: BaseException) -> Fault:
         return Fault.ABSENT
     if isinstance(error, FileExistsError):
         return Fault.TAKEN
+    if (code := _http_code(error)) is not None:  # of Google's store
+        return _HTTP.get(code, Fault.PASSING if code >= 500 else Fault.REFUSED)
     if isinstance(error, OSError):
         if error.errno in _FULL:
             return Fault.OTHER
@@ -63,6 +72,14 @@ def fault_of(error: BaseException) -> Fault:
     if names & _WRONG:
         return Fault.REFUSED
     return Fault.PASSING if names & _PASSING else Fault.OTHER
+
+
+def _http_code(error: BaseException) -> int | None:
+    try:
+        code = int(getattr(error, "code", None) or 0)
+    except (TypeError, ValueError):
+        return None
+    return code if 400 <= code < 600 else None
 
 
 def arrow_fault(error: BaseException) -> Fault:

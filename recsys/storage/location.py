@@ -71,11 +71,6 @@ class Location:
         return self.uri.partition("://")[0]
 
     @property
-    def name(self) -> str:
-        """The last part of the URI."""
-        return self.uri.rpartition("/")[2]
-
-    @property
     def bucket(self) -> str:
         """What the store calls by that name, or its like."""
         return self.uri.partition("://")[2].partition("/")[0]
@@ -86,7 +81,7 @@ class Location:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file, in the place of one that is there. Readers see the old or the new."""
-        self._do(lambda fs: fs.pipe_file(self._path(name), data), name)
+        self._do(lambda fs: fs.pipe_file(self._to_write(name), data), name)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a small file if there is none, and say whether it was written; see `creates`.
@@ -103,7 +98,7 @@ class Location:
 
     def upload(self, file: Path, name: str) -> None:
         """Copy a file of this machine there."""
-        self._do(lambda fs: fs.put_file(str(file), self._path(name)), name)
+        self._do(lambda fs: fs.put_file(str(file), self._to_write(name)), name)
 
     def download(self, name: str, file: Path) -> bool:
         """Copy a file from there; False where there is none. What came is not checked."""
@@ -140,6 +135,13 @@ class Location:
         for name in names:
             path = self._path(name)
             self._or_none(lambda fs, path=path: fs.rm_file(path), name)  # type: ignore[misc]
+
+    def _to_write(self, name: str) -> str:
+        """The path of a file; HDFS has folders, which must be there."""
+        path = self._path(name)
+        if self.scheme == "hdfs":
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        return path
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

@@ -86,7 +86,7 @@ class NodeCache:
             hold = self._hold(manifest.digest)
             try:
                 folder = self.folder / manifest.digest
-                with self._telling_of_a_full_disk():
+                with self._telling_of_the_disk():
                     if _missing(folder, manifest, only):
                         with self._fetching():
                             self._complete(location, manifest, folder, only)
@@ -163,8 +163,9 @@ class NodeCache:
         )
 
     def _hold(self, name: str) -> IO[bytes]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = (self.folder / (name + _LOCK)).open("ab")
+        with self._telling_of_the_disk():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / (name + _LOCK)).open("ab")
         fcntl.flock(file, fcntl.LOCK_SH)
         return file
 
@@ -187,21 +188,30 @@ class NodeCache:
             except BlockingIOError:
                 return False
             shutil.rmtree(self.folder / name, ignore_errors=True)
+            (self.folder / (name + _USED)).unlink(missing_ok=True)
             return True
 
     @contextmanager
-    def _telling_of_a_full_disk(self) -> Iterator[None]:
+    def _telling_of_the_disk(self) -> Iterator[None]:
         try:
             yield
+        except FileNotFoundError:  # a part that is gone
+            raise
         except Exception as error:
-            if not isinstance(cause_of(error), NoSpaceError):
-                raise
-            raise NoSpaceError(
-                "no space is left on the disk of this node's cache, or none of its quota",
-                where=self.folder, field="storage.cache_dir",
-                fix="make room there, or set it to a folder on another disk; then the same command "
-                "goes on",
-            ) from None  # fmt: skip
+            if isinstance(cause_of(error), NoSpaceError):
+                raise NoSpaceError(
+                    "no space is left on the disk of this node's cache, or none of its quota",
+                    where=self.folder, field="storage.cache_dir",
+                    fix="make room there, or set it to a folder on another disk; then the same "
+                    "command goes on",
+                ) from None  # fmt: skip
+            if isinstance(error, OSError):
+                raise StorageError(
+                    f"the folder of this node's cache takes no file: {error.strerror or error}",
+                    where=self.folder, field="storage.cache_dir",
+                    fix="give this user the right to write there, or set it to another folder",
+                ) from None  # fmt: skip
+            raise
 
 
 def _missing(

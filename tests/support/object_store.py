@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
+from unittest.mock import patch
 
 import boto3
 import pytest
 from moto.s3.models import s3_backends
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
+
+from recsys.storage import patience
 
 KEY_ID, BUCKET = "rehearsal", "shop"
 
@@ -113,13 +116,18 @@ class ObjectStore:
             with self._lock:
                 self._fault, self._left = None, 0
 
-    def failing(self, meets: Meets, times: int = 1_000_000) -> Any:
-        """The server answers 500 and does nothing."""
+    @contextmanager
+    def failing(self, meets: Meets, times: int | None = None) -> Iterator[None]:
+        """The server answers 500 and does nothing; for good, and then it is not asked for long."""
 
         def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
             return _refuse(start_response, "500 Internal Server Error", "InternalError")
 
-        return self.fault(answer, meets, times)
+        with ExitStack() as stack:
+            stack.enter_context(self.fault(answer, meets, times or 1_000_000))
+            if times is None:
+                stack.enter_context(impatient())
+            yield
 
     def failing_after(self, meets: Meets, times: int = 1) -> Any:
         """The server does what it is asked, and answers 500."""
@@ -173,6 +181,11 @@ def _refuse(start_response: Any, status: str, code: str) -> list[bytes]:
     body = f"<Error><Code>{code}</Code><Message>{code}, as told</Message></Error>".encode()
     start_response(status, [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))])
     return [body]
+
+
+def impatient() -> Any:
+    """In the block, who waits for a store waits for a second."""
+    return patch.object(patience, "PATIENCE_S", 1.0)
 
 
 @contextmanager

@@ -93,17 +93,21 @@ class TestLock:
             assert "run the same command again" in str(refused.value)
             with locked(place, "other"):
                 pass
-            assert not lease.is_lost and store.stored() == [key]
+            lease.must_hold()
+            assert store.stored() == [key]
         assert store.stored() == []
         with locked(place, "run"):
             pass
 
     def test_that_of_a_dead_owner_ends(self, store: ObjectStore, place: Location) -> None:
-        ends = {"owner": "process 1 on gone", "until": time.time() - conditional.CLOCKS_S + 1}
-        store.write("registry/run.lock/dead.json", json.dumps(ends).encode())
+        def left(until: float) -> None:
+            told = {"owner": "process 1 on gone", "until": until}
+            store.write("registry/run.lock/dead.json", json.dumps(told).encode())
+
+        left(time.time())  # clocks differ
         with pytest.raises(StorageError, match="in use by process 1 on gone"), locked(place, "run"):
             pass
-        time.sleep(1.1)
+        left(time.time() - conditional.CLOCKS_S - 1)
         with locked(place, "run"):
             assert len(store.stored()) == 1
 
@@ -115,10 +119,11 @@ class TestLock:
         monkeypatch.setattr(conditional, "CLOCKS_S", 0.0)
         with locked(place, "run") as lease:
             time.sleep(2)
-            assert not lease.is_lost
+            lease.must_hold()
             with store.failing(lambda method, path: method == "PUT"):
                 time.sleep(1.5)
-                assert lease.is_lost
+                with pytest.raises(StorageError, match="the lock has ended"):
+                    lease.must_hold()
 
     def test_what_is_no_lock_is_told(self, store: ObjectStore, place: Location) -> None:
         store.write("registry/run.lock/x.json", b"[]")

@@ -94,6 +94,12 @@ def test_what_stays_damaged_is_told_and_not_seen(
         cache.fetch(place)
 
 
+def test_a_cache_that_takes_no_file_is_told(place: Location, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"storage.cache_dir. the folder of this node's cache"):
+        NodeCache(tmp_path / "file" / "cache", 10**6).fetch(place)
+
+
 def test_nothing_published_is_told(store: ObjectStore, cache: NodeCache) -> None:
     with pytest.raises(StorageError, match="nothing is published here: there is no manifest.json"):
         cache.fetch(Location(f"{store.uri}/nothing"))
