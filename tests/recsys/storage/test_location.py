@@ -12,6 +12,7 @@ from object_store import BUCKET, ObjectStore, impatient
 from recsys.errors import NoSpaceError, StorageError, cause_of
 from recsys.storage import patience
 from recsys.storage.conditional import create, takes_conditions
+from recsys.storage.faults import Fault, fault_of
 from recsys.storage.location import Location, place_of
 
 
@@ -197,3 +198,19 @@ def test_pyarrows_file_systems_are_spoken_to_as_well(tmp_path: Path) -> None:
     assert create(place, "sub/new", b"1") and not create(place, "sub/new", b"2")
     place.remove(["x", "y", "never"])
     assert place.sizes() == {"sub/new": 1}
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        (412, Fault.TAKEN), ("404", Fault.ABSENT), (403, Fault.DENIED), (400, Fault.REFUSED),
+        (429, Fault.PASSING), (503, Fault.PASSING), (None, Fault.PASSING),
+    ],
+)  # fmt: skip
+def test_answers_of_googles_store(code: object, fault: Fault) -> None:
+    class HttpError(Exception):
+        """As gcsfs has it."""
+
+    error = HttpError("told")
+    error.code = code  # type: ignore[attr-defined]
+    assert fault_of(error) is fault

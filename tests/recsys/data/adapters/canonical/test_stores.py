@@ -7,13 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-from object_store import ObjectStore
+from object_store import ObjectStore, impatient
 from tiny import tiny_log
 
 from recsys.config import Data
 from recsys.data.adapters.canonical import CanonicalAdapter
 from recsys.errors import DataError
-from recsys.storage import patience
 
 
 @pytest.fixture
@@ -58,15 +57,15 @@ def test_what_is_wrong_is_told_once(
 
 @pytest.mark.slow
 def test_a_store_that_goes_in_the_middle_is_waited_for_and_is_no_damaged_file(
-    source: str, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    source: str, store: ObjectStore
 ) -> None:
     log = adapter(source)
     (part,) = log.parts()
     store.stop()
+    told = "the store does not answer.*run the same command"
     for act in (lambda: log.read_events(part), log.read_items):
-        with pytest.raises(DataError, match="the store does not answer.*run the same command"):
+        with impatient(), pytest.raises(DataError, match=told):
             act()
-    monkeypatch.setattr(patience, "PATIENCE_S", 60.0)
     threading.Timer(3.0, store.start).start()
     began = time.monotonic()
     assert log.read_events(part).height == part.num_rows
