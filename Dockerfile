@@ -14,7 +14,7 @@ ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ARG EXTRAS=lora,redis
+ARG EXTRAS=lora,mlflow,redis,s3,tune
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN ["python3", "-m", "venv", "/opt/raycommend"]
 WORKDIR /build

@@ -150,7 +150,8 @@ def command_line(job: str, options: argparse.Namespace) -> str:
 
 def written_to(recipe: Recipe) -> list[Path]:
     """The folders that the jobs of a recipe write to; temporary files among them."""
-    return [recipe.root, recipe.registry, Path(tempfile.gettempdir())]
+    places = [recipe.root, recipe.registry, Path(tempfile.gettempdir())]
+    return [place for place in places if isinstance(place, Path)]
 
 
 def _hand_over(command: str, arguments: list[str]) -> None:

@@ -13,6 +13,8 @@ file is there already had been written by a run that did not live to drop it.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -29,6 +31,8 @@ from recsys.data.feedback import (
 )
 from recsys.errors import DataError
 from recsys.state import STATE_FILE, UserState, joined, open_state, state_of
+from recsys.storage.conditional import locked
+from recsys.storage.mirror import Mirror
 from recsys.storage.outputs import whole_file
 
 #: Events in a file at most.
@@ -56,11 +60,13 @@ def execute(run: Run) -> Path:
 
     Raises:
         DataError: there is no store that can be reached, or another `compact` runs.
+        StorageError: the feedback lies at a URI, and another `compact` runs, or the store fails.
     """
     feedback, state = run.feedback, _open(run)
+    mirror = run.feedback_mirror
     try:
-        with feedback.locked(exclusive=True):
-            drain(state, feedback)
+        with feedback.locked(exclusive=True), _mirrored(mirror):
+            drain(state, feedback, mirror)
             erased = joined(state.erased(), feedback.erased())
             if erased != feedback.erased():
                 feedback.write_erased(erased)
@@ -78,7 +84,20 @@ def execute(run: Run) -> Path:
     return feedback.folder
 
 
-def drain(state: UserState, feedback: Feedback) -> None:
+@contextmanager
+def _mirrored(mirror: Mirror | None) -> Iterator[None]:
+    """Work on what lies at a URI, alone; it is there when the block has ended well."""
+    if mirror is None:
+        yield
+        return
+    with locked(mirror.location, "compact") as lease:
+        mirror.pull()
+        yield
+        lease.must_hold()
+        mirror.push()
+
+
+def drain(state: UserState, feedback: Feedback, mirror: Mirror | None = None) -> None:
     """Move what waits in the outbox to files; of what comes meanwhile, maybe not all."""
     left = state.num_waiting()
     while left > 0 and (batch := state.claim(BATCH)):
@@ -87,6 +106,8 @@ def drain(state: UserState, feedback: Feedback) -> None:
         if batch.events and not path.exists():
             with whole_file(path) as aside:
                 pq.write_table(events_table(batch.events), aside, compression="zstd")
+        if batch.events and mirror is not None:
+            mirror.upload(path)
         state.settle(batch.id)
 
 

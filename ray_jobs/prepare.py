@@ -36,10 +36,11 @@ def plan(run: Run) -> list[str]:
     raise_all(found.problems)
     parts = found.scan.parts
     rows = sum(part.num_rows for part in parts)
-    live, erased = finished(feedback.events), feedback.erased()
+    live, erased, mirror = finished(feedback.events), feedback.erased(), run.feedback_mirror
     return [
         f"read {rows:,} rows in {len(parts)} parts ({recipe.data.adapter})",
         *(f"leave out {what}" for what in _left_out(found.scan.left_out)),
+        *([f"fetch the live events and erasures of {mirror.location} first"] if mirror else []),
         *([f"read {count_rows(live):,} live events in {feedback.events}"] if live else []),
         *([f"leave out {len(erased):,} erased users"] if erased else []),
         *found.found,
@@ -58,6 +59,10 @@ def execute(run: Run) -> Path:
     Raises:
         DataError: the log or the catalogue cannot be used; nothing is written.
     """
+    mirror = run.feedback_mirror
+    if mirror is not None:
+        with run.feedback.locked(exclusive=False):
+            mirror.pull()
     return prepare(run.recipe, tasks_on(run.recipe.ray))
 
 

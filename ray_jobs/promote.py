@@ -5,8 +5,6 @@ python -m ray_jobs.promote --config recipes/demo.yaml
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 
@@ -21,6 +19,7 @@ from recsys.evaluation.gate import MIN_USERS, Verdict, beats, not_judged
 from recsys.evaluation.report import COLUMNS, METRIC, OURS
 from recsys.recommender.loading import scorer_on
 from recsys.schema import Col
+from recsys.storage.location import Place
 from recsys.storage.reading import read_json, read_parquet, reading
 
 
@@ -42,11 +41,12 @@ def plan(run: Run) -> list[str]:
     return [f"add {bundle.version} to {registry.root}", against]
 
 
-def execute(run: Run) -> Path:
+def execute(run: Run) -> Place:
     """Promote the run's bundle, or refuse.
 
     Raises:
-        BundleError: the registry holds another product's line.
+        BundleError: the registry holds another product's line, or another bundle has become
+            champion since the comparison.
         GateRefused: the incumbent is not beaten; the alias stays.
     """
     check_challenger(run.recipe, run.bundle(verify=False))
@@ -66,8 +66,8 @@ def execute(run: Run) -> Path:
                 where=registry.root,
                 fix=f"{incumbent} stays champion; the bundle is kept in the registry",
             )
-    registry.promote(bundle.version)
-    return registry.path(bundle.version)
+    registry.promote(bundle.version, over=incumbent)
+    return registry.place(bundle.version)
 
 
 def _check_judged(run: Run, num_users: int, challenger: str, incumbent: str) -> None:

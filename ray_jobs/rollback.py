@@ -5,10 +5,9 @@ python -m ray_jobs.rollback --config recipes/demo.yaml
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from recsys.artifacts.lineage import check_previous
 from recsys.artifacts.run import Run
+from recsys.storage.location import Place
 
 
 def plan(run: Run) -> list[str]:
@@ -18,14 +17,14 @@ def plan(run: Run) -> list[str]:
     return [f"make {registry.previous()} champion again in place of {registry.champion()}"]
 
 
-def execute(run: Run) -> Path:
+def execute(run: Run) -> Place:
     """Go back one champion.
 
     Raises:
         BundleError: there is none before, or it is another product's.
     """
     check_previous(run.recipe)
-    return run.registry.path(run.registry.rollback())
+    return run.registry.place(run.registry.rollback())
 
 
 def report(run: Run) -> list[str]:

@@ -163,6 +163,10 @@ class BundleError(RaycommendError):
     """A bundle or a registry is missing, broken or of another format."""
 
 
+class StorageError(RaycommendError):
+    """A store of files lets nobody in, does not answer, or holds other things than it should."""
+
+
 class NoSpaceError(RaycommendError):
     """A disk or a quota is full."""
 

@@ -14,10 +14,11 @@ import sys
 from pathlib import Path
 
 from recsys.artifacts.bundle import Bundle
-from recsys.artifacts.lineage import champion_folder, check_bundle
+from recsys.artifacts.lineage import champion_place, check_bundle
 from recsys.config import Recipe, load_recipe
-from recsys.errors import RaycommendError
+from recsys.errors import RaycommendError, RecipeError
 from recsys.state import STATE_FILE, URL_VARIABLE
+from recsys.storage.location import Place, place_of
 from serve.launch.checks import check, warnings
 from serve.models.arms import ResolvedArm, resolve_arms
 from serve.ray.environment import set_defaults
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         help="override one key of the recipe; may be given again",
     )  # fmt: skip
     parser.add_argument(
-        "--bundle", metavar="DIR", type=Path, help="serve this bundle instead of the champion"
+        "--bundle", metavar="PLACE", help="serve the bundle of this folder or URI, not the champion"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="check recipe and bundle, say what would be served"
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         recipe = load_recipe(options.config, options.overrides)
-        bundle = served_bundle(recipe, options.bundle)
+        bundle = served_bundle(recipe, options.bundle and _place(options.bundle))
         if options.dry_run:
             address = recipe.ray.address or os.environ.get("RAY_ADDRESS") or "local"
             set_defaults()  # HAProxy's ports are those of a start
@@ -76,11 +77,18 @@ def command_of(options: argparse.Namespace) -> list[str]:
     for override in options.overrides:
         if not override.startswith("ray.address="):  # the command for an update names its own
             words += ["--set", override]
-    return words if options.bundle is None else [*words, "--bundle", str(options.bundle.absolute())]
+    return words if options.bundle is None else [*words, "--bundle", str(place_of(options.bundle))]
 
 
-def served_bundle(recipe: Recipe, given: Path | None) -> Path:
-    """The folder of the bundle that is served: the one given, else the recipe's champion.
+def _place(text: str) -> Place:
+    try:
+        return place_of(text)
+    except ValueError as error:
+        raise RecipeError(str(error), where="--bundle", value=text, fix="name another") from None
+
+
+def served_bundle(recipe: Recipe, given: Place | None) -> Place:
+    """Where the bundle lies that is served: the one given, else the recipe's champion.
 
     What the replicas would refuse, of it or of an arm's, is refused here: their reasons stand in
     their logs, and a minute later.
@@ -88,23 +96,25 @@ def served_bundle(recipe: Recipe, given: Path | None) -> Path:
     Raises:
         BundleError: there is none, or it is another product's.
         DataError: its log was prepared with another pseudonym key.
+        StorageError: it cannot be fetched.
     """
     for arm in recipe.serve.arms:
         if arm.bundle is not None:
-            check_bundle(recipe, Path(arm.bundle).expanduser().absolute())
+            check_bundle(recipe, place_of(arm.bundle))
     if given is None:
-        return champion_folder(recipe)
-    check_bundle(recipe, given.absolute())
-    return given.absolute()
+        return champion_place(recipe)
+    check_bundle(recipe, given)
+    return given
 
 
-def plan(recipe: Recipe, bundle: Path) -> list[str]:
+def plan(recipe: Recipe, bundle: Place) -> list[str]:
     """What a start would do."""
     settings, scale, encoders = recipe.serve, recipe.serve.autoscaling, recipe.serve.text_encoder
     address = recipe.ray.address or os.environ.get("RAY_ADDRESS")
+    local = recipe.storage.cache.local(bundle).folder
     return [
-        f"verify and serve {Bundle.open(bundle).version} from {bundle}",
-        *(_arm(arm) for arm in resolve_arms(settings.arms, verify=True)),
+        f"verify and serve {Bundle.open(local).version} from {bundle}",
+        *(_arm(arm) for arm in resolve_arms(recipe, verify=True)),
         f"start Ray Serve on {address or 'a local Ray'}, at {settings.host}:{settings.port}"
         + (f", gRPC at port {settings.grpc_port}" if settings.grpc_port else ""),
         f"run {scale.min_replicas} to {scale.max_replicas} replicas of Ranking and "

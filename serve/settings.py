@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recsys.config import Autoscaling, EventName, Privacy, Recipe, Section, Serve
+from recsys.config import Autoscaling, EventName, Privacy, Recipe, Section, Serve, Storage
+from recsys.data.feedback import Feedback
 from recsys.state import state_of
+from recsys.storage.location import Place, place_of
 
 
 class Settings(Section):
@@ -20,16 +22,24 @@ class Settings(Section):
     max_clock_skew_s: int
     privacy: Privacy
     serve: Serve
+    storage: Storage = Storage()
 
     @staticmethod
     def of(recipe: Recipe) -> Settings:
         """The settings of a recipe."""
         state, access, privacy = state_of(recipe), recipe.serve.access, recipe.privacy
+        feedback = recipe.storage.feedback
         access = access.model_copy(update={"keys": _absolute(access.keys)})
         return Settings(
             run_dir=str(recipe.root),
             event_types=recipe.data.event_types,
             max_clock_skew_s=recipe.data.max_clock_skew_s,
+            storage=recipe.storage.model_copy(
+                update={
+                    "cache_dir": _absolute(recipe.storage.cache_dir),
+                    "feedback": feedback and str(recipe.named_place(feedback)),
+                }
+            ),
             privacy=privacy.model_copy(update={"key_file": _absolute(privacy.key_file)}),
             serve=recipe.serve.model_copy(
                 update={
@@ -45,6 +55,13 @@ class Settings(Section):
     def root(self) -> Path:
         """The run's folder."""
         return Path(self.run_dir)
+
+    @property
+    def impressions(self) -> Place:
+        """Where the replicas write them."""
+        if self.storage.feedback is None:
+            return Feedback.of(self.root).impressions
+        return place_of(f"{self.storage.feedback}/impressions")
 
     @property
     def max_skew_us(self) -> int:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ray_jobs.common.cluster import connected
 from recsys.config import RayCluster
+
+if TYPE_CHECKING:
+    from object_store import ObjectStore
 
 #: Set where nothing may be skipped for want of a program or a right: on the build machine.
 STRICT = "RAYCOMMEND_NO_SKIPS"
@@ -29,6 +33,15 @@ def cluster() -> None:
     # This cluster's folder alone: what a test starts has one of its own.
     folder = os.environ.pop("RAY_TMPDIR")
     _shared.callback(os.environ.__setitem__, "RAY_TMPDIR", folder)
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """A store on loopback that this process and its children find."""
+    import object_store
+
+    with object_store.running(monkeypatch) as found:
+        yield found
 
 
 def _shares(item: pytest.Item | None) -> bool:

@@ -15,6 +15,7 @@ from recsys.config import Privacy, Promote, Recipe
 from recsys.data.pseudonyms import find_key, key_check, load_key
 from recsys.errors import BundleError, DataError
 from recsys.schema import Col
+from recsys.storage.location import Place
 
 #: Where recipes that name no registry had theirs, all in one, before each had its own.
 FORMER_DEFAULT = "runs/registry"
@@ -105,31 +106,32 @@ def check_previous(recipe: Recipe) -> None:
     _check_made_with(registry, bundle, own, recipe.privacy)
 
 
-def champion_folder(recipe: Recipe) -> Path:
-    """The folder of the champion that a service of this recipe answers with.
+def champion_place(recipe: Recipe) -> Place:
+    """Where the champion lies that a service of this recipe answers with.
 
     Raises:
         BundleError: there is no champion, or it was made under another name.
         DataError: it was made with another pseudonym key, or there is no key.
     """
     registry = Registry.of(recipe)
-    incumbent = _champion(registry)
-    if incumbent is None:
+    version = registry.champion()
+    if version is None:
         _check_former(registry, recipe)
-        return registry.path(CHAMPION)
+        return registry.place(CHAMPION)
+    incumbent = Bundle.open(registry.path(version), verify=False)
     _check_name(registry, incumbent, recipe.name)
     _check_served(recipe, incumbent, registry)
-    return incumbent.folder
+    return registry.place(version)
 
 
-def check_bundle(recipe: Recipe, folder: Path) -> None:
+def check_bundle(recipe: Recipe, place: Place) -> None:
     """Refuse a bundle, of no registry, that a service of this recipe could not answer with.
 
     Raises:
         BundleError: there is none.
         DataError: it was made with another pseudonym key, or there is no key.
     """
-    _check_served(recipe, Bundle.open(folder, verify=False))
+    _check_served(recipe, Bundle.open(recipe.storage.cache.local(place).folder, verify=False))
 
 
 def _check_served(recipe: Recipe, bundle: Bundle, registry: Registry | None = None) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 
 from recsys.config import Recipe
 from recsys.errors import BundleError
+from recsys.storage.location import Location, Place
 from recsys.storage.outputs import sync, write_json
 from recsys.storage.reading import read_json
 from recsys.storage.seals import SEAL
@@ -39,42 +40,35 @@ class Registry:
     """A registry in the folder `root`, which is made by the first `add`."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root: Place = root
         self._bundles = root / "bundles"
         self._file = root / "registry.json"
 
     @staticmethod
     def of(recipe: Recipe) -> Registry:
-        """The registry that a recipe names."""
-        return Registry(recipe.registry)
+        """The registry that a recipe names: of a URI a `RemoteRegistry`."""
+        place = recipe.registry
+        if isinstance(place, Location):
+            from recsys.artifacts.remote_registry import RemoteRegistry
 
-    def add(self, bundle_dir: Path, version: str) -> Path:
-        """Copy a bundle in, as hard links where the file system allows; returns its folder here.
+            return RemoteRegistry(place, recipe.storage.cache)
+        return Registry(place)
+
+    def add(self, bundle_dir: Path, version: str) -> Place:
+        """Copy a bundle in, as hard links where the file system allows; returns its place here.
 
         The same bundle under the same version is left as it is, so a job may be run again.
 
         Raises:
             BundleError: the folder is no bundle, the name is unfit, or another bundle bears it.
         """
-        if not _VERSION.fullmatch(version) or version == CHAMPION:
-            raise BundleError(
-                "not a version name",
-                where=self.root,
-                value=version,
-                fix=f"use letters, digits, '.', '_' and '-', and not {CHAMPION!r}",
-            )
-        if not (bundle_dir / _MANIFEST).is_file():
-            raise BundleError(
-                f"not a bundle: it has no {_MANIFEST}",
-                where=bundle_dir,
-                fix="run `evaluate` first",
-            )
+        check_added(self.root, bundle_dir, version)
         target = self._bundles / version
         with self._locked():
             for left_over in self._bundles.glob(f"{_ASIDE}*"):  # of a process that died copying
                 shutil.rmtree(left_over)
             if target.exists():
-                if _content(target) == _content(bundle_dir):
+                if content_of(target) == content_of(bundle_dir):
                     return target
                 raise BundleError(
                     "another bundle is registered under this version",
@@ -118,6 +112,22 @@ class Registry:
         Raises:
             BundleError: there is none.
         """
+        return self._bundles / self.known(version_or_alias)
+
+    def place(self, version_or_alias: str) -> Place:
+        """Where a version lies, or the champion, for whoever reads it on another node.
+
+        Raises:
+            BundleError: there is none.
+        """
+        return self._place(self.known(version_or_alias))
+
+    def known(self, version_or_alias: str) -> str:
+        """The name of a version that was added, or of the champion.
+
+        Raises:
+            BundleError: there is none.
+        """
         version: str | None = version_or_alias
         if version_or_alias == CHAMPION:
             version = self.champion()
@@ -134,18 +144,29 @@ class Registry:
                 value=version,
                 fix=f"name one of: {', '.join(self.versions()) or '(none were added)'}",
             )
-        return self._bundles / version
+        return version
 
-    def promote(self, version: str) -> None:
+    def promote(self, version: str, *, over: str | None = "") -> None:
         """Make a version the champion; nothing changes if it is.
 
+        Args:
+            version: that was added.
+            over: the champion that it was compared with, or None if there was none; empty: any.
+
         Raises:
-            BundleError: no such version.
+            BundleError: no such version, or another has become champion since the comparison.
         """
         with self._locked():
-            self.path(version)
-            if version != self.champion():
-                self._move(version, "promote")
+            state = self._load()
+            self.known(version)
+            if version == state[CHAMPION]:
+                return
+            if over != "" and over != state[CHAMPION]:
+                raise BundleError(
+                    f"another was first: {state[CHAMPION]} is champion since", where=self.root,
+                    fix="run the same command again, which compares with it",
+                )  # fmt: skip
+            self._write(_moved(state, version, "promote"))
 
     def previous(self) -> str:
         """The champion that a rollback brings back.
@@ -153,16 +174,18 @@ class Registry:
         Raises:
             BundleError: there was no champion before, or its folder is gone.
         """
-        standing = _standing(self.history())
+        return self._previous(self._load())
+
+    def _previous(self, state: dict[str, Any]) -> str:
+        standing = _standing(state["history"])
         if len(standing) < 2:
             raise BundleError(
                 "no champion before this one to go back to",
                 where=self.root,
-                value=self.champion(),
+                value=state[CHAMPION],
                 fix="run `recsys promote` in the next round: the champion before stays here",
             )
-        self.path(standing[-2])
-        return standing[-2]
+        return self.known(standing[-2])
 
     def rollback(self) -> str:
         """Undo the last promotion that stands; returns the champion that is back.
@@ -171,34 +194,37 @@ class Registry:
             BundleError: there was no champion before, or its folder is gone.
         """
         with self._locked():
-            version = self.previous()
-            self._move(version, "rollback")
+            state = self._load()
+            version = self._previous(state)
+            self._write(_moved(state, version, "rollback"))
             return version
 
-    def _move(self, version: str, action: str) -> None:
-        state = self._load()
-        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        move = {
-            "version": version,
-            "promoted_at": now,
-            "previous": state[CHAMPION],
-            "action": action,
-        }
-        state = {"format": FORMAT_VERSION, CHAMPION: version, "history": [*state["history"], move]}
+    def _place(self, version: str) -> Place:
+        return self._bundles / version
+
+    def _write(self, state: dict[str, Any]) -> None:
+        """Make a state the one that holds."""
         write_json(self._file, state)
-        sync(self.root)
+        sync(self._file.parent)
 
     def _load(self) -> dict[str, Any]:
+        """The state that holds."""
         try:
-            state = json.loads(self._file.read_text())
+            return self._checked(self._file.read_bytes(), self._file)
         except FileNotFoundError:
-            return {"format": FORMAT_VERSION, CHAMPION: None, "history": []}
+            return empty_state()
         except OSError as error:
-            raise self._broken(f"cannot be read: {error.strerror}") from None
+            raise _broken(f"cannot be read: {error.strerror}", self._file) from None
+
+    @staticmethod
+    def _checked(data: bytes | None, where: object) -> dict[str, Any]:
+        """A state that was written."""
+        try:
+            state = json.loads(data or b"")
         except (ValueError, RecursionError) as error:
-            raise self._broken(f"not valid JSON: {error}") from None
+            raise _broken(f"not valid JSON: {error}", where) from None
         if not isinstance(state, dict) or state.get("format") != FORMAT_VERSION:
-            raise self._broken(f"not a registry of format {FORMAT_VERSION}")
+            raise _broken(f"not a registry of format {FORMAT_VERSION}", where)
         try:
             standing = _standing(state["history"])
             for move in state["history"]:
@@ -206,26 +232,60 @@ class Registry:
                     raise TypeError("no moment")
             consistent = state[CHAMPION] == (standing[-1] if standing else None)
         except (KeyError, TypeError, IndexError):
-            raise self._broken("the history cannot be read") from None
+            raise _broken("the history cannot be read", where) from None
         if not consistent:
-            raise self._broken("the champion is not the one that the history leads to")
+            raise _broken("the champion is not the one that the history leads to", where)
         return state
-
-    def _broken(self, problem: str) -> BundleError:
-        return BundleError(
-            problem,
-            where=self._file,
-            fix="restore it from a backup, or move it aside and promote a version again: "
-            "the bundles are untouched",
-        )
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One writer at a time; the system lets go of the lock of a process that dies."""
         self._bundles.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as file:
+        with (self._file.parent / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def check_added(root: Place, bundle_dir: Path, version: str) -> None:
+    """Refuse to add what is no bundle, or under an unfit name.
+
+    Raises:
+        BundleError: so it is.
+    """
+    if not _VERSION.fullmatch(version) or version == CHAMPION:
+        raise BundleError(
+            "not a version name", where=root, value=version,
+            fix=f"use letters, digits, '.', '_' and '-', and not {CHAMPION!r}",
+        )  # fmt: skip
+    if not (bundle_dir / _MANIFEST).is_file():
+        raise BundleError(
+            f"not a bundle: it has no {_MANIFEST}", where=bundle_dir, fix="run `evaluate` first"
+        )
+
+
+def empty_state() -> dict[str, Any]:
+    """Of a registry that has seen no move."""
+    return {"format": FORMAT_VERSION, CHAMPION: None, "history": []}
+
+
+def _moved(state: dict[str, Any], version: str, action: str) -> dict[str, Any]:
+    """The state after one more move."""
+    move = {
+        "version": version,
+        "promoted_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "previous": state[CHAMPION],
+        "action": action,
+    }
+    return {"format": FORMAT_VERSION, CHAMPION: version, "history": [*state["history"], move]}
+
+
+def _broken(problem: str, where: object) -> BundleError:
+    return BundleError(
+        problem,
+        where=where,
+        fix="restore it from a backup, or move it aside and promote a version again: "
+        "the bundles are untouched",
+    )
 
 
 def _standing(history: list[dict[str, Any]]) -> list[str]:
@@ -244,7 +304,7 @@ def _standing(history: list[dict[str, Any]]) -> list[str]:
     return standing
 
 
-def _content(bundle: Path) -> dict[str, Any]:
+def content_of(bundle: Path) -> dict[str, Any]:
     """The identity of a bundle: all but its metrics, which another evaluation may change."""
     meta = read_json(bundle / _MANIFEST, "write the bundle again", {}, BundleError)
     return {key: value for key, value in meta.items() if key not in ("metrics", SEAL)}

@@ -14,6 +14,8 @@ from recsys.artifacts.registry import Registry
 from recsys.config import Recipe
 from recsys.data.feedback import Feedback
 from recsys.preparation.prepared import PREPARED, Prepared
+from recsys.storage.location import Location
+from recsys.storage.mirror import Mirror
 from recsys.text.pretrained import fingerprint, locate
 from recsys.training.pretraining.adapted import LANGUAGE_DIR, PRETRAIN_FILE, adapted
 
@@ -107,6 +109,15 @@ class Run:
     def feedback(self) -> Feedback:
         """What the service gives back."""
         return Feedback.of(self.root)
+
+    @property
+    def feedback_mirror(self) -> Mirror | None:
+        """The folder of `feedback` as a mirror of the recipe's URI; None: it has none."""
+        if self.recipe.storage.feedback is None:
+            return None
+        location = self.recipe.named_place(self.recipe.storage.feedback)
+        assert isinstance(location, Location)
+        return Mirror(location, self.feedback.folder)
 
     @property
     def registry(self) -> Registry:

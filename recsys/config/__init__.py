@@ -16,6 +16,7 @@ from recsys.config.search import Tune
 from recsys.config.searchable import check_space, searched, with_settings
 from recsys.config.serving import Access, Arm, Autoscaling, Serve, State, TextEncoderAutoscaling
 from recsys.config.space import Distribution
+from recsys.config.storage import Storage
 from recsys.config.tracking import Tracking
 from recsys.config.training import Pretrain, Train
 
@@ -44,6 +45,7 @@ __all__ = [
     "Section",
     "Serve",
     "State",
+    "Storage",
     "TextEncoderAutoscaling",
     "Tracking",
     "Train",

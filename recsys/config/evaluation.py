@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from recsys.config.base import Positive, Section
+from recsys.storage.location import place_of
 
 
 class Embed(Section):
@@ -53,6 +54,12 @@ class Promote(Section):
     """The gate in front of the registry."""
 
     registry: str = "runs/registry/{name}"
-    """Folder of the bundles; one product's line, see `recsys.artifacts.lineage`."""
+    """Folder or URI of the bundles; one product's line, see `recsys.artifacts.lineage`."""
     metric: Literal["ndcg@10"] = "ndcg@10"
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+    @field_validator("registry")
+    @classmethod
+    def _a_place(cls, value: str) -> str:
+        place_of(value)
+        return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from recsys.config.base import Positive, Section
 from recsys.config.data import Data
@@ -14,9 +14,11 @@ from recsys.config.model import Model
 from recsys.config.privacy import Privacy
 from recsys.config.search import Tune
 from recsys.config.serving import Serve
+from recsys.config.storage import Storage
 from recsys.config.tracking import Tracking
 from recsys.config.training import Pretrain, Train
 from recsys.schema import EVENT_CODE
+from recsys.storage.location import Place, is_uri, place_of
 from recsys.storage.seals import json_sha256
 
 
@@ -47,19 +49,34 @@ class Recipe(Section):
     promote: Promote = Promote()
     serve: Serve = Serve()
     ray: RayCluster = RayCluster()
+    storage: Storage = Storage()
+
+    @field_validator("run_dir")
+    @classmethod
+    def _a_folder(cls, value: str) -> str:
+        if is_uri(value):
+            raise ValueError(
+                "run_dir is a URI, and the jobs work in a folder that all nodes see; name one. "
+                "promote.registry may be a URI"
+            )
+        return value
 
     @property
     def root(self) -> Path:
         """The run's folder, absolute (Ray workers run elsewhere)."""
-        return self._folder(self.run_dir)
+        return Path(self._named(self.run_dir)).expanduser().absolute()
 
     @property
-    def registry(self) -> Path:
-        """The registry's folder, absolute."""
-        return self._folder(self.promote.registry)
+    def registry(self) -> Place:
+        """The registry's folder, absolute, or its location in a store."""
+        return self.named_place(self.promote.registry)
 
-    def _folder(self, text: str) -> Path:
-        return Path(text.replace("{name}", self.name)).expanduser().absolute()
+    def named_place(self, text: str) -> Place:
+        """The place of a path or URI, in which `{name}` is the recipe's."""
+        return place_of(self._named(text))
+
+    def _named(self, text: str) -> str:
+        return text.replace("{name}", self.name)
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, as plain JSON data."""

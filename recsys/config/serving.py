@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from recsys.config.base import EventName, Fraction, Port, Positive, Section
+from recsys.storage.location import place_of
 
 
 class Autoscaling(Section):
@@ -91,7 +92,7 @@ class Arm(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     """Told by answers, metrics and impressions."""
     bundle: str | None = None
-    """Folder; by default the bundle that the service is started with: the champion."""
+    """Folder or URI; by default the bundle that the service is started with: the champion."""
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Share of the users, as a part of the sum over all arms that answer."""
     shadow: bool = False
@@ -102,6 +103,13 @@ class Arm(Section):
     """With `epsilon`: probability that a place goes to an item sampled uniformly from the rest."""
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """With `plackett_luce`: scores are divided by it; towards 0 lists are those of the scores."""
+
+    @field_validator("bundle")
+    @classmethod
+    def _a_place(cls, value: str | None) -> str | None:
+        if value is not None:
+            place_of(value)
+        return value
 
     @model_validator(mode="after")
     def _of_its_exploration(self) -> Arm:

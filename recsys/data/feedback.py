@@ -35,6 +35,7 @@ import pyarrow.parquet as pq
 from recsys.errors import DataError
 from recsys.schema import ERASED, EVENT_TYPES, EVENTS, EVENTS_OPTIONAL, TIMESTAMP, Col
 from recsys.state import StateEvent, Tombstone, is_erased
+from recsys.storage.location import Place
 from recsys.storage.outputs import whole_file, write_json
 from recsys.storage.seals import json_sha256
 
@@ -175,6 +176,18 @@ def without_logged(events: pl.DataFrame, is_live: str) -> pl.DataFrame:
     same = [Col.user, Col.item, Col.event_type, Col.timestamp]
     logged = events.filter(~live)
     return pl.concat([logged, events.filter(live).join(logged, on=same, how="anti")])
+
+
+def write_segment(folder: Place, table: pa.Table) -> None:
+    """Write a file of its own, whole or not at all, in a folder or in a store."""
+    name = new_file_name()
+    if isinstance(folder, Path):
+        with whole_file(folder / name) as aside:
+            pq.write_table(table, aside, compression="zstd")
+        return
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    folder.write(name, buffer.getvalue().to_pybytes())
 
 
 def new_file_name() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,8 @@ from recsys.errors import BundleError
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE
 from recsys.state import StateEvent
+from recsys.storage.location import Place
+from recsys.storage.node_cache import NodeCache
 from serve.core.serialization import to_json
 from serve.models.added_items import Encode
 from serve.models.arms import ServedBundle
@@ -33,42 +34,50 @@ class BundleLoader:
         users: hold the pseudonym key that a bundle must share; take over its log.
         encode: see `Encode`.
         limits: the recipe's `serve`.
+        cache: of this node, for bundles at URIs.
         clock_us: the server's time, microseconds since 1970, UTC.
     """
 
     def __init__(
-        self, users: Users, encode: Encode, limits: Serve, clock_us: Callable[[], int]
+        self,
+        users: Users,
+        encode: Encode,
+        limits: Serve,
+        cache: NodeCache,
+        clock_us: Callable[[], int],
     ) -> None:
-        self._users, self._encode = users, encode
+        self._users, self._encode, self._cache = users, encode, cache
         self._limits, self._clock_us = limits, clock_us
 
-    async def load(self, folder: Path, version: str) -> ServedBundle:
+    async def load(self, place: Place, version: str) -> ServedBundle:
         """A bundle that is whole, gives finite scores, and whose language model reads.
 
         Args:
-            folder: where it lies.
+            place: where it lies.
             version: which one is meant: a folder's content may be replaced.
 
         Raises:
             BundleError: it is missing, broken, another one, or its model has diverged.
+            StorageError: it cannot be fetched.
             DataError: its log was prepared with another pseudonym key.
             Unavailable: the text encoder does not answer.
         """
-        served = await asyncio.to_thread(self._load, folder, version)
-        vectors = await self._encode(folder, version, [{"title": "a new item"}])
-        _check_finite(vectors, folder)
+        served = await asyncio.to_thread(self._load, place, version)
+        vectors = await self._encode(place, version, [{"title": "a new item"}])
+        _check_finite(vectors, place)
         return served
 
-    def _load(self, folder: Path, version: str) -> ServedBundle:
-        bundle = Bundle.open(folder)
+    def _load(self, place: Place, version: str) -> ServedBundle:
+        local = self._cache.local(place)
+        bundle = Bundle.open(local.folder)
         bundle.must_be(version)
         self._users.check_key(bundle)
         model = Recommender(bundle)
         for events in ([], [StateEvent("", "", model.item_id(0), EVENT_CODE["view"], 0)]):
             query = from_user(model, events, clock_us=self._clock_us())
-            _check_finite(model.scorer.scores(query.history), folder)
+            _check_finite(model.scorer.scores(query.history), place)
             _try_out(model, query, self._limits)
-        return ServedBundle(folder, model, self._users.seed(bundle), model)
+        return ServedBundle(place, model, self._users.seed(bundle), model, local=local)
 
 
 def _try_out(model: Recommender, query: Query, limits: Serve) -> None:
@@ -85,8 +94,8 @@ def _try_out(model: Recommender, query: Query, limits: Serve) -> None:
         to_json(ranking.answer(model, query, encoded).fields)
 
 
-def _check_finite(values: NDArray[np.float32], folder: Path) -> None:
+def _check_finite(values: NDArray[np.float32], place: Place) -> None:
     if not np.isfinite(values).all():
         raise BundleError(
-            "its scores are not finite: the model has diverged", where=folder, fix="train again"
+            "its scores are not finite: the model has diverged", where=place, fix="train again"
         )

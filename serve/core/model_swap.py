@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from recsys.errors import RaycommendError
+from recsys.storage.location import Place, place_of
 from serve.core.bundle_loader import BundleLoader
 from serve.models.arms import DEFAULT_ARM, Arms, ResolvedArm, ServedArm
 from serve.models.live_arms import LiveArms
@@ -33,14 +33,14 @@ class ModelSwap:
         self._swapping = asyncio.Lock()
         self.failed_update: str | None = None
 
-    async def load(self, folder: Path, version: str, arms: Sequence[ResolvedArm] = ()) -> None:
+    async def load(self, place: Place, version: str, arms: Sequence[ResolvedArm] = ()) -> None:
         """Serve other bundles or arms: load and try them aside, then swap.
 
         An arm whose new bundle is broken keeps its last good one. Where it has none, nothing is
         changed.
 
         Args:
-            folder: where the bundle lies that the service is started with.
+            place: where the bundle lies that the service is started with.
             version: which one is meant: a folder's content may be replaced.
             arms: of the recipe; none: that bundle answers everybody.
 
@@ -49,20 +49,22 @@ class ModelSwap:
         """
         async with self._swapping:
             now = self._live.or_none
-            loaded = {} if now is None else {(s.folder, s.bundle.version): s for s in now.bundles}
+            loaded = {} if now is None else {(s.place, s.bundle.version): s for s in now.bundles}
             last_good = {} if now is None else {each.name: each.served for each in now.every}
             failed, every = None, []
             for arm in arms or [DEFAULT_ARM]:
-                place = (Path(arm.bundle), str(arm.version)) if arm.bundle else (folder, version)
+                meant = (place, version)
+                if arm.bundle:
+                    meant = (place_of(arm.bundle), str(arm.version))
                 try:
-                    if place not in loaded:
-                        loaded[place] = await self._loader.load(*place)
-                    served = loaded[place]
+                    if meant not in loaded:
+                        loaded[meant] = await self._loader.load(*meant)
+                    served = loaded[meant]
                 except Exception as error:
                     if now is None:
                         raise
                     failed = f"arm {arm.name}: {_reason(error)}" if arms else _reason(error)
-                    logger.exception("arm %s: %s is not served", arm.name, place[0])
+                    logger.exception("arm %s: %s is not served", arm.name, meant[0])
                     if arm.name not in last_good:
                         self.failed_update = failed
                         return

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from recsys.data.feedback import Feedback
 from recsys.state import STATE_FILE, clock_us, open_items
+from recsys.storage.location import Place
 from serve.core.answer_flow import AnswerFlow, Ask
 from serve.core.bundle_loader import BundleLoader
 from serve.core.catalogue_updates import CatalogueUpdates
@@ -81,7 +80,7 @@ class Service:
         self.keys = self._users.api_keys()
         self._items = open_items(limits.state, settings.root / STATE_FILE)
         self._live = LiveArms(self._items, encode)
-        loader = BundleLoader(self._users, encode, limits, clock)
+        loader = BundleLoader(self._users, encode, limits, settings.storage.cache, clock)
         self._swap = ModelSwap(self._live, loader, limits.arms_salt)
         self._catalogue = CatalogueUpdates(
             self._live, self._items, texts, self._workers, self._writer, limits.max_added_items
@@ -117,9 +116,9 @@ class Service:
         """What is served now; see `LiveArms.now`."""
         return self._live.now
 
-    async def load(self, folder: Path, version: str, arms: Sequence[ResolvedArm] = ()) -> None:
+    async def load(self, place: Place, version: str, arms: Sequence[ResolvedArm] = ()) -> None:
         """Serve other bundles or arms; see `ModelSwap.load`."""
-        await self._swap.load(folder, version, arms)
+        await self._swap.load(place, version, arms)
 
     async def refresh(self) -> None:
         """Take up the items that other replicas changed; see `LiveArms.refresh`."""
@@ -232,4 +231,4 @@ class Service:
 def _impression_log(settings: Settings, users: Users) -> ImpressionLog:
     if not settings.serve.impressions:
         return NoImpressions()
-    return Impressions(Feedback.of(settings.root).impressions, users.pseudonym)
+    return Impressions(settings.impressions, users.pseudonym)

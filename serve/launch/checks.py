@@ -36,7 +36,7 @@ def check(recipe: Recipe, address: str, *, ports: bool = True) -> None:
     load_key(recipe.privacy, recipe.root, create=False)
     if recipe.serve.access.keys is not None:
         KeyFile.read(Path(recipe.serve.access.keys).expanduser())
-    resolve_arms(recipe.serve.arms)
+    resolve_arms(recipe)
     check_token()
     check_address(address)
     if address == "local" and ports:

@@ -12,6 +12,7 @@ from typing import Any
 
 from recsys.config import Recipe
 from recsys.errors import DataError
+from recsys.storage.location import Place
 from serve.models.arms import DEFAULT_ARM, describe_arm, resolve_arms
 
 MAX_START_S = 300.0
@@ -25,7 +26,7 @@ _OURS = re.compile(r"^recsys\.errors\.\w+: (.+)$", re.MULTILINE)
 
 
 def deploy(
-    recipe: Recipe, bundle: Path, version: str, dashboard: str, key: str, logs: Path
+    recipe: Recipe, bundle: Place, version: str, dashboard: str, key: str, logs: Path
 ) -> tuple[str, str | None]:
     """Send the configuration as `serve deploy` does, and wait until it is served.
 
@@ -62,7 +63,7 @@ def deploy(
     config = config_of(recipe, bundle, version)
     wanted = [
         describe_arm(arm) | {"version": arm.version or version}
-        for arm in resolve_arms(recipe.serve.arms) or [DEFAULT_ARM]
+        for arm in resolve_arms(recipe) or [DEFAULT_ARM]
     ]
     client.deploy_applications(config)
     deadline, agreeing = time.monotonic() + MAX_START_S, 0
@@ -97,7 +98,7 @@ def _grpc_address(details: dict[str, Any]) -> str | None:
     return f"{_reachable(details['http_options']['host'])}:{options['port']}"
 
 
-def _does_not_come_up(bundle: Path, why: str, logs: Path) -> DataError:
+def _does_not_come_up(bundle: Place, why: str, logs: Path) -> DataError:
     return DataError(f"this bundle is not served: {why}", where=bundle, fix=f"see {logs}")
 
 

@@ -18,6 +18,7 @@ from recsys.artifacts.bundle import Bundle
 from recsys.config import Recipe
 from recsys.data.pseudonyms import load_key
 from recsys.errors import DataError, RaycommendError
+from recsys.storage.location import Place
 from recsys.storage.ray_token import make_token
 from recsys.storage.scratch import outlived, sweep
 from serve.access.key_file import own_key
@@ -35,7 +36,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def start(
-    recipe: Recipe, bundle: Path, *, block: bool = True, command: Sequence[str] = ()
+    recipe: Recipe, bundle: Place, *, block: bool = True, command: Sequence[str] = ()
 ) -> Callable[[], None]:
     """Serve a bundle on a local Ray, or on the cluster of `ray.address`.
 
@@ -43,7 +44,7 @@ def start(
 
     Args:
         recipe: the service's settings.
-        bundle: the bundle's folder, which every node of the cluster can read.
+        bundle: the bundle's folder, which every node of the cluster can read, or its URI.
         block: stay until SIGINT, SIGTERM or SIGHUP, then end what was started here.
         command: that started the service, for what it prints.
 
@@ -66,7 +67,7 @@ def start(
     check_start(recipe, address, ports=not takes_place)
     for warning in warnings(recipe):
         print(f"warning: {warning}", flush=True)
-    version = Bundle.open(bundle).version
+    version = Bundle.open(recipe.storage.cache.local(bundle).folder).version
     if address == "local":
         for left in sweep("service", recipe.root):
             print(f"removed what a killed {left.kind} had left in {left.folder}", flush=True)

@@ -13,7 +13,6 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -25,11 +24,12 @@ from recsys.recommender.served_items import ADDED
 from recsys.schema import TEXT_FIELDS
 from recsys.state import ItemStore
 from recsys.state.items import ItemChange
+from recsys.storage.location import Place
 from serve.schemas.requests import MAX_NEW_ITEMS
 
-#: Encodes new items with the language model of a bundle: (folder, version, fields of each) ->
+#: Encodes new items with the language model of a bundle: (place, version, fields of each) ->
 #: [M, H], rows of NaN where the fields make no text.
-Encode = Callable[[Path, str, list[dict[str, str | None]]], Awaitable[NDArray[np.float32]]]
+Encode = Callable[[Place, str, list[dict[str, str | None]]], Awaitable[NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ItemsSnapshot:
 async def read_changes(
     store: ItemStore,
     encode: Encode,
-    folder: Path,
+    place: Place,
     model: Recommender,
     before: ItemsSnapshot,
     keep: Sequence[str],
@@ -58,7 +58,7 @@ async def read_changes(
     Args:
         store: of the items.
         encode: see `Encode`.
-        folder: of the bundle.
+        place: of the bundle.
         model: over the bundle's items.
         before: what was read for it before.
         keep: versions of the bundles whose vectors are still needed.
@@ -77,7 +77,7 @@ async def read_changes(
     for low in range(0, len(without), MAX_NEW_ITEMS):
         part = without[low : low + MAX_NEW_ITEMS]
         texts = [texts_of(json.loads(item.fields or "")) for item in part]
-        vectors = await encode(folder, model.version, texts)
+        vectors = await encode(place, model.version, texts)
         made |= {
             item.item_id: replace(item, vector=vector)
             for item, vector in zip(part, vectors, strict=True)

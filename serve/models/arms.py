@@ -15,18 +15,19 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from recsys.artifacts.bundle import Bundle
-from recsys.config import Arm
+from recsys.config import Arm, Recipe
 from recsys.ranking.exploration import Exploration, seed_of
 from recsys.recommender import Recommender
+from recsys.storage.location import Place, place_of
+from recsys.storage.node_cache import Fetched
 from serve.models.added_items import ItemsSnapshot
 
 
 class ResolvedArm(Arm):
-    """An arm as the replicas get it: a bundle of its own has an absolute folder and a version."""
+    """An arm as the replicas get it: a bundle of its own has an absolute place and a version."""
 
     version: str | None = None
 
@@ -40,18 +41,20 @@ class ServedBundle:
     """A loaded bundle.
 
     Attributes:
-        folder: where it lies.
+        place: where it lies.
         bundle: the model over the bundle's items alone.
         log: what became of the log's users, for `GET /model`.
         model: the model over the bundle's items and the added ones: it ranks.
         added: the added ones.
+        local: its files on this node, which stay while it is served.
     """
 
-    folder: Path
+    place: Place
     bundle: Recommender
     log: str
     model: Recommender
     added: ItemsSnapshot = ItemsSnapshot()
+    local: Fetched | None = None
 
 
 @dataclass(frozen=True)
@@ -137,28 +140,30 @@ class Arms:
         return Arms(changed, self.salt)
 
 
-def resolve_arms(arms: Sequence[Arm], *, verify: bool = False) -> list[ResolvedArm]:
-    """Look up folders and versions of the arms' bundles.
+def resolve_arms(recipe: Recipe, *, verify: bool = False) -> list[ResolvedArm]:
+    """Look up places and versions of the arms' bundles.
 
     Args:
-        arms: of the recipe.
+        recipe: names the arms.
         verify: read all of each bundle, and not its `bundle.json` alone.
 
     Raises:
-        BundleError: a folder holds no bundle, or it is broken.
+        BundleError: a place holds no bundle, or it is broken.
+        StorageError: a bundle cannot be fetched.
     """
     found = []
-    for arm in arms:
-        place: dict[str, str] = {}
+    for arm in recipe.serve.arms:
+        told: dict[str, str] = {}
         if arm.bundle is not None:
-            folder = Path(arm.bundle).expanduser().absolute()
-            place = {"bundle": str(folder), "version": Bundle.open(folder, verify=verify).version}
-        found.append(ResolvedArm(**arm.model_dump() | place))
+            place = place_of(arm.bundle)
+            bundle = Bundle.open(recipe.storage.cache.local(place).folder, verify=verify)
+            told = {"bundle": str(place), "version": bundle.version}
+        found.append(ResolvedArm(**arm.model_dump() | told))
     return found
 
 
 def describe_arm(arm: Arm) -> dict[str, Any]:
-    """An arm as `GET /model` describes it, without its folder."""
+    """An arm as `GET /model` describes it, without its place."""
     return arm.model_dump(exclude={"bundle", "version"})
 
 

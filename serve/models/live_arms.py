@@ -112,7 +112,7 @@ class LiveArms:
             versions: bundles whose vectors are still needed.
         """
         added = await read_changes(
-            self._store, self._encode, served.folder, served.bundle, before, versions
+            self._store, self._encode, served.place, served.bundle, before, versions
         )
         if added.version == served.added.version:
             return served

@@ -70,7 +70,7 @@ class TextVectors:
         self._metrics.observe("text_batch_items", len(fields))
         trace = current()
         trace.record_stage("receive")
-        vectors = await self._encode(served.folder, served.bundle.version, fields)
+        vectors = await self._encode(served.place, served.bundle.version, fields)
         trace.record_stage("text")
         for loc, vector in zip(items, vectors, strict=True):
             if np.isnan(vector).any():

@@ -15,6 +15,7 @@ from ray.serve.config import BackpressureConfig
 import recsys
 import serve as serve_package
 from recsys.config import Recipe
+from recsys.storage.location import Place
 from serve.models.arms import resolve_arms
 from serve.protos.server import IMPORT_PATH
 from serve.ray.metrics import RayMetrics
@@ -36,7 +37,7 @@ LOAD = {"metrics_interval_s": 2.0, "look_back_period_s": 6.0}
 LOGGING = {"encoding": "JSON", "enable_access_log": False}
 
 
-def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
+def config_of(recipe: Recipe, bundle: Place, version: str) -> dict[str, Any]:
     """The Serve configuration of the service, for `serve deploy` or the REST API.
 
     The bundle and `serve.arms` stand in `user_config` and nowhere else. A configuration that
@@ -45,13 +46,13 @@ def config_of(recipe: Recipe, bundle: Path, version: str) -> dict[str, Any]:
     one by one.
 
     Raises:
-        BundleError: an arm's folder holds no bundle; what it holds is verified by the replicas.
+        BundleError: an arm's place holds no bundle; what it holds is verified by the replicas.
     """
     # `attempt` makes a configuration differ from an equal one that was sent before and failed.
     wanted = {
-        "bundle": str(bundle.absolute()),
+        "bundle": str(bundle),
         "version": version,
-        "arms": [arm.model_dump(mode="json") for arm in resolve_arms(recipe.serve.arms)],
+        "arms": [arm.model_dump(mode="json") for arm in resolve_arms(recipe)],
         "attempt": uuid.uuid4().hex,
     }
     return {
@@ -131,4 +132,5 @@ def from_config(args: dict[str, Any]) -> serve.Application:
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
         ray_actor_options=actor,
     )(Ranking)
-    return ranking.bind(settings.model_dump(mode="json"), encoder.bind(RayMetrics))
+    texts = encoder.bind(RayMetrics, settings.storage.cache)
+    return ranking.bind(settings.model_dump(mode="json"), texts)

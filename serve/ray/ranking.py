@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from recsys.errors import RaycommendError
+from recsys.storage.location import Place, place_of
 from serve.core.service import Service
 from serve.grpc.servicer import Rpc
 from serve.http.routes import build_http
@@ -76,15 +76,15 @@ class Ranking:
         """Serve another bundle or other arms; Ray calls this with each new `user_config`.
 
         Args:
-            user_config: `bundle`, its folder; its `version`; `arms`, empty where there are none.
+            user_config: `bundle`, its folder or URI; its `version`; `arms`, if there are any.
 
         Raises:
-            BundleError: it cannot be loaded, and there is no earlier one. Later a broken bundle is
-                logged, reported by `GET /model`, and not served: an error here would make Serve
+            RaycommendError: it cannot be loaded, and there is no earlier one. Later a broken bundle
+                is logged, reported by `GET /model`, and not served: an error here would make Serve
                 replace the replica with one that has no model at all.
         """
         arms = [ResolvedArm.model_validate(arm) for arm in user_config["arms"]]
-        await self._service.load(Path(user_config["bundle"]), user_config["version"], arms)
+        await self._service.load(place_of(user_config["bundle"]), user_config["version"], arms)
         if self._following is None:
             self._following = asyncio.create_task(self._service.follow())
 
@@ -104,11 +104,11 @@ class Ranking:
             time.sleep(REPORT_S)
 
     async def _encode(
-        self, folder: Path, version: str, items: list[dict[str, str | None]]
+        self, place: Place, version: str, items: list[dict[str, str | None]]
     ) -> NDArray[np.float32]:
         try:
             async with asyncio.timeout(MAX_ENCODE_S):
-                return await self._encoder.encode.remote(str(folder), version, items)
+                return await self._encoder.encode.remote(str(place), version, items)
         except RaycommendError:  # a broken bundle; Ray lets it through as what it is
             raise
         except (RayError, RayServeException, TimeoutError) as error:

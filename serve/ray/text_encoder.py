@@ -7,14 +7,16 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from recsys.artifacts.bundle import Bundle
+from recsys.config import Storage
 from recsys.recommender.text_encoder import TextEncoder as LanguageModel
+from recsys.storage.location import place_of
+from recsys.storage.node_cache import NodeCache
 from serve.observability.metrics import Metrics, NoMetrics
 
 #: The model that is served and, during a swap, the next one.
@@ -29,13 +31,13 @@ class Call:
     """A waiting call.
 
     Attributes:
-        folder: of the bundle.
+        place: of the bundle.
         version: of the bundle.
         items: fields of each item.
         answer: the vectors, once they are there.
     """
 
-    folder: str
+    place: str
     version: str
     items: list[dict[str, str | None]]
     answer: Future[NDArray[np.float32]] = field(default_factory=Future)
@@ -49,9 +51,13 @@ class TextEncoder:
 
     Args:
         metrics: makes the metrics that count the calls; called here, as Ray's belong to a replica.
+        cache: of this node, for bundles at URIs.
     """
 
-    def __init__(self, metrics: Callable[[], Metrics] = NoMetrics) -> None:
+    def __init__(
+        self, metrics: Callable[[], Metrics] = NoMetrics, cache: NodeCache | None = None
+    ) -> None:
+        self._cache = cache or Storage().cache
         torch.set_num_threads(1)
         self._metrics = metrics()
         self._loaded: OrderedDict[tuple[str, str], LanguageModel] = OrderedDict()
@@ -60,19 +66,19 @@ class TextEncoder:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
 
     async def encode(
-        self, folder: str, version: str, items: list[dict[str, str | None]]
+        self, place: str, version: str, items: list[dict[str, str | None]]
     ) -> NDArray[np.float32]:
         """[M, H] vectors of the items' texts; rows of NaN for items without any.
 
         Args:
-            folder: where the bundle lies.
+            place: where the bundle lies, a folder or a URI.
             version: which one is meant.
             items: fields of each item.
 
         Raises:
             BundleError: the bundle cannot be loaded.
         """
-        call = Call(folder, version, items)
+        call = Call(place, version, items)
         self._waiting.append(call)
         self._thread.submit(self._encode_waiting)
         return await asyncio.wrap_future(call.answer)
@@ -83,7 +89,7 @@ class TextEncoder:
         for _ in range(min(_MAX_BATCH, len(self._waiting))):
             call = self._waiting.popleft()
             if call.answer.set_running_or_notify_cancel():  # else its caller has left
-                of_bundle.setdefault((call.folder, call.version), []).append(call)
+                of_bundle.setdefault((call.place, call.version), []).append(call)
         for bundle, together in of_bundle.items():
             try:
                 vectors = self._vectors(*bundle, [item for call in together for item in call.items])
@@ -97,9 +103,9 @@ class TextEncoder:
                     call.answer.set_result(part)
 
     def _vectors(
-        self, folder: str, version: str, items: list[dict[str, str | None]]
+        self, place: str, version: str, items: list[dict[str, str | None]]
     ) -> NDArray[np.float32]:
-        model = self._model(folder, version)
+        model = self._model(place, version)
         texts = [model.text_of(fields) for fields in items]
         filled = [place for place, text in enumerate(texts) if text]
         vectors = np.full((len(items), model.dim), np.nan, dtype=np.float32)
@@ -107,13 +113,15 @@ class TextEncoder:
             vectors[filled] = model.encode([texts[place] for place in filled])
         return vectors
 
-    def _model(self, folder: str, version: str) -> LanguageModel:
-        wanted = (folder, version)
+    def _model(self, place: str, version: str) -> LanguageModel:
+        wanted = (place, version)
         self._metrics.count("text_models_total", result="hit" if wanted in self._loaded else "miss")
         if wanted not in self._loaded:
-            bundle = Bundle.open(Path(folder))
+            local = self._cache.local(place_of(place))
+            bundle = Bundle.open(local.folder)
             bundle.must_be(version)
             self._loaded[wanted] = LanguageModel(bundle)
+            local.release()
         self._loaded.move_to_end(wanted)
         while len(self._loaded) > _MAX_LOADED:
             self._loaded.popitem(last=False)

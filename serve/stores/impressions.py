@@ -14,15 +14,13 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from recsys.data.feedback import new_file_name
+from recsys.data.feedback import write_segment
 from recsys.schema import IMPRESSIONS, TIMESTAMP, Col
-from recsys.storage.outputs import whole_file
+from recsys.storage.location import Place
 
 logger = logging.getLogger("ray.serve")
 
@@ -90,7 +88,7 @@ class Impressions:
     """An `ImpressionLog` in Parquet files; one a replica.
 
     Args:
-        folder: of the impressions of all replicas.
+        folder: of the impressions of all replicas, here or in a store.
         pseudonym: raw user id -> what is written.
         flush_s: seconds between two files.
         flush_items: so many waiting items are written at once.
@@ -102,7 +100,7 @@ class Impressions:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Place,
         pseudonym: Callable[[str], str],
         *,
         flush_s: float = FLUSH_S,
@@ -151,9 +149,8 @@ class Impressions:
         num_items = sum(len(shown.items) for shown in waiting)
         try:
             if num_items:
-                with whole_file(self._folder / new_file_name()) as aside:
-                    pq.write_table(self._table(waiting), aside, compression="zstd")
-        except Exception:  # the disk is full, the folder is gone: go on answering
+                write_segment(self._folder, self._table(waiting))
+        except Exception:  # the disk is full, the folder or the store is gone: go on answering
             logger.exception("impressions cannot be written to %s", self._folder)
             with self._lock:
                 self.num_dropped += num_items

@@ -207,8 +207,17 @@ class Running:
 
 
 @contextmanager
-def started(folder: Path, language_model: Path, bundle: Path) -> Iterator[Running]:
-    """A service in a process of its own, which answers; it ends with the block."""
+def started(
+    folder: Path, language_model: Path, bundle: Path | None, **sections: dict[str, Any]
+) -> Iterator[Running]:
+    """A service in a process of its own, which answers; it ends with the block.
+
+    Args:
+        folder: of its files.
+        language_model: of the recipe.
+        bundle: that is served; None: the champion.
+        sections: of the recipe.
+    """
     config, log = folder / "recipe.yaml", folder / "log"
     keys, key = KeyFile().with_key("tests", RIGHTS)
     keys.write(folder / "keys.json")
@@ -221,7 +230,7 @@ def started(folder: Path, language_model: Path, bundle: Path) -> Iterator[Runnin
         # The first text starts it; it does not end again while the tests run.
         "text_encoder": {"min_replicas": 0, "downscale_delay_s": 3600},
     }
-    recipe = make_recipe(folder / "run", language_model, serve=settings)
+    recipe = make_recipe(folder / "run", language_model, serve=settings, **sections)
     config.write_text(yaml.safe_dump(recipe.resolved()))
     ports = free_ports(4)
     environment = {name: value for name, value in os.environ.items() if name[:4] != "RAY_"} | {
@@ -232,7 +241,8 @@ def started(folder: Path, language_model: Path, bundle: Path) -> Iterator[Runnin
         "RAY_AUTH_MODE": "token",
         "RAY_metrics_report_interval_ms": "1000",
     }
-    command = [sys.executable, "-m", "serve", "--config", str(config), "--bundle", str(bundle)]
+    command = [sys.executable, "-m", "serve", "--config", str(config)]
+    command += [] if bundle is None else ["--bundle", str(bundle)]
     command += ["--set", f"serve.port={ports[0]}", "--set", f"serve.grpc_port={ports[3]}"]
     with log.open("wb") as out:
         process = subprocess.Popen(

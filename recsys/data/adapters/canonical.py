@@ -85,7 +85,8 @@ class CanonicalAdapter:
         return Scan(
             events.parts,
             events.left_out | items.left_out,
-            events.problems + items.problems,
+            # What is wrong with the source as a whole is found by both.
+            [*{str(each): each for each in events.problems + items.problems}.values()],
             events.warnings + items.warnings,
             events.broken | items.broken,
             events.id_files + items.id_files,

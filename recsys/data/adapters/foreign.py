@@ -10,6 +10,9 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from recsys.errors import DataError
+from recsys.storage.faults import Fault, arrow_fault
+from recsys.storage.location import CREDENTIALS, see_that_it_runs
+from recsys.storage.patience import patiently
 
 #: First bytes of a file that was packed as a whole -> of what kind, and what unpacks it.
 _PACKED = {
@@ -43,8 +46,9 @@ class ForeignFile:
         """
         self.path = path
         try:
-            self._file = open_foreign(filesystem.open_input_file(path))
+            self._file = patiently(lambda: open_foreign(filesystem.open_input_file(path)), may_pass)
         except (pa.ArrowException, OSError) as error:
+            tell_of_the_store(error, path)
             problem, fix = _why_unreadable(_head(filesystem, path), error)
             raise DataError(problem, where=path, fix=fix) from None
         # Arrow before 21 leaves UUIDs that no Arrow schema tells of as bytes.
@@ -72,18 +76,47 @@ class ForeignFile:
             DataError: the data are corrupt.
         """
         try:
-            table = (
-                self._file.read(columns)
-                if groups is None
-                else self._file.read_row_groups(groups, columns)
+            table = patiently(
+                lambda: (
+                    self._file.read(columns)
+                    if groups is None
+                    else self._file.read_row_groups(groups, columns)
+                ),
+                may_pass,
             )
         except (pa.ArrowException, OSError) as error:
+            tell_of_the_store(error, self.path)
             raise DataError(f"corrupt Parquet data: {error}", where=self.path, fix=_FIX) from None
         for name in self._uuids & set(table.column_names):
             if table[name].type != pa.uuid():
                 at = table.column_names.index(name)
                 table = table.set_column(at, name, _as_uuids(table[name]))
         return table
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether an error is of a store that does not answer now."""
+    return arrow_fault(error) is Fault.PASSING
+
+
+def tell_of_the_store(error: Exception, where: str) -> None:
+    """Raise an error of the store as what it is: the file may be whole.
+
+    Raises:
+        DataError: it is one of the store's.
+    """
+    fault = arrow_fault(error)
+    if fault is Fault.PASSING:
+        raise DataError(
+            f"the store does not answer: {error}", where=where, field="data.source",
+            fix=see_that_it_runs(),
+        ) from None  # fmt: skip
+    if fault is not Fault.OTHER:
+        raise DataError(
+            f"the store lets us not read: {error}", where=where, field="data.source",
+            fix="correct it, or give credentials that may read there: "
+            + CREDENTIALS["s3"],
+        ) from None  # fmt: skip
 
 
 def _as_uuids(column: pa.ChunkedArray) -> pa.ChunkedArray:

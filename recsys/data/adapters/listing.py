@@ -10,7 +10,9 @@ from pathlib import PurePosixPath
 
 from pyarrow import fs
 
+from recsys.data.adapters.foreign import may_pass, tell_of_the_store
 from recsys.errors import DataError
+from recsys.storage.patience import patiently
 
 #: What Parquet files are called; pandas' users add the compression.
 _PARQUET = re.compile(r"\.(parquet|parq|pq)(\.(gzip|gz|snappy|zstd|zst|brotli|br|lz4))?$", re.I)
@@ -58,16 +60,25 @@ def list_table(filesystem: fs.FileSystem, root: str, name: str, *, source: str) 
     def below(folder: str, *, recursive: bool) -> list[fs.FileInfo]:
         selector = fs.FileSelector(folder, recursive=recursive, allow_not_found=True)
         try:
-            return sorted(filesystem.get_file_info(selector), key=lambda info: info.path)
+            found = patiently(lambda: filesystem.get_file_info(selector), may_pass)
+            return sorted(found, key=lambda info: info.path)
         except NotADirectoryError:
             return []
         except OSError as error:
+            tell_of_the_store(error, source)
             raise DataError(
                 f"the folder cannot be listed: {error}", where=source, field="data.source",
                 fix="correct data.source, or the right to read there",
             ) from None  # fmt: skip
 
     top = below(root, recursive=False)
+    bucket = root.partition("/")[0]
+    is_there = top or "://" not in source or not bucket
+    if not is_there and filesystem.get_file_info(bucket).type == fs.FileType.NotFound:
+        raise DataError(
+            "there is no such bucket", where=source, field="data.source", value=bucket,
+            fix="create it, or correct data.source",
+        )  # fmt: skip
     places = [info for info in top if _PARQUET.sub("", info.base_name) == name]
     found, left_out = {}, Counter[str]()
     for place in places:

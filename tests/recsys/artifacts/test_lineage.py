@@ -73,7 +73,7 @@ def test_what_belongs_together_passes(recipe: Recipe) -> None:
     lineage.check_challenger(recipe, second)
     changed = pl.concat([make_items()[:1], other_items()[1:]])
     lineage.check_challenger(recipe, bundle(recipe, seed=3, items=changed))
-    assert lineage.champion_folder(recipe) == registry.path(first.version)
+    assert lineage.champion_place(recipe) == registry.path(first.version)
     promoted(registry, second)
     lineage.check_previous(recipe)
 
@@ -82,7 +82,7 @@ def test_a_champion_without_a_check_of_its_key_is_let_be(recipe: Recipe) -> None
     promoted(Registry.of(recipe), bundle(recipe, check=None))
     lineage.check_start(recipe)
     lineage.check_challenger(recipe, bundle(recipe, seed=2))
-    lineage.champion_folder(recipe)
+    lineage.champion_place(recipe)
 
 
 class TestOtherName:
@@ -97,7 +97,7 @@ class TestOtherName:
         for check in (
             lambda: lineage.check_start(recipe),
             lambda: lineage.check_challenger(recipe, bundle(recipe, seed=2)),
-            lambda: lineage.champion_folder(recipe),
+            lambda: lineage.champion_place(recipe),
         ):
             with pytest.raises(BundleError, match=r"made by the recipe grocer.*tiny") as error:
                 check()
@@ -137,7 +137,7 @@ class TestOtherKey:
 
     def test_the_service_is_refused_too(self, recipe: Recipe, registry: Registry) -> None:
         with pytest.raises(DataError, match="pseudonym key") as error:
-            lineage.champion_folder(recipe)
+            lineage.champion_place(recipe)
         assert FOREIGN in str(error.value) and CHECK in str(error.value)
         assert error.value.where == registry.root
         assert "RAYCOMMEND_PSEUDONYM_KEY" in error.value.fix
@@ -176,7 +176,7 @@ class TestFormerDefault:
         for check in (
             lambda: lineage.check_start(recipe),
             lambda: lineage.check_challenger(recipe, bundle(recipe, seed=2)),
-            lambda: lineage.champion_folder(recipe),
+            lambda: lineage.champion_place(recipe),
         ):
             with pytest.raises(BundleError, match=former.version) as error:
                 check()
@@ -188,7 +188,7 @@ class TestFormerDefault:
         promoted(Registry(tmp_path / "runs" / "registry"), bundle(renamed(recipe, "grocer")))
         lineage.check_start(recipe)
         with pytest.raises(BundleError, match="no champion yet"):
-            lineage.champion_folder(recipe)
+            lineage.champion_place(recipe)
 
     def test_who_has_a_champion_goes_on(self, recipe: Recipe, tmp_path: Path) -> None:
         promoted(Registry(tmp_path / "runs" / "registry"), bundle(recipe))

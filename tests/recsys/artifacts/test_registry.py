@@ -148,6 +148,16 @@ def test_history_tells_every_move(three):
     assert on_disk == {"format": 1, "champion": "A", "history": three.history()}
 
 
+def test_a_promotion_over_another_champion_than_the_one_compared_with_is_refused(three):
+    three.promote("A", over=None)
+    three.promote("B", over="A")
+    for compared_with in ("A", None):
+        with pytest.raises(BundleError, match="another was first: B is champion since"):
+            three.promote("C", over=compared_with)
+    three.promote("B", over="A")  # it is champion
+    assert three.champion() == "B"
+
+
 def test_unknown_versions_are_refused_and_the_known_named(three):
     three.promote("A")
     for use in (three.promote, three.path):
