@@ -7,13 +7,13 @@ import os
 import time
 from typing import Any
 
-from ray_jobs.common.cluster import READER_CPUS, SPARE_CPUS, is_local
+from ray_jobs.common.cluster import SPARE_CPUS, is_local
 from ray_jobs.common.training_group import groups_that_fit
 from recsys.config import Recipe
 from recsys.errors import RecipeError
 
-#: Seconds between two looks at the cluster, and between two requests for a node.
-LOOK_S, ASK_S = 5.0, 60.0
+#: Seconds between two looks at the cluster.
+LOOK_S = 5.0
 #: Looks at what others use, half a second apart: a job that has just ended still gives back.
 LOOKS, PAUSE_S = 4, 0.5
 
@@ -35,8 +35,6 @@ class Room:
         self.recipe = recipe
         self.grows = not is_local(recipe.ray)
         self.others = _used_by_others() if self.grows else {"CPU": 0.0, "GPU": 0.0}
-        self._request: Any = None
-        self._asked = -ASK_S
         self.concurrent()
 
     def concurrent(self) -> int:
@@ -46,40 +44,6 @@ class Room:
         there = ray.cluster_resources()
         free = {name: there.get(name, 0) - used for name, used in self.others.items()}
         return trials_at_once(self.recipe, free["CPU"], free["GPU"], grows=self.grows)
-
-    def ask_for_more(self) -> None:
-        """Ask a cluster that grows for a trial's workers and a reader's CPU, in vain until then.
-
-        A trial that waited for its workers would not do: where it finds them it takes the readers'
-        CPU. What was asked for and has come is let go; the search sees the cluster's new size.
-        """
-        import ray
-        from ray.util.placement_group import placement_group
-
-        if not self.grows:
-            return
-        if self._request is not None and self._request.wait(0):
-            self.ask_no_more()
-        train, free = self.recipe.train, ray.available_resources()
-        worker = {"CPU": train.cpus_per_worker, **({"GPU": 1.0} if train.use_gpu else {})}
-        wanted = [{"CPU": float(READER_CPUS)}, *[worker] * train.num_workers]
-        # There for the taking: a trial that has just begun is about to take it.
-        is_there = all(
-            sum(bundle.get(name, 0.0) for bundle in wanted) <= free.get(name, 0.0)
-            for name in worker
-        )
-        due = time.monotonic() - self._asked >= ASK_S
-        if self._request is None and due and not is_there:
-            self._asked = time.monotonic()
-            self._request = placement_group(wanted)
-
-    def ask_no_more(self) -> None:
-        """Take back what was asked for."""
-        from ray.util.placement_group import remove_placement_group
-
-        if self._request is not None:
-            remove_placement_group(self._request)
-            self._request = None
 
 
 def planned(recipe: Recipe) -> str:
@@ -134,7 +98,7 @@ def _used_by_others() -> dict[str, float]:
 
 
 def following(recipe: Recipe, drawing: Any) -> Any:
-    """A Tune callback that has a cluster grow, and lets more trials be drawn when it has.
+    """A Tune callback that lets more trials be drawn when the cluster has grown.
 
     It looks for what others use when a search begins or goes on: it is kept with the search.
 
@@ -154,13 +118,5 @@ def following(recipe: Recipe, drawing: Any) -> Any:
             self.room = self.room or Room(recipe)
             self.looked = time.monotonic()
             drawing.max_concurrent = self.room.concurrent()
-            if len(trials) < recipe.tune.num_trials and recipe.tune.max_concurrent is None:
-                self.room.ask_for_more()
-            else:
-                self.room.ask_no_more()
-
-        def on_experiment_end(self, trials: list[Any], **_: Any) -> None:
-            if self.room is not None:
-                self.room.ask_no_more()
 
     return Following()

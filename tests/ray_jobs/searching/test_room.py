@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,16 +46,3 @@ def test_what_can_never_be_is_refused() -> None:
         trials_at_once(recipe(max_concurrent=3), 6, 0, grows=False)
     with pytest.raises(RecipeError, match="train.num_workers"):
         trials_at_once(recipe(workers=9), 6, 0, grows=False)
-
-
-@pytest.mark.ray
-def test_a_cluster_grows_and_trials_with_it() -> None:
-    """One trial at a time, until a second node has come: it was asked for, and brings two more."""
-    program = [sys.executable, str(Path(__file__).with_name("growing_cluster.py"))]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["demand"] == [{"CPU": 1.0}, {"CPU": 1.0}, {"CPU": 1.0}]
-    assert told["before"] == 1
-    assert told["after"] == 2
-    assert told["left_over"] == 0, "nothing is asked for when the search has ended"

@@ -1,27 +1,17 @@
-"""Whole searches on a cluster: one that is killed, and one that runs out of time."""
+"""What a search would do, and one that runs out of time."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import prepare_here, tiny_log, tiny_recipe, tiny_recipe_file
+from tiny import prepare_here, tiny_log, tiny_recipe
 
 from ray_jobs import tune
-from ray_jobs.searching.drawing import algorithm, param_space
 from recsys.artifacts.run import Run
-from recsys.artifacts.trials import read_trials
-from recsys.config import Recipe, load_recipe
 from recsys.errors import DataError, RecipeError
-from recsys.evaluation.report import METRIC
 
 ROOT = Path(__file__).parents[3]
 
@@ -73,54 +63,3 @@ def test_a_budget_that_ends_before_the_first_epoch(tmp_path: Path) -> None:
     while ray.available_resources().get("CPU", 0) < total and time.monotonic() < deadline:
         time.sleep(0.5)
     assert ray.available_resources().get("CPU", 0) == total
-
-
-@pytest.mark.ray
-@pytest.mark.chaos
-def test_a_killed_tpe_search_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
-    """It knows the trials of before, and draws what a search that nobody killed would draw."""
-    tiny_log(tmp_path / "log")
-    config = tiny_recipe_file(
-        tmp_path, train={"epochs": 2, "patience": 2},
-        tune={"search": "tpe", "scheduler": "none", "num_trials": 3, "max_concurrent": 1},
-    )  # fmt: skip
-    recipe = load_recipe(config)
-    prepare_here(recipe)
-    command = [sys.executable, "-m", "ray_jobs.tune", "--config", str(config)]
-    first = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    assert first.stdout is not None
-    seen = []
-    for line in first.stdout:
-        seen.append(line)
-        if "(2 of 3)" in line:
-            break
-    # Tune saves its state every ten seconds or so.
-    time.sleep(15)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait(60)
-    (done,) = {line.split(":")[0].strip() for line in seen if "epoch 2/2" in line}
-
-    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
-    assert second.returncode == 0, "".join(seen) + second.stdout + second.stderr
-    assert f"{done} (" not in second.stdout, f"{done} was run again"
-    trials = _in_order(recipe, "".join(seen) + second.stdout)
-    assert len(trials) == 3 and done == trials[0]["trial"]
-    assert all(trial["status"] == "finished" for trial in trials)
-
-    drawing = algorithm(recipe, 1)
-    drawing.set_search_properties(METRIC, "max", param_space(recipe))
-    epochs = read_trials(Run.open(recipe).trials_file)
-    for trial in trials:
-        assert drawing.suggest(trial["trial"]) == trial["settings"]
-        last = epochs.filter(trial=trial["trial"])[METRIC][-1]
-        drawing.on_trial_complete(trial["trial"], {METRIC: last, "training_iteration": 2})
-
-
-def _in_order(recipe: Recipe, printed: str) -> list[dict[str, Any]]:
-    """The trials in the order in which they were begun."""
-    order = dict(re.findall(r"(trial-\w+) \((\d) of", printed))
-    trials = json.loads(Run.open(recipe).winner_file.read_text())["trials"]
-    return sorted(trials, key=lambda trial: int(order[trial["trial"]]))
