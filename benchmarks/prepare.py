@@ -65,8 +65,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for number in range(options.rounds):
             night.unlink(missing_ok=True)
             for name, way in _ways(options, work, num_events).items():
-                say(f"{num_events:,} events, round {number + 1}: {name}")
-                found.setdefault(name, []).append(measured(way))
+                cost = measured(way)
+                found.setdefault(name, []).append(cost)
+                say(f"{num_events:,} events, round {number + 1}, {name}: {cost}")
         logs.append({"events": num_events, "ways": found})
     return {"items": NUM_ITEMS, "cpus": options.cpus, "memory_gb": options.memory_gb, "logs": logs}
 
