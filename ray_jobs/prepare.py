@@ -3,23 +3,26 @@
     python -m ray_jobs.prepare --config recipes/demo.yaml
 
 Each part of the log is split into user-hash buckets in storage; then one task builds one bucket's
-histories. Ray Data shards and schedules, Polars works inside a shard, memory is bounded by the
-bucket. The steps are those of `recsys.preparation.preparing`.
+histories and its pairs of items, which are added up by ranges of items. Ray Data shards and
+schedules, Polars works inside a shard. Memory is bounded by `data.memory_gb`, whatever the log's
+size. The steps are those of `recsys.preparation.preparing`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from ray_jobs.common.cluster import connected
 from recsys.artifacts.run import Run
-from recsys.config import RayCluster
+from recsys.config import Recipe
 from recsys.data.adapters.listing import told
 from recsys.data.feedback import count_rows, finished
 from recsys.errors import raise_all
 from recsys.preparation.coverage import duplicates_told
+from recsys.preparation.memory import buckets_of, tasks_at_once
 from recsys.preparation.prepared import QUARANTINE_DIR
 from recsys.preparation.preparing import Rows, RunTasks, Task, prepare
 from recsys.preparation.survey import survey
@@ -37,15 +40,17 @@ def plan(run: Run) -> list[str]:
     parts = found.scan.parts
     rows = sum(part.num_rows for part in parts)
     live, erased, mirror = finished(feedback.events), feedback.erased(), run.feedback_mirror
+    num_live = count_rows(live)
     return [
         f"read {rows:,} rows in {len(parts)} parts ({recipe.data.adapter})",
         *(f"leave out {what}" for what in _left_out(found.scan.left_out)),
         *([f"fetch the live events and erasures of {mirror.location} first"] if mirror else []),
-        *([f"read {count_rows(live):,} live events in {feedback.events}"] if live else []),
+        *([f"read {num_live:,} live events in {feedback.events}"] if live else []),
         *([f"leave out {len(erased):,} erased users"] if erased else []),
         *found.found,
         *(f"warn: {warning}" for warning in found.warnings),
-        f"split them into {recipe.data.num_buckets} user buckets and build the histories",
+        f"split them into {buckets_of(recipe.data, rows + num_live)} user buckets and build the "
+        f"histories, at most {tasks_at_once(recipe.data)} tasks at once on a machine",
         f"write {run.prepared_folder}",
     ]
 
@@ -63,21 +68,24 @@ def execute(run: Run) -> Path:
     if mirror is not None:
         with run.feedback.locked(exclusive=False):
             mirror.pull()
-    return prepare(run.recipe, tasks_on(run.recipe.ray))
+    return prepare(run.recipe, tasks_on(run.recipe))
 
 
 @contextmanager
-def tasks_on(cluster: RayCluster) -> Iterator[RunTasks]:
-    """Runs tasks on Ray Data, one Ray task a row."""
-    with connected(cluster):
-        yield _each
+def tasks_on(recipe: Recipe) -> Iterator[RunTasks]:
+    """Runs tasks on Ray Data, one Ray task a row, as many at once as `data.memory_gb` allows."""
+    with connected(recipe.ray):
+        yield partial(_each, tasks_at_once(recipe.data))
 
 
-def _each(rows: Rows, task: Task) -> Rows:
+def _each(at_once: int, rows: Rows, task: Task) -> Rows:
+    import ray
     import ray.data
 
     numbered = [{"order": order, **row} for order, row in enumerate(rows)]
-    done = ray.data.from_items(numbered, override_num_blocks=len(rows)).map(task).take_all()
+    most = at_once * sum(node["Alive"] for node in ray.nodes())
+    table = ray.data.from_items(numbered, override_num_blocks=len(rows))
+    done = table.map(task, concurrency=min(most, len(rows))).take_all()
     return sorted(done, key=lambda row: row["order"])
 
 

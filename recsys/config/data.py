@@ -97,6 +97,11 @@ class Data(Section):
     max_tokens: Annotated[int, Field(ge=3)] = 32
     """Of a text, the two that enclose it included; longer ones are cut."""
     num_buckets: Positive = 16
+    """Of users; doubled until none holds more than about a million rows of the log."""
+    memory_gb: Annotated[float | None, Field(gt=0, exclude=True)] = None
+    """What the tasks of `prepare` may hold together on a machine: a task holds about 1 GB whatever
+    the log's size, so this says how many run at once. None: half of the machine's memory. It
+    changes no result, and is no part of the recipe that outputs hold."""
     max_events_per_user: Positive = 20_000
     max_quarantine_fraction: Fraction = 0.01
     max_clock_skew_s: Annotated[int, Field(ge=0)] = 300

@@ -7,12 +7,16 @@ numbering depends on the content alone, so two runs agree to the byte.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
+from typing import Final
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 from tokenizers import Tokenizer
 
 from recsys.arrays import Float32s, Int32s
@@ -33,6 +37,8 @@ from recsys.text.pretrained import tokenize
 
 ITEMS_FILE, TEXTS_FILE = "items.parquet", "texts.parquet"
 _FIX = "run `recsys prepare` again"
+#: Texts that are Python's objects at a time.
+_AT_ONCE: Final = 100_000
 _TEXTS = {
     Col.text_row: pl.Int32, Col.text: pl.String, Col.content_hash: pl.String,
     Col.tokens: pl.List(pl.Int32),
@@ -116,15 +122,17 @@ def build_catalogue(items: pl.DataFrame, tokenizer: Tokenizer) -> tuple[pl.DataF
         texts: `text_row`, `text`, `content_hash` (SHA-256, 16 hex digits), `tokens`; sorted by
             text.
     """
-    distinct = items.select(Col.text).unique().sort(Col.text)[Col.text].to_list()
-    texts = pl.DataFrame(
-        {
-            Col.text_row: pl.Series(range(len(distinct)), dtype=pl.Int32),
-            Col.text: distinct,
-            Col.content_hash: [text_sha256(text) for text in distinct],
-            Col.tokens: pl.Series(tokenize(tokenizer, distinct), dtype=pl.List(pl.Int32)),
-        }
-    )
+    distinct = items.select(Col.text).unique().sort(Col.text)
+    # Some at a time: as Python's objects, a text and its tokens take kilobytes.
+    pieces = []
+    for rows in distinct.iter_slices(_AT_ONCE):
+        some = rows[Col.text].to_list()
+        hashes = pl.Series(Col.content_hash, [text_sha256(text) for text in some])
+        pieces.append(rows.with_columns(hashes, _lists(tokenize(tokenizer, some))))
+    texts = pl.concat(pieces, rechunk=True).select(
+        pl.int_range(pl.len(), dtype=pl.Int32).alias(Col.text_row), Col.text, Col.content_hash,
+        Col.tokens,
+    )  # fmt: skip
     numbered = (
         items.sort(Col.item)
         .with_row_index(Col.item_row)
@@ -134,6 +142,13 @@ def build_catalogue(items: pl.DataFrame, tokenizer: Tokenizer) -> tuple[pl.DataF
         .select(Col.item_row, *ITEMS.names, Col.text_row, Col.content_hash)
     )  # fmt: skip
     return numbered, texts
+
+
+def _lists(tokens: Sequence[Sequence[int]]) -> pl.Series:
+    """Token lists as a column; Polars would look at each list by itself."""
+    offsets = np.cumsum([0, *map(len, tokens)])
+    flat = np.fromiter(chain.from_iterable(tokens), dtype=np.int32, count=int(offsets[-1]))
+    return pl.Series(Col.tokens, pa.LargeListArray.from_arrays(offsets, flat))
 
 
 def prices_of(items: pl.DataFrame) -> Float32s:
@@ -191,7 +206,19 @@ class Catalogue:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over item ids and content hashes; 16 hex digits."""
-        digest = hashlib.sha256()
-        for name in (Col.item, Col.content_hash):
-            digest.update("\n".join(self.items[name].to_list()).encode())
-        return digest.hexdigest()[:16]
+        return _sha256(self.items[name] for name in (Col.item, Col.content_hash))[:16]
+
+    @cached_property
+    def ids_sha256(self) -> str:
+        """SHA-256 over item ids, and so over which item has which row."""
+        return _sha256([self.items[Col.item]])
+
+
+def _sha256(columns: Iterable[pl.Series]) -> str:
+    """Of columns of texts, a line each; some at a time, for a catalogue may hold millions."""
+    digest = hashlib.sha256()
+    for column in columns:
+        for start in range(0, len(column), _AT_ONCE):
+            lines = "\n".join(column[start : start + _AT_ONCE].to_list())
+            digest.update((("\n" if start else "") + lines).encode())
+    return digest.hexdigest()

@@ -27,16 +27,24 @@ class Moments:
         items: CSR [M, I] float32, 1 where the moment has an event of the item.
         target_items: CSR [M, I] float32, 1 where the moment has a target event of the item.
         user: [M] number of the user.
+        timestamps: [M] microseconds.
     """
 
     items: sparse.csr_array
     target_items: sparse.csr_array
     user: Int64s
+    timestamps: Int64s
 
     @property
     def nth_of_user(self) -> Int64s:
         """[M] number of the moment within its user, from 0."""
         return np.arange(len(self.user)) - np.searchsorted(self.user, self.user)
+
+    def where(self, keep: Bools) -> Moments:
+        """The moments for which `keep` [M] holds."""
+        return Moments(
+            self.items[keep], self.target_items[keep], self.user[keep], self.timestamps[keep]
+        )
 
     def merged(self, groups: Int64s) -> tuple[sparse.csr_array, sparse.csr_array]:
         """Merge moments into groups.
@@ -64,13 +72,15 @@ def moments_of(events: UserEvents, num_items: int, target_codes: Sequence[int]) 
     moment = _number_moments(user, events.timestamps[known])
     target = np.isin(events.event_codes[known], np.asarray(target_codes))
     num_moments = int(moment[-1]) + 1 if len(moment) else 0
-    user_of_moment = np.empty(num_moments, dtype=np.int64)
+    user_of_moment, timestamps = np.empty((2, num_moments), dtype=np.int64)
     user_of_moment[moment] = user
+    timestamps[moment] = events.timestamps[known]
     shape = (num_moments, num_items)
     return Moments(
         _binary(moment, items, shape),
         _binary(moment[target], items[target], shape),
         user_of_moment,
+        timestamps,
     )
 
 

@@ -9,7 +9,7 @@ Legend: I items, M moments, T distinct texts, H width of the language model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -20,11 +20,17 @@ from recsys.arrays import Float32s, Int32s, Int64s
 from recsys.data.histories import UserEvents
 from recsys.data.moments import Moments, moments_of
 from recsys.errors import DataError, RaycommendError
-from recsys.features.neighbours import strongest_pairs
+from recsys.features.neighbours import Weigh, strongest_pairs
+from recsys.features.situations import Situations, first_cuts, transitions_in, windows_in
 from recsys.storage.matrices import matrix_files, open_matrix, save_matrix
 
 #: Relations kept per item for the second stage.
 NUM_KEPT: Final = 100
+#: Of the relations that are counted: see `count_transitions` and `count_co_occurrence`.
+TRANSITIONS_SHRINKAGE: Final = 10
+WINDOW, WINDOWS_SHRINKAGE = 5, 20
+#: The relations that are counted.
+COUNTED: Final = ("transitions", "co_occurrence")
 #: Nearest texts of a text, and the items of each, that count as similar.
 NUM_SIMILAR, ITEMS_OF_TEXT = 32, 3
 
@@ -35,6 +41,10 @@ FILES: Final = {
     "co_occurrence": "together",
     "content_similarity": "alike",
 }
+
+
+#: Numbers of situations, item by item: whole numbers, of either type.
+Counts = Float32s | Int64s
 
 
 @dataclass(frozen=True)
@@ -99,9 +109,46 @@ def count_relations(
     """`transitions` and `co_occurrence` of exactly these events: the caller cuts the time."""
     moments = moments_of(train, num_items, target_codes)
     return {
-        "transitions": count_transitions(moments, shrinkage=10, num_kept=NUM_KEPT),
-        "co_occurrence": count_co_occurrence(moments, window=5, shrinkage=20, num_kept=NUM_KEPT),
+        "transitions": count_transitions(
+            moments, shrinkage=TRANSITIONS_SHRINKAGE, num_kept=NUM_KEPT
+        ),
+        "co_occurrence": count_co_occurrence(
+            moments, window=WINDOW, shrinkage=WINDOWS_SHRINKAGE, num_kept=NUM_KEPT
+        ),
     }
+
+
+def relation_situations(
+    users: UserEvents, cuts: Sequence[int], target_codes: Sequence[int], *, num_removed: int = 0
+) -> tuple[dict[str, Situations], Int64s]:
+    """The situations that each relation of a part of the users counts.
+
+    Args:
+        users: of the part.
+        cuts: all but the last, which is the end of the log; microseconds.
+        target_codes: event codes of a relevant item.
+        num_removed: so many users, the first ones, are taken away again: as they were before.
+
+    Returns:
+        Relation -> situations over the part's own items; and the rows of these in the catalogue.
+    """
+    items, local = np.unique(users.item_rows, return_inverse=True)
+    own = replace(users, item_rows=local.astype(np.int32))
+    moments = moments_of(own, len(items), target_codes)
+    is_counted = moments.user >= num_removed
+    counted, removed = moments.where(is_counted), moments.where(~is_counted)
+    found = {
+        name: _situations(name, counted, cuts).joined(_situations(name, removed, cuts).reversed())
+        for name in COUNTED
+    }
+    return found, items.astype(np.int64)
+
+
+def _situations(name: str, moments: Moments, cuts: Sequence[int]) -> Situations:
+    since = first_cuts(moments, cuts)
+    if name == "transitions":
+        return transitions_in(moments, since)
+    return windows_in(moments, since, window=WINDOW, num_cuts=len(cuts) + 1)
 
 
 def count_transitions(moments: Moments, *, shrinkage: float, num_kept: int) -> sparse.csr_array:
@@ -118,8 +165,19 @@ def count_transitions(moments: Moments, *, shrinkage: float, num_kept: int) -> s
     """
     followed = np.flatnonzero(moments.user[1:] == moments.user[:-1])
     before, after = moments.items[followed], moments.target_items[followed + 1]
-    divisor = np.asarray(before.sum(axis=0), dtype=np.float32) + np.float32(shrinkage)
-    return strongest_pairs(before, after, lambda counts, rows, _: counts / divisor[rows], num_kept)
+    weigh = transition_weights(before.sum(axis=0), shrinkage)
+    return strongest_pairs(before, after, weigh, num_kept)
+
+
+def transition_weights(left: Counts, shrinkage: float) -> Weigh:
+    """How transitions are weighed.
+
+    Args:
+        left: [I] moments of each item that have a next one.
+        shrinkage: see `count_transitions`.
+    """
+    divisor = np.asarray(left, dtype=np.float32) + np.float32(shrinkage)
+    return lambda counts, rows, _: counts / divisor[rows]
 
 
 def count_co_occurrence(
@@ -141,13 +199,25 @@ def count_co_occurrence(
     opens = moments.nth_of_user % window == 0
     merged = moments.merged(np.cumsum(opens) - 1)
     items, targets = ((counts > 0).astype(np.float32) for counts in merged)
-    item_norm, target_norm = (np.sqrt(matrix.sum(axis=0)) for matrix in (items, targets))
+    weigh = co_occurrence_weights(items.sum(axis=0), targets.sum(axis=0), shrinkage)
+    return strongest_pairs(items, targets, weigh, num_kept)
+
+
+def co_occurrence_weights(left: Counts, right: Counts, shrinkage: float) -> Weigh:
+    """How co-occurrence is weighed.
+
+    Args:
+        left: [I] windows of each item.
+        right: [I] windows with a target event of it.
+        shrinkage: see `count_co_occurrence`.
+    """
+    item_norm, target_norm = (np.sqrt(np.asarray(n, dtype=np.float32)) for n in (left, right))
 
     def cosine(counts: Float32s, rows: Int64s, columns: Int64s) -> Float32s:
         weights = counts / (item_norm[rows] * target_norm[columns] + np.float32(shrinkage))
         return np.where(rows == columns, np.float32(0), weights)
 
-    return strongest_pairs(items, targets, cosine, num_kept)
+    return cosine
 
 
 def content_similarity(text_vectors: Float32s, text_rows: Int32s) -> sparse.csr_array:

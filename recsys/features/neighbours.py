@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from scipy import sparse
 
-from recsys.arrays import Float32s, Int64s
+from recsys.arrays import Float32s, Int32s, Int64s
 
 #: (counts, left items, right items) -> weights; a weight of 0 leaves the pair out.
 Weigh = Callable[[Float32s, Int64s, Int64s], Float32s]
@@ -20,7 +20,7 @@ Weigh = Callable[[Float32s, Int64s, Int64s], Float32s]
 _PAIRS_AT_ONCE: Final = 8_000_000
 #: A situation with more items says little of any two of them (a robot, an import), and costs the
 #: square of its size.
-_MAX_ITEMS: Final = 1000
+MAX_ITEMS: Final = 1000
 
 
 def strongest_pairs(
@@ -37,7 +37,7 @@ def strongest_pairs(
     Returns:
         CSR [I, I] float32.
     """
-    few = (np.diff(left.indptr) <= _MAX_ITEMS) & (np.diff(right.indptr) <= _MAX_ITEMS)
+    few = (np.diff(left.indptr) <= MAX_ITEMS) & (np.diff(right.indptr) <= MAX_ITEMS)
     of_left, right = left[few].T.tocsr(), right[few]
     # Columns in the order of frequency: a stable sort then settles ties without another key.
     by_frequency = np.argsort(-np.asarray(right.sum(axis=0)), kind="stable")
@@ -83,3 +83,39 @@ def strongest(rows: Int64s, weights: Float32s, num_kept: int) -> Int64s:
     sizes[sizes <= num_kept] = 0
     place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return np.concatenate([np.flatnonzero(~crowded), order[place < num_kept]])
+
+
+def strongest_in_rows(
+    starts: Int32s | Int64s, weights: Float32s, places: Int32s, num_kept: int
+) -> Int64s:
+    """Positions of each row's `num_kept` largest weights, rising; those above 0 alone.
+
+    A row costs its length: it is not sorted, but for equal weights that cannot all stay.
+
+    Args:
+        starts: [rows + 1] bounds of the rows.
+        weights: [N] float32.
+        places: [N] of equal weights the one with the smallest place stays.
+        num_kept: positions kept per row.
+    """
+    sizes = np.diff(starts)
+    crowded = np.flatnonzero(sizes > num_kept)
+    least = np.zeros(len(sizes), dtype=np.float32)
+    for number in crowded.tolist():
+        low, high = starts[number], starts[number + 1]
+        nth = high - low - num_kept
+        least[number] = np.partition(weights[low:high], nth)[nth]
+    of_entry = np.repeat(least, sizes)
+    above = weights > of_entry
+    # Of the crowded rows alone: in the others the least is 0, which no weight that counts equals.
+    equal = np.flatnonzero((weights == of_entry) & (of_entry > 0))
+    if len(equal):
+        row = np.repeat(np.arange(len(sizes)), sizes)
+        num_above = np.add.reduceat(np.append(above, False), starts[:-1], dtype=np.int64)
+        order = equal[np.lexsort((places[equal], row[equal]))]
+        owner = row[order]
+        opens = np.append(True, owner[1:] != owner[:-1])
+        place = np.arange(len(order))
+        nth_equal = place - np.maximum.accumulate(np.where(opens, place, 0))
+        above[order[nth_equal < num_kept - num_above[owner]]] = True
+    return np.flatnonzero(above)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,20 @@ from recsys.config import Recipe
 from recsys.data.adapters import Scan
 from recsys.data.adapters.spellings import COUNTED, Spellings, added, spelling_warnings
 from recsys.data.catalogue import Catalogue
-from recsys.data.checks import enforce_quarantine_limit, reasons
-from recsys.features.popularity import ItemStats
+from recsys.data.checks import examples_of, quarantine_problem, reasons
+from recsys.preparation.build import CROWDED_FILE, SHARD_FILE
 from recsys.preparation.coverage import Coverage, window_problem
+from recsys.preparation.kept import Kept
 from recsys.preparation.prepared import (
-    BUCKETS_DIR,
-    COUNTS_DIR,
-    DAYS_DIR,
-    DAYS_FILE,
+    HISTORIES_DIR,
     QUARANTINE_DIR,
-    STATS_FILE,
     SUMMARY_FILE,
     WINDOWS,
     cut_us,
 )
-from recsys.schema import EVENTS, Col
+from recsys.preparation.relate import RELATING_DIR
+from recsys.preparation.split import PART_QUARANTINE
+from recsys.preparation.statistics import write_statistics
 from recsys.storage.outputs import whole_folder, write_json
 from recsys.text.pretrained import fingerprint, locate
 
@@ -60,14 +60,21 @@ class Results:
     key_check: str
 
 
-def finish(recipe: Recipe, out: Path, results: Results) -> None:
-    """Refuse a log nothing can be learned from; write statistics and the summary.
+def finish(recipe: Recipe, out: Path, kept: Kept, results: Results) -> None:
+    """Refuse a log nothing can be learned from; write histories, statistics and the summary.
+
+    Args:
+        recipe: of the run.
+        out: folder of the prepared data.
+        kept: the parts and the buckets.
+        results: what they came to.
 
     Raises:
         DataError: too many rows are in quarantine, or a window holds no basket.
     """
+    _gather(out, kept, results)
     quarantined = _quarantined(recipe, out, sum(row["rows"] for row in results.split))
-    counts = _counts(results, sum(frame.height for frame in quarantined))
+    counts = _counts(results, sum(quarantined.values()))
     coverage = Coverage.merged([Coverage.from_json(row["coverage"]) for row in results.split])
     unusable = window_problem(
         coverage, recipe.data, {window: counts[f"{window}_baskets"] for window in WINDOWS},
@@ -76,7 +83,8 @@ def finish(recipe: Recipe, out: Path, results: Results) -> None:
     )  # fmt: skip
     if unusable:
         raise unusable
-    _write_statistics(out)
+    buckets = [kept.buckets / row["key"] for row in results.built if row["users"]]
+    write_statistics(out, buckets)
     end = recipe.data.cuts.end
     summary = {
         "format": FORMAT,
@@ -92,29 +100,45 @@ def finish(recipe: Recipe, out: Path, results: Results) -> None:
         "event_types": coverage.types,
         "log_us": [coverage.first_us, coverage.last_us],
         "warnings": results.scan.warnings + _spelling_warnings(results),
-        "quarantined": reasons(quarantined),
+        "quarantined": dict(sorted(quarantined.items())),
     }
     write_json(out / SUMMARY_FILE, summary)
-    for name in (BUCKETS_DIR, COUNTS_DIR, DAYS_DIR):
-        shutil.rmtree(out / name)
+    shutil.rmtree(out / RELATING_DIR)
 
 
-def _quarantined(recipe: Recipe, out: Path, num_rows: int) -> list[pl.DataFrame]:
-    """The events in quarantine, file by file; a log that is mostly unusable is refused."""
-    frames = [
-        pl.read_parquet(path, glob=False)
-        for path in sorted((out / QUARANTINE_DIR).glob("*.parquet"))
-        if path.name != "items.parquet"
-    ]
-    columns = (*EVENTS.names, Col.unreadable, Col.reason, Col.source)
-    enforce_quarantine_limit(
-        pl.concat([frame.select(columns) for frame in frames]),
-        num_rows,
-        recipe.data.max_quarantine_fraction,
-        what="events",
+def _gather(out: Path, kept: Kept, results: Results) -> None:
+    """Copy the histories of the buckets, and the quarantine of both passes."""
+    for number, row in enumerate(results.split):
+        quarantine = kept.parts / row["key"] / PART_QUARANTINE
+        shutil.copyfile(quarantine, out / QUARANTINE_DIR / f"part-{number:05d}.parquet")
+    for number, row in enumerate(results.built):
+        files = {SHARD_FILE: out / HISTORIES_DIR / f"bucket-{number:05d}.parquet",
+                 CROWDED_FILE: out / QUARANTINE_DIR / f"users-{number:05d}.parquet"}  # fmt: skip
+        for name, target in files.items():
+            if (source := kept.buckets / row["key"] / name).is_file():
+                shutil.copyfile(source, target)
+
+
+def _quarantined(recipe: Recipe, out: Path, num_rows: int) -> Counter[str]:
+    """Events in quarantine by reason, a file in memory at a time.
+
+    Raises:
+        DataError: the log is mostly unusable.
+    """
+    counts: Counter[str] = Counter()
+    examples: dict[str, pl.DataFrame] = {}
+    for path in sorted((out / QUARANTINE_DIR).glob("*.parquet")):
+        if path.name != "items.parquet":
+            frame = pl.read_parquet(path, glob=False)
+            counts.update(reasons([frame]))
+            examples = examples_of(frame) | examples
+    problem = quarantine_problem(
+        counts, examples, num_rows, recipe.data.max_quarantine_fraction, what="events",
         kept_at=_keep_quarantine(recipe, out),
-    )
-    return frames
+    )  # fmt: skip
+    if problem:
+        raise problem
+    return counts
 
 
 def _keep_quarantine(recipe: Recipe, out: Path) -> Path:
@@ -147,20 +171,6 @@ def _counts(results: Results, num_quarantined: int) -> dict[str, int]:
     num_rows = counts["rows"]
     assert accounted == num_rows, f"{num_rows} rows were read, {accounted} are accounted for"
     return counts
-
-
-def _write_statistics(out: Path) -> None:
-    """Add up the buckets' item counts: as of each cut, and day by day."""
-    partial = pl.concat(
-        [pl.read_parquet(path, glob=False) for path in sorted((out / COUNTS_DIR).iterdir())]
-    )
-    stats = partial.group_by("as_of", Col.item_row).agg(
-        pl.col([field.name for field in fields(ItemStats)]).sum()
-    )
-    stats.sort("as_of", Col.item_row).write_parquet(out / STATS_FILE)
-    days = pl.concat([pl.read_parquet(p, glob=False) for p in sorted((out / DAYS_DIR).iterdir())])
-    days = days.group_by("day", Col.item_row).sum().sort("day", Col.item_row)
-    days.write_parquet(out / DAYS_FILE)
 
 
 def _spelling_warnings(results: Results) -> list[str]:

@@ -27,6 +27,7 @@ class Taken:
         num_erased: rows of erased users.
         coverage: of the good rows.
         spelled: id column -> integers in another spelling.
+        users: pseudonyms that the rows hold, erased ones included.
     """
 
     ready: pl.DataFrame
@@ -35,6 +36,7 @@ class Taken:
     num_erased: int
     coverage: Coverage
     spelled: dict[str, Spellings] = field(default_factory=dict)
+    users: pl.Series = field(default_factory=lambda: pl.Series(Col.user, [], dtype=pl.String))
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Intake:
             good, bad = (
                 frame.with_columns(pseudonymise(frame[Col.user], self.key)) for frame in (good, bad)
             )
+        users = pl.concat([good[Col.user], bad[Col.user]]).drop_nulls().unique()
         if self.erased:
             good, bad = (frame.filter(~is_erased(frame, self.erased)) for frame in (good, bad))
         end = self.data.cuts.end
@@ -80,4 +83,5 @@ class Intake:
             num_checked - good.height - bad.height,
             Coverage.of(good, raw[Col.event_type], self.data),
             {} if live else {name: count_spellings(raw[name]) for name in COUNTED},
+            users,
         )

@@ -35,8 +35,6 @@ HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR = "histories", "catalogue", "quaran
 RELATIONS_DIR = "relations"
 #: What trainings compute from the data and share; a preparation takes it away with the data.
 QUESTIONS_DIR = "questions"
-#: While a preparation is at work.
-BUCKETS_DIR, COUNTS_DIR, DAYS_DIR = "buckets", "counts", "days"
 STATS_FILE, DAYS_FILE, SUMMARY_FILE = "item_stats.parquet", "item_days.parquet", "prepare.json"
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pyarrow import fs
 
 from recsys.config import Recipe
 from recsys.data.adapters import Part, open_adapter
-from recsys.data.adapters.base import split_into_parts
+from recsys.data.adapters.base import Adapter, split_into_parts
+from recsys.data.adapters.listing import file_version
 from recsys.data.catalogue import (
     ITEMS_FILE,
     TEXTS_FILE,
@@ -24,20 +29,27 @@ from recsys.data.catalogue import (
 )
 from recsys.data.feedback import Feedback, finished, group_rows
 from recsys.data.pseudonyms import key_check, load_key
-from recsys.preparation.build import Build, Relate
+from recsys.features.item_to_item import COUNTED
+from recsys.preparation.build import Build
 from recsys.preparation.finish import Results, finish
+from recsys.preparation.kept import Kept, context, is_made, part_key, read_result
+from recsys.preparation.memory import buckets_of
 from recsys.preparation.prepared import (
-    BUCKETS_DIR,
     CATALOGUE_DIR,
-    COUNTS_DIR,
-    DAYS_DIR,
     HISTORIES_DIR,
     PREPARED,
     QUARANTINE_DIR,
-    cut_us,
+    RELATIONS_DIR,
     lost_key,
 )
-from recsys.preparation.split import LIVE, Split
+from recsys.preparation.relate import (
+    RELATING_DIR,
+    AddSums,
+    JoinRanges,
+    KeepStrongest,
+    matrix_keys,
+)
+from recsys.preparation.split import LIVE, Split, bucket_file, write_item_rows
 from recsys.schema import Col
 from recsys.storage.outputs import whole_folder
 from recsys.text.pretrained import load_tokenizer, locate, tokens_problem
@@ -75,20 +87,23 @@ def prepare(recipe: Recipe, tasks: AbstractContextManager[RunTasks] | None = Non
     if lost:
         raise lost
     key = load_key(recipe.privacy, recipe.root, create=True)
-    folder = recipe.root / PREPARED
-    with tasks or nullcontext(one_by_one) as run_tasks, whole_folder(folder) as out:
-        made = (HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR, BUCKETS_DIR, COUNTS_DIR, DAYS_DIR)
-        for name in made:
+    folder, kept = recipe.root / PREPARED, Kept.of(recipe.root)
+    with (
+        tasks or nullcontext(one_by_one) as run_tasks,
+        kept.locked(),
+        whole_folder(folder) as out,
+    ):
+        for name in (HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR, RELATING_DIR):
             (out / name).mkdir()
         items = adapter.read_items()
         catalogue = _write_catalogue(recipe, items.table, out)
-        split = _split(recipe, key, out, scan.parts, run_tasks)
-        built = _build(recipe, out, split, run_tasks)
-        shards = [str(out / HISTORIES_DIR / row["shard"]) for row in built if row["shard"]]
-        cuts = [{"as_of": name} for name in cut_us(recipe.data.cuts)]
-        run_tasks(cuts, Relate(recipe, out, shards))
+        steps = _Steps(recipe, key, out, kept, run_tasks)
+        split = steps.split(adapter, scan.parts, catalogue)
+        built = steps.build(split)
+        matrices = steps.relate(built, catalogue.num_items)
         results = Results(catalogue, scan, items.num_superseded, split, built, key_check(key))
-        finish(recipe, out, results)
+        finish(recipe, out, kept, results)
+        kept.keep_only([*(row["key"] for row in (*split, *built)), *matrices])
     return folder
 
 
@@ -112,31 +127,115 @@ def _write_catalogue(recipe: Recipe, items: pl.DataFrame, out: Path) -> Catalogu
     return Catalogue(numbered, texts)
 
 
-def _split(recipe: Recipe, key: bytes, out: Path, parts: list[Part], run_tasks: RunTasks) -> Rows:
-    """Bucket the log's parts and the live events, none of them an erased user's."""
-    feedback = Feedback.of(recipe.root)
-    with feedback.locked(exclusive=False):
-        live = [
-            part
-            for path in finished(feedback.events)
-            for part in split_into_parts(str(path), group_rows(path))
-        ]
-        sources = [(part, False) for part in parts] + [(part, True) for part in live]
+@dataclass
+class _Steps:
+    """The steps that tasks do.
+
+    Attributes:
+        recipe: of the run.
+        key: of the pseudonyms.
+        out: folder of the prepared data.
+        kept: pieces of the preparation before, which need not be made again.
+        run_tasks: runs tasks.
+    """
+
+    recipe: Recipe
+    key: bytes
+    out: Path
+    kept: Kept
+    run_tasks: RunTasks
+
+    def split(self, adapter: Adapter, parts: list[Part], catalogue: Catalogue) -> Rows:
+        """Bucket the log's parts and the live events, none of them an erased user's."""
+        feedback = Feedback.of(self.recipe.root)
+        with feedback.locked(exclusive=False):
+            erased = feedback.erased()
+            self.kept.forget(erased)
+            sources = [(part, adapter.version(part.path), False) for part in parts]
+            for path in finished(feedback.events):
+                version = file_version(fs.LocalFileSystem().get_file_info(str(path)))
+                live = split_into_parts(str(path), group_rows(path))
+                sources += [(part, version, True) for part in live]
+            self._num_buckets = buckets_of(
+                self.recipe.data, sum(part.num_rows for part, _, _ in sources)
+            )
+            self._common = context(
+                self.recipe, key_check(self.key), catalogue.ids_sha256, self._num_buckets
+            )
+            rows = [
+                {LIVE: live, "key": part_key(part, version, live, self._common), **asdict(part)}
+                for part, version, live in sources
+            ]
+            now_us = int(time.time() * 1e6)
+            latest_us = now_us + self.recipe.data.max_clock_skew_s * 1_000_000
+            for row in rows:
+                self.kept.drop_outdated(row["key"], latest_us)
+            item_rows = self.out / RELATING_DIR / "items.arrow"
+            write_item_rows(item_rows, catalogue.items)
+            task = Split(
+                self.recipe, self.key, self.kept.parts, item_rows, self._num_buckets, now_us, erased
+            )
+            return self._each(rows, self.kept.parts, task)
+
+    def build(self, split: Rows) -> Rows:
+        """Build the histories of each bucket."""
+        # By name: a folder that other nodes have just written into may be listed without them.
+        files: list[list[tuple[str, str]]] = [[] for _ in range(self._num_buckets)]
+        for row in split:
+            for number, sha256 in row["buckets"].items():
+                files[int(number)].append((sha256, f"{row['key']}/{bucket_file(int(number))}"))
+        end_us = max(row["latest_us"] for row in split) + 1
+        task = Build(self.recipe, self._common, self.kept.parts, self.kept.buckets, end_us)
+        before = self.kept.built(self._common)
         rows = [
-            {"number": number, LIVE: is_live, **asdict(part)}
-            for number, (part, is_live) in enumerate(sources)
+            {
+                "number": number,
+                "files": [name for _, name in named],
+                "hashes": [sha256 for sha256, _ in named],
+                "key": task.key_of(number, [sha256 for sha256, _ in named]),
+                "before": json.dumps(before.get(number)),
+            }
+            for number, named in enumerate(files)
         ]
-        now_us = int(time.time() * 1e6)
-        return run_tasks(rows, Split(recipe, key, out, now_us, feedback.erased()))
+        return self._each(rows, self.kept.buckets, task)
 
+    def relate(self, built: Rows, num_items: int) -> list[str]:
+        """Add up the buckets' pairs of items, a range of left items a task.
 
-def _build(recipe: Recipe, out: Path, split: Rows, run_tasks: RunTasks) -> Rows:
-    """Build the histories of each bucket."""
-    # By name: a folder that other nodes have just written into may be listed without them.
-    files: list[list[str]] = [[] for _ in range(recipe.data.num_buckets)]
-    for row in split:
-        for number in row["buckets"]:
-            files[number].append(f"{number:05d}/{row['order']:05d}.parquet")
-    buckets = [{"bucket": number, "files": names} for number, names in enumerate(files)]
-    end_us = max(row["latest_us"] for row in split) + 1
-    return run_tasks(buckets, Build(recipe, out, end_us))
+        Returns:
+            Keys of the matrices.
+        """
+        folder = self.out / RELATING_DIR
+        told = [(row["key"], part) for row in built for part in row["pairs"]]
+        parts = [self.kept.buckets / key / part["part"] for key, part in told]
+        keys = matrix_keys([part for _, part in told], num_items)
+        new = {at: key for at, key in keys.items() if not is_made(self.kept.matrices / key)}
+        cuts = {name: [cut for other, cut in new if other == name] for name in COUNTED}
+        relations = [{"relation": name, "cuts": cuts[name]} for name in COUNTED if cuts[name]]
+        if relations:
+            added = self.run_tasks(relations, AddSums(folder, parts, num_items))
+            bounds = {row["relation"]: row["bounds"] for row in added}
+            ranges = [
+                {**row, "low": low, "high": high}
+                for row in relations
+                for low, high in pairwise(bounds[str(row["relation"])])
+            ]
+            self.run_tasks(ranges, KeepStrongest(folder, parts))
+            matrices = [
+                {"relation": name, "cut": cut, "lows": bounds[name][:-1], "key": key}
+                for (name, cut), key in new.items()
+            ]
+            self.run_tasks(matrices, JoinRanges(folder, self.kept.matrices, num_items))
+        for (_, cut), key in keys.items():
+            target = self.out / RELATIONS_DIR / cut
+            target.mkdir(parents=True, exist_ok=True)
+            for file in (self.kept.matrices / key).glob("*.npy"):
+                shutil.copyfile(file, target / file.name)
+        return list(keys.values())
+
+    def _each(self, rows: Rows, folder: Path, task: Task) -> Rows:
+        """The results of all pieces: of those that are kept without a task."""
+        new = [row for row in rows if not is_made(folder / row["key"])]
+        if new:
+            self.run_tasks(new, task)
+        return [{"key": row["key"], **read_result(folder / row["key"])} for row in rows]

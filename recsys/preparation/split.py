@@ -4,44 +4,75 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
+import pyarrow as pa
 
 from recsys.config import Recipe
 from recsys.data.adapters import Part, open_adapter
-from recsys.data.catalogue import ITEMS_FILE
 from recsys.data.feedback import read_events
 from recsys.data.pseudonyms import pseudonymise
 from recsys.preparation.intake import Intake
-from recsys.preparation.prepared import BUCKETS_DIR, CATALOGUE_DIR, QUARANTINE_DIR
+from recsys.preparation.kept import PREFIX_CHARS, USERS_FILE, make
 from recsys.schema import Col
 from recsys.state import Tombstone
+from recsys.storage.seals import file_sha256
 
 #: Column of the bucket files: whether the service took the event in, see `recsys.data.feedback`.
-LIVE = "live"
+LIVE: Final = "live"
+#: Columns of the log that the bucket files hold.
+NEEDED: Final = [Col.user, Col.item, Col.event_type, Col.timestamp, Col.session]
+PART_QUARANTINE: Final = "quarantine.parquet"
 
 
-@lru_cache(maxsize=2)
-def _item_rows(path: Path, run_us: int) -> pl.DataFrame:
-    """Item id -> row; read once a worker process and run."""
-    return pl.read_parquet(path, columns=[Col.item, Col.item_row], glob=False)
+def bucket_file(number: int) -> str:
+    """Name of a bucket's rows in the folder of a part."""
+    return f"{number:05d}.parquet"
+
+
+def write_item_rows(path: Path, items: pl.DataFrame) -> None:
+    """Write item ids and rows so that all tasks of a machine map one copy into their memory."""
+    items.select(Col.item, Col.item_row).write_ipc(path, compression="uncompressed")
+
+
+def rows_of(path: Path, ids: pl.Series) -> pl.DataFrame:
+    """The rows of those ids that the catalogue holds, without the memory of all the others."""
+    with pa.memory_map(str(path)) as source:
+        items = pl.DataFrame(pa.ipc.open_file(source).read_all())
+        return ids.drop_nulls().unique().to_frame(Col.item).join(items, on=Col.item)
 
 
 @dataclass(frozen=True)
 class Split:
-    """One part of the raw log, or of the live events -> bucket files and quarantine."""
+    """One part of the raw log, or of the live events -> bucket files and quarantine, kept.
+
+    Attributes:
+        recipe: of the run.
+        key: of the pseudonyms.
+        parts: folder of the parts.
+        item_rows: of `write_item_rows`.
+        num_buckets: that users fall into.
+        now_us: the present.
+        erased: tombstones, by pseudonym.
+    """
 
     recipe: Recipe
     key: bytes
-    out: Path
+    parts: Path
+    item_rows: Path
+    num_buckets: int
     now_us: int
     erased: dict[str, Tombstone]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Split the part that a row names; returns its counts."""
+        """Split the part that a row names."""
+        make(self.parts / row["key"], partial(self._split, row))
+        return {"order": row["order"]}
+
+    def _split(self, row: dict[str, Any], folder: Path) -> dict[str, Any]:
         data, live = self.recipe.data, row[LIVE]
         part = Part(row["path"], row["first_group"], row["last_group"], row["num_rows"])
         raw = (
@@ -49,19 +80,24 @@ class Split:
             if live
             else open_adapter(data).read_events(part)
         )
-        items = _item_rows(self.out / CATALOGUE_DIR / ITEMS_FILE, self.now_us)
+        items = rows_of(self.item_rows, raw[Col.item])
         intake = Intake(data, self.key, self.erased, self.now_us)
         taken = intake.take(raw, known_items=items[Col.item], live=live)
         users = taken.ready[Col.user]
-        bucket = users.str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64) % data.num_buckets
-        ready = taken.ready.with_columns(bucket.alias("bucket"), pl.lit(live).alias(LIVE)).join(
-            items, on=Col.item
+        bucket = users.str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64) % self.num_buckets
+        # Session ids are often made of the user's: what is kept between runs holds no raw ones.
+        ready = (
+            taken.ready.select(NEEDED)
+            .with_columns(
+                pseudonymise(taken.ready[Col.session], self.key),
+                bucket.alias("bucket"),
+                pl.lit(live).alias(LIVE),
+            )
+            .join(items, on=Col.item, maintain_order="left")
         )
         buckets = ready.partition_by("bucket", as_dict=True)
         for (number,), frame in buckets.items():
-            folder = self.out / BUCKETS_DIR / f"{number:05d}"
-            folder.mkdir(exist_ok=True)
-            frame.drop("bucket").write_parquet(folder / f"{row['number']:05d}.parquet")
+            frame.drop("bucket").write_parquet(folder / bucket_file(int(number)))
         quarantine = taken.bad.with_columns(
             pl.lit(part.path).alias(Col.source),
             # Session and request ids are often made of the user's, and a context may hold anything.
@@ -71,18 +107,24 @@ class Split:
             ),
             pl.lit(None, pl.String).alias(Col.context),
         )
-        quarantine.write_parquet(self.out / QUARANTINE_DIR / f"part-{row['number']:05d}.parquet")
+        quarantine.write_parquet(folder / PART_QUARANTINE)
+        told = taken.users.str.slice(0, PREFIX_CHARS).unique().sort().to_frame()
+        told.write_parquet(folder / USERS_FILE)
+        future = taken.bad.filter(pl.col(Col.reason) == "future_timestamp")[Col.timestamp]
         latest = (
             ready.select(pl.col(Col.timestamp).dt.epoch("us").max()).item() if ready.height else 0
         )
         return {
-            "order": row["order"],
             "rows": raw.height,
             "left_out": taken.num_left_out,
             "erased": taken.num_erased,
             "live": raw.height if live else 0,
-            "buckets": sorted(int(number) for (number,) in buckets),
+            "buckets": {
+                int(number): file_sha256(folder / bucket_file(int(number)))
+                for (number,) in sorted(buckets)
+            },
             "latest_us": latest,
+            "future_us": future.dt.epoch("us").min(),
             "coverage": taken.coverage.to_json(),
             "spelled": json.dumps({name: asdict(each) for name, each in taken.spelled.items()}),
         }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.errors import DataError, RaycommendError
@@ -26,6 +29,39 @@ def save_matrix(folder: Path, name: str, matrix: sparse.csr_array) -> None:
     for part in _PARTS:
         kind = np.float32 if part == "data" else places
         np.save(folder / f"{name}.{part}.npy", getattr(matrix, part).astype(kind))
+
+
+def write_matrix(
+    folder: Path,
+    name: str,
+    entries: Iterable[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]],
+    size: int,
+    num_entries: int,
+) -> None:
+    """Write what `save_matrix` would, some rows at a time.
+
+    Args:
+        folder: of the files.
+        name: of the matrix.
+        entries: rows, columns and values; sorted, within each and from one to the next.
+        size: rows, and columns.
+        num_entries: of all together.
+    """
+    places = np.dtype(np.int32 if num_entries < 2**31 else np.int64)
+    kinds = {"data": np.dtype(np.float32), "indices": places}
+    lengths = np.zeros(size + 1, dtype=np.int64)
+    with ExitStack() as stack:
+        files = {}
+        for part, kind in kinds.items():
+            files[part] = stack.enter_context((folder / f"{name}.{part}.npy").open("wb"))
+            header = {"descr": kind.str, "fortran_order": False, "shape": (num_entries,)}
+            np.lib.format.write_array_header_1_0(files[part], header)
+        for rows, columns, values in entries:
+            found, counts = np.unique(rows, return_counts=True)
+            lengths[1 + found] += counts
+            files["data"].write(values.astype(kinds["data"]).tobytes())
+            files["indices"].write(columns.astype(places).tobytes())
+    np.save(folder / f"{name}.indptr.npy", np.cumsum(lengths).astype(places))
 
 
 def open_matrix(

@@ -52,6 +52,17 @@ def whole_file(target: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def place(source: Path, target: Path) -> None:
+    """Have a finished file in a second place too: as a link where that goes, else as a copy.
+
+    Neither is changed from then on; whoever writes another one replaces it whole.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def sync(path: Path) -> None:
     """Have a file, or the names in a folder, on disk."""
     descriptor = os.open(path, os.O_RDONLY)

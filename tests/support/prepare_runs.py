@@ -13,6 +13,7 @@ import pytest
 from tiny import CUTS, day, prepared_in_process, tiny_events
 
 from ray_jobs import cli
+from recsys.preparation.kept import KEPT
 from recsys.preparation.prepared import QUARANTINE_DIR
 from recsys.schema import Col
 
@@ -77,6 +78,6 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str], recipe: Path) -> s
     left = (
         {path.name for path in (folder / "run").glob("*")} if (folder / "run").is_dir() else set()
     )
-    # The key that was made, and the rows that were refused, are worth keeping.
-    assert left <= {"pseudonym.key", QUARANTINE_DIR}
+    # The key that was made, the rows that were refused, and the parts that were split.
+    assert left <= {"pseudonym.key", QUARANTINE_DIR, KEPT}
     return message

@@ -78,6 +78,10 @@ class Adapter(Protocol):
         """
         ...
 
+    def version(self, path: str) -> str:
+        """Size and time of the last change of a part's file: another one, another file."""
+        ...
+
     def read_needed(self, part: Part) -> pl.DataFrame:
         """Of the part's needed columns (`EVENTS_NEEDED`) those that can be read; see above."""
         ...

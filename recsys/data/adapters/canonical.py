@@ -32,7 +32,7 @@ from recsys.data.adapters.columns import (
 from recsys.data.adapters.conform import conform
 from recsys.data.adapters.foreign import ForeignFile
 from recsys.data.adapters.hive import fits, folder_column, folder_keys, folder_misfit
-from recsys.data.adapters.listing import Listing, list_table
+from recsys.data.adapters.listing import Listing, file_version, list_table
 from recsys.data.adapters.snapshots import (
     joined_newness,
     latest_rows,
@@ -96,6 +96,10 @@ class CanonicalAdapter:
         """See `Adapter`."""
         file = ForeignFile(self._fs, part.path)
         return pl.DataFrame(self._read(file, "events", _groups(part)))
+
+    def version(self, path: str) -> str:
+        """See `Adapter`."""
+        return file_version(self._fs.get_file_info(path))
 
     def read_needed(self, part: Part) -> pl.DataFrame:
         """See `Adapter`."""

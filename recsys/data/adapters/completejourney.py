@@ -11,11 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import polars as pl
+from pyarrow import fs
 
 from recsys.config import Data
 from recsys.data.adapters.base import EVENTS_NEEDED, Items, Part, Scan, split_into_parts
 from recsys.data.adapters.conform import conform
 from recsys.data.adapters.foreign import open_foreign
+from recsys.data.adapters.listing import file_version
 from recsys.errors import DataError
 from recsys.schema import EVENTS, ITEMS, Col
 from recsys.storage.reading import reading
@@ -80,6 +82,10 @@ class CompleteJourneyAdapter:
                 _unit_price().alias(Col.price),
             )  # fmt: skip
         return pl.DataFrame(conform(events.to_arrow(), EVENTS, where=part.path))
+
+    def version(self, path: str) -> str:
+        """See `Adapter`."""
+        return file_version(fs.LocalFileSystem().get_file_info(path))
 
     def read_needed(self, part: Part) -> pl.DataFrame:
         """See `Adapter`."""

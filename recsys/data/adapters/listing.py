@@ -176,3 +176,8 @@ def _refuse_table_format(paths: Sequence[str], source: str) -> None:
                 fix="write a plain export of the current version and point data.source at it, "
                 f'e.g. in Spark: spark.read.format("{kind}").load("{table}").write.parquet("...")',
             )  # fmt: skip
+
+
+def file_version(info: fs.FileInfo) -> str:
+    """Size and time of a file's last change, as text."""
+    return f"{info.size}-{info.mtime_ns}"

@@ -39,7 +39,7 @@ def test_a_weight_of_0_leaves_the_pair_out() -> None:
 
 
 def test_a_robots_basket_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "_MAX_ITEMS", 2)
+    monkeypatch.setattr(neighbours, "MAX_ITEMS", 2)
     both = csr([[1, 1, 0], [1, 1, 1]])
     assert strongest_pairs(both, both, as_counts, 5).toarray().tolist() == [
         [1, 1, 0],

@@ -1,0 +1,233 @@
+"""Relations of all users, by a second shuffle through storage.
+
+Each bucket writes the pairs of items that its users' situations count, sorted by the left item. The
+parts are added up by ranges of left items, so nothing here grows with the log: a range holds about
+`PAIRS_AT_ONCE` pairs of all parts together.
+
+    {part}/{relation}-pairs.parquet             pairs of a part of the users, see `pair_blocks`
+    {part}/{relation}-sums.parquet              its sums over situations, see `sums_of`
+    relating/{relation}/{cut}/{column}.npy      the sums of all buckets as of a cut
+    relating/{relation}/{cut}/{range}.parquet   strongest pairs of a range of left items
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+
+from recsys.arrays import Int64s
+from recsys.features.item_to_item import COUNTED as COUNTED_RELATIONS
+from recsys.features.item_to_item import (
+    FILES,
+    NUM_KEPT,
+    TRANSITIONS_SHRINKAGE,
+    WINDOWS_SHRINKAGE,
+    co_occurrence_weights,
+    transition_weights,
+)
+from recsys.features.pair_counts import (
+    COUNTED,
+    LEFT,
+    ON_LEFT,
+    ON_RIGHT,
+    PAIRS_AT_ONCE,
+    RIGHT,
+    SINCE,
+    CutWeights,
+    pair_blocks,
+    strongest_of,
+    sums_of,
+)
+from recsys.features.situations import Situations
+from recsys.preparation.kept import FORMAT as KEPT_FORMAT
+from recsys.preparation.kept import make
+from recsys.preparation.prepared import WINDOWS
+from recsys.schema import Col
+from recsys.storage.matrices import write_matrix
+from recsys.storage.seals import file_hashes, json_sha256
+
+RELATING_DIR: Final = "relating"
+#: The cuts as of which relations are counted, in the order of time.
+CUTS: Final = tuple(dict.fromkeys(cut for window in WINDOWS.values() for cut in window))
+_ROWS_AT_ONCE: Final = 65_536
+_PLACE: Final = "place"
+
+
+def write_pairs(folder: Path, situations: dict[str, Situations], items: Int64s) -> dict[str, Any]:
+    """Write what a part's situations count; for the arguments see `relation_situations`.
+
+    Returns:
+        The part's name, its hash, and the number of the first cut that it makes a difference to.
+    """
+    folder.mkdir()
+    since = len(CUTS)
+    for name, each in situations.items():
+        sums = sums_of(each, items, len(CUTS))
+        sums.write_parquet(folder / _sums_file(name))
+        since = min([since, *sums[SINCE].unique()])
+        path, writer = folder / _pairs_file(name), None
+        try:
+            for block in pair_blocks(each, items, len(CUTS)):
+                since = min([since, *block[SINCE].unique()])
+                table = block.to_arrow()
+                writer = writer or pq.ParquetWriter(
+                    path, table.schema, compression="lz4", use_dictionary=False
+                )
+                writer.write_table(table, row_group_size=_ROWS_AT_ONCE)
+        finally:
+            if writer:
+                writer.close()
+    return {"part": folder.name, "sha256": json_sha256(file_hashes(folder)), "since": since}
+
+
+def matrix_keys(parts: Sequence[Mapping[str, Any]], num_items: int) -> dict[tuple[str, str], str]:
+    """Key of each relation as of each cut: a hash of the parts that make a difference to it.
+
+    Args:
+        parts: of all buckets, as `write_pairs` tells them.
+        num_items: of the catalogue.
+    """
+    return {
+        (name, cut): json_sha256(
+            [KEPT_FORMAT, name, cut, num_items,
+             sorted(each["sha256"] for each in parts if each["since"] <= number)]
+        )[:32]
+        for name in COUNTED_RELATIONS
+        for number, cut in enumerate(CUTS)
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AddSums:
+    """The sums of all parts, for one relation and all cuts; ranges of left items.
+
+    Attributes:
+        folder: `relating`.
+        parts: folders of the buckets.
+        num_items: of the catalogue.
+    """
+
+    folder: Path
+    parts: list[Path]
+    num_items: int
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Add up the relation that a row names, as of its cuts; returns the ranges' bounds."""
+        folder = self.folder / row["relation"]
+        sums = {name: np.zeros(self.num_items, dtype=np.int64) for name in _SUMS}
+        for number, cut in enumerate(CUTS):
+            for part in self.parts:
+                rows = [(SINCE, "==", number)]
+                found = pq.read_table(part / _sums_file(row["relation"]), filters=rows)
+                for name, total in sums.items():
+                    total[found[Col.item_row].to_numpy()] += found[name].to_numpy()
+            if cut not in row["cuts"]:
+                continue
+            (folder / cut).mkdir(parents=True)
+            for name in (ON_LEFT, ON_RIGHT):
+                np.save(folder / cut / f"{name}.npy", sums[name].astype(np.float32))
+            place = np.empty(self.num_items, dtype=np.int32)
+            place[np.argsort(-sums[COUNTED], kind="stable")] = np.arange(self.num_items)
+            np.save(folder / cut / f"{_PLACE}.npy", place)
+        sizes = np.zeros(self.num_items, dtype=np.int64)
+        for part in self.parts:
+            with pq.ParquetFile(part / _pairs_file(row["relation"])) as file:
+                for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[LEFT]):
+                    left, counts = np.unique(batch[LEFT].to_numpy(), return_counts=True)
+                    sizes[left] += counts
+        blocks = np.cumsum(sizes + len(self.parts)) // PAIRS_AT_ONCE
+        inner = np.flatnonzero(np.diff(blocks)) + 1
+        return {**row, "bounds": [0, *inner.tolist(), self.num_items]}
+
+
+_SUMS: Final = (ON_LEFT, ON_RIGHT, COUNTED)
+
+
+@dataclass(frozen=True)
+class KeepStrongest:
+    """One range of left items -> the strongest pairs of a relation as of each cut."""
+
+    folder: Path
+    parts: list[Path]
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Add up the pairs of the range and the relation that a row names."""
+        name, low, high = row["relation"], row["low"], row["high"]
+        folder = self.folder / name
+        rows = [(LEFT, ">=", low), (LEFT, "<", high)]
+        pairs = [
+            pl.DataFrame(pq.read_table(part / _pairs_file(name), filters=rows))
+            for part in self.parts
+        ]
+        weights = self._weights(name, row["cuts"])
+        found = strongest_of(pairs, range(low, high), weights, NUM_KEPT)
+        for cut, kept in zip(CUTS, found, strict=True):
+            if kept is not None:
+                kept.write_parquet(folder / cut / _range_file(low))
+        return row
+
+    def _weights(self, name: str, cuts: Collection[str]) -> Iterator[CutWeights | None]:
+        """How the relation is weighed as of each cut, one at a time in memory."""
+        for cut in CUTS:
+            if cut not in cuts:
+                yield None
+                continue
+            left, right, place = (
+                np.load(self.folder / name / cut / f"{column}.npy", mmap_mode="r")
+                for column in (ON_LEFT, ON_RIGHT, _PLACE)
+            )
+            weigh = (
+                transition_weights(left, TRANSITIONS_SHRINKAGE)
+                if name == "transitions"
+                else co_occurrence_weights(left, right, WINDOWS_SHRINKAGE)
+            )
+            yield CutWeights(weigh, place)
+
+
+@dataclass(frozen=True)
+class JoinRanges:
+    """The strongest pairs of all ranges -> one matrix, for one relation and one cut.
+
+    Attributes:
+        folder: `relating`.
+        matrices: folder of the matrices, each in one of its own by its key.
+        num_items: of the catalogue.
+    """
+
+    folder: Path
+    matrices: Path
+    num_items: int
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Join the ranges of the relation and the cut that a row names."""
+        make(self.matrices / row["key"], partial(self._join, row))
+        return {"order": row["order"]}
+
+    def _join(self, row: dict[str, Any], target: Path) -> dict[str, Any]:
+        parts = [
+            self.folder / row["relation"] / row["cut"] / _range_file(low) for low in row["lows"]
+        ]
+        read = ((each[LEFT], each[RIGHT], each["weight"]) for each in map(pq.read_table, parts))
+        pairs = (tuple(column.to_numpy() for column in columns) for columns in read)
+        num_pairs = sum(pq.read_metadata(path).num_rows for path in parts)
+        write_matrix(target, FILES[row["relation"]], pairs, self.num_items, num_pairs)
+        return {"num_pairs": num_pairs}
+
+
+def _range_file(low: int) -> str:
+    return f"{low:010d}.parquet"
+
+
+def _pairs_file(relation: str) -> str:
+    return f"{relation}-pairs.parquet"
+
+
+def _sums_file(relation: str) -> str:
+    return f"{relation}-sums.parquet"
