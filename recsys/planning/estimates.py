@@ -13,6 +13,7 @@ from recsys.config import Recipe
 from recsys.errors import RecipeError
 from recsys.planning import rates
 from recsys.planning.workload import Machines, Workload
+from recsys.preparation.memory import TASK_GB, buckets_of
 
 _GB: Final = 1e9
 
@@ -70,32 +71,35 @@ def estimates(log: Workload, machines: Machines, recipe: Recipe) -> list[Estimat
 def prepare(log: Workload, machines: Machines, recipe: Recipe) -> Estimate:
     """The steps of `prepare`: split, build, relate.
 
-    Time: E (split + build) / C, and E relate a cut, of which one task each runs: they use as many
-    cores as there are cuts. Memory: that of the step which needs most on a node. A task that
-    splits holds a part, one that builds a bucket, one of relations all histories, E x 17 bytes.
-    Disk: histories and daily counts grow with E, relations with I a cut.
+    Time: E (split + build + relate) / C. Memory: that of the step which needs most on a node, with
+    as many tasks at once as `data.memory_gb` allows. A task that splits holds a part, one that
+    builds a bucket, one of relations a range of pairs; none grows with E.
+    Disk: histories, daily counts and what is kept for the next run grow with E, relations with I a
+    cut.
     """
-    tasks = min(machines.all_cores, rates.NUM_CUTS)
-    bucket = log.events / recipe.data.num_buckets * rates.BUCKET_BYTES / _GB
-    histories = log.events * rates.HISTORY_BYTES / _GB
+    buckets = buckets_of(recipe.data, log.events)
+    bucket = log.events / buckets * rates.BUCKET_BYTES / _GB
     steps = [
         (math.ceil(log.events / rates.PART_ROWS), {"a part of the log": rates.SPLIT_GB}),
-        (recipe.data.num_buckets, {"a task": rates.BUILD_GB, "a bucket": bucket}),
-        (rates.NUM_CUTS, {"a task": rates.RELATE_GB, "all histories": histories}),
+        (buckets, {"a task": rates.BUILD_GB, "a bucket": bucket}),
+        (machines.cores, {"a range of pairs": rates.RELATE_GB}),
     ]
-    on_a_node = [(min(machines.cores, number), parts) for number, parts in steps]
+    allowed = machines.memory_gb / 2 if recipe.data.memory_gb is None else recipe.data.memory_gb
+    at_once = max(1, min(machines.cores, int(allowed / TASK_GB)))
+    on_a_node = [(min(at_once, number), parts) for number, parts in steps]
     processes, largest = max(on_a_node, key=lambda step: step[0] * sum(step[1].values()))
     return Estimate(
         "prepare",
         {
             "start": rates.PREPARE_FIXED_S,
             "split and build": log.events * (rates.SPLIT_S + rates.BUILD_S) / machines.all_cores,
-            "relations": log.events * rates.RELATE_S * rates.NUM_CUTS / tasks,
+            "relations": log.events * rates.RELATE_S / machines.all_cores,
         },
         largest,
         processes,
         {
             "histories": log.events * rates.EVENT_DISK / _GB,
+            "kept for the next run": log.events * rates.KEPT_DISK / _GB,
             "relations": log.items * rates.RELATIONS_DISK * rates.NUM_CUTS / _GB,
         },
     )

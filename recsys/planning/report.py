@@ -12,7 +12,7 @@ from recsys.planning.workload import Machines, Workload
 
 #: Part of a need -> what lowers it, where a setting does.
 ADVICE: Final = {
-    "a bucket": "raise data.num_buckets",
+    "a bucket": "lower data.memory_gb: fewer tasks at once",
     "ids and their moments": "raise model.min_events_for_id, or lower model.dim or workers a node",
     "vectors of all texts": "fewer workers a node, or more memory",
     "blocks of scores": "lower evaluate.batch_size or evaluate.num_actors",
@@ -21,7 +21,6 @@ ADVICE: Final = {
     "encode": "raise embed.num_actors",
     "epochs": "more workers, GPUs, or fewer trials",
     "all histories": "more memory, or a shorter log",
-    "relations": "none: one task a cut",
 }
 
 #: Longest that all jobs together may take where a model is made every night.
