@@ -37,11 +37,14 @@ RELATE_GB: Final = 1.3
 #: Wall seconds of `prepare` beside its work, Ray's tasks among them.
 PREPARE_FIXED_S: Final = 6.0
 
-# On disk, the demo's run: histories 5.96 MB, relations 67.1 MB a cut, daily counts 3.29 MB, text
-# store 210.9 + 30.4 MB for 19,797 texts of 13.9 tokens, 48.9 MB of similar items.
+# On disk, the demo's run: histories 5.96 MB, relations 67.1 MB a cut, daily counts 3.29 MB, kept
+# pieces 641 MB (most of it pairs of items: baskets of ten purchases), text store 210.9 + 30.4 MB
+# for 19,797 texts of 13.9 tokens, 48.9 MB of similar items.
 
 #: Bytes an event: histories and daily counts, compressed.
 EVENT_DISK: Final = (5.96e6 + 3.29e6) / DEMO["events"]
+#: Bytes an event: what is kept for the next run, pairs of items above all.
+KEPT_DISK: Final = 641e6 / DEMO["events"]
 #: Bytes an item and cut.
 RELATIONS_DISK: Final = 67.1e6 / DEMO["items"]
 #: Bytes a text: states at the split in float16 and a vector in float32, 384 wide.

@@ -12,7 +12,7 @@ from recsys.planning.workload import Machines, Workload
 
 #: Part of a need -> what lowers it, where a setting does.
 ADVICE: Final = {
-    "a bucket": "lower data.memory_gb: fewer tasks at once",
+    "a range of pairs": "lower data.memory_gb",
     "ids and their moments": "raise model.min_events_for_id, or lower model.dim or workers a node",
     "vectors of all texts": "fewer workers a node, or more memory",
     "blocks of scores": "lower evaluate.batch_size or evaluate.num_actors",

@@ -47,11 +47,11 @@ def test_a_recipe_and_overrides_are_taken(capsys: pytest.CaptureFixture[str]) ->
     demo = ["--config", "recipes/demo.yaml", "--cores", "2"]
     more = run(capsys, *LOG, *demo, "--json", "--set", "tune.num_trials=40")[1]
     less = run(capsys, *LOG, *demo, "--json")[1]
-    hours = [
-        next(job["hours"] for job in json.loads(out)["jobs"] if job["job"] == "tune")
+    epochs = [
+        next(job["seconds"]["epochs"] for job in json.loads(out)["jobs"] if job["job"] == "tune")
         for out in (more, less)
     ]
-    assert hours[0] == pytest.approx(10 * hours[1])
+    assert epochs[0] == pytest.approx(10 * epochs[1])
 
 
 @pytest.mark.parametrize(

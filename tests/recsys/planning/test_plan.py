@@ -133,10 +133,10 @@ def test_the_recipe_decides() -> None:
     plain = jobs(LARGE, CLUSTER, recipe())
     sampled = jobs(LARGE, CLUSTER, recipe(evaluate={"max_rows": 1000}))
     assert sampled["evaluate"].hours < plain["evaluate"].hours / 100
-    buckets = jobs(LARGE, CLUSTER, recipe(data={
-        "source": "x", "num_buckets": 1024, "cuts": {"valid": "2024-10-01", "test": "2024-11-01"}
+    bounded = jobs(LARGE, CLUSTER, recipe(data={
+        "source": "x", "memory_gb": 4, "cuts": {"valid": "2024-10-01", "test": "2024-11-01"}
     }))  # fmt: skip
-    assert buckets["prepare"].node_gb < plain["prepare"].node_gb
+    assert bounded["prepare"].node_gb < plain["prepare"].node_gb / 2
     assert "pretrain" in jobs(LARGE, CLUSTER, recipe(pretrain={"epochs": 1}))
     assert "pretrain" not in plain
     redis = jobs(LARGE, CLUSTER, recipe(serve={"state": {"backend": "redis"}}))["serve"]
