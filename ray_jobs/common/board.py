@@ -16,6 +16,8 @@ from typing import Any
 from ray_jobs.common.work import Training
 from recsys.errors import RaycommendError
 
+#: Seconds that groups have to end in when their board is closed; what is left of them is killed.
+END_S = 10.0
 #: Of the actor: a job searches once at a time.
 NAME = "the board of the search"
 
@@ -112,12 +114,15 @@ class Board:
             await self._end(entry)
 
     async def close(self) -> None:
-        """Let all groups end, and wait for it."""
+        """Let all groups end, and wait for it for a while: one within an epoch need not end it."""
         self._is_closed = True
         for entry in self._entries.values():
             entry.is_over = True
         await self._tell()
-        await asyncio.gather(*self._started, return_exceptions=True)
+        if self._started:
+            await asyncio.wait(
+                [asyncio.ensure_future(each) for each in self._started], timeout=END_S
+            )
 
     async def gone(self, group: int, error: Exception) -> None:
         """A group comes no more; with the last one all that is left has failed."""
