@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from tiny import prepare_here, tiny_log, tiny_recipe
 
 from ray_jobs import pipeline, pretrain
+from ray_jobs.common.kept import keep, latest_checkpoint
 from recsys.artifacts.run import Run
 from recsys.config import Recipe
 from recsys.errors import RecipeError
@@ -33,17 +33,10 @@ class Killed(Exception):
 
 
 class OneWorker:
-    """Ray Train as its only worker sees it: it keeps each checkpoint, and the worker may be killed.
-
-    Every checkpoint has a folder of its own, as with Ray: what is loaded is mapped from its file.
-    """
+    """Ray Train as its only worker sees it; the worker may be killed after some checkpoints."""
 
     def __init__(self, folder: Path, killed_after: int | None = None) -> None:
         self.folder, self.left = folder, killed_after
-
-    @property
-    def latest(self) -> Path | None:
-        return max(self.folder.glob("*"), default=None)
 
     def get_world_rank(self) -> int:
         return 0
@@ -51,11 +44,8 @@ class OneWorker:
     def get_world_size(self) -> int:
         return 1
 
-    def get_checkpoint(self) -> Any:
-        return ray.train.Checkpoint.from_directory(self.latest) if self.latest else None
-
-    def report(self, point: dict[str, Any], checkpoint: Any) -> None:
-        shutil.copytree(checkpoint.path, self.folder / str(point["epoch"]))
+    def keep(self, *told: Any) -> None:
+        keep(*told)
         if self.left is not None:
             self.left -= 1
             if not self.left:
@@ -65,9 +55,8 @@ class OneWorker:
     def patched(self) -> Iterator[None]:
         with (
             patch.object(ray.train, "get_context", lambda: self),
-            patch.object(ray.train, "get_checkpoint", self.get_checkpoint),
-            patch.object(ray.train, "report", self.report),
             patch.object(ray.train.torch, "get_device", lambda: torch.device("cpu")),
+            patch.object(pretrain, "keep", self.keep),
         ):
             yield
 
@@ -90,11 +79,10 @@ def run(recipe: Recipe, worker: OneWorker) -> bytes:
     """What comes out, once the worker has ended well; the weights of the adapted model."""
     prepared = Prepared.of(recipe)
     config = {"recipe": recipe.resolved(), "prepared": str(prepared.folder)}
-    config |= {"run": str(recipe.root / "no checkpoint here")}
+    config |= {"run": str(worker.folder)}
     with worker.patched():
         pretrain.adapt_loop(config)
-    assert worker.latest is not None
-    pretrain.write_adapted(Run.open(recipe), worker.latest)
+    pretrain.write_adapted(Run.open(recipe), latest_checkpoint(worker.folder))
     return (Path(adapted(recipe, prepared).model.language_model) / WEIGHTS).read_bytes()
 
 
