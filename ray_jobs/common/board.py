@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray_jobs.common.work import Training
-from recsys.errors import RaycommendError
+from recsys.errors import RaycommendError, cause_of
 
 #: Seconds that groups have to end in when their board is closed; what is left of them is killed.
 END_S = 10.0
@@ -73,7 +73,7 @@ class Board:
 
     Args:
         max_lost: how often a training is taken up again whose workers were lost.
-        start: starts a group of workers, given its number; it can be awaited.
+        start: starts a group of workers, given its number; what it returns ends with the group.
     """
 
     def __init__(self, max_lost: int, start: Callable[[int], Awaitable[Any]]) -> None:
@@ -81,7 +81,7 @@ class Board:
         self._entries: dict[str, Entry] = {}
         self._waiting: deque[Entry] = deque()
         self._groups: dict[int, _Group] = {}
-        self._started: list[Awaitable[Any]] = []
+        self._started: list[asyncio.Task[None]] = []
         self._gone: set[int] = set()
         self._is_closed = False
         self._changed = asyncio.Condition()
@@ -94,7 +94,8 @@ class Board:
         self._waiting.append(entry)
         num_groups = len(self._started) - len(self._gone)
         if sum(not each.is_over for each in self._entries.values()) > num_groups:
-            self._started.append(self._start(len(self._started)))
+            number = len(self._started)
+            self._started.append(asyncio.ensure_future(self._watch(number, self._start(number))))
         await self._tell()
 
     async def news(self, name: str, num_seen: int) -> Entry:
@@ -120,17 +121,7 @@ class Board:
             entry.is_over = True
         await self._tell()
         if self._started:
-            await asyncio.wait(
-                [asyncio.ensure_future(each) for each in self._started], timeout=END_S
-            )
-
-    async def gone(self, group: int, error: Exception) -> None:
-        """A group comes no more; with the last one all that is left has failed."""
-        self._gone.add(group)
-        mine = self._groups.setdefault(group, _Group()).current
-        is_last = len(self._gone) == len(self._started)
-        for entry in self._entries.values() if is_last else [mine] if mine else []:
-            await self._end(entry, error)
+            await asyncio.wait(self._started, timeout=END_S)
 
     # Groups of workers
 
@@ -185,6 +176,20 @@ class Board:
         await self._end(self._entries[name], error)
 
     # Within
+
+    async def _watch(self, group: int, ends: Awaitable[Any]) -> None:
+        """Wait for a group's end; with the last one all that is left has failed."""
+        error: Exception
+        try:
+            await ends
+            error = RaycommendError("its workers ended", fix=_FIX)
+        except Exception as raised:
+            error = cause_of(raised) or RuntimeError(str(raised))
+        self._gone.add(group)
+        mine = self._groups.setdefault(group, _Group()).current
+        is_last = len(self._gone) == len(self._started)
+        for entry in self._entries.values() if is_last else [mine] if mine else []:
+            await self._end(entry, error)
 
     async def _next(self) -> Entry | None:
         """The first one that waits, once there is one; None once the board is closed."""

@@ -25,30 +25,34 @@ class Feed:
 
     Args:
         prepared: the prepared data.
-        seed: of the recipe.
     """
 
-    def __init__(self, prepared: Prepared, seed: int) -> None:
+    def __init__(self, prepared: Prepared) -> None:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
         self._shards = prepared.shards
         self._sizes = [pq.read_metadata(path).num_rows for path in self._shards]
         self._num_items = int(prepared.summary["counts"]["items"])
-        self._seed = seed
 
     @property
     def num_users(self) -> int:
         """Users of an epoch."""
         return sum(self._sizes)
 
-    def batches(self, epoch: int, share: Share, size: int) -> Iterator[UserEvents]:
+    def batches(self, seed: int, epoch: int, share: Share, size: int) -> Iterator[UserEvents]:
         """The users of a share in turn, `size` at a time; the last batch may be smaller.
+
+        Args:
+            seed: of the recipe.
+            epoch: counted from 0.
+            share: of the epoch's order.
+            size: of a batch.
 
         Raises:
             DataError: a shard is broken.
         """
-        order = EpochOrder(self._sizes, self._seed, epoch)
+        order = EpochOrder(self._sizes, seed, epoch)
         pieces = order.pieces(share)
         if not pieces:
             return

@@ -21,7 +21,7 @@ MOST_CALLS = 10_000
 
 @dataclass(frozen=True)
 class FromBoard:
-    """Trainings that a group takes from the board; see `fine_tuning.Work`."""
+    """Trainings that a group takes from the board; see `work.Work`."""
 
     board: Any
     group: int
@@ -96,15 +96,10 @@ class Starting:
 
 def _work(run: Run, folder: Path, board: Any, group: int) -> None:
     """One group's life: a whole run of Ray Train."""
-    import ray
-
-    try:
-        build_trainer(
-            run, folder / f"group-{group}", FromBoard(board, group),
-            callbacks=[_telling(board, group)], max_failures=-1,
-        ).fit()  # fmt: skip
-    except Exception as error:
-        ray.get(board.gone.remote(group, cause_of(error) or RuntimeError(str(error))))
+    build_trainer(
+        run, folder / f"group-{group}", FromBoard(board, group),
+        callbacks=[_telling(board, group)], max_failures=-1,
+    ).fit()  # fmt: skip
 
 
 def _telling(board: Any, group: int) -> Any:

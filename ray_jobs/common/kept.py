@@ -53,7 +53,7 @@ def _name(epoch: int) -> str:
 
 def sweep(run: Path) -> None:
     """Take away what workers that are gone had half written."""
-    for path in run.glob(f".{CHECKPOINTS}.part"):
+    for path in run.glob(f".{CHECKPOINTS}"):
         shutil.rmtree(path, ignore_errors=True)
 
 

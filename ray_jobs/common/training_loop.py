@@ -39,6 +39,7 @@ class Group:
         import ray.train
         import ray.train.torch
 
+        from ray_jobs.common.feed import Feed
         from recsys.text.text_store import TextStore
 
         context = ray.train.get_context()
@@ -49,6 +50,7 @@ class Group:
         (self.life,) = self.total(time.time() if self.rank == 0 else 0.0)
         self.prepared = Prepared(prepared)
         self.store = TextStore.open(store)
+        self.feed = Feed(self.prepared)
         self.shared = prepared / QUESTIONS_DIR / store.name
         self._questions: dict[tuple[object, ...], Questions] = {}
 
@@ -75,7 +77,6 @@ class Loop:
     def __init__(self, training: Training, group: Group) -> None:
         import torch
 
-        from ray_jobs.common.feed import Feed
         from recsys.artifacts.checkpoint import Progress
         from recsys.training.build import build_two_tower
         from recsys.training.worker import Worker
@@ -96,11 +97,10 @@ class Loop:
         )  # fmt: skip
         self.progress = Progress(until=until)
         self.num_steps = recipe.train.epochs * steps_per_epoch(recipe, group.prepared)
-        self.feed = Feed(group.prepared, recipe.seed)
         self.head_questions = group.questions(recipe, until, recipe.train.head_rows)
         self.valid_questions = group.questions(recipe, "valid", recipe.train.valid_rows)
         self._saved_at = time.monotonic()
-        self._share: Share = []
+        self._shares: list[Share] = []
         self._num_drawn = self._num_trained = 0
 
     def resume(self) -> None:
@@ -143,10 +143,13 @@ class Loop:
     def epoch(self) -> None:
         """Train an epoch, or what is left of it; fit the head, validate, keep a checkpoint."""
         started, progress, worker = time.monotonic(), self.progress, self.worker
-        everybody: list[Share] = [[(0, self.feed.num_users)]]
-        self._share = dealt(progress.left or everybody, self.group.world)[self.group.rank]
+        everybody: list[Share] = [[(0, self.group.feed.num_users)]]
+        self._shares = dealt(progress.left or everybody, self.group.world)
         self._num_drawn = self._num_trained = 0
-        users = self.feed.batches(progress.epoch, self._share, self.recipe.train.batch_size)
+        users = self.group.feed.batches(
+            self.recipe.seed, progress.epoch, self._shares[self.group.rank],
+            self.recipe.train.batch_size,
+        )  # fmt: skip
         worker.train_epoch(self._drawn(users), self.num_steps, self._agree)
         trained = time.monotonic()
         if not worker.step:
@@ -201,10 +204,8 @@ class Loop:
         """Keep a checkpoint within the epoch, with whom each worker has before it."""
         place = [0.0] * self.group.world
         place[self.group.rank] = float(self._num_trained)
-        everybody: list[Share] = [[(0, self.feed.num_users)]]
-        shares = dealt(self.progress.left or everybody, self.group.world)
         seen = self.group.total(*place)
-        left = [after(share, int(num)) for share, num in zip(shares, seen, strict=True)]
+        left = [after(share, int(num)) for share, num in zip(self._shares, seen, strict=True)]
         self._keep(replace(self.progress, step=self.worker.step, left=left))
 
     def _keep(self, progress: Progress) -> None:

@@ -24,14 +24,14 @@ def trial(config: dict[str, Any], *, recipe: dict[str, Any], search: str) -> Non
 
     chosen = with_settings(recipe_from_dict(recipe), config)
     folder = run_folder(Path(search), tune.get_context().get_trial_id())
-    num_told = 0
+    is_told = False
     if not is_done(curve_of(folder), chosen):
         with told_in_text():
             training = Training(chosen.resolved(), str(folder))
             for point in trained_by_others(the_board(), training):
                 tune.report(point)
-                num_told += 1
-    if not num_told:
+                is_told = True
+    if not is_told and (curve := curve_of(folder)):
         # It had all its epochs when the search, or its workers, were interrupted. Tune takes no
         # trial without a metric.
-        tune.report(curve_of(folder)[-1])
+        tune.report(curve[-1])

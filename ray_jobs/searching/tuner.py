@@ -82,7 +82,7 @@ def _tuner(run: Run, concurrent: int, folder: Path) -> Any:
 
 
 def _stopping(folder: Path) -> Any:
-    """A Tune callback that stops the training of a trial that ends early."""
+    """A Tune callback that stops the training of a trial that has ended, early or by an error."""
     from ray import tune
 
     class Stopping(tune.Callback):
@@ -90,6 +90,8 @@ def _stopping(folder: Path) -> Any:
             self, iteration: int, trials: list[Any], trial: Any, **_: Any
         ) -> None:
             the_board().stop.remote(run_folder(folder, trial.trial_id).name)
+
+        on_trial_error = on_trial_complete
 
     return Stopping()
 

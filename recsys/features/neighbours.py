@@ -16,8 +16,9 @@ from recsys.arrays import Float32s, Int32s, Int64s
 #: (counts, left items, right items) -> weights; a weight of 0 leaves the pair out.
 Weigh = Callable[[Float32s, Int64s, Int64s], Float32s]
 
-#: Pairs counted at a time: bounds the memory of a fit (about 40 bytes a pair).
-_PAIRS_AT_ONCE: Final = 8_000_000
+#: Pairs counted, or added up, at a time: bounds the memory of a fit (about 40 bytes a pair) and of
+#: a task (about 100, see `pair_counts`).
+PAIRS_AT_ONCE: Final = 8_000_000
 #: A situation with more items says little of any two of them (a robot, an import), and costs the
 #: square of its size.
 MAX_ITEMS: Final = 1000
@@ -43,7 +44,7 @@ def strongest_pairs(
     by_frequency = np.argsort(-np.asarray(right.sum(axis=0)), kind="stable")
     num_pairs = np.cumsum(of_left @ np.diff(right.indptr).astype(np.float64))
     right = right[:, by_frequency]
-    cuts = np.flatnonzero(np.diff(num_pairs // _PAIRS_AT_ONCE)) + 1
+    cuts = np.flatnonzero(np.diff(num_pairs // PAIRS_AT_ONCE)) + 1
     blocks = []
     for start, stop in zip([0, *cuts], [*cuts, of_left.shape[0]], strict=True):
         product = of_left[start:stop] @ right

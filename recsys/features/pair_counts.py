@@ -11,18 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import polars as pl
 from scipy import sparse
 
 from recsys.arrays import Int8s, Int32s, Int64s
-from recsys.features.neighbours import Weigh, strongest_in_rows
+from recsys.features.neighbours import PAIRS_AT_ONCE, Weigh, strongest_in_rows
 from recsys.features.situations import Situations
-
-#: Pairs counted, or added up, at a time: bounds the memory of a task (about 100 bytes a pair).
-PAIRS_AT_ONCE: Final = 8_000_000
 
 #: Columns of the pairs, and of the sums over situations.
 LEFT, RIGHT, SINCE, COUNT = "left", "right", "since", "count"

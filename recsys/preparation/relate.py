@@ -32,12 +32,12 @@ from recsys.features.item_to_item import (
     co_occurrence_weights,
     transition_weights,
 )
+from recsys.features.neighbours import PAIRS_AT_ONCE
 from recsys.features.pair_counts import (
     COUNTED,
     LEFT,
     ON_LEFT,
     ON_RIGHT,
-    PAIRS_AT_ONCE,
     RIGHT,
     SINCE,
     CutWeights,

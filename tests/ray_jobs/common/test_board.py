@@ -18,16 +18,19 @@ MAX_LOST = 2
 
 
 class Groups:
-    """Counts the groups that the board starts; they end when the board is closed."""
+    """The groups that the board starts; each ends when its future is set."""
 
     def __init__(self) -> None:
-        self.num_started = 0
-        self.ended = asyncio.Event()
+        self.ends: list[asyncio.Future[None]] = []
+
+    @property
+    def num_started(self) -> int:
+        return len(self.ends)
 
     def start(self, group: int) -> Awaitable[Any]:
         assert group == self.num_started
-        self.num_started += 1
-        return asyncio.ensure_future(self.ended.wait())
+        self.ends.append(asyncio.get_running_loop().create_future())
+        return self.ends[-1]
 
 
 Case = Callable[[Board, Groups], Coroutine[Any, Any, None]]
@@ -147,9 +150,8 @@ def test_workers_that_cannot_begin_end_the_group(error: RaycommendError | None) 
         await board.put_up(A)
         answers = [await board.crashed(0, error, "no such module") for _ in range(MAX_LOST + 1)]
         assert answers == [error is None] * MAX_LOST + [False]
-        gone = RuntimeError("no such module")
-        await board.gone(0, gone)
-        assert (await board.news(A.name, 0)).error is gone
+        groups.ends[0].set_exception(RuntimeError("no such module"))
+        assert str((await board.news(A.name, 0)).error) == "no such module"
 
     on_a_board(case)
 
@@ -160,13 +162,13 @@ def test_with_the_last_group_all_that_waits_has_failed() -> None:
             await board.put_up(training)
         assert groups.num_started == 2
         await board.take(0, 1.0, 0)
-        await board.gone(0, RuntimeError("first"))
+        groups.ends[0].set_exception(RuntimeError("first"))
         waiting = asyncio.ensure_future(board.news(B.name, 0))
         await asyncio.sleep(0.01)
         assert not waiting.done()
-        await board.gone(1, RuntimeError("second"))
+        groups.ends[1].set_exception(DIVERGED)
         assert str((await board.news(A.name, 0)).error) == "first"
-        assert str((await waiting).error) == "second"
+        assert (await waiting).error is DIVERGED
 
     on_a_board(case)
 
@@ -181,7 +183,7 @@ def test_a_closed_board_lets_the_groups_end_and_waits_for_them() -> None:
         assert not await board.wants_more(A.name, 1)
         await asyncio.sleep(0.01)
         assert not closing.done()
-        groups.ended.set()
+        groups.ends[0].set_result(None)
         await closing
 
     on_a_board(case)

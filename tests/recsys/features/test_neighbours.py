@@ -58,7 +58,7 @@ def test_equals_the_whole_product(
     left, right = (rng.random((2, num_situations, num_items)) < 0.4).astype(np.float32)
     whole = left.T @ right
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "_PAIRS_AT_ONCE", pairs_at_once)
+        patch.setattr(neighbours, "PAIRS_AT_ONCE", pairs_at_once)
         sides = sparse.csr_array(left), sparse.csr_array(right)
         assert np.array_equal(strongest_pairs(*sides, as_counts, num_items).toarray(), whole)
         best = strongest_pairs(*sides, as_counts, 2).toarray()
