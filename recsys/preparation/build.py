@@ -22,7 +22,7 @@ from recsys.data.histories import UserEvents
 from recsys.data.time_split import ask
 from recsys.features.item_to_item import relation_situations
 from recsys.features.popularity import count_days, count_items
-from recsys.preparation.kept import make
+from recsys.preparation.kept import is_made, make
 from recsys.preparation.prepared import WINDOWS, cut_us
 from recsys.preparation.relate import write_pairs
 from recsys.preparation.user_rows import UserRows, added_files, joined_crowded, joined_histories
@@ -77,7 +77,7 @@ class Build:
             return result
         before = json.loads(row["before"])
         is_new = added_files(before["hashes"], hashes) if before and before["users"] else None
-        if is_new is None:
+        if is_new is None or not is_made(self.buckets / before["key"]):
             return result | self._build_all(files, folder)
         return result | self._fold(before, files, is_new, folder)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from recsys.errors import DataError
 from recsys.schema import Col
 from recsys.state import Tombstone
 from recsys.storage.outputs import whole_folder, write_json
-from recsys.storage.reading import read_json
+from recsys.storage.reading import read_json, read_parquet
 from recsys.storage.seals import file_hashes, json_sha256
 
 KEPT: Final = "split"
@@ -94,13 +94,16 @@ class Kept:
     def built(self, common: str) -> dict[int, dict[str, Any]]:
         """Number of a bucket -> the result of the one that was built last, with its `key`.
 
+        Whether its files are whole is for the task to see that reads them, see `is_made`.
+
         Args:
             common: of `context`: buckets of another one are not told.
         """
         found: dict[int, dict[str, Any]] = {}
         for folder in sorted(self.buckets.glob("[!.]*")):
-            if is_made(folder) and (result := read_result(folder))["common"] == common:
-                found[result["number"]] = {**result, "key": folder.name}
+            with suppress(DataError):
+                if (result := read_result(folder))["common"] == common:
+                    found[result["number"]] = {**result, "key": folder.name}
         return found
 
     def forget(self, erased: Mapping[str, Tombstone]) -> None:
@@ -112,8 +115,7 @@ class Kept:
         told = [user[:PREFIX_CHARS] for user in changed]
         held = (f"parts/*/{USERS_FILE}", "buckets/*/histories.parquet", "buckets/*/crowded.parquet")
         for path_of_users in (each for name in held for each in self.folder.glob(name) if told):
-            users = pl.read_parquet(path_of_users, columns=[Col.user], glob=False)[Col.user]
-            if users.str.slice(0, PREFIX_CHARS).is_in(told).any():
+            if _holds(path_of_users, told):
                 shutil.rmtree(path_of_users.parent)
         write_json(path, now)
 
@@ -125,7 +127,7 @@ class Kept:
             latest_us: a later timestamp lies in the future.
         """
         folder = self.parts / key
-        if is_made(folder):
+        with suppress(DataError):  # one that is not there, or damaged, is split anyway
             result = read_result(folder)
             future, last = result["future_us"], json.loads(result["coverage"])["last_us"]
             if (future or latest_us + 1) <= latest_us or (last or 0) > latest_us:
@@ -193,6 +195,15 @@ def read_result(folder: Path) -> dict[str, Any]:
         DataError: it is missing or broken.
     """
     return read_json(folder / RESULT_FILE, _FIX, {"files": dict})
+
+
+def _holds(path: Path, prefixes: Sequence[str]) -> bool:
+    """Whether a file names one of some users; one that cannot be read may."""
+    try:
+        users = read_parquet(path, _FIX, {Col.user: pl.String}, only=True)[Col.user]
+    except DataError:
+        return True
+    return bool(users.str.slice(0, PREFIX_CHARS).is_in(prefixes).any())
 
 
 def _digest(each: Tombstone) -> str:

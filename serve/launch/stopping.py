@@ -43,7 +43,7 @@ def drain(scratch: Scratch, grace_s: float) -> None:
         await asyncio.sleep(grace_s)
         # Serve's controller would start a new HAProxy in the place of the one that ends.
         with suppress(RayError, RayServeException):
-            client = serve.context._get_global_client()
+            client = serve.context._get_global_client() if ray.is_initialized() else None
             if client is not None:
                 ray.kill(client._controller)
         await asyncio.to_thread(close_proxies, scratch)

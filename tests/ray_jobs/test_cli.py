@@ -243,7 +243,7 @@ def test_an_error_inside_a_task_is_one_line_too(tmp_path: Path) -> None:
     (message,) = done.stderr.splitlines()
     assert message.startswith(f"prepare: {tmp_path / 'log' / 'events.parquet'}: [position] a value")
     assert (tmp_path / "run" / PREPARED / "prepare.json").read_bytes() == before
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {PREPARED, "quarantine"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {PREPARED, "quarantine", KEPT}
 
 
 @pytest.mark.ray

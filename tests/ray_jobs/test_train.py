@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from actors import actors
 from tiny import (
     CUTS,
     KEY,
@@ -68,9 +69,9 @@ def test_a_killed_worker_costs_a_step_and_changes_nothing(recipe: Recipe) -> Non
     finally:
         stop.set()
         killer.join()
-    actors = {actor.class_name for actor in _actors()}
-    assert "RayTrainWorker" in actors
-    assert "FooterReader" not in actors
+    classes = {actor.class_name for actor in actors()}
+    assert "RayTrainWorker" in classes
+    assert "FooterReader" not in classes
     (there,) = killed
     assert re.fullmatch(r"checkpoint_0001-\d{9}", there), "it was killed within the second epoch"
     data = json.loads(Run.open(recipe).winner_file.read_text())
@@ -105,21 +106,11 @@ def _kill_one_worker(recipe: Recipe, killed: list[str], stop: threading.Event) -
     while not stop.wait(0.01):
         if not list(Run.open(recipe).trainings.glob("*/checkpoint_0001-*/progress.json")):
             continue
-        alive = _actors(class_name="RayTrainWorker", state="ALIVE")
+        alive = actors(class_name="RayTrainWorker", state="ALIVE")
         if alive:
             os.kill(alive[0].pid, signal.SIGKILL)
             killed.append(_latest_checkpoint(recipe).name)
             return
-
-
-def _actors(**equal: str) -> list[Any]:
-    """Actors of the cluster that this process has joined, and of no other on the machine."""
-    import ray
-    from ray.util.state import list_actors
-
-    address = ray.get_runtime_context().gcs_address
-    filters = [(name, "=", value) for name, value in equal.items()]
-    return list_actors(address, filters=filters, limit=1000)
 
 
 def _latest_checkpoint(recipe: Recipe) -> Path:
@@ -131,10 +122,10 @@ def _latest_checkpoint(recipe: Recipe) -> Path:
 @pytest.mark.usefixtures("cluster")
 def test_a_finished_run_is_not_trained_again(recipe: Recipe) -> None:
     before = Run.open(recipe).winner_file.read_bytes()
-    workers = len(_actors(class_name="RayTrainWorker"))
+    workers = len(actors(class_name="RayTrainWorker"))
     train.execute(Run.open(recipe))
     assert Run.open(recipe).winner_file.read_bytes() == before
-    assert len(_actors(class_name="RayTrainWorker")) == workers > 0
+    assert len(actors(class_name="RayTrainWorker")) == workers > 0
 
 
 @pytest.mark.ray
@@ -204,10 +195,10 @@ def test_an_error_of_ours_is_not_tried_again(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path, train={"learning_rate": 1e20})
     prepare_here(recipe)
     assert recipe.train.max_failures == 2
-    before = len(_actors(class_name="RayTrainWorker"))
+    before = len(actors(class_name="RayTrainWorker"))
     with pytest.raises(Exception, match="diverged") as error:
         train.execute(Run.open(recipe))
-    started = len(_actors(class_name="RayTrainWorker")) - before
+    started = len(actors(class_name="RayTrainWorker")) - before
     ours = cause_of(error.value)
     assert ours is not None and ours.field == "train.learning_rate"
     assert started == recipe.train.num_workers == 1

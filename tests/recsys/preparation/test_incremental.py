@@ -238,6 +238,8 @@ def test_nothing_kept_holds_an_erased_user(shop: Shop) -> None:
         ]
 
     assert holding()
+    unreadable = next((recipe.root / KEPT).glob("buckets/*/histories.parquet"))
+    unreadable.write_bytes(b"who knows whom it held")
     shop.prepare(recipe)
     assert not holding()
 
