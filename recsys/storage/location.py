@@ -97,6 +97,21 @@ class Location:
             return self.read(name) == data
         return True
 
+    def reading(self, name: str, work: Callable[[Any], _T]) -> _T:
+        """What some work reads of a file, which may be long; what is not read is not fetched.
+
+        Args:
+            name: of the file.
+            work: is given a file of Arrow's; may be done again.
+        """
+        import pyarrow as pa
+
+        def read(fs: Any) -> _T:
+            with fs.open(self._path(name), "rb", cache_type="none") as file:
+                return work(pa.PythonFile(file, mode="r"))
+
+        return self._do(read, name)
+
     def upload(self, file: Path, name: str) -> None:
         """Copy a file of this machine there."""
         self._do(lambda fs: fs.put_file(str(file), self._to_write(name)), name)

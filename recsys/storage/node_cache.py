@@ -191,7 +191,8 @@ class NodeCache:
         for name in missing:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
         in_parallel(
-            lambda name: _copy(location, manifest.part(name), folder, name, missing[name]), missing
+            lambda name: copy_part(location, manifest.part(name), folder, name, missing[name]),
+            missing,
         )
 
     def _hold(self, name: str) -> IO[bytes]:
@@ -247,8 +248,13 @@ def _missing(
     }
 
 
-def _copy(location: Location, part: str, folder: Path, name: str, told: Part) -> None:
-    """Copy one file aside, see that it is what the manifest names, and rename it into place."""
+def copy_part(location: Location, part: str, folder: Path, name: str, told: Part) -> None:
+    """Copy one file aside, see that it is what the manifest names, and rename it into place.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        StorageError: what comes is not what the manifest names, or the store fails.
+    """
     aside = folder / f".{uuid.uuid4().hex}.part"
     try:
         for _ in range(COPIES_OF_A_FILE):
