@@ -10,6 +10,7 @@ from typing import Any
 
 from ray_jobs.common.board import NAME, Board
 from ray_jobs.common.fine_tuning import build_trainer
+from ray_jobs.common.given_back import room_given_back
 from ray_jobs.common.training_group import DRIVER_CPUS
 from ray_jobs.common.work import Training
 from recsys.artifacts.run import Run
@@ -71,11 +72,12 @@ def groups_at_work(run: Run, folder: Path) -> Iterator[None]:
     actor: Any = ray.remote(Board)
     options = {"name": NAME, "num_cpus": 0, "max_concurrency": MOST_CALLS}
     board = actor.options(**options).remote(run.recipe.train.max_failures, Starting(run, folder))
-    try:
-        yield
-        ray.get(board.close.remote())
-    finally:
-        ray.kill(board)  # and with it the groups, which are its own
+    with room_given_back():
+        try:
+            yield
+            ray.get(board.close.remote())
+        finally:
+            ray.kill(board)  # and with it the groups, which are its own
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from actors import actors
 from tiny import prepare_here, tiny_log, tiny_recipe
 
 from ray_jobs import tune
+from ray_jobs.common.board import the_board
+from ray_jobs.common.groups import groups_at_work
+from ray_jobs.common.work import Training
 from recsys.artifacts.run import Run
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.usefixtures("cluster")]
@@ -53,3 +57,33 @@ def test_one_worker_trains_all_trials_and_one_that_is_killed_is_replaced(tmp_pat
     assert len(started) == 2, "one for all trials, and one in its place"
     trials = json.loads(Run.open(recipe).winner_file.read_text())["trials"]
     assert [(trial["status"], trial["epochs"]) for trial in trials] == 3 * [("finished", EPOCHS)]
+
+
+def test_a_group_that_is_cut_off_while_it_starts_gives_its_room_back(tmp_path: Path) -> None:
+    """Ray Train's cleaner does not know its placement group yet, and the job goes on."""
+    import ray
+
+    tiny_log(tmp_path / "log")
+    recipe = tiny_recipe(tmp_path)
+    prepare_here(recipe)
+    before, total = _placement_groups(), ray.cluster_resources()["CPU"]
+    cut = pytest.raises(RuntimeError, match="cut off")
+    with cut, groups_at_work(Run.open(recipe), tmp_path / "search"):
+        ray.get(the_board().put_up.remote(Training({}, str(tmp_path / "train-a"))))
+        deadline = time.monotonic() + 60
+        while not (new := _placement_groups() - before) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(new) == 1
+        raise RuntimeError("cut off")
+    deadline = time.monotonic() + 20
+    while ray.available_resources().get("CPU", 0) < total and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert ray.available_resources().get("CPU", 0) == total
+    assert _placement_groups() <= before
+
+
+def _placement_groups() -> set[str]:
+    """Those that are not removed."""
+    from ray.util import placement_group_table
+
+    return {name for name, each in placement_group_table().items() if each["state"] != "REMOVED"}
