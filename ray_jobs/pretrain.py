@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.common.cluster import connected
+from ray_jobs.common.giving_up import giving_up
 from ray_jobs.common.kept import keep, last_checkpoint, latest_checkpoint
 from ray_jobs.common.training_group import fit, group_of_workers, summing, trials_at_once
 from recsys.artifacts.run import Run
@@ -66,8 +67,12 @@ def execute(run: Run) -> Path:
             "recipe": recipe.resolved(), "prepared": str(run.prepared.folder),
             "run": str(storage / name),
         }  # fmt: skip
-        trainer = group_of_workers(recipe, adapt_loop, config, name, storage)
-        fit(trainer, storage / name, lambda point: epoch_line(point, epochs))
+
+        def build(remarks: Path) -> Any:
+            callback = giving_up(recipe.train.max_failures, remarks)
+            return group_of_workers(recipe, adapt_loop, config, name, storage, callback)
+
+        fit(build, storage / name, lambda point: epoch_line(point, epochs))
     write_adapted(run, latest_checkpoint(storage / name))
     return run.language_folder
 

@@ -9,6 +9,7 @@ does the same.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 from ray_jobs.common.choosing import choose, line_of
@@ -48,7 +49,8 @@ def execute(run: Run) -> Path:
         ensure_store(run)
         name, storage = run.training_name("train"), run.trainings
         if not is_done(curve_of(storage / name), run.recipe):
-            fit(trainer_of(run, storage / name), storage / name, line_of(run.recipe.train.epochs))
+            build = partial(trainer_of, run, storage / name)
+            fit(build, storage / name, line_of(run.recipe.train.epochs))
         checkpoint, metrics = best_checkpoint(storage / name, METRIC)
         choose(run, checkpoint, metrics, trials=[])
     return run.winner_file

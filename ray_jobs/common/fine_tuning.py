@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ray_jobs.common.giving_up import giving_up
 from ray_jobs.common.kept import tell_damaged
 from ray_jobs.common.training_group import group_of_workers
 from ray_jobs.common.work import One, Training, Work
@@ -12,24 +13,26 @@ from recsys.artifacts.run import Run
 from recsys.errors import RecipeError
 
 
-def trainer_of(run: Run, folder: Path, again: int | None = None) -> Any:
+def trainer_of(run: Run, folder: Path, remarks: Path, again: int | None = None) -> Any:
     """The Ray Train trainer of one training under the run's recipe.
 
     Args:
         run: of the training.
         folder: of its checkpoints.
+        remarks: file of lines for whoever waits.
         again: see `Training`.
     """
     tell_damaged(folder)
-    return build_trainer(run, folder, One(Training(run.recipe.resolved(), str(folder), again)))
+    work = One(Training(run.recipe.resolved(), str(folder), again))
+    return build_trainer(run, folder, work, giving_up(run.recipe.train.max_failures, remarks))
 
 
 def build_trainer(
     run: Run,
     folder: Path,
     work: Work,
+    callback: Any,
     *,
-    callbacks: list[Any] | None = None,
     max_failures: int | None = None,
 ) -> Any:
     """The Ray Train trainer of a training, or of several in turn.
@@ -38,7 +41,7 @@ def build_trainer(
         run: of the trainings; its recipe says what the group of workers is.
         folder: of what Ray Train notes.
         work: gives the workers their trainings.
-        callbacks: see `group_of_workers`.
+        callback: see `group_of_workers`.
         max_failures: likewise.
     """
     return group_of_workers(
@@ -47,7 +50,7 @@ def build_trainer(
         {"prepared": str(run.prepared.folder), "store": str(run.text_store_folder), "work": work},
         folder.name,
         folder.parent,
-        callbacks=callbacks,
+        callback,
         max_failures=max_failures,
     )
 

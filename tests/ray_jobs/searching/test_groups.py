@@ -23,27 +23,37 @@ pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.usefixtures("clust
 EPOCHS = 3
 
 
-def test_one_worker_trains_all_trials_and_one_that_is_killed_is_replaced(tmp_path: Path) -> None:
-    """It is killed in the second trial, which goes on; the first is not trained again."""
+def test_one_worker_trains_all_trials_and_is_replaced_when_it_dies_or_hangs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed in the second trial, stopped in the third: they go on, no other is trained again."""
     tiny_log(tmp_path / "log")
     recipe = tiny_recipe(
         tmp_path,
-        train={"epochs": EPOCHS, "patience": EPOCHS, "checkpoint_minutes": 0, "batch_size": 2},
+        train={
+            "epochs": EPOCHS,
+            "patience": EPOCHS,
+            "checkpoint_minutes": 0,
+            "batch_size": 2,
+            "hang_minutes": 0.5,
+        },
         tune={"num_trials": 3, "max_concurrent": 1, "scheduler": "none"},
     )
     prepare_here(recipe)
     before = {actor.actor_id for actor in actors(class_name="RayTrainWorker")}
-    killed, stop = threading.Event(), threading.Event()
+    ended: list[int] = []
+    stop = threading.Event()
 
     def kill() -> None:
-        while not stop.wait(0.02):
-            if not list(Run.open(recipe).trainings.glob("*/train-*_00001/checkpoint_0001*")):
-                continue
+        for trial, how in (("00001", signal.SIGKILL), ("00002", signal.SIGSTOP)):
+            at_work = f"*/train-*_{trial}/checkpoint_0001*"
+            while not list(Run.open(recipe).trainings.glob(at_work)):
+                if stop.wait(0.02):
+                    return
             for actor in actors(class_name="RayTrainWorker", state="ALIVE"):
                 if actor.actor_id not in before:
-                    os.kill(actor.pid, signal.SIGKILL)
-                    killed.set()
-                    return
+                    os.kill(actor.pid, how)
+                    ended.append(actor.pid)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -52,9 +62,17 @@ def test_one_worker_trains_all_trials_and_one_that_is_killed_is_replaced(tmp_pat
     finally:
         stop.set()
         killer.join()
-    assert killed.is_set(), "the search was over before the worker could be killed"
+        left = [pid for pid in ended if Path(f"/proc/{pid}").exists()]
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+    assert len(ended) == 2, "the search was over before the worker could be ended"
+    assert not left
     started = {actor.actor_id for actor in actors(class_name="RayTrainWorker")} - before
-    assert len(started) == 2, "one for all trials, and one in its place"
+    assert len(started) == 3, "one for all trials, and one in its place each time"
+    lines = [line for line in capsys.readouterr().out.splitlines() if "start again" in line]
+    assert len(lines) == 2
+    assert "_00001: worker 0 was lost; all start again from the last checkpoint" in lines[0]
+    assert "_00002: worker 0 hangs: it does not answer (train.hang_minutes); all" in lines[1]
     trials = json.loads(Run.open(recipe).winner_file.read_text())["trials"]
     assert [(trial["status"], trial["epochs"]) for trial in trials] == 3 * [("finished", EPOCHS)]
 
