@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.common.cluster import connected
+from ray_jobs.common.giving_up import giving_up
 from ray_jobs.common.kept import Checkpoints
 from ray_jobs.common.training_group import fit, group_of_workers, summing, trials_at_once
 from recsys.artifacts.run import Run
@@ -67,8 +68,12 @@ def execute(run: Run) -> Path:
             "recipe": recipe.resolved(), "prepared": str(run.prepared.folder),
             "run": str(checkpoints.run),
         }  # fmt: skip
-        trainer = group_of_workers(recipe, adapt_loop, config, name, run.trainings)
-        fit(trainer, checkpoints, lambda point: epoch_line(point, epochs))
+
+        def build(remarks: Path) -> Any:
+            callback = giving_up(recipe.train.max_failures, remarks)
+            return group_of_workers(recipe, adapt_loop, config, name, run.trainings, callback)
+
+        fit(build, checkpoints, lambda point: epoch_line(point, epochs))
     write_adapted(run, checkpoints.latest())
     return run.language_folder
 

@@ -9,6 +9,7 @@ does the same.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 from ray_jobs.common.choosing import choose, line_of
@@ -48,7 +49,8 @@ def execute(run: Run) -> Path:
         ensure_store(run)
         checkpoints = Checkpoints(run.trainings / run.training_name("train"), run.recipe.shared)
         if not is_done(checkpoints.curve(), run.recipe):
-            fit(trainer_of(run, checkpoints), checkpoints, line_of(run.recipe.train.epochs))
+            build = partial(trainer_of, run, checkpoints)
+            fit(build, checkpoints, line_of(run.recipe.train.epochs))
         checkpoint, metrics = checkpoints.best(METRIC)
         choose(run, checkpoint, metrics, trials=[])
     return run.winner_file

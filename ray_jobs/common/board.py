@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ray_jobs.common.giving_up import SEE_LOGS, going_on, lost_too_often
 from ray_jobs.common.work import Training
 from recsys.errors import RaycommendError, cause_of
 
@@ -20,8 +21,6 @@ from recsys.errors import RaycommendError, cause_of
 END_S = 10.0
 #: Of the actor: a job searches once at a time.
 NAME = "the board of the search"
-
-_FIX = "see Ray's logs of the workers"
 
 
 @dataclass
@@ -84,6 +83,7 @@ class Board:
         self._started: list[asyncio.Task[None]] = []
         self._gone: set[int] = set()
         self._is_closed = False
+        self._remarks: list[tuple[str, str]] = []
         self._changed = asyncio.Condition()
 
     # Trials and the driver
@@ -108,6 +108,10 @@ class Board:
         """Ask for another epoch after one."""
         self._entries[name].allowed.add(epoch)
         await self._tell()
+
+    async def remarks(self, num_seen: int) -> list[tuple[str, str]]:
+        """What became of lost workers after those seen: the name of a training and a line each."""
+        return self._remarks[num_seen:]
 
     async def stop(self, name: str) -> None:
         """Ask for no further epoch of a training; of one that is over, or unknown, nothing."""
@@ -182,7 +186,7 @@ class Board:
         error: Exception
         try:
             await ends
-            error = RaycommendError("its workers ended", fix=_FIX)
+            error = RaycommendError("its workers ended", fix=SEE_LOGS)
         except Exception as raised:
             error = cause_of(raised) or RuntimeError(str(raised))
         self._gone.add(group)
@@ -204,11 +208,12 @@ class Board:
     async def _lost(self, entry: Entry) -> None:
         entry.num_lost += 1
         if entry.num_lost <= self._max_lost:
+            told = entry.last_words or "its workers were lost"
+            told += f"; {going_on(entry.num_lost, self._max_lost)}"
+            self._remarks.append((entry.training.name, told))
             self._waiting.appendleft(entry)
             return
-        told = f"its workers were lost {entry.num_lost} times"
-        told += f", the last time by {entry.last_words}" if entry.last_words else ""
-        await self._end(entry, RaycommendError(told, fix=_FIX))
+        await self._end(entry, lost_too_often(entry.num_lost, entry.last_words))
 
     async def _end(self, entry: Entry, error: Exception | None = None) -> None:
         if not entry.is_over:

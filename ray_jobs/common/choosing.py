@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def retrain(run: Run, epochs: int) -> Path:
         print(
             f"    training {epochs} epochs again, on everything before the test window", flush=True
         )
-        fit(trainer_of(run, checkpoints, epochs), checkpoints, line_of(epochs))
+        build = partial(trainer_of, run, checkpoints, again=epochs)
+        fit(build, checkpoints, line_of(epochs))
     return checkpoints.latest()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ray_jobs.common.giving_up import giving_up
 from ray_jobs.common.kept import Checkpoints
 from ray_jobs.common.training_group import group_of_workers
 from ray_jobs.common.work import One, Training, Work
@@ -14,25 +15,27 @@ from recsys.errors import RecipeError
 from recsys.training.pretraining.adapted import bring_adapted
 
 
-def trainer_of(run: Run, checkpoints: Checkpoints, again: int | None = None) -> Any:
+def trainer_of(run: Run, checkpoints: Checkpoints, remarks: Path, again: int | None = None) -> Any:
     """The Ray Train trainer of one training under the run's recipe.
 
     Args:
         run: of the training.
         checkpoints: of the training.
+        remarks: file of lines for whoever waits.
         again: see `Training`.
     """
     checkpoints.tell_damaged()
-    folder = checkpoints.run
-    return build_trainer(run, folder, One(Training(run.recipe.resolved(), str(folder), again)))
+    work = One(Training(run.recipe.resolved(), str(checkpoints.run), again))
+    callback = giving_up(run.recipe.train.max_failures, remarks)
+    return build_trainer(run, checkpoints.run, work, callback)
 
 
 def build_trainer(
     run: Run,
     folder: Path,
     work: Work,
+    callback: Any,
     *,
-    callbacks: list[Any] | None = None,
     max_failures: int | None = None,
 ) -> Any:
     """The Ray Train trainer of a training, or of several in turn.
@@ -41,7 +44,7 @@ def build_trainer(
         run: of the trainings; its recipe says what the group of workers is.
         folder: of what Ray Train notes.
         work: gives the workers their trainings.
-        callbacks: see `group_of_workers`.
+        callback: see `group_of_workers`.
         max_failures: likewise.
     """
     return group_of_workers(
@@ -55,7 +58,7 @@ def build_trainer(
         },
         folder.name,
         folder.parent,
-        callbacks=callbacks,
+        callback,
         max_failures=max_failures,
     )
 

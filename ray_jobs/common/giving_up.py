@@ -1,8 +1,8 @@
-"""Give up a training at once where an error of ours ended a worker: it would come again.
+"""Whether a group of workers that has ended is replaced, and why a training failed.
 
 Ray Train replaces a group of workers `train.max_failures` times, whatever ended it. That is right
-for a lost machine. A loss that is not a number, or a sample that holds nothing, is the same the
-next time, half a minute later.
+for a lost machine. An error of ours, such as a loss that is not a number, or a sample that holds
+nothing, is the same the next time, half a minute later: it ends the training at once.
 """
 
 from __future__ import annotations
@@ -10,24 +10,57 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from ray_jobs.common.lost_workers import what_ended
 from recsys.errors import NoSpaceError, RaycommendError, cause_of
 
+#: Where the reason stands that one clause does not tell.
+SEE_LOGS = "see Ray's logs of the workers"
 
-def giving_up() -> Any:
-    """A callback of Ray Train's that raises the first error of ours among the workers'."""
+
+def giving_up(max_failures: int, remarks: Path) -> Any:
+    """A callback of Ray Train's that raises the first error of ours among the workers'.
+
+    Args:
+        max_failures: how often lost workers are replaced.
+        remarks: file of lines for whoever waits; each loss is one.
+    """
     from ray.train import UserCallback
 
     class GivingUp(UserCallback):
+        num_lost = 0
+
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Any]) -> None:
+            # What is raised here Ray Train takes for a fault of its controller, which it does not
+            # try again.
             for error in worker_exceptions.values():
-                # What is raised here Ray Train takes for a fault of its controller, which it does
-                # not try again.
                 if ours := cause_of(error):
                     raise ours
+            self.num_lost += 1
+            told = what_ended(worker_exceptions)
+            if self.num_lost > max_failures:
+                raise lost_too_often(self.num_lost, told)
+            with remarks.open("a") as file:
+                file.write(f"{told}; {going_on(self.num_lost, max_failures)}\n")
 
     return GivingUp()
+
+
+def going_on(num_lost: int, max_failures: int) -> str:
+    """What becomes of a training whose workers were lost, in one clause."""
+    return f"all start again from the last checkpoint ({num_lost} of {max_failures} times)"
+
+
+def lost_too_often(num_lost: int, told: str) -> RaycommendError:
+    """The error of a training whose workers were lost more than `train.max_failures` times."""
+    times = "once" if num_lost == 1 else f"{num_lost} times"
+    last = f", the last time: {told}" if told else ""
+    return RaycommendError(
+        f"its workers were lost {times}{last}", field="train.max_failures", value=num_lost - 1,
+        fix=f"{SEE_LOGS}; the same command goes on from the last checkpoint",
+    )  # fmt: skip
 
 
 class TrialError(Exception):

@@ -10,6 +10,8 @@ from typing import Any
 
 from ray_jobs.common.board import NAME, Board
 from ray_jobs.common.fine_tuning import build_trainer
+from ray_jobs.common.given_back import room_given_back
+from ray_jobs.common.lost_workers import what_ended
 from ray_jobs.common.training_group import DRIVER_CPUS
 from ray_jobs.common.work import Training
 from recsys.artifacts.run import Run
@@ -71,11 +73,12 @@ def groups_at_work(run: Run, folder: Path) -> Iterator[None]:
     actor: Any = ray.remote(Board)
     options = {"name": NAME, "num_cpus": 0, "max_concurrency": MOST_CALLS}
     board = actor.options(**options).remote(run.recipe.train.max_failures, Starting(run, folder))
-    try:
-        yield
-        ray.get(board.close.remote())
-    finally:
-        ray.kill(board)  # and with it the groups, which are its own
+    with room_given_back():
+        try:
+            yield
+            ray.get(board.close.remote())
+        finally:
+            ray.kill(board)  # and with it the groups, which are its own
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def _work(run: Run, folder: Path, board: Any, group: int) -> None:
     """One group's life: a whole run of Ray Train."""
     build_trainer(
         run, folder / f"group-{group}", FromBoard(board, group),
-        callbacks=[_telling(board, group)], max_failures=-1,
+        _telling(board, group), max_failures=-1,
     ).fit()  # fmt: skip
 
 
@@ -112,7 +115,7 @@ def _telling(board: Any, group: int) -> Any:
 
             errors = list(worker_exceptions.values())
             ours = next((found for each in errors if (found := cause_of(each))), None)
-            text = str(errors[0]).strip().splitlines()[-1] if errors and str(errors[0]) else ""
+            text = what_ended(worker_exceptions)
             if not ray.get(board.crashed.remote(group, ours, text)):
                 # Ray Train takes this for a fault of its controller, and starts no other workers.
                 raise ours or RuntimeError(text)

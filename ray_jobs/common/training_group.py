@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray_jobs.common.cluster import READER_CPUS, SPARE_CPUS, is_local
-from ray_jobs.common.giving_up import giving_up
 from ray_jobs.common.kept import Checkpoints
+from ray_jobs.common.lost_workers import remarks_printed
 from ray_jobs.common.progress import printing_epochs
 from recsys.config import Recipe
 from recsys.errors import RecipeError
@@ -77,8 +78,8 @@ def group_of_workers(
     config: dict[str, Any],
     name: str,
     storage: Path,
+    callback: Any,
     *,
-    callbacks: list[Any] | None = None,
     max_failures: int | None = None,
 ) -> Any:
     """A Ray Train trainer on the workers that the recipe's `train` asks for.
@@ -92,7 +93,7 @@ def group_of_workers(
         config: what it is told.
         name: of the run, in `storage`.
         storage: folder of the runs.
-        callbacks: Ray Train's; by default an error of ours ends the training.
+        callback: Ray Train's, for its controller.
         max_failures: how often lost workers are replaced; -1: always. None: as the recipe says.
     """
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
@@ -101,10 +102,16 @@ def group_of_workers(
     train = recipe.train
     resources = {"CPU": train.cpus_per_worker, **({"GPU": 1} if train.use_gpu else {})}
     failures = train.max_failures if max_failures is None else max_failures
+    # A worker that hangs is found by the others, which wait for its part of a sum, or by Ray Train,
+    # which it does not answer: all workers are replaced, as where one was lost.
+    hang_s = round(60 * train.hang_minutes)
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(hang_s)
     return TorchTrainer(
         loop,
         # The head is fitted on CPUs, whatever the encoders train on.
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo"),
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo", timeout_s=hang_s
+        ),
         train_loop_config=config,
         scaling_config=ScalingConfig(
             num_workers=train.num_workers, use_gpu=train.use_gpu, resources_per_worker=resources
@@ -113,17 +120,25 @@ def group_of_workers(
             name=name,
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=failures),
-            callbacks=[giving_up()] if callbacks is None else callbacks,
+            callbacks=[callback],
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
         ),
     )
 
 
-def fit(trainer: Any, checkpoints: Checkpoints, line: Callable[[dict[str, Any]], str]) -> None:
-    """Train to the end; the line of each epoch is printed as it ends."""
-    with printing_epochs(checkpoints, line):
+def fit(
+    build: Callable[[Path], Any], checkpoints: Checkpoints, line: Callable[[dict[str, Any]], str]
+) -> None:
+    """Train to the end; the line of each epoch, and of each loss of workers, is printed.
+
+    Args:
+        build: makes the trainer, given the file of what is to be printed.
+        checkpoints: of the training.
+        line: of an epoch.
+    """
+    with printing_epochs(checkpoints, line), remarks_printed() as remarks:
         try:
-            trainer.fit()
+            build(remarks).fit()
         except SystemExit:  # so Train answers Ctrl-C
             raise KeyboardInterrupt from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from recsys.artifacts.run import TRAININGS, Run
 from recsys.config import Recipe
 from recsys.errors import NoSpaceError, cause_of
 from recsys.evaluation.report import METRIC
+
+#: Seconds between two looks for lost workers.
+LOOK_S = 1.0
 
 
 def search(run: Run, concurrent: int) -> tuple[Path, Any]:
@@ -106,10 +110,24 @@ def _stopping(folder: Path) -> Any:
 
 
 def _epoch_lines(recipe: Recipe) -> Any:
-    """A Tune callback that prints each trial's start, epochs and failure."""
+    """A Tune callback that prints each trial's start, epochs, lost workers and failure."""
+    import ray
     from ray import tune
 
     class EpochLines(tune.Callback):
+        num_remarks, looked = 0, 0.0
+
+        def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
+            if time.monotonic() - self.looked < LOOK_S:
+                return
+            self.looked = time.monotonic()
+            for name, told in ray.get(the_board().remarks.remote(self.num_remarks)):
+                number = name.split("-")[1]  # see `run_folder`
+                ends = f"_{number}"
+                trial = next((t for t in trials if t.trial_id.endswith(ends)), name)
+                print(f"    {trial}: {told}", flush=True)
+                self.num_remarks += 1
+
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             place = next(n for n, each in enumerate(trials, start=1) if each is trial)
             print(

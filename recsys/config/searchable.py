@@ -19,6 +19,7 @@ FIXED = {
     "train.use_gpu": "the workers of all trials are asked for alike",
     "train.checkpoint_minutes": "it changes no model",
     "train.max_failures": "it changes no model",
+    "train.hang_minutes": "it changes no model",
     "train.epochs": "trials are compared epoch by epoch; `tune.scheduler` ends those that lag",
     "train.retrain": "it follows the search",
     "train.head_rows": "all trials share the questions that the head is fitted on",

@@ -74,3 +74,7 @@ class Train(Section):
     epochs alone. What a lost worker or machine costs is at most this."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """How often a training's lost workers are replaced."""
+    hang_minutes: Annotated[float, Field(gt=0)] = 15
+    """A worker hangs that has not answered for so long, or has kept the others waiting: all are
+    replaced, as where one was lost. More than the slowest thing that one worker does while the
+    others wait, such as writing a checkpoint."""

@@ -125,7 +125,13 @@ def test_a_training_whose_workers_are_lost_too_often_has_failed() -> None:
             assert await board.crashed(0, None, "a kill")
         assert await board.take(0, MAX_LOST + 2.0, 0) == B
         error = (await board.news(A.name, 0)).error
-        assert str(error).startswith("its workers were lost 3 times, the last time by a kill. Fix:")
+        told = "its workers were lost 3 times, the last time: a kill"
+        assert isinstance(error, RaycommendError) and error.problem == told
+        lines = [
+            f"a kill; all start again from the last checkpoint ({n} of 2 times)" for n in (1, 2)
+        ]
+        assert await board.remarks(0) == [(A.name, line) for line in lines]
+        assert await board.remarks(1) == [(A.name, lines[1])]
 
     on_a_board(case)
 
