@@ -72,14 +72,20 @@ def ensure_store(run: Run, run_texts: RunTexts | None = None) -> TextStore:
     return TextStore.open(folder)
 
 
-def text_vectors(run: Run, checkpoint: Path) -> np.ndarray:
-    """[T, H] vectors of all distinct texts by a checkpoint's language model."""
+def text_vectors(run: Run, checkpoint: Path, run_texts: RunTexts | None = None) -> np.ndarray:
+    """[T, H] vectors of all distinct texts by a checkpoint's language model.
+
+    Args:
+        run: of the checkpoint's recipe.
+        checkpoint: a training's.
+        run_texts: see `ensure_store`.
+    """
     recipe, prepared = run.recipe, run.prepared
     num_texts = prepared.catalogue.num_texts
     width = hidden_size(locate(recipe.model.language_model))
     vectors = np.zeros((num_texts, width), dtype=np.float32)
     task = _UpperEncoder(recipe, prepared.folder, run.text_store_folder, checkpoint)
-    for low, high, parts in run_actors(recipe, task, num_texts):
+    for low, high, parts in (run_texts or run_actors)(recipe, task, num_texts):
         vectors[low:high] = parts[VECTORS]
     return vectors
 

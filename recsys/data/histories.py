@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.arrays import Bools, Float32s, Int8s, Int32s, Int64s
+from recsys.data.distinct_items import DistinctItems, distinct_items
 from recsys.schema import EVENT_TYPES, HISTORIES, Col
 
 US_PER_DAY = 86_400_000_000
@@ -62,12 +64,32 @@ class Histories:
         age_us = np.repeat(self.now, self.lengths) - self.timestamps
         return (age_us / US_PER_DAY).astype(np.float32)
 
+    @cached_property
+    def distinct(self) -> DistinctItems:
+        """The items of each query and their moments; found once."""
+        return distinct_items(self.item_rows, self.event_codes, self.timestamps, self.offsets)
+
     def last(self, num_events: int) -> Histories:
         """The same queries with at most their latest `num_events` events."""
         keep = np.arange(len(self.item_rows)) >= np.repeat(
             np.maximum(self.offsets[1:] - num_events, self.offsets[:-1]), self.lengths
         )
         return self.where(keep)
+
+    @property
+    def last_moment_sizes(self) -> Int64s:
+        """[Q] events of each query's last moment; 0 without events."""
+        ends, times = self.offsets[1:], self.timestamps
+        last = np.repeat(times[np.maximum(ends - 1, 0)] if len(times) else ends, self.lengths)
+        return np.bincount(self.query_of_event[times == last], minlength=len(self))
+
+    def take(self, queries: Int64s) -> Histories:
+        """Some queries, in the order given."""
+        starts = self.offsets[:-1][queries]
+        return Histories.gather(
+            self.item_rows, self.event_codes, self.timestamps,
+            starts, starts + self.lengths[queries], self.now[queries],
+        )  # fmt: skip
 
     def known(self, num_items: int) -> Histories:
         """The same queries without events of items outside rows 0..num_items-1."""

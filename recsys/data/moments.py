@@ -89,7 +89,7 @@ class RecentItems:
     """The distinct items of each query's history, with how long ago they last occurred.
 
     Attributes:
-        query, item: [N].
+        query, item: [N] rising by query, then by item.
         moments_ago: [N] moments of the query since the item's last one, 0 for the latest.
         items_later: [N] distinct items of the query that occurred in a later moment. An item's
             place in the list of latest items, with one place for all items of a moment.
@@ -108,23 +108,11 @@ class RecentItems:
 
 def recent_items(histories: Histories) -> RecentItems:
     """Find each query's distinct items and the moment each last occurred in."""
-    query, stride = histories.query_of_event, int(histories.item_rows.max(initial=0)) + 1
-    moment = _number_moments(query, histories.timestamps)
-    # Events rise in time: the first of a pair, looked at from the end, is its latest.
-    pair, first = np.unique((query * stride + histories.item_rows)[::-1], return_index=True)
-    latest = moment[::-1][first]
-    query, item = pair // stride, pair % stride
-
-    order = np.lexsort((-latest, query))
-    by_query, by_moment = query[order], latest[order]
-    place = np.arange(len(order))
-    opens_query, opens_moment = _changes(by_query), _changes(by_moment)
-    query_start = np.maximum.accumulate(np.where(opens_query, place, 0))
-    moment_start = np.maximum.accumulate(np.where(opens_moment, place, 0))
-    items_later, moments_ago = np.empty_like(order), np.empty_like(order)
-    items_later[order] = moment_start - query_start
-    moments_ago[order] = by_moment[query_start] - by_moment
-    return RecentItems(query, item, moments_ago, items_later)
+    seen = histories.distinct
+    latest, last = seen.latest, seen.moment_starts[1:] - 1
+    num_so_far = np.cumsum(np.bincount(latest, minlength=len(seen.moment_query)))
+    items_later = num_so_far[last[seen.query]] - num_so_far[latest]
+    return RecentItems(seen.query, seen.item, seen.moments_after[latest], items_later)
 
 
 def _number_moments(owner: Int64s, timestamps: Int64s) -> Int64s:

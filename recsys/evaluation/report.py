@@ -9,6 +9,7 @@ Legend: Q questions, R relevant items, I items, M columns (slice x metric).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,12 @@ from numpy.typing import NDArray
 
 from recsys.arrays import Bools, Float32s, Float64s, Int64s
 from recsys.data.time_split import Questions
-from recsys.evaluation.baselines.base import Recommends
 from recsys.evaluation.metrics.classification import auc
 from recsys.evaluation.metrics.intervals import bootstrap_means
 from recsys.evaluation.metrics.ranking import (
     hit_rate_at_k,
     mrr_at_k,
     ndcg_at_k,
-    ranks_of,
-    ranks_without,
     recall_at_k,
 )
 
@@ -55,47 +53,49 @@ PROTOCOL = (
     + "; ".join(f"{k}: {v}" for k, v in SLICES.items())
 )
 
-#: The columns of `answer`.
+#: The columns of `values_of`.
 COLUMNS = [(slice_, metric) for slice_ in SLICES for metric in METRICS]
 
 
-def answer(
-    model: Recommends,
+@dataclass(frozen=True)
+class Ranked:
+    """What a model answered: the places of the relevant items of Q questions.
+
+    Attributes:
+        ranks: [R] in the whole catalogue.
+        first_time: [R'] of those that the user never had, in the list without the user's own items.
+    """
+
+    ranks: Int64s
+    first_time: Int64s
+
+
+def values_of(
+    ranked: Ranked,
     questions: Questions,
+    own: Bools,
     *,
     new_item: Bools,
     head_item: Bools,
     known_user: Bools,
-    tie_order: Int64s,
 ) -> Float32s:
     """[Q, M] every metric of every slice (`COLUMNS`), NaN where a question is not in a slice.
 
     Args:
-        model: any model.
-        questions: Q of them; small enough for [Q, I] scores.
+        ranked: the answers.
+        questions: Q of them.
+        own: [R] whether the user had the relevant item before.
         new_item: [I] items without events before the test window.
         head_item: [I], see `head_items`.
         known_user: [Q] whether the user had an event before the test window.
-        tie_order: [I], see `ranks_of`.
     """
-    histories = questions.histories
-    scores = model.scores(histories)
-    relevant, offsets = questions.relevant, questions.relevant_offsets
-    question = np.repeat(np.arange(len(questions)), np.diff(offsets))
-    num_items = scores.shape[1]
-    pairs = np.unique(histories.query_of_event * num_items + histories.item_rows)
-    own = np.isin(question * num_items + relevant, pairs)
-    ranks = ranks_of(scores, relevant, offsets, tie_order)
-    found = ranks_without(
-        (pairs // num_items, pairs % num_items), scores, relevant[~own],
-        _offsets(question[~own], len(questions)), ranks[~own], tie_order,
-    )  # fmt: skip
+    relevant, ranks = questions.relevant, ranked.ranks
+    question = np.repeat(np.arange(len(questions)), np.diff(questions.relevant_offsets))
 
     def columns(picked: Bools, picked_ranks: Int64s) -> Float64s:
-        return _metrics(picked_ranks, _offsets(question[picked], len(questions)), num_items)
+        return _metrics(picked_ranks, _offsets(question[picked], len(questions)), len(new_item))
 
-    everything = np.ones(len(relevant), dtype=bool)
-    whole = columns(everything, ranks)
+    whole = columns(np.ones(len(relevant), dtype=bool), ranks)
     of_new_user = np.where(known_user[:, None], np.nan, whole)
     is_new, is_head = new_item[relevant], head_item[relevant]
     parts = [
@@ -105,7 +105,7 @@ def answer(
         columns(is_head, ranks[is_head]),
         columns(~is_head, ranks[~is_head]),
         columns(own, ranks[own]),
-        columns(~own, found),
+        columns(~own, ranked.first_time),
     ]
     return np.concatenate(parts, axis=1).astype(np.float32)
 
@@ -133,7 +133,7 @@ def summarise(
     """Long-form rows of the report: mean and interval of every model, slice and metric.
 
     Args:
-        values: model -> [Q, M], see `answer`.
+        values: model -> [Q, M], see `values_of`.
         users: [Q] the user of each question.
         num_bootstrap: resamples.
         seed: of the resamples.

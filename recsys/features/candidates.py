@@ -21,8 +21,8 @@ from recsys.arrays import Bools, Float32s, Int64s
 from recsys.data.histories import Histories
 from recsys.data.moments import recent_items
 from recsys.features.item_to_item import Relations
-from recsys.features.neighbours import strongest
-from recsys.features.side_features import OWN_FEATURES, own_items
+from recsys.features.neighbours import strongest_in_rows
+from recsys.features.side_features import OWN_FEATURES, OwnItems, own_items
 from recsys.features.stacked import Stacked
 
 #: Items taken from each relation for a query.
@@ -167,28 +167,25 @@ def find_candidates(
     histories: Histories, relations: Relations, target_codes: list[int]
 ) -> Candidates:
     """What `make_pairs` finds without the item vectors; its arguments are that one's."""
-    num_items = relations.num_items
-    own = own_items(histories, num_items, target_codes)
+    own = own_items(histories, target_codes)
     recent = recent_items(histories)
     near = recent.items_later < NUM_RECENT
     query, item, ago = recent.query[near], recent.item[near], recent.moments_ago[near]
     # All items of the last moment are among the recent ones.
     weights = np.stack([ago == 0, DECAY ** ago.astype(np.float32)], axis=1, dtype=np.float32)
-    table = _Table.of(query, item, weights, relations, own.query * num_items + own.item_rows)
-    features = np.zeros((len(table.key), len(PAIR_FEATURES)), dtype=np.float32)
+    table = _Table.of(query, item, weights, relations, own, len(histories))
+    features = np.zeros((len(table.query), len(PAIR_FEATURES)), dtype=np.float32)
     width = len(OWN_FEATURES)
     features[table.place_of_own, :width] = own.features
     features[table.place_of_own, width] = 1
-    pair_query = table.key // num_items
-    rows = table.key - pair_query * num_items
-    if len(rows):
-        first = np.flatnonzero(np.diff(pair_query, prepend=-1))
+    if len(features):
+        first = np.flatnonzero(np.diff(table.query, prepend=-1))
         largest = np.maximum.reduceat(table.weights, first)
-        sizes = np.diff(first, append=len(rows))
+        sizes = np.diff(first, append=len(features))
         shares = table.weights / np.repeat(np.maximum(largest, _TINY), sizes, axis=0)
         features[:, width + 1 : width + 6] = np.log1p(100 * table.weights)
         features[:, width + 6 : width + 11] = shares
-    return Candidates(len(histories), pair_query, rows, features, query, item, weights)
+    return Candidates(len(histories), table.query, table.item_rows, features, query, item, weights)
 
 
 @dataclass(frozen=True)
@@ -196,79 +193,101 @@ class _Table:
     """Relation weights of each query's candidates: the strongest related items and the own ones.
 
     Attributes:
-        key: [K] query x I + item, rising.
+        query: [K] rising.
+        item_rows: [K] rising within a query.
         weights: [K, 5] by the relations of `_RELATED`, 0 where there is none.
         place_of_own: [own items] place among the K.
     """
 
-    key: Int64s
+    query: Int64s
+    item_rows: Int64s
     weights: Float32s
     place_of_own: Int64s
 
     @staticmethod
     def of(
-        query: Int64s, item: Int64s, weights: Float32s, relations: Relations, own_key: Int64s
+        query: Int64s,
+        item: Int64s,
+        weights: Float32s,
+        relations: Relations,
+        own: OwnItems,
+        num_queries: int,
     ) -> _Table:
-        """Add up the relations of each query's recent items.
-
-        One sort groups the weights by item; a sparse product would need memory for every item of
-        the catalogue.
+        """Add up the relations of each query's recent items: a sparse product.
 
         Args:
             query: [N] rising, whose recent item it is.
             item: [N] recent items.
             weights: [N, 2] of each as one of the last moment, and as a recent one.
             relations: to read.
-            own_key: rising; these are always kept.
+            own: the queries' own items, which are always kept.
+            num_queries: Q.
         """
-        num_items = relations.num_items
-        parts = [_entries(matrix, item) for matrix in (getattr(relations, n) for n in _NAMES)]
-        source, other, value = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        kind = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
-        # Own items come last within a (query, item) group.
-        key = np.concatenate(
-            [((query[source] * num_items + other) << 2) | kind, (own_key << 2) | _OWN]
+        num_columns, own_columns, rows = relations.num_items, own.item_rows, None
+        related = sparse.vstack([getattr(relations, name)[item] for name in _NAMES], format="csr")
+        if related.nnz < num_columns:
+            # The product takes memory for each column: of a large catalogue those that occur.
+            rows, columns = np.unique(np.append(related.indices, own_columns), return_inverse=True)
+            num_columns, own_columns = len(rows), columns[related.nnz :]
+            related = sparse.csr_array(
+                (related.data, columns[: related.nnz], related.indptr),
+                shape=(related.shape[0], num_columns),
+            )
+        sums = _weighted(query, weights, num_queries) @ related
+        row = np.repeat(np.arange(sums.shape[0]), np.diff(sums.indptr))
+        kept = strongest_in_rows(sums.indptr, sums.data, sums.indices, NUM_RELATED)
+        own_key = own.query * num_columns + own_columns
+        key = np.append(row[kept] // len(_SUMS) * num_columns + sums.indices[kept], own_key)
+        key.sort()  # several times faster than np.unique, which hashes
+        key = key[np.flatnonzero(np.diff(key, prepend=-1))]
+        of_query, column = np.divmod(key, num_columns)
+        return _Table(
+            of_query,
+            column if rows is None else rows[column],
+            _looked_up(sums, of_query, column, num_queries),
+            np.searchsorted(key, own_key),
         )
-        sums = np.zeros((len(key), 2), dtype=np.float32)
-        np.multiply(weights[source], value[:, None], out=sums[: len(source)])
-        order = np.argsort(key)
-        key, sums = key[order], sums[order]
-        opens = np.flatnonzero(np.diff(key, prepend=-1))
-        if not len(opens):
-            return _Table(key, np.zeros((0, len(_RELATED)), dtype=np.float32), key)
-        key, sums = key[opens], np.add.reduceat(sums, opens)
-        pair, kind = key >> 2, key & _OWN
-        keep = kind == _OWN
-        of_query = pair // num_items
-        for of_kind, column in _SUMS:
-            there = np.flatnonzero((kind == of_kind) & (sums[:, column] > 0))
-            keep[there[strongest(of_query[there], sums[there, column], NUM_RELATED)]] = True
-        starts = np.flatnonzero(np.diff(pair, prepend=-1))
-        kept = np.logical_or.reduceat(keep, starts)
-        sizes = np.diff(starts, append=len(pair))
-        place = np.repeat(np.cumsum(kept) - 1, sizes)
-        found = np.repeat(kept, sizes) & (kind != _OWN)
-        by_kind = np.zeros((int(kept.sum()), len(_NAMES), 2), dtype=np.float32)
-        by_kind[place[found], kind[found]] = sums[found]
-        of_related = np.stack([by_kind[:, of_kind, column] for of_kind, column in _SUMS], axis=1)
-        return _Table(pair[starts[kept]], of_related, place[kind == _OWN])
 
 
-#: Names of the relations, the kind of an own item in a key, and (kind, column of the sums) of each
-#: of `_RELATED`.
+#: Names of the relations, and (number of the relation, column of the weights) of each of
+#: `_RELATED`.
 _NAMES: Final = ("transitions", "co_occurrence", "content_similarity")
-_OWN: Final = 3
 _SUMS: Final = ((0, 0), (0, 1), (1, 1), (2, 0), (2, 1))
 _TINY: Final = np.finfo(np.float32).tiny
 
 
-def _entries(matrix: sparse.csr_array, rows: Int64s) -> tuple[Int64s, Int64s, Float32s]:
-    """The entries of some rows: place of the row among `rows`, column, value."""
-    starts = matrix.indptr[rows].astype(np.int64)
-    sizes = matrix.indptr[rows + 1] - starts
-    source = np.repeat(np.arange(len(rows)), sizes)
-    at = np.arange(len(source)) + (starts - np.cumsum(sizes) + sizes)[source]
-    return source, matrix.indices[at].astype(np.int64), matrix.data[at]
+def _weighted(query: Int64s, weights: Float32s, num_queries: int) -> sparse.csr_array:
+    """CSR [Q x 5, 3 x N] weights of each query's recent items, a row for each of `_RELATED`."""
+    places = [np.flatnonzero(weights[:, column]) for _, column in _SUMS]
+    row = np.concatenate([query[at] * len(_SUMS) + nth for nth, at in enumerate(places)])
+    order = np.argsort(row, kind="stable")
+    columns = [at + relation * len(query) for at, (relation, _) in zip(places, _SUMS, strict=True)]
+    values = [weights[at, column] for at, (_, column) in zip(places, _SUMS, strict=True)]
+    starts = np.searchsorted(row[order], np.arange(num_queries * len(_SUMS) + 1))
+    return sparse.csr_array(
+        (np.concatenate(values)[order], np.concatenate(columns)[order], starts),
+        shape=(num_queries * len(_SUMS), len(_NAMES) * len(query)),
+    )
+
+
+def _looked_up(sums: sparse.csr_array, query: Int64s, column: Int64s, num_queries: int) -> Float32s:
+    """[K, 5] the entries of each query's rows in some columns, which rise by query."""
+    num_sums, num_columns = len(_SUMS), sums.shape[1]
+    found = np.empty((len(query), num_sums), dtype=np.float32)
+    ends = sums.indptr[::num_sums].tolist()
+    bounds = np.searchsorted(query, np.arange(num_queries + 1)).tolist()
+    of_row = np.tile(np.arange(num_sums) * num_columns, num_queries)
+    place = sums.indices + np.repeat(of_row, np.diff(sums.indptr))
+    # One query after another: its rows, spread out, fit the processor's cache.
+    spread = np.zeros((num_sums, num_columns), dtype=np.float32)
+    flat = spread.reshape(-1)
+    for number in range(num_queries):
+        entries = slice(ends[number], ends[number + 1])
+        pairs = slice(bounds[number], bounds[number + 1])
+        flat[place[entries]] = sums.data[entries]
+        found[pairs] = spread[:, column[pairs]].T
+        flat[place[entries]] = 0
+    return found
 
 
 def _means(

@@ -173,7 +173,11 @@ class CountsByDay:
 
     def as_of(self, day: int) -> ItemStats:
         """Statistics as of the first moment of a day; days may come in any order."""
-        return ItemStats(*(self._windows[field.name].before(day) for field in fields(ItemStats)))
+        return ItemStats(*(self.one(field.name, day) for field in fields(ItemStats)))
+
+    def one(self, name: str, day: int) -> Int64s:
+        """[I] one field of `as_of`."""
+        return self._windows[name].before(day)
 
     def __reduce__(self) -> tuple[type, tuple[DailyCounts]]:
         return CountsByDay, (self.counts,)

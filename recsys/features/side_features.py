@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.arrays import Float32s, Float64s, Int64s
-from recsys.data.histories import Histories
+from recsys.data.histories import US_PER_DAY, Histories
 from recsys.features.popularity import CountsByDay, DailyCounts, ItemStats, last_count
 from recsys.features.stacked import Stacked
 
@@ -65,68 +65,50 @@ class OwnItems:
     features: Float32s
 
 
-def own_items(histories: Histories, num_items: int, target_codes: list[int]) -> OwnItems:
+def own_items(histories: Histories, target_codes: list[int]) -> OwnItems:
     """Counts, recency and repurchase cycle of every (query, item of its history).
 
     An item counts once a moment: once as a target event, once as any other. The cycle is the
     logarithm of the days since the item's last moment over the mean days between its moments: near
     0 the item is due again.
     """
-    query, age = histories.query_of_event, histories.age_days
-    key = query * num_items + histories.item_rows
-    target = np.isin(histories.event_codes, target_codes)
-    times = histories.timestamps
-    # Oldest first within a pair, and of one moment the targets first.
-    order = np.lexsort((~target, times, key))
-    key, query, age = key[order], query[order], age[order]
-    target, times = target[order], times[order]
-    since, num_moments = _moments_since(histories)
-    since = since[order]
-    new_pair = np.diff(key, prepend=-1) != 0
-    new_meeting = new_pair | (np.diff(times, prepend=-1) != 0)
-    new_kind = new_meeting | (np.diff(target, prepend=False) != 0)
-    first = np.flatnonzero(new_pair)
-    if not len(first):
-        empty = np.zeros(0, dtype=np.int64)
-        return OwnItems(empty, empty, np.zeros((0, len(OWN_FEATURES)), dtype=np.float32))
-    pair_query = query[first]
+    seen = histories.distinct
+    if not len(seen.query):
+        empty = np.zeros((0, len(OWN_FEATURES)), dtype=np.float32)
+        return OwnItems(seen.query, seen.item, empty)
+    first, last = seen.starts[:-1], seen.starts[1:] - 1
+    age = (histories.now[seen.moment_query] - seen.moment_time) / US_PER_DAY
+    age = age.astype(np.float32)
+    since = seen.moments_after
+    targets = sum(1 << code for code in target_codes)
 
     def total(values: NDArray[np.generic]) -> Float64s:
         return np.add.reduceat(values.astype(np.float64), first)
 
-    last = np.append(first[1:], len(key)) - 1
-    oldest, latest = age[first].astype(np.float64), age[last].astype(np.float64)
-    meetings = total(new_meeting)
-    decayed = [total(new_meeting * np.exp2(-age / half_life)) for half_life in HALF_LIVES_DAYS]
-    newest_age = np.full(len(histories), np.inf)
-    np.minimum.at(newest_age, pair_query, latest)
-    has_cycle = meetings >= 2
-    mean_gap = np.where(has_cycle, (oldest - latest) / np.maximum(meetings - 1, 1), 1.0)
-    absence = np.minimum(latest, MAX_ABSENCE_DAYS)
+    latest = seen.latest
+    decayed = [total(np.exp2(-age / half_life)[seen.moment]) for half_life in HALF_LIVES_DAYS]
+    oldest_age, latest_age = age[seen.moment[first]].astype(np.float64), age[latest]
+    newest_age = age[seen.moment_starts[1:] - 1][seen.query]
+    num_moments = last - first + 1
+    moments_of_query = np.diff(seen.moment_starts)[seen.query]
+    has_cycle = num_moments >= 2
+    mean_gap = np.where(has_cycle, (oldest_age - latest_age) / np.maximum(num_moments - 1, 1), 1.0)
+    absence = np.minimum(latest_age.astype(np.float64), MAX_ABSENCE_DAYS)
     cycle = np.log((absence + 0.5) / (mean_gap + 0.5))
     columns = (
-        np.log1p(total(target & new_kind)),
-        np.log1p(total(~target & new_kind)),
+        np.log1p(total(seen.types & targets != 0)),
+        np.log1p(total(seen.types & ~targets != 0)),
         *(np.log1p(value) for value in decayed),
         np.log1p(absence),
-        latest <= newest_age[pair_query],
-        meetings / num_moments[pair_query],
+        latest_age <= newest_age,
+        num_moments / moments_of_query,
         np.where(has_cycle, np.clip(cycle, -4, 4), 0.0),
         has_cycle,
-        np.log1p(since[last]),
-        total(new_meeting & (since < LAST_MOMENTS)) / LAST_MOMENTS,
+        np.log1p(since[latest]),
+        total((since < LAST_MOMENTS)[seen.moment]) / LAST_MOMENTS,
     )
     features = np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
-    return OwnItems(pair_query, key[first] % num_items, features)
-
-
-def _moments_since(histories: Histories) -> tuple[Int64s, Float64s]:
-    """[E] moments of the user after each event's own; [Q] moments of each history, at least 1."""
-    query = histories.query_of_event
-    new = (np.diff(histories.timestamps, prepend=-1) != 0) | (np.diff(query, prepend=-1) != 0)
-    counts = np.bincount(query[new], minlength=len(histories))
-    since = np.cumsum(counts)[query] - np.cumsum(new)
-    return since, np.maximum(counts, 1).astype(np.float64)
+    return OwnItems(seen.query, seen.item, features)
 
 
 @dataclass(frozen=True)
@@ -193,11 +175,14 @@ class FeaturesOverTime:
         counts: of every day; a query reads only the days before its own.
         standard_price: [I].
         every_days: days between two counts.
+        bytes_kept: features of more days are cached, up to so many bytes: for queries that go
+            through the same days again and again.
     """
 
     counts: DailyCounts
     standard_price: Float32s
     every_days: int
+    bytes_kept: int = 0
 
     def __post_init__(self) -> None:
         self._by_day = CountsByDay(self.counts)
@@ -212,13 +197,15 @@ class FeaturesOverTime:
         found = self._kept.get(day)
         if found is None:
             found = item_features(self._by_day.as_of(day), self.standard_price)
-            while len(self._kept) >= DAYS_KEPT:
+            most = max(DAYS_KEPT, self.bytes_kept // max(1, found.nbytes))
+            while len(self._kept) >= most:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[day] = found
         return found
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return FeaturesOverTime, (self.counts, self.standard_price, self.every_days)
+        kept = (self.counts, self.standard_price, self.every_days, self.bytes_kept)
+        return FeaturesOverTime, kept
 
 
 def usual_price(histories: Histories, standard_price: Float32s | Stacked) -> Float32s:

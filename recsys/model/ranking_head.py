@@ -80,8 +80,9 @@ class ScoringHead(nn.Module):
         seen = pair_inputs(pair_features, item_features, cosine, price)
         own = is_own(pair_features)
         scores = seen.new_empty(len(seen))
-        scores[own] = self.own(seen[own]).squeeze(-1)
-        scores[~own] = self.related(seen[~own][:, len(OF_OWN) :]).squeeze(-1)
+        for network, picked, first in ((self.own, own, 0), (self.related, ~own, len(OF_OWN))):
+            at = picked.nonzero().squeeze(-1)
+            scores[at] = network(seen[:, first:].index_select(0, at)).squeeze(-1)
         return scores
 
     def user_part(self, states: Tensor, usual_price: Tensor) -> Tensor:

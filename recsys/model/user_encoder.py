@@ -164,5 +164,6 @@ class UserEncoder(nn.Module):
         hidden = (distance < 0) | (moments_BL[:, None, :] < 0)
         # A padded event attends to itself: a row without a key would be NaN.
         hidden &= ~torch.eye(hidden.shape[1], dtype=torch.bool, device=hidden.device)
-        bias = -self.slopes[None, :, None, None] * distance[:, None]
-        return self.drop(x), bias.masked_fill(hidden[:, None], float("-inf"))
+        # What is hidden is infinitely far: one pass over all heads, not three.
+        distance.masked_fill_(hidden, float("inf"))
+        return self.drop(x), -self.slopes[None, :, None, None] * distance[:, None]

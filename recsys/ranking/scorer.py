@@ -21,8 +21,8 @@ from recsys.features.windows import make_windows
 from recsys.model.ranking_head import ScoringHead
 from recsys.model.user_encoder import UserEncoder
 
-#: Histories encoded together; attention needs memory in proportion.
-STATES_AT_ONCE = 64
+#: Histories encoded together: their activations fit a processor's cache.
+STATES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,14 @@ class Scorer:
     def states(self, histories: Histories) -> Tensor:
         """[Q, D] user states after the histories."""
         recent = histories.last(self.max_history)
-        parts = [
-            self._states(recent[low : low + STATES_AT_ONCE])
-            for low in range(0, len(recent), STATES_AT_ONCE)
-        ]
-        return torch.cat(parts) if parts else torch.zeros((0, self.vectors.shape[1]))
+        found = torch.empty((len(recent), self.vectors.shape[1]))
+        # The last block pads the last moments to the widest of a pass: those of like width go
+        # together.
+        order = np.argsort(recent.last_moment_sizes, kind="stable")
+        for low in range(0, len(recent), STATES_AT_ONCE):
+            part = order[low : low + STATES_AT_ONCE]
+            found[torch.from_numpy(part)] = self._states(recent.take(part))
+        return found
 
     def _states(self, histories: Histories) -> Tensor:
         windows = make_windows(histories)
@@ -194,8 +197,9 @@ class Scorer:
         scores[pairs.query, pairs.item_rows] += pairs.extra
         if self.over_time is not None:
             days, place = self.days_of(histories.now)
-            for number, day in enumerate(days):
-                scores[place == number] += self._since(self.over_time.of(day))
+            gains = [self._since(self.over_time.of(day)) for day in days]
+            for row, number in zip(scores, place.tolist(), strict=True):
+                row += gains[number]
         return scores
 
     @torch.no_grad()

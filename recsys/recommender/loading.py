@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import Final
 
 import numpy as np
 import torch
@@ -20,6 +21,10 @@ from recsys.preparation.prepared import Prepared
 from recsys.ranking.scorer import Scorer
 from recsys.schema import Col
 from recsys.training.build import features_over_time
+
+#: A window is asked about shard by shard, each from its first day on: the days' item features that
+#: stay.
+DAYS_BYTES: Final = 2**27
 
 
 def load_scorer(bundle: Bundle) -> Scorer:
@@ -69,6 +74,8 @@ def scorer_on(
     standard = PriceScale(*bundle.meta["price_scale"]).standard(catalogue.prices)
     features = item_features(prepared.stats(as_of), standard)
     over_time = None if as_of == "end" else features_over_time(bundle.recipe, prepared, standard)
+    if over_time is not None:
+        over_time = replace(over_time, bytes_kept=DAYS_BYTES)
     matched = Scorer.build(
         scorer.users,
         scorer.head,

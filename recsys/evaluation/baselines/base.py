@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
 from recsys.arrays import Bools, Float32s, Int32s
 from recsys.data.histories import Histories, UserEvents
+from recsys.data.moments import Moments, moments_of
 from recsys.features.popularity import DailyCounts
 
 
@@ -56,6 +58,11 @@ class TrainingLog:
     text_rows: Int32s | None = None
     daily_counts: DailyCounts | None = None
     count_every_days: int | None = None
+
+    @cached_property
+    def moments(self) -> Moments:
+        """The events by moments; gathered once for all that count pairs of items."""
+        return moments_of(self.events, self.num_items, self.target_codes)
 
     @property
     def is_known(self) -> Bools:

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from recsys.arrays import Float32s
 from recsys.data.histories import Histories
-from recsys.data.moments import Moments, moments_of, recent_items
+from recsys.data.moments import Moments, recent_items
 from recsys.evaluation.baselines.base import TrainingLog
 from recsys.evaluation.baselines.popularity import Popularity
 from recsys.features.item_to_item import count_co_occurrence
@@ -61,11 +61,10 @@ class ItemKnn:
             max_history: latest distinct items of a query that are read.
             decay: weight of an item against one a moment later.
         """
-        moments = moments_of(log.events, log.num_items, log.target_codes)
         neighbours = count_co_occurrence(
-            moments, window=window, shrinkage=shrinkage, num_kept=num_kept
+            log.moments, window=window, shrinkage=shrinkage, num_kept=num_kept
         )
-        with_own = (neighbours + sparse.diags_array(_repeat_share(moments))).tocsr()
+        with_own = (neighbours + sparse.diags_array(_repeat_share(log.moments))).tocsr()
         popularity = Popularity.fit(log)
         return cls(with_own, popularity, max_history, decay)
 

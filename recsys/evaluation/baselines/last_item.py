@@ -12,7 +12,7 @@ from scipy import sparse
 
 from recsys.arrays import Float32s
 from recsys.data.histories import Histories
-from recsys.data.moments import moments_of, recent_items
+from recsys.data.moments import recent_items
 from recsys.evaluation.baselines.base import TrainingLog
 from recsys.evaluation.baselines.popularity import Popularity
 from recsys.features.item_to_item import count_transitions
@@ -41,8 +41,7 @@ class LastItem:
             shrinkage: moments added to each item's own, which shrinks those of low support.
             num_kept: transitions kept per item.
         """
-        moments = moments_of(log.events, log.num_items, log.target_codes)
-        counted = count_transitions(moments, shrinkage=shrinkage, num_kept=num_kept)
+        counted = count_transitions(log.moments, shrinkage=shrinkage, num_kept=num_kept)
         return cls(counted, Popularity.fit(log))
 
     def scores(self, histories: Histories) -> Float32s:

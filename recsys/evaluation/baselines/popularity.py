@@ -39,5 +39,10 @@ class Popularity:
         return np.tile(self.fraction, (len(histories), 1))
 
     def behind(self, scores: Float32s) -> Float32s:
-        """[Q, I] scores where positive, elsewhere popularity below all of them (back-off)."""
-        return np.where(scores > 0, scores, self.fraction - 1)
+        """[Q, I] scores where positive, elsewhere popularity below all of them (back-off).
+
+        Args:
+            scores: overwritten.
+        """
+        np.copyto(scores, self.fraction - 1, where=scores <= 0)
+        return scores

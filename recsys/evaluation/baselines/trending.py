@@ -52,7 +52,7 @@ class Trending:
         if self.counts is None:
             return self.popularity.behind(np.tile(self.last_week, (len(histories), 1)))
         days, place = np.unique(last_count(histories.now, self.every_days), return_inverse=True)
-        weeks = [_fraction(self.counts.as_of(day).num_week) for day in days.tolist()]
+        weeks = [_fraction(self.counts.one("num_week", day)) for day in days.tolist()]
         table = np.reshape(weeks, (len(days), self.num_items)).astype(np.float32)
         return self.popularity.behind(table)[place]
 

@@ -9,11 +9,12 @@ Legend: Q questions, I items, R relevant items of all questions together (questi
 from __future__ import annotations
 
 import itertools
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.arrays import Float32s, Float64s, Int64s
+from recsys.arrays import Float32s, Float64s, Int32s, Int64s
 
 
 def tie_order(num_items: int, seed: int) -> Int64s:
@@ -45,20 +46,43 @@ def ranks_of(
     # The largest of some numbers is NaN if one of them is.
     if np.isnan(scores.max(initial=-np.inf)):
         raise ValueError("a score is NaN: the model has diverged, its ranks would mean nothing")
-    ranks = np.empty(len(relevant), dtype=np.int64)
+    ranks, ties = np.empty(len(relevant), dtype=np.int64), tie_order.astype(np.int32)
     for row, start, stop in zip(scores, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        equals: dict[float, Int64s] = {}
-        for at in range(start, stop):
-            own = row[relevant[at]]
-            # Two passes over 4 bytes an item; a sort of the row takes as long as 25 of these.
-            above = np.count_nonzero(row > own)
-            if np.count_nonzero(row >= own) - above > 1:
-                if own not in equals:
-                    equals[own] = tie_order[row == own]
-                above += np.count_nonzero(equals[own] < tie_order[relevant[at]])
-            ranks[at] = above + 1
+        ranks[start:stop] = _ranks_in(row, relevant[start:stop], ties)
     ranks[np.isneginf(scores[_question_of(offsets), relevant])] = num_items + 1
     return ranks
+
+
+def _ranks_in(row: Float32s, wanted: NDArray[np.integer], tie_order: Int32s) -> Int64s:
+    """[R] ranks from 1 of some items of a row [I].
+
+    The lowest come first, by two passes over the row each. What is below one is below all that
+    follow: once it pays, the others are looked up in what is left of the row, sorted.
+    """
+    scores, places = row[wanted], tie_order[wanted]
+    ranks = np.empty(len(wanted), dtype=np.int64)
+    order = np.argsort(scores)
+    for done, at in enumerate(order.tolist(), start=1):
+        not_below = row >= scores[at]
+        num_not_below, num_above = np.count_nonzero(not_below), np.count_nonzero(row > scores[at])
+        if num_not_below - num_above > 1:
+            num_above += np.count_nonzero((row == scores[at]) & (tie_order < places[at]))
+        ranks[at] = num_above + 1
+        # An item's two passes take .2 ns a score, a copy .3, and sorting 3 for each that is left.
+        if 2 * (len(order) - done) * len(row) > 3 * len(row) + 30 * num_not_below:
+            rest, left = order[done:], row.compress(not_below)
+            rising = np.sort(left)
+            first, last = (np.searchsorted(rising, scores[rest], side) for side in _SIDES)
+            ranks[rest] = len(rising) - last + 1
+            if (last - first > 1).any():
+                ties = tie_order.compress(not_below)
+                for at in rest[last - first > 1].tolist():
+                    ranks[at] += np.count_nonzero((left == scores[at]) & (ties < places[at]))
+            break
+    return ranks
+
+
+_SIDES: Final[tuple[Literal["left", "right"], ...]] = ("left", "right")
 
 
 def ranks_without(

@@ -8,6 +8,7 @@ import pytest
 from event_lists import BUY, LOGS, VIEW, Event, build, lists, rows
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_logs import queries
 
 from recsys.data.histories import Histories, UserEvents
 from recsys.schema import HISTORIES, Col
@@ -142,3 +143,12 @@ class TestHistories:
         )
         assert lists(found) == [[(7, 5, 4)], [(10, 0, 1), (20, 9, 4)], [], [(20, -1, 1)]]
         assert found.now.tolist() == [0, 1, 2, 3]
+
+
+def test_queries_are_taken_and_their_last_moments_measured() -> None:
+    histories = queries([(1, 4, BUY), (2, 5, BUY), (2, 6, VIEW)], [], [(3, 7, BUY)])
+    assert histories.last_moment_sizes.tolist() == [2, 0, 1]
+    taken = histories.take(np.array([2, 0, 1]))
+    assert taken.item_rows.tolist() == [7, 4, 5, 6]
+    assert taken.lengths.tolist() == [1, 3, 0]
+    assert queries([], []).last_moment_sizes.tolist() == [0, 0]

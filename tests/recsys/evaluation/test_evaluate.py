@@ -13,7 +13,8 @@ from recsys.data.histories import Histories
 from recsys.errors import DataError
 from recsys.evaluation.baselines import Popularity, TrainingLog
 from recsys.evaluation.evaluate import BASELINES, evaluate
-from recsys.evaluation.report import COLUMNS, METRICS, SLICES, answer, head_items, table
+from recsys.evaluation.judge import Judge
+from recsys.evaluation.report import COLUMNS, METRICS, SLICES, head_items, table
 
 
 def of(rows: list[dict[str, Any]], model: str, slice_: str, metric: str) -> dict[str, Any]:
@@ -62,12 +63,11 @@ def test_the_figures_are_those_of_the_protocol(shop: Shop, window: str) -> None:
     num_items, cut = prepared.catalogue.num_items, prepared.summary["cuts_us"][window]
     users, questions = prepared.questions(window, codes)
     stats = prepared.stats(window)
-    values = answer(
-        Popularity.fit(TrainingLog(users.before(cut), num_items, codes)), questions,
-        new_item=stats.num_events == 0, head_item=head_items(stats.num_targets),
-        known_user=users.timestamps[users.offsets[:-1]][questions.user_index] < cut,
-        tie_order=np.random.default_rng([3, 3]).permutation(num_items),
-    )  # fmt: skip
+    tie_order = np.random.default_rng([3, 3]).permutation(num_items)
+    judge = Judge(stats.num_events == 0, head_items(stats.num_targets), tie_order)
+    model = Popularity.fit(TrainingLog(users.before(cut), num_items, codes))
+    known = users.timestamps[users.offsets[:-1]][questions.user_index] < cut
+    values = judge.answers({"a": model}, questions, known, 64)["a"]
     rows = evaluate(prepared, {}, baselines=["popularity"], window=window, num_bootstrap=5, seed=3)  # type: ignore[arg-type]
     for place, (slice_, metric) in enumerate(COLUMNS):
         if not np.isnan(values[:, place]).all():

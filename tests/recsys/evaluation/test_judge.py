@@ -10,7 +10,7 @@ from recsys.config import target_codes
 from recsys.evaluation.baselines import Popularity, TrainingLog
 from recsys.evaluation.judge import Judge, known_users
 from recsys.evaluation.metrics.ranking import tie_order
-from recsys.evaluation.report import COLUMNS, answer, head_items
+from recsys.evaluation.report import COLUMNS, head_items
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 10_000])
@@ -25,10 +25,8 @@ def test_in_batches_a_model_answers_as_at_once(shop: Shop, batch_size: int) -> N
         for user in questions.user_index
     ]
     found = Judge.of(stats, 3).answers({"a": model, "b": model}, questions, known, batch_size)
-    whole = answer(
-        model, questions, new_item=stats.num_events == 0, head_item=head_items(stats.num_targets),
-        known_user=known, tie_order=tie_order(num_items, 3),
-    )  # fmt: skip
+    judge = Judge(stats.num_events == 0, head_items(stats.num_targets), tie_order(num_items, 3))
+    whole = judge.answers({"a": model}, questions, known, len(questions))["a"]
     assert found.keys() == {"a", "b"}
     for values in found.values():
         np.testing.assert_array_equal(values, whole)

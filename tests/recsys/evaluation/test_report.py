@@ -11,11 +11,11 @@ from tiny_logs import BUY, VIEW, queries
 
 from recsys.data.histories import Histories
 from recsys.data.time_split import Questions
+from recsys.evaluation.judge import Judge
 from recsys.evaluation.report import (
     COLUMNS,
     METRICS,
     SLICES,
-    answer,
     head_items,
     summarise,
     table,
@@ -65,12 +65,15 @@ def asked() -> Questions:
     )
 
 
+def literal_values() -> np.ndarray:
+    """[4, M] all metrics of the literal model."""
+    judge = Judge(NEW_ITEM, HEAD_ITEM, np.arange(NUM_ITEMS))
+    return judge.answers({"literal": Literal()}, asked(), KNOWN_USER, 4)["literal"]
+
+
 @pytest.fixture(scope="module")
 def answers() -> dict[tuple[str, str], list[float]]:
-    values = answer(
-        Literal(), asked(), new_item=NEW_ITEM, head_item=HEAD_ITEM, known_user=KNOWN_USER,
-        tie_order=np.arange(NUM_ITEMS),
-    )  # fmt: skip
+    values = literal_values()
     assert values.shape == (4, len(COLUMNS))
     return {column: values[:, number].tolist() for number, column in enumerate(COLUMNS)}
 
@@ -139,11 +142,7 @@ class TestSummary:
     USERS = np.array(["a", "a", "b", "c"])
 
     def rows(self) -> list[dict[str, Any]]:
-        values = answer(
-            Literal(), asked(), new_item=NEW_ITEM, head_item=HEAD_ITEM, known_user=KNOWN_USER,
-            tie_order=np.arange(NUM_ITEMS),
-        )  # fmt: skip
-        return summarise({"literal": values}, self.USERS, num_bootstrap=200, seed=1)
+        return summarise({"literal": literal_values()}, self.USERS, num_bootstrap=200, seed=1)
 
     def test_means_over_the_questions_that_are_in_the_slice(self) -> None:
         rows = {(row["slice"], row["metric"]): row for row in self.rows()}

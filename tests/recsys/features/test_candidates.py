@@ -92,7 +92,7 @@ def test_own_features_stand_in_the_rows_of_own_items() -> None:
     users, related, vectors = random_case(3)
     relations = Relations(*map(sparse.csr_array, related))
     histories = queries(*users)
-    made, own = make_pairs(histories, relations, vectors, [BUY]), own_items(histories, 14, [BUY])
+    made, own = make_pairs(histories, relations, vectors, [BUY]), own_items(histories, [BUY])
     is_own = made.features[:, PAIR_FEATURES.index("is_own")] == 1
     np.testing.assert_array_equal(made.features[is_own, : len(OWN_FEATURES)], own.features)
     assert not made.features[~is_own, : len(OWN_FEATURES)].any()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ queries = st.lists(
 class TestOwnItems:
     @given(st.lists(queries, min_size=1, max_size=4))
     def test_agrees_with_counting_by_hand(self, batch: list[list[Event]]) -> None:
-        own = own_items(histories(*batch), NUM_ITEMS, [BUY])
+        own = own_items(histories(*batch), [BUY])
         expected = [
             (number, item, values)
             for number, query in enumerate(batch)
@@ -113,26 +114,25 @@ class TestOwnItems:
     def test_the_order_inside_a_moment_changes_nothing(self, query: list[Event], seed: int) -> None:
         shuffled = random.Random(seed).sample(query, len(query))
         shuffled.sort(key=lambda event: event[0])
-        expected = own_items(histories(query), NUM_ITEMS, [BUY]).features
-        found = own_items(histories(shuffled), NUM_ITEMS, [BUY]).features
+        expected = own_items(histories(query), [BUY]).features
+        found = own_items(histories(shuffled), [BUY]).features
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
     def test_a_purchase_counts_although_the_item_was_viewed_at_the_same_time(self) -> None:
-        own = own_items(histories([(5, 0, VIEW), (5, 0, BUY), (5, 0, BUY)]), NUM_ITEMS, [BUY])
+        own = own_items(histories([(5, 0, VIEW), (5, 0, BUY), (5, 0, BUY)]), [BUY])
         targets, others = own.features[0, :2]
         assert targets == others == pytest.approx(math.log(2))
 
     def test_nobody_owns_anything(self) -> None:
         for empty in (histories([], []), histories([])[1:]):
-            own = own_items(empty, NUM_ITEMS, [BUY])
+            own = own_items(empty, [BUY])
             assert own.features.shape == (0, len(OWN_FEATURES))
 
     def test_a_basket_does_not_see_itself(self, shop: Shop) -> None:
         """Features as of a basket are those of the events strictly before it, and nothing else."""
         codes = target_codes(shop.recipe)
         users, questions = shop.prepared.questions("test", codes)
-        num_items = shop.prepared.catalogue.num_items
-        own = own_items(questions.histories, num_items, codes)
+        own = own_items(questions.histories, codes)
         for number in range(0, len(questions), 10):
             low, high = users.offsets[questions.user_index[number] :][:2]
             now = questions.histories.now[number]
@@ -141,7 +141,7 @@ class TestOwnItems:
                 users.item_rows[low:high][before], users.event_codes[low:high][before],
                 users.timestamps[low:high][before], now,
             )  # fmt: skip
-            expected = own_items(alone, num_items, codes)
+            expected = own_items(alone, codes)
             mine = own.query == number
             assert own.item_rows[mine].tolist() == expected.item_rows.tolist()
             np.testing.assert_array_equal(own.features[mine], expected.features)
@@ -237,6 +237,11 @@ class TestFeaturesOverTime:
             over_time.of(day)
         assert len(over_time._kept) == DAYS_KEPT
         assert not pickle.loads(pickle.dumps(over_time))._kept
+        more = replace(over_time, bytes_kept=(DAYS_KEPT + 2) * over_time.of(0).nbytes)
+        for day in range(3 * DAYS_KEPT):
+            more.of(day)
+        assert len(more._kept) == DAYS_KEPT + 2
+        assert pickle.loads(pickle.dumps(more)).bytes_kept == more.bytes_kept
 
     def on_day_by_hand(self, day: int) -> list[list[float]]:
         """[I, G] features by loops: of each bought item one event, target and buyer a day."""
