@@ -108,7 +108,9 @@ class Build:
         most = self.recipe.data.max_events_per_user
         fresh = [pl.read_parquet(path, glob=False)
                  for path, new in zip(files, is_new, strict=True) if new]  # fmt: skip
-        touched = pl.concat(fresh)[Col.user].unique()
+        # None where the log has become longer elsewhere alone.
+        rows = pl.concat(fresh) if fresh else pl.read_parquet(files[0], glob=False).clear()
+        touched = rows[Col.user].unique()
         theirs = [
             pl.scan_parquet(path, glob=False)
             .filter(pl.col(Col.user).is_in(touched.implode()))
@@ -126,7 +128,7 @@ class Build:
         table = joined_histories(pq.read_table(last / SHARD_FILE), touched, now.histories())
         if not len(table):
             return found
-        since = pl.concat(fresh).select(pl.col(Col.timestamp).dt.epoch("us").min()).item()
+        since = rows.select(pl.col(Col.timestamp).dt.epoch("us").min()).item() or self.end_us
         if then.crowded.height or now.crowded.height:
             since = 0
         changed = _Changed(before, last, since, then.histories(), now.histories())
@@ -209,6 +211,8 @@ def _write_parts(
         (folder / part["part"]).mkdir()
         for file in (changed.folder / part["part"]).iterdir():
             place(file, folder / part["part"] / file.name)
+    if not len(changed.then) and not len(changed.now):
+        return parts
     both = UserEvents.from_arrow(pa.concat_tables([changed.then, changed.now]))
     counted = relation_situations(both, cuts, codes, num_removed=len(changed.then))
     return [*parts, write_pairs(folder / f"pairs-{len(parts)}", *counted)]

@@ -139,6 +139,17 @@ def test_it_reads_what_is_new_and_builds_what_that_touches(shop: GrowingLog) -> 
     assert shop.tasks["JoinRanges"] == 2
 
 
+def test_where_the_log_became_longer_and_most_buckets_have_nothing_new(shop: GrowingLog) -> None:
+    """One user's purchase, later than all there was: counts as of the end are others for all."""
+    recipe = shop.recipe()
+    shop.prepare(recipe)
+    shop.add("c", night(89.9, range(1)))
+    second = shop.prepare(recipe)
+    assert (shop.tasks["Split"], shop.tasks["Build"]) == (1, 4)
+    shutil.rmtree(recipe.root / KEPT)
+    assert second == shop.prepare(recipe)
+
+
 def test_what_lay_in_the_future_counts_when_its_time_has_come(shop: GrowingLog) -> None:
     recipe = shop.recipe()
     shop.add("c", night(200))
