@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from pyarrow import fs
 
@@ -30,7 +31,7 @@ from recsys.data.catalogue import (
 from recsys.data.feedback import Feedback, finished, group_rows
 from recsys.data.pseudonyms import key_check, load_key
 from recsys.features.item_to_item import COUNTED
-from recsys.preparation.build import Build
+from recsys.preparation.build import MOVED, MOVED_FILE, Build
 from recsys.preparation.finish import Results, finish
 from recsys.preparation.kept import FORMAT, Kept, context, part_key
 from recsys.preparation.memory import buckets_of
@@ -48,7 +49,8 @@ from recsys.preparation.relate import (
     KeepStrongest,
     matrix_keys,
 )
-from recsys.preparation.split import LIVE, Split, bucket_file, write_item_rows
+from recsys.preparation.renumber import moved_rows
+from recsys.preparation.split import ITEM_ROWS_FILE, LIVE, Split, bucket_file, write_item_rows
 from recsys.preparation.stored import kept_of
 from recsys.schema import Col
 from recsys.storage.outputs import place
@@ -104,7 +106,9 @@ def prepare(recipe: Recipe, tasks: AbstractContextManager[RunTasks] | None = Non
         matrices = steps.relate(built, catalogue.num_items)
         results = Results(catalogue, scan, items.num_superseded, split, built, key_check(key))
         finish(recipe, out, kept, results)
-        kept.keep_only([*(row["key"] for row in (*split, *built)), *matrices, texts_key])
+        kept.keep_only(
+            [*(row["key"] for row in (*split, *built)), *matrices, texts_key, steps.items_key]
+        )
     return folder
 
 
@@ -159,6 +163,7 @@ class _Steps:
     out: Path
     kept: Kept
     run_tasks: RunTasks
+    items_key: str = ""
 
     def split(self, adapter: Adapter, parts: list[Part], catalogue: Catalogue) -> Rows:
         """Bucket the log's parts and the live events, none of them an erased user's."""
@@ -174,9 +179,7 @@ class _Steps:
             self._num_buckets = buckets_of(
                 self.recipe.data, sum(part.num_rows for part, _, _ in sources)
             )
-            self._common = context(
-                self.recipe, key_check(self.key), catalogue.ids_sha256, self._num_buckets
-            )
+            self._common = context(self.recipe, key_check(self.key), self._num_buckets)
             rows = [
                 {LIVE: live, "key": part_key(part, version, live, self._common), **asdict(part)}
                 for part, version, live in sources
@@ -185,9 +188,15 @@ class _Steps:
             latest_us = now_us + self.recipe.data.max_clock_skew_s * 1_000_000
             for row in rows:
                 self.kept.drop_outdated(row["key"], latest_us)
-            write_item_rows(self.kept, catalogue.items)
-            task = Split(self.recipe, self.key, self.kept, self._num_buckets, now_us, erased)
-            return self._each(rows, self.kept.parts, task)
+            self.items_key = catalogue.ids_sha256[:32]
+            known = [piece.name for piece in self.kept.pieces(self.kept.items)]
+            if self.items_key not in known:
+                write_item_rows(self.kept, self.items_key, catalogue.items)
+            task = Split(
+                self.recipe, self.key, self.kept, self.items_key, self._num_buckets, now_us, erased
+            )
+            # Under another catalogue a part may be another one; its task looks.
+            return self._each(rows, self.kept.parts, task, afresh=known != [self.items_key])
 
     def build(self, split: Rows) -> Rows:
         """Build the histories of each bucket."""
@@ -197,8 +206,8 @@ class _Steps:
             for number, sha256 in row["buckets"].items():
                 files[int(number)].append((sha256, f"{row['key']}/{bucket_file(int(number))}"))
         end_us = max(row["latest_us"] for row in split) + 1
-        task = Build(self.recipe, self._common, self.kept, end_us)
-        before = self.kept.built(self._common)
+        task = Build(self.recipe, self._common, self.items_key, self.kept, end_us)
+        before = self._renumber(self.kept.built(self._common))
         rows = [
             {
                 "number": number,
@@ -210,6 +219,23 @@ class _Steps:
             for number, named in enumerate(files)
         ]
         return self._each(rows, self.kept.buckets, task)
+
+    def _renumber(self, built: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+        """The buckets of before that can be gone on from, once items have the rows of now."""
+        (other, *more) = {each["items"] for each in built.values()} - {self.items_key} or {None}
+        if other is None:
+            return built
+        pieces = [self.kept.items / key for key in (other, self.items_key)]
+        if more or not all(map(self.kept.is_made, pieces)):
+            return {at: each for at, each in built.items() if each["items"] == self.items_key}
+        before, now = (pl.read_ipc(self.kept.mapped(piece) / ITEM_ROWS_FILE) for piece in pieces)
+
+        def write(folder: Path) -> dict[str, Any]:
+            np.save(folder / MOVED_FILE, moved_rows(before, now))
+            return {}
+
+        self.kept.make(self.kept.relating / MOVED, write)
+        return built
 
     def relate(self, built: Rows, num_items: int) -> list[str]:
         """Add up the buckets' pairs of items, a range of left items a task.
@@ -246,9 +272,9 @@ class _Steps:
                 shutil.copyfile(file, target / file.name)
         return list(keys.values())
 
-    def _each(self, rows: Rows, folder: Path, task: Task) -> Rows:
-        """The results of all pieces: of those that are kept without a task."""
-        new = [row for row in rows if not self.kept.is_made(folder / row["key"])]
+    def _each(self, rows: Rows, folder: Path, task: Task, *, afresh: bool = False) -> Rows:
+        """The results of all pieces: of those that are kept without a task, unless `afresh`."""
+        new = [row for row in rows if afresh or not self.kept.is_made(folder / row["key"])]
         if new:
             self.run_tasks(new, task)
         results = self.kept.read_results([folder / row["key"] for row in rows])
