@@ -7,12 +7,14 @@ and take their own place; the bytes are those of a bucket that is built from all
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +27,8 @@ from recsys.features.popularity import count_days, count_items
 from recsys.preparation.kept import Kept
 from recsys.preparation.prepared import WINDOWS, cut_us
 from recsys.preparation.relate import write_pairs
+from recsys.preparation.renumber import renumbered
+from recsys.preparation.split import ITEM_ROWS_FILE, rows_of
 from recsys.preparation.user_rows import UserRows, added_files, joined_crowded, joined_histories
 from recsys.schema import Col
 from recsys.storage.outputs import place
@@ -32,6 +36,8 @@ from recsys.storage.seals import file_sha256, json_sha256
 
 #: Files of a bucket that was built; the last one is there only if users were left out.
 SHARD_FILE, DAYS_FILE, CROWDED_FILE = "histories.parquet", "days.parquet", "crowded.parquet"
+#: Piece of the rows that items of the catalogue of before have now, see `renumber`.
+MOVED, MOVED_FILE = "moved", "moved.npy"
 #: So many times pairs are corrected by those of users with new rows, then they are counted anew.
 _MOST_PARTS: Final = 8
 _NUMBERS: Final = ("users", "events", "duplicates", "learnable", *(f"{w}_baskets" for w in WINDOWS))
@@ -49,12 +55,14 @@ class Build:
     Attributes:
         recipe: of the run.
         common: hash of what all buckets depend on, see `kept.context`.
+        items: key of the item ids and rows among the kept pieces.
         kept: the pieces.
         end_us: the first moment after the log.
     """
 
     recipe: Recipe
     common: str
+    items: str
     kept: Kept
     end_us: int
 
@@ -66,14 +74,16 @@ class Build:
 
     def key_of(self, number: int, hashes: Sequence[str]) -> str:
         """Key of a bucket: of the rows that it is built from, and the end of the log."""
-        return json_sha256([self.common, number, list(hashes), self.end_us])[:32]
+        return json_sha256([self.common, self.items, number, list(hashes), self.end_us])[:32]
 
     def _build(self, row: dict[str, Any], kept: Kept, folder: Path) -> dict[str, Any]:
         hashes, files = list(row["hashes"]), [kept.parts / name for name in row["files"]]
-        told = {"common": self.common, "number": row["number"], "hashes": hashes}
-        result = told | dict.fromkeys(_NUMBERS, 0) | {"sha256": "", "pairs": []}
+        named = {"common": self.common, "number": row["number"], "hashes": hashes,
+                "items": self.items}  # fmt: skip
+        result = named | dict.fromkeys(_NUMBERS, 0) | {"sha256": "", "pairs": []}
         if not files:
             return result
+        item_rows = kept.mapped(kept.items / self.items) / ITEM_ROWS_FILE
         kept.bring([path.parent for path in files], lambda name: name == files[0].name)
         before = json.loads(row["before"])
         is_new = added_files(before["hashes"], hashes) if before and before["users"] else None
@@ -81,13 +91,20 @@ class Build:
             last = kept.buckets / before["key"]
             kept.bring([last])
             if kept.is_made(last):
-                return result | self._fold(before, last, files, is_new, folder)
-        return result | self._build_all(files, folder)
+                with tempfile.TemporaryDirectory(prefix=".renumbered-", dir=kept.folder) as aside:
+                    told: dict[str, Any] | None = before
+                    if before["items"] != self.items:
+                        moved = np.load(kept.mapped(kept.relating / MOVED) / MOVED_FILE)
+                        told = renumbered(before, last, moved, SHARD_FILE, Path(aside))
+                        last = Path(aside)
+                    if told is not None:
+                        return result | self._fold(told, last, files, is_new, item_rows, folder)
+        return result | self._build_all(files, item_rows, folder)
 
-    def _build_all(self, files: Sequence[Path], folder: Path) -> dict[str, Any]:
+    def _build_all(self, files: Sequence[Path], item_rows: Path, folder: Path) -> dict[str, Any]:
         """Build the bucket from all its rows."""
         rows = UserRows.of(
-            pl.concat([pl.read_parquet(path, glob=False) for path in files]),
+            _with_rows([pl.read_parquet(path, glob=False) for path in files], item_rows),
             self.recipe.data.max_events_per_user,
         )
         _write_crowded(rows.crowded, folder)
@@ -102,13 +119,16 @@ class Build:
         last: Path,
         files: Sequence[Path],
         is_new: Sequence[bool],
+        item_rows: Path,
         folder: Path,
     ) -> dict[str, Any]:
         """Build the users with new rows, and take the others from the bucket as it was."""
         most = self.recipe.data.max_events_per_user
         fresh = [pl.read_parquet(path, glob=False)
                  for path, new in zip(files, is_new, strict=True) if new]  # fmt: skip
-        touched = pl.concat(fresh)[Col.user].unique()
+        # None where the log has become longer elsewhere alone.
+        rows = pl.concat(fresh) if fresh else pl.read_parquet(files[0], glob=False).clear()
+        touched = rows[Col.user].unique()
         theirs = [
             pl.scan_parquet(path, glob=False)
             .filter(pl.col(Col.user).is_in(touched.implode()))
@@ -116,7 +136,7 @@ class Build:
             for path in files
         ]
         old = [rows.clear() if new else rows for rows, new in zip(theirs, is_new, strict=True)]
-        then, now = UserRows.of(pl.concat(old), most), UserRows.of(pl.concat(theirs), most)
+        then, now = (UserRows.of(_with_rows(each, item_rows), most) for each in (old, theirs))
         crowded = joined_crowded(last / CROWDED_FILE, touched, now.crowded)
         _write_crowded(crowded, folder)
         found = {
@@ -126,7 +146,7 @@ class Build:
         table = joined_histories(pq.read_table(last / SHARD_FILE), touched, now.histories())
         if not len(table):
             return found
-        since = pl.concat(fresh).select(pl.col(Col.timestamp).dt.epoch("us").min()).item()
+        since = rows.select(pl.col(Col.timestamp).dt.epoch("us").min()).item() or self.end_us
         if then.crowded.height or now.crowded.height:
             since = 0
         changed = _Changed(before, last, since, then.histories(), now.histories())
@@ -145,16 +165,41 @@ class Build:
             as_of = self.end_us if moment is None else moment
             counts = count_items(users, as_of, codes).with_columns(pl.lit(name).alias("as_of"))
             counts.write_parquet(folder / counts_file(name))
-        days = count_days(users, codes).sort("day", Col.item_row)
-        days.write_parquet(folder / DAYS_FILE)
-        found = {"users": len(users), "sha256": file_sha256(path)}
+        if changed is None:
+            days, numbers = self._counted(users)
+        else:
+            days, numbers = self._corrected(changed)
+        days.sort("day", Col.item_row).write_parquet(folder / DAYS_FILE)
+        early = [moment for moment in cuts.values() if moment is not None]
+        found = {"users": len(users), "sha256": file_sha256(path), **numbers}
+        return found | {"pairs": _write_parts(users, early, codes, folder, changed)}
+
+    def _counted(self, users: UserEvents) -> tuple[pl.DataFrame, dict[str, int]]:
+        """What adds up over users: daily counts of items, and numbers of baskets."""
+        codes, cuts = target_codes(self.recipe), cut_us(self.recipe.data.cuts)
         learned = ask(users.before(cuts["head"] or 0), start=0, end=None, target_codes=codes)
-        found["learnable"] = int((learned.stops > learned.starts).sum())
+        numbers = {"learnable": int((learned.stops > learned.starts).sum())}
         for window, (start, end) in WINDOWS.items():
             asked = ask(users, start=cuts[start] or 0, end=cuts[end], target_codes=codes)
-            found[f"{window}_baskets"] = len(asked)
-        early = [moment for moment in cuts.values() if moment is not None]
-        return found | {"pairs": _write_parts(users, early, codes, folder, changed)}
+            numbers[f"{window}_baskets"] = len(asked)
+        return count_days(users, codes), numbers
+
+    def _corrected(self, changed: _Changed) -> tuple[pl.DataFrame, dict[str, int]]:
+        """The same, of the bucket as it was and of the users with new rows alone."""
+        tables = (changed.then, changed.now)
+        then, now = (self._counted(UserEvents.from_arrow(table)) for table in tables)
+        counts = pl.exclude("day", Col.item_row)
+        before = pl.read_parquet(changed.folder / DAYS_FILE, glob=False)
+        days = pl.concat([before, then[0].with_columns(-counts), now[0]])
+        days = days.group_by("day", Col.item_row).agg(counts.sum()).filter(pl.col("events") > 0)
+        was = changed.before
+        return days, {name: was[name] - then[1][name] + now[1][name] for name in now[1]}
+
+
+def _with_rows(frames: Sequence[pl.DataFrame], item_rows: Path) -> pl.DataFrame:
+    """Rows of bucket files, with those that their items have in the catalogue."""
+    events = pl.concat(frames)
+    return events.join(rows_of(item_rows, events[Col.item]), on=Col.item, maintain_order="left")
 
 
 @dataclass(frozen=True)
@@ -190,6 +235,8 @@ def _write_parts(
         (folder / part["part"]).mkdir()
         for file in (changed.folder / part["part"]).iterdir():
             place(file, folder / part["part"] / file.name)
+    if not len(changed.then) and not len(changed.now):
+        return parts
     both = UserEvents.from_arrow(pa.concat_tables([changed.then, changed.now]))
     counted = relation_situations(both, cuts, codes, num_removed=len(changed.then))
     return [*parts, write_pairs(folder / f"pairs-{len(parts)}", *counted)]

@@ -3,6 +3,8 @@
     split/parts/{key}/      bucket files of a part of the log, its quarantine, its counts
     split/buckets/{key}/    histories of a bucket, its counts and its pairs of items
     split/matrices/{key}/   relations of items as of a cut
+    split/texts/{key}/      tokens of all texts, by tokenizer
+    split/items/{key}/      ids of the items, and the rows that they have in the buckets
     split/relating/{name}/  what tasks of this preparation hand each other, see `relate`
     split/erased.json       digests of the tombstones that the parts were split under
 
@@ -35,7 +37,7 @@ from recsys.storage.seals import file_hashes, json_sha256
 
 KEPT: Final = "split"
 #: Of the pieces' formats, and of the code that makes them: a change of either needs another number.
-FORMAT: Final = 1
+FORMAT: Final = 2
 RESULT_FILE, USERS_FILE = "result.json", "users.parquet"
 #: Characters of a pseudonym that tell a user in `USERS_FILE`.
 PREFIX_CHARS: Final = 16
@@ -172,6 +174,16 @@ class Kept:
         return self.folder / "matrices"
 
     @property
+    def texts(self) -> Path:
+        """Folder of the tokens."""
+        return self.folder / "texts"
+
+    @property
+    def items(self) -> Path:
+        """Folder of the item ids."""
+        return self.folder / "items"
+
+    @property
     def relating(self) -> Path:
         """Folder of what tasks hand each other."""
         return self.folder / RELATING
@@ -222,13 +234,14 @@ class Kept:
     def keep_only(self, keys: Iterable[str]) -> None:
         """Delete all pieces but these."""
         wanted = set(keys)
-        for kind in (self.parts, self.buckets, self.matrices, self.relating):
+        kinds = (self.parts, self.buckets, self.matrices, self.texts, self.items, self.relating)
+        for kind in kinds:
             self.delete(piece for piece in self.pieces(kind) if piece.name not in wanted)
             for left_over in kind.glob(".*"):  # of a task that was killed
                 shutil.rmtree(left_over, ignore_errors=True)
 
 
-def context(recipe: Recipe, key_check: str, item_ids_sha256: str, num_buckets: int) -> str:
+def context(recipe: Recipe, key_check: str, num_buckets: int) -> str:
     """Hash of what all parts and buckets of a run depend on."""
     data = recipe.resolved()["data"]
     return json_sha256(
@@ -236,7 +249,6 @@ def context(recipe: Recipe, key_check: str, item_ids_sha256: str, num_buckets: i
             "format": FORMAT,
             "data": {name: value for name, value in data.items() if name not in _APART},
             "key_check": key_check,
-            "items": item_ids_sha256,
             "num_buckets": num_buckets,
         }
     )

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from pyarrow import fs
 
@@ -30,9 +31,9 @@ from recsys.data.catalogue import (
 from recsys.data.feedback import Feedback, finished, group_rows
 from recsys.data.pseudonyms import key_check, load_key
 from recsys.features.item_to_item import COUNTED
-from recsys.preparation.build import Build
+from recsys.preparation.build import MOVED, MOVED_FILE, Build
 from recsys.preparation.finish import Results, finish
-from recsys.preparation.kept import Kept, context, part_key
+from recsys.preparation.kept import FORMAT, Kept, context, part_key
 from recsys.preparation.memory import buckets_of
 from recsys.preparation.prepared import (
     CATALOGUE_DIR,
@@ -48,10 +49,13 @@ from recsys.preparation.relate import (
     KeepStrongest,
     matrix_keys,
 )
-from recsys.preparation.split import LIVE, Split, bucket_file, write_item_rows
+from recsys.preparation.renumber import moved_rows
+from recsys.preparation.split import ITEM_ROWS_FILE, LIVE, Split, bucket_file, write_item_rows
 from recsys.preparation.stored import kept_of
 from recsys.schema import Col
-from recsys.text.pretrained import load_tokenizer, locate, tokens_problem
+from recsys.storage.outputs import place
+from recsys.storage.seals import file_sha256, json_sha256
+from recsys.text.pretrained import TOKENIZER, load_tokenizer, locate, tokens_problem
 
 Rows = list[dict[str, Any]]
 Task = Callable[[dict[str, Any]], dict[str, Any]]
@@ -95,18 +99,23 @@ def prepare(recipe: Recipe, tasks: AbstractContextManager[RunTasks] | None = Non
         for name in (HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR):
             (out / name).mkdir()
         items = adapter.read_items()
-        catalogue = _write_catalogue(recipe, items.table, out)
+        catalogue, texts_key = _write_catalogue(recipe, items.table, out, kept)
         steps = _Steps(recipe, key, out, kept, run_tasks)
         split = steps.split(adapter, scan.parts, catalogue)
         built = steps.build(split)
         matrices = steps.relate(built, catalogue.num_items)
         results = Results(catalogue, scan, items.num_superseded, split, built, key_check(key))
         finish(recipe, out, kept, results)
-        kept.keep_only([*(row["key"] for row in (*split, *built)), *matrices])
+        kept.keep_only(
+            [*(row["key"] for row in (*split, *built)), *matrices, texts_key, steps.items_key]
+        )
     return folder
 
 
-def _write_catalogue(recipe: Recipe, items: pl.DataFrame, out: Path) -> Catalogue:
+def _write_catalogue(
+    recipe: Recipe, items: pl.DataFrame, out: Path, kept: Kept
+) -> tuple[Catalogue, str]:
+    """Check the items and write the catalogue; and the key of its texts among the kept pieces."""
     source = recipe.data.source or recipe.data.adapter
     good, bad = check_items(items, recipe.data.text_fields)
     limit = recipe.data.max_quarantine_fraction
@@ -120,10 +129,21 @@ def _write_catalogue(recipe: Recipe, items: pl.DataFrame, out: Path) -> Catalogu
     if too_long:
         raise too_long
     tokenizer = load_tokenizer(language, recipe.data.max_tokens)
-    numbered, texts = build_catalogue(good, tokenizer)
+    key = json_sha256([FORMAT, file_sha256(language / TOKENIZER), recipe.data.max_tokens])[:32]
+    piece = kept.texts / key
+    kept.bring([piece])
+    known = pl.read_parquet(piece / TEXTS_FILE, glob=False) if kept.is_made(piece) else None
+    numbered, texts = build_catalogue(good, tokenizer, known)
     numbered.write_parquet(out / CATALOGUE_DIR / ITEMS_FILE)
     texts.write_parquet(out / CATALOGUE_DIR / TEXTS_FILE)
-    return Catalogue(numbered, texts)
+    if known is None or not known.equals(texts):
+
+        def keep(folder: Path) -> dict[str, Any]:
+            place(out / CATALOGUE_DIR / TEXTS_FILE, folder / TEXTS_FILE)
+            return {}
+
+        kept.make(piece, keep)
+    return Catalogue(numbered, texts), key
 
 
 @dataclass
@@ -143,6 +163,7 @@ class _Steps:
     out: Path
     kept: Kept
     run_tasks: RunTasks
+    items_key: str = ""
 
     def split(self, adapter: Adapter, parts: list[Part], catalogue: Catalogue) -> Rows:
         """Bucket the log's parts and the live events, none of them an erased user's."""
@@ -158,9 +179,7 @@ class _Steps:
             self._num_buckets = buckets_of(
                 self.recipe.data, sum(part.num_rows for part, _, _ in sources)
             )
-            self._common = context(
-                self.recipe, key_check(self.key), catalogue.ids_sha256, self._num_buckets
-            )
+            self._common = context(self.recipe, key_check(self.key), self._num_buckets)
             rows = [
                 {LIVE: live, "key": part_key(part, version, live, self._common), **asdict(part)}
                 for part, version, live in sources
@@ -169,9 +188,15 @@ class _Steps:
             latest_us = now_us + self.recipe.data.max_clock_skew_s * 1_000_000
             for row in rows:
                 self.kept.drop_outdated(row["key"], latest_us)
-            write_item_rows(self.kept, catalogue.items)
-            task = Split(self.recipe, self.key, self.kept, self._num_buckets, now_us, erased)
-            return self._each(rows, self.kept.parts, task)
+            self.items_key = catalogue.ids_sha256[:32]
+            known = [piece.name for piece in self.kept.pieces(self.kept.items)]
+            if self.items_key not in known:
+                write_item_rows(self.kept, self.items_key, catalogue.items)
+            task = Split(
+                self.recipe, self.key, self.kept, self.items_key, self._num_buckets, now_us, erased
+            )
+            # Under another catalogue a part may be another one; its task looks.
+            return self._each(rows, self.kept.parts, task, afresh=known != [self.items_key])
 
     def build(self, split: Rows) -> Rows:
         """Build the histories of each bucket."""
@@ -181,8 +206,8 @@ class _Steps:
             for number, sha256 in row["buckets"].items():
                 files[int(number)].append((sha256, f"{row['key']}/{bucket_file(int(number))}"))
         end_us = max(row["latest_us"] for row in split) + 1
-        task = Build(self.recipe, self._common, self.kept, end_us)
-        before = self.kept.built(self._common)
+        task = Build(self.recipe, self._common, self.items_key, self.kept, end_us)
+        before = self._renumber(self.kept.built(self._common))
         rows = [
             {
                 "number": number,
@@ -194,6 +219,23 @@ class _Steps:
             for number, named in enumerate(files)
         ]
         return self._each(rows, self.kept.buckets, task)
+
+    def _renumber(self, built: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+        """The buckets of before that can be gone on from, once items have the rows of now."""
+        (other, *more) = {each["items"] for each in built.values()} - {self.items_key} or {None}
+        if other is None:
+            return built
+        pieces = [self.kept.items / key for key in (other, self.items_key)]
+        if more or not all(map(self.kept.is_made, pieces)):
+            return {at: each for at, each in built.items() if each["items"] == self.items_key}
+        before, now = (pl.read_ipc(self.kept.mapped(piece) / ITEM_ROWS_FILE) for piece in pieces)
+
+        def write(folder: Path) -> dict[str, Any]:
+            np.save(folder / MOVED_FILE, moved_rows(before, now))
+            return {}
+
+        self.kept.make(self.kept.relating / MOVED, write)
+        return built
 
     def relate(self, built: Rows, num_items: int) -> list[str]:
         """Add up the buckets' pairs of items, a range of left items a task.
@@ -230,9 +272,9 @@ class _Steps:
                 shutil.copyfile(file, target / file.name)
         return list(keys.values())
 
-    def _each(self, rows: Rows, folder: Path, task: Task) -> Rows:
-        """The results of all pieces: of those that are kept without a task."""
-        new = [row for row in rows if not self.kept.is_made(folder / row["key"])]
+    def _each(self, rows: Rows, folder: Path, task: Task, *, afresh: bool = False) -> Rows:
+        """The results of all pieces: of those that are kept without a task, unless `afresh`."""
+        new = [row for row in rows if afresh or not self.kept.is_made(folder / row["key"])]
         if new:
             self.run_tasks(new, task)
         results = self.kept.read_results([folder / row["key"] for row in rows])

@@ -27,9 +27,10 @@ from recsys.storage.seals import file_sha256
 LIVE: Final = "live"
 #: Columns of the log that the bucket files hold.
 NEEDED: Final = [Col.user, Col.item, Col.event_type, Col.timestamp, Col.session]
-#: Piece of the item ids and rows.
-ITEM_ROWS: Final = "items"
-_ITEM_ROWS_FILE: Final = "items.arrow"
+ITEM_ROWS_FILE: Final = "items.arrow"
+#: Of a part: the distinct items of its rows, and whether the catalogue holds them.
+_ITEMS_FILE: Final = "items.parquet"
+_KNOWN: Final = "known"
 PART_QUARANTINE: Final = "quarantine.parquet"
 
 
@@ -38,15 +39,21 @@ def bucket_file(number: int) -> str:
     return f"{number:05d}.parquet"
 
 
-def write_item_rows(kept: Kept, items: pl.DataFrame) -> None:
-    """Write item ids and rows so that all tasks of a machine map one copy into their memory."""
+def write_item_rows(kept: Kept, key: str, items: pl.DataFrame) -> None:
+    """Write item ids and rows so that all tasks of a machine map one copy into their memory.
+
+    Args:
+        kept: the pieces.
+        key: of the piece.
+        items: of the catalogue.
+    """
 
     def write(folder: Path) -> dict[str, Any]:
         rows = items.select(Col.item, Col.item_row)
-        rows.write_ipc(folder / _ITEM_ROWS_FILE, compression="uncompressed")
+        rows.write_ipc(folder / ITEM_ROWS_FILE, compression="uncompressed")
         return {}
 
-    kept.make(kept.relating / ITEM_ROWS, write)
+    kept.make(kept.items / key, write)
 
 
 def rows_of(path: Path, ids: pl.Series) -> pl.DataFrame:
@@ -56,6 +63,13 @@ def rows_of(path: Path, ids: pl.Series) -> pl.DataFrame:
         return ids.drop_nulls().unique().to_frame(Col.item).join(items, on=Col.item)
 
 
+def _still_holds(path: Path, item_rows: Path) -> bool:
+    """Whether the catalogue knows of a part's items those that it knew, and no others."""
+    told = pl.read_parquet(path, glob=False)
+    known = rows_of(item_rows, told[Col.item])[Col.item]
+    return bool((told[Col.item].is_in(known.implode()) == told[_KNOWN]).all())
+
+
 @dataclass(frozen=True)
 class Split:
     """One part of the raw log, or of the live events -> bucket files and quarantine, kept.
@@ -63,7 +77,8 @@ class Split:
     Attributes:
         recipe: of the run.
         key: of the pseudonyms.
-        kept: the pieces, with what `write_item_rows` wrote.
+        kept: the pieces.
+        items: key of what `write_item_rows` wrote.
         num_buckets: that users fall into.
         now_us: the present.
         erased: tombstones, by pseudonym.
@@ -72,15 +87,19 @@ class Split:
     recipe: Recipe
     key: bytes
     kept: Kept
+    items: str
     num_buckets: int
     now_us: int
     erased: dict[str, Tombstone]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Split the part that a row names."""
+        """Split the part that a row names, unless it would be split as it is."""
         with self.kept.at_work() as kept:
-            item_rows = kept.mapped(kept.relating / ITEM_ROWS) / _ITEM_ROWS_FILE
-            kept.make(kept.parts / row["key"], partial(self._split, row, item_rows))
+            item_rows = kept.mapped(kept.items / self.items) / ITEM_ROWS_FILE
+            piece = kept.parts / row["key"]
+            kept.bring([piece], lambda name: name == _ITEMS_FILE)
+            if not (kept.is_made(piece) and _still_holds(piece / _ITEMS_FILE, item_rows)):
+                kept.make(piece, partial(self._split, row, item_rows))
         return {"order": row["order"]}
 
     def _live(self, part: Part) -> pl.DataFrame:
@@ -108,14 +127,10 @@ class Split:
         users = taken.ready[Col.user]
         bucket = users.str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64) % self.num_buckets
         # Session ids are often made of the user's: what is kept between runs holds no raw ones.
-        ready = (
-            taken.ready.select(NEEDED)
-            .with_columns(
-                pseudonymise(taken.ready[Col.session], self.key),
-                bucket.alias("bucket"),
-                pl.lit(live).alias(LIVE),
-            )
-            .join(items, on=Col.item, maintain_order="left")
+        ready = taken.ready.select(NEEDED).with_columns(
+            pseudonymise(taken.ready[Col.session], self.key),
+            bucket.alias("bucket"),
+            pl.lit(live).alias(LIVE),
         )
         buckets = ready.partition_by("bucket", as_dict=True)
         for (number,), frame in buckets.items():
@@ -130,6 +145,9 @@ class Split:
             pl.lit(None, pl.String).alias(Col.context),
         )
         quarantine.write_parquet(folder / PART_QUARANTINE)
+        distinct = raw[Col.item].drop_nulls().unique().sort()
+        is_known = distinct.is_in(items[Col.item].implode()).alias(_KNOWN)
+        distinct.to_frame(Col.item).with_columns(is_known).write_parquet(folder / _ITEMS_FILE)
         told = taken.users.str.slice(0, PREFIX_CHARS).unique().sort().to_frame()
         told.write_parquet(folder / USERS_FILE)
         future = taken.bad.filter(pl.col(Col.reason) == "future_timestamp")[Col.timestamp]

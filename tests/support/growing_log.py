@@ -81,3 +81,9 @@ def night(number: float = 89.5, users: range = range(4)) -> pl.DataFrame:
         },
         schema=tiny_events().schema,
     )  # fmt: skip
+
+
+def with_new_items() -> pl.DataFrame:
+    """Two that come before others in the catalogue, one of them in the middle."""
+    new = tiny_items(2).with_columns(pl.Series(Col.item, ["a-first", "item-0007-b"]))
+    return pl.concat([tiny_items(), new])

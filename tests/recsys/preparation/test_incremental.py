@@ -10,7 +10,7 @@ from unittest.mock import patch
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from growing_log import MOST, GrowingLog, night
+from growing_log import MOST, GrowingLog, night, with_new_items
 from prepare_runs import with_robot
 from tiny import KEY, day, tiny_items
 
@@ -19,6 +19,7 @@ from recsys.data.feedback import Feedback
 from recsys.data.pseudonyms import pseudonym
 from recsys.errors import DataError
 from recsys.preparation import preparing
+from recsys.preparation.build import Build
 from recsys.preparation.kept import KEPT, Kept
 from recsys.preparation.prepared import PREPARED
 from recsys.schema import Col
@@ -72,6 +73,10 @@ CHANGES: dict[str, Callable[[GrowingLog, Recipe], object]] = {
     "an erased user": erase,
     "an item more": lambda shop, _: shop.items(
         pl.concat([tiny_items(), tiny_items(1).with_columns(pl.lit("a-first").alias(Col.item))])
+    ),
+    "items more, and a night": lambda shop, _: (
+        shop.items(with_new_items()),
+        shop.add("c", night()),
     ),
     "another price": lambda shop, _: shop.items(
         tiny_items().with_columns(pl.lit(3.5).alias(Col.price))
@@ -137,6 +142,45 @@ def test_it_reads_what_is_new_and_builds_what_that_touches(shop: GrowingLog) -> 
     assert (shop.tasks["Split"], shop.tasks["Build"]) == (1, 1)
     # Both relations as of the end; nothing before the last cut is touched.
     assert shop.tasks["JoinRanges"] == 2
+
+
+def test_where_the_log_became_longer_and_most_buckets_have_nothing_new(shop: GrowingLog) -> None:
+    """One user's purchase, later than all there was: counts as of the end are others for all."""
+    recipe = shop.recipe()
+    shop.prepare(recipe)
+    shop.add("c", night(89.9, range(1)))
+    second = shop.prepare(recipe)
+    assert (shop.tasks["Split"], shop.tasks["Build"]) == (1, 4)
+    shutil.rmtree(recipe.root / KEPT)
+    assert second == shop.prepare(recipe)
+
+
+def test_new_items_cost_no_look_at_the_old_rows(
+    shop: GrowingLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each moves the rows of the items after it; nothing is split or built from its rows again."""
+    recipe = shop.recipe()
+    shop.prepare(recipe)
+    kept = Kept(recipe.root / KEPT)
+    before = {piece.name: piece.stat().st_ino for piece in kept.pieces(kept.parts)}
+    shop.items(with_new_items())
+    monkeypatch.setattr(Build, "_build_all", None)
+    second = shop.prepare(recipe)
+    assert {piece.name: piece.stat().st_ino for piece in kept.pieces(kept.parts)} == before
+    assert len(kept.pieces(kept.items)) == 1
+    monkeypatch.undo()
+    shutil.rmtree(recipe.root / KEPT)
+    assert second == shop.prepare(recipe)
+
+
+def test_an_item_that_events_had_named_before_it_was_in_the_catalogue(shop: GrowingLog) -> None:
+    recipe = shop.recipe()
+    shop.items(tiny_items().slice(1))
+    shop.prepare(recipe)
+    shop.items(tiny_items())
+    second = shop.prepare(recipe)
+    shutil.rmtree(recipe.root / KEPT)
+    assert second == shop.prepare(recipe)
 
 
 def test_what_lay_in_the_future_counts_when_its_time_has_come(shop: GrowingLog) -> None:

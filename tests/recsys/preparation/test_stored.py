@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import polars as pl
 import pytest
-from growing_log import GrowingLog, night
+from growing_log import GrowingLog, night, with_new_items
 from object_store import ObjectStore
 from prepare_runs import hashes
 from tiny import KEY, KEY_ENV, day, tiny_recipe
@@ -68,6 +68,11 @@ def test_the_prepared_data_are_those_of_a_run_in_a_folder(
     shop.prepare(two)
     assert (shop.tasks["Split"], shop.tasks["Build"], shop.tasks["JoinRanges"]) == (1, 1, 2)
     assert bytes_of(two) == bytes_of(recipe) == bytes_of(one)
+    shop.items(with_new_items())
+    shop.add("d", night(88))
+    shop.prepare(recipe)
+    shop.prepare(one)
+    assert bytes_of(one) == bytes_of(recipe)
 
 
 def test_nothing_in_the_store_holds_an_erased_user(
