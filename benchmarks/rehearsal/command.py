@@ -170,7 +170,3 @@ def keep_logs(stage: Stage, work: Path) -> None:
             # The link's target is a path of the host.
             there = host.root / os.readlink(logs).lstrip("/") / "logs"
             shutil.copytree(there, work / f"{name}-ray", symlinks=True, dirs_exist_ok=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
