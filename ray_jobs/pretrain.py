@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.common.cluster import connected
-from ray_jobs.common.kept import keep, last_checkpoint, latest_checkpoint
+from ray_jobs.common.kept import Checkpoints
 from ray_jobs.common.training_group import fit, group_of_workers, summing, trials_at_once
 from recsys.artifacts.run import Run
 from recsys.config import Pretrain, recipe_from_dict
 from recsys.errors import RecipeError
 from recsys.preparation.prepared import Prepared
-from recsys.storage.outputs import whole_folder, write_json
+from recsys.storage.outputs import write_json
 from recsys.text.pretrained import fingerprint, locate
 from recsys.training.pretraining.adapted import made_of
 
@@ -57,18 +57,19 @@ def execute(run: Run) -> Path:
     """
     epochs = _asked(run).epochs
     run.check_trainable()
-    recipe, storage = run.recipe, run.trainings
+    recipe = run.recipe
     origin = made_of(recipe, run.prepared).values()
     name = "-".join(["pretrain", *(value[:8] for value in origin)])
+    checkpoints = Checkpoints(run.trainings / name, recipe.shared)
     with connected(recipe.ray, dashboard=True):
         trials_at_once(recipe)
         config = {
             "recipe": recipe.resolved(), "prepared": str(run.prepared.folder),
-            "run": str(storage / name),
+            "run": str(checkpoints.run),
         }  # fmt: skip
-        trainer = group_of_workers(recipe, adapt_loop, config, name, storage)
-        fit(trainer, storage / name, lambda point: epoch_line(point, epochs))
-    write_adapted(run, latest_checkpoint(storage / name))
+        trainer = group_of_workers(recipe, adapt_loop, config, name, run.trainings)
+        fit(trainer, checkpoints, lambda point: epoch_line(point, epochs))
+    write_adapted(run, checkpoints.latest())
     return run.language_folder
 
 
@@ -90,7 +91,7 @@ def write_adapted(run: Run, checkpoint: Path) -> None:
     recipe, prepared = run.recipe, run.prepared
     model = build_masked(recipe, Corpus.read(recipe, prepared))
     progress = load_model(checkpoint, model, None)
-    with whole_folder(run.language_folder) as out:
+    with recipe.shared.whole(run.language_folder) as out:
         model.language.save(out, locate(recipe.model.language_model))
     fingerprint.cache_clear()  # the folder may have held another one
     write_json(
@@ -103,6 +104,7 @@ def write_adapted(run: Run, checkpoint: Path) -> None:
             "curve": progress.curve,
         },
     )
+    recipe.shared.hand_in(run.pretrain_file)
 
 
 def adapt_loop(config: dict[str, Any]) -> None:
@@ -120,14 +122,15 @@ def adapt_loop(config: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     if not recipe.train.use_gpu:
         torch.set_num_threads(max(1, int(recipe.train.cpus_per_worker)))
+    recipe.shared.bring(Path(config["prepared"]))
     corpus = Corpus.read(recipe, Prepared(Path(config["prepared"])), rank, world)
     device = ray.train.torch.get_device()
     model = build_masked(recipe, corpus).to(device)
     adapter = Adapter(recipe, corpus, model, device)
     # The head's epoch is number 0; `epoch` counts the finished ones, and it with them.
     progress = files.Progress()
-    run = Path(config["run"])
-    last = last_checkpoint(run)
+    checkpoints = Checkpoints(Path(config["run"]), recipe.shared)
+    last = checkpoints.last()
     if last is not None:
         progress = files.load_model(last, model, None)
         files.load_optimizer(last, adapter.optimizer)
@@ -156,8 +159,7 @@ def adapt_loop(config: dict[str, Any]) -> None:
         progress.epoch += 1
         progress.curve.append(point)
         if rank == 0:
-            keep(
-                run,
+            checkpoints.keep(
                 progress,
                 partial(
                     files.save,

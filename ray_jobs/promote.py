@@ -87,6 +87,7 @@ def _check_judged(run: Run, num_users: int, challenger: str, incumbent: str) -> 
 
 def _evaluated(run: Run, bundle: Bundle) -> pl.DataFrame:
     """The bundle's rows of the evaluation."""
+    run.bring_results()
     path = run.report_file
     again = "run `recsys evaluate` again"
     if not path.is_file() or read_json(path, again, {"bundle": str})["bundle"] != bundle.version:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ray_jobs.common.choosing import choose, line_of
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.fine_tuning import trainer_of
-from ray_jobs.common.kept import best_checkpoint, curve_of
+from ray_jobs.common.kept import Checkpoints
 from ray_jobs.common.texts import ensure_store
 from ray_jobs.common.training_group import fit, trials_at_once
 from ray_jobs.common.work import is_done
@@ -46,10 +46,10 @@ def execute(run: Run) -> Path:
     with connected(run.recipe.ray, dashboard=True):
         trials_at_once(run.recipe)
         ensure_store(run)
-        name, storage = run.training_name("train"), run.trainings
-        if not is_done(curve_of(storage / name), run.recipe):
-            fit(trainer_of(run, storage / name), storage / name, line_of(run.recipe.train.epochs))
-        checkpoint, metrics = best_checkpoint(storage / name, METRIC)
+        checkpoints = Checkpoints(run.trainings / run.training_name("train"), run.recipe.shared)
+        if not is_done(checkpoints.curve(), run.recipe):
+            fit(trainer_of(run, checkpoints), checkpoints, line_of(run.recipe.train.epochs))
+        checkpoint, metrics = checkpoints.best(METRIC)
         choose(run, checkpoint, metrics, trials=[])
     return run.winner_file
 

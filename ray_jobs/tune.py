@@ -15,7 +15,7 @@ from typing import Any
 
 from ray_jobs.common.choosing import choose
 from ray_jobs.common.cluster import connected
-from ray_jobs.common.kept import best_checkpoint
+from ray_jobs.common.kept import Checkpoints
 from ray_jobs.common.texts import ensure_store
 from ray_jobs.searching.drawing import check_installed
 from ray_jobs.searching.interrupt import saved_when_interrupted
@@ -79,13 +79,13 @@ def execute(run: Run) -> Path:
         concurrent = Room(run.recipe).concurrent()
         ensure_store(run)
         with saved_when_interrupted():
-            results = search(run, concurrent)
-        trials = trial_table(run.recipe, results)
+            folder, results = search(run, concurrent)
+        trials = trial_table(run.recipe, results, folder)
         finished = [trial for trial in trials if trial[METRIC] is not None]
         if not finished:
-            raise all_failed(trials, Path(results.experiment_path))
+            raise all_failed(trials, folder)
         best = finished[0]
-        checkpoint, metrics = best_checkpoint(Path(best["path"]), METRIC)
+        checkpoint, metrics = Checkpoints(Path(best["path"]), run.recipe.shared).best(METRIC)
         chosen = run.with_recipe(with_settings(run.recipe, best["settings"]))
         _write_trials(run, trials)
         for trial in trials:
@@ -97,8 +97,10 @@ def execute(run: Run) -> Path:
 def _write_trials(run: Run, trials: list[dict[str, Any]]) -> None:
     """Write all epochs of all trials, and the page that shows them."""
     write_trials(run.trials_file, trials)
+    run.recipe.shared.hand_in(run.trials_file)
     if can_draw():
         write_page(run.trials_page, run.recipe, trials_frame(trials))
+        run.recipe.shared.hand_in(run.trials_page)
 
 
 def report(run: Run) -> list[str]:

@@ -10,14 +10,16 @@ from pathlib import Path
 
 from recsys.config import Autoscaling, EventName, Privacy, Recipe, Section, Serve, Storage
 from recsys.data.feedback import Feedback
-from recsys.state import state_of
-from recsys.storage.location import Place, place_of
+from recsys.state import Tombstone, state_of
+from recsys.storage.location import Location, Place, place_of
+from recsys.storage.shared import SharedFolder
 
 
 class Settings(Section):
     """The settings of a replica."""
 
     run_dir: str
+    run_uri: str | None = None
     event_types: dict[str, EventName | None]
     max_clock_skew_s: int
     privacy: Privacy
@@ -28,16 +30,17 @@ class Settings(Section):
     def of(recipe: Recipe) -> Settings:
         """The settings of a recipe."""
         state, access, privacy = state_of(recipe), recipe.serve.access, recipe.privacy
-        feedback = recipe.storage.feedback
+        run, feedback = recipe.shared, recipe.feedback
         access = access.model_copy(update={"keys": _absolute(access.keys)})
         return Settings(
-            run_dir=str(recipe.root),
+            run_dir=str(run.folder),
+            run_uri=run.location and run.location.uri,
             event_types=recipe.data.event_types,
             max_clock_skew_s=recipe.data.max_clock_skew_s,
             storage=recipe.storage.model_copy(
                 update={
                     "cache_dir": _absolute(recipe.storage.cache_dir),
-                    "feedback": feedback and str(recipe.named_place(feedback)),
+                    "feedback": feedback and feedback.uri,
                 }
             ),
             privacy=privacy.model_copy(update={"key_file": _absolute(privacy.key_file)}),
@@ -55,6 +58,23 @@ class Settings(Section):
     def root(self) -> Path:
         """The run's folder."""
         return Path(self.run_dir)
+
+    @property
+    def shared(self) -> SharedFolder:
+        """The same, with what makes all nodes see what lies in it."""
+        location = None if self.run_uri is None else Location(self.run_uri)
+        return SharedFolder(self.root, location, self.storage.cache)
+
+    def read_erased(self) -> dict[str, Tombstone]:
+        """The tombstones of users that `compact` knows of.
+
+        Raises:
+            StorageError: they lie in a store that fails.
+        """
+        feedback = Feedback.of(self.root)
+        if self.storage.feedback is not None:
+            feedback.bring_erased(Location(self.storage.feedback))
+        return feedback.erased()
 
     @property
     def impressions(self) -> Place:

@@ -15,10 +15,11 @@ from typing import Any
 
 from benchmarks.command import run_command
 from benchmarks.picture import Line, document, panel
-from ray_jobs.common.progress import latest_curve
+from ray_jobs.common.kept import Checkpoints
 from recsys.artifacts.run import TRAININGS
 from recsys.errors import DataError
 from recsys.evaluation.report import METRIC
+from recsys.storage.shared import SharedFolder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +52,8 @@ def read_curves(run: Path) -> dict[str, list[dict[str, Any]]]:
         DataError: nothing was trained here.
     """
     folders = {path.parents[1] for path in (run / TRAININGS).rglob("checkpoint_*/progress.json")}
-    curves = {path.name: latest_curve(path) for path in sorted(folders)}
+    shared = SharedFolder(run)
+    curves = {path.name: Checkpoints(path, shared).curve_now() for path in sorted(folders)}
     curves = {name: curve for name, curve in curves.items() if curve and METRIC in curve[0]}
     if not curves:
         raise DataError(

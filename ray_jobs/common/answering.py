@@ -79,6 +79,7 @@ class _ShardAnswers:
         import torch
 
         torch.set_num_threads(1)
+        recipe.shared.bring(prepared)
         self._recipe, self._prepared = recipe, Prepared(prepared)
         self._models = ray.get(shared[0])
         self._judge = Judge.of(self._prepared.stats("test"), recipe.seed)

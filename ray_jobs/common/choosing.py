@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.common.fine_tuning import trainer_of
-from ray_jobs.common.kept import curve_of, latest_checkpoint
+from ray_jobs.common.kept import Checkpoints
 from ray_jobs.common.progress import epoch_line
 from ray_jobs.common.training_group import fit
 from ray_jobs.common.work import is_done
@@ -31,6 +31,7 @@ def choose(run: Run, chosen: Path, metrics: dict[str, Any], trials: list[dict[st
         goes_on = retrain(run, int(metrics["epoch"]))
     winner = Winner(run.recipe, goes_on)
     write_winner(run.winner_file, winner, run.prepared, chosen, metrics, trials)
+    run.recipe.shared.hand_in(run.winner_file)
     tracker_of(run.recipe).training(run)
 
 
@@ -39,13 +40,14 @@ def retrain(run: Run, epochs: int) -> Path:
 
     Resumes like any other training. Nothing is left to choose by, so the epochs are given.
     """
-    name, storage = f"{run.training_name('retrain')}-{epochs}", run.trainings
-    if not is_done(curve_of(storage / name), run.recipe, epochs):
+    name = f"{run.training_name('retrain')}-{epochs}"
+    checkpoints = Checkpoints(run.trainings / name, run.recipe.shared)
+    if not is_done(checkpoints.curve(), run.recipe, epochs):
         print(
             f"    training {epochs} epochs again, on everything before the test window", flush=True
         )
-        fit(trainer_of(run, storage / name, epochs), storage / name, line_of(epochs))
-    return latest_checkpoint(storage / name)
+        fit(trainer_of(run, checkpoints, epochs), checkpoints, line_of(epochs))
+    return checkpoints.latest()
 
 
 def line_of(epochs: int) -> Callable[[dict[str, Any]], str]:

@@ -7,8 +7,9 @@ order that another meets them in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ import ray.data
 
 from recsys.data.histories import UserEvents
 from recsys.preparation.prepared import Prepared, read_shard
+from recsys.storage.shared import SharedFolder
 from recsys.training.epoch_order import EpochOrder, Piece, Share
 
 
@@ -25,13 +27,16 @@ class Feed:
 
     Args:
         prepared: the prepared data.
+        shared: the run's folder, which they lie in.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, shared: SharedFolder) -> None:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
-        self._shards = prepared.shards
+        # In the node's cache under the name of their hash, so that a node without them is noticed.
+        self._shards = [path.resolve() for path in prepared.shards]
+        self._bring = partial(shared.bring, prepared.folder)
         self._sizes = [pq.read_metadata(path).num_rows for path in self._shards]
         self._num_items = int(prepared.summary["counts"]["items"])
 
@@ -59,8 +64,8 @@ class Feed:
         rows = [{"place": place} for place in range(len(pieces))]
         parts = ray.data.from_items(rows, override_num_blocks=len(pieces))
         users = parts.map_batches(
-            _Read(self._shards, self._num_items, order, pieces), batch_size=None,
-            batch_format="pyarrow",
+            _Read(self._shards, self._bring, self._num_items, order, pieces),
+            batch_size=None, batch_format="pyarrow",
         )  # fmt: skip
         for table in users.iter_batches(batch_size=size, batch_format="pyarrow"):
             yield UserEvents.from_arrow(table)
@@ -71,12 +76,15 @@ class _Read:
     """Pieces by their places -> their rows of histories."""
 
     shards: list[Path]
+    bring: Callable[[], None]
     num_items: int
     order: EpochOrder
     pieces: list[Piece]
 
     def __call__(self, places: pa.Table) -> pa.Table:
         read = []
+        if not self.shards[0].exists():
+            self.bring()
         for place in places["place"].to_pylist():
             piece = self.pieces[place]
             rows = self.order.within(piece.shard)[piece.low : piece.high]

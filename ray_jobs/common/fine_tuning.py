@@ -5,22 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.common.kept import tell_damaged
+from ray_jobs.common.kept import Checkpoints
 from ray_jobs.common.training_group import group_of_workers
 from ray_jobs.common.work import One, Training, Work
 from recsys.artifacts.run import Run
+from recsys.config import recipe_from_dict
 from recsys.errors import RecipeError
+from recsys.training.pretraining.adapted import bring_adapted
 
 
-def trainer_of(run: Run, folder: Path, again: int | None = None) -> Any:
+def trainer_of(run: Run, checkpoints: Checkpoints, again: int | None = None) -> Any:
     """The Ray Train trainer of one training under the run's recipe.
 
     Args:
         run: of the training.
-        folder: of its checkpoints.
+        checkpoints: of the training.
         again: see `Training`.
     """
-    tell_damaged(folder)
+    checkpoints.tell_damaged()
+    folder = checkpoints.run
     return build_trainer(run, folder, One(Training(run.recipe.resolved(), str(folder), again)))
 
 
@@ -44,7 +47,12 @@ def build_trainer(
     return group_of_workers(
         run.recipe,
         train_loop,
-        {"prepared": str(run.prepared.folder), "store": str(run.text_store_folder), "work": work},
+        {
+            "recipe": run.recipe.resolved(),
+            "prepared": str(run.prepared.folder),
+            "store": str(run.text_store_folder),
+            "work": work,
+        },
         folder.name,
         folder.parent,
         callbacks=callbacks,
@@ -56,7 +64,9 @@ def train_loop(config: dict[str, Any]) -> None:
     """What each worker runs: trainings, one after another."""
     from ray_jobs.common.training_loop import Group, Loop
 
-    group, work = Group(Path(config["prepared"]), Path(config["store"])), config["work"]
+    recipe, work = recipe_from_dict(config["recipe"]), config["work"]
+    bring_adapted(recipe)
+    group = Group(recipe.shared, Path(config["prepared"]), Path(config["store"]))
     for training in work.trainings(group.life):
         loop = Loop(training, group)
         try:

@@ -5,16 +5,15 @@ The workers' own output stays in Ray's logs; it would drown these lines.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from recsys.artifacts.checkpoint import PROGRESS
+from ray_jobs.common.kept import Checkpoints
 
-POLL_S = 0.5
+#: Seconds between two looks at the checkpoints; at a store is looked less often.
+POLL_S, POLL_STORE_S = 0.5, 3.0
 
 
 def epoch_line(point: dict[str, Any], num_epochs: int, metric: str) -> str:
@@ -31,19 +30,22 @@ def epoch_line(point: dict[str, Any], num_epochs: int, metric: str) -> str:
 
 
 @contextmanager
-def printing_epochs(run: Path, line: Callable[[dict[str, Any]], str]) -> Iterator[None]:
-    """Print the line of each epoch of a training run as its checkpoint appears in `run`.
+def printing_epochs(
+    checkpoints: Checkpoints, line: Callable[[dict[str, Any]], str]
+) -> Iterator[None]:
+    """Print the line of each epoch of a training as its checkpoint appears.
 
     An epoch of an earlier start is not printed again.
     """
-    seen = len(latest_curve(run))
+    seen = len(checkpoints.curve_now())
+    poll_s = POLL_S if checkpoints.shared.location is None else POLL_STORE_S
     done = threading.Event()
 
     def follow() -> None:
         nonlocal seen
         while True:
-            ending = done.wait(POLL_S)
-            for point in latest_curve(run)[seen:]:
+            ending = done.wait(poll_s)
+            for point in checkpoints.curve_now()[seen:]:
                 print(f"    {line(point)}", flush=True)
                 seen += 1
             if ending:
@@ -56,14 +58,3 @@ def printing_epochs(run: Path, line: Callable[[dict[str, Any]], str]) -> Iterato
     finally:
         done.set()
         follower.join()
-
-
-def latest_curve(run: Path) -> list[dict[str, Any]]:
-    """The longest curve among the checkpoints that lie there now."""
-    curves: list[list[dict[str, Any]]] = [[]]
-    for path in run.glob(f"checkpoint_*/{PROGRESS}"):
-        try:
-            curves.append(json.loads(path.read_text())["curve"])
-        except (OSError, ValueError):  # just being written, or just replaced by a better one
-            continue
-    return max(curves, key=len)

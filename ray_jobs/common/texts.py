@@ -21,7 +21,6 @@ from recsys.features.item_to_item import content_similarity
 from recsys.preparation.prepared import Prepared
 from recsys.schema import Col
 from recsys.storage.matrices import save_matrix
-from recsys.storage.outputs import whole_folder
 from recsys.text.pretrained import hidden_size, locate
 from recsys.text.text_store import (
     HIDDEN,
@@ -33,6 +32,7 @@ from recsys.text.text_store import (
     pad_tokens,
     write_meta,
 )
+from recsys.training.pretraining.adapted import bring_adapted
 
 #: Texts that one task encodes, in batches of `embed.batch_size`.
 TEXTS_PER_TASK = 1024
@@ -50,13 +50,13 @@ def ensure_store(run: Run, run_texts: RunTexts | None = None) -> TextStore:
         run_texts: by default `run_actors`: Ray must be connected then.
     """
     recipe, prepared, folder = run.recipe, run.prepared, run.text_store_folder
+    recipe.shared.bring(folder)
     if not is_complete(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
         texts = prepared.catalogue.texts
         lengths = texts[Col.tokens].list.len().to_numpy().astype(np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         width = hidden_size(locate(recipe.model.language_model))
-        with whole_folder(folder) as out:
+        with recipe.shared.whole(folder) as out:
             np.save(out / OFFSETS, offsets)
             hidden = _create(out / HIDDEN, np.float16, (int(offsets[-1]), width))
             vectors = _create(out / VECTORS, np.float32, (texts.height, width))
@@ -137,9 +137,11 @@ class _LowerEncoder:
     def load(self) -> None:
         from recsys.model.language import load_language_model
 
+        bring_adapted(self.recipe)
         language = load_language_model(self.recipe.model)
         self.device = _device()
         self.language = language.eval().to(self.device)
+        self.recipe.shared.bring(self.prepared)
         tokens = Prepared(self.prepared).catalogue.texts[Col.tokens]
         self.tokens = [np.asarray(ids, dtype=np.int32) for ids in tokens]
 
@@ -178,6 +180,10 @@ class _UpperEncoder:
         from recsys.model.ranking_head import ScoringHead
         from recsys.training.build import build_two_tower
 
+        shared = self.recipe.shared
+        for folder in (self.prepared, self.store_folder, self.checkpoint):
+            shared.bring(folder)
+        bring_adapted(self.recipe)
         until = load_progress(self.checkpoint).until
         model, _ = build_two_tower(self.recipe, Prepared(self.prepared), until)
         load_model(self.checkpoint, model, ScoringHead(self.recipe.model.temperature))

@@ -8,6 +8,7 @@ from typing import Any
 
 from ray_jobs.common.cluster import READER_CPUS, SPARE_CPUS, is_local
 from ray_jobs.common.giving_up import giving_up
+from ray_jobs.common.kept import Checkpoints
 from ray_jobs.common.progress import printing_epochs
 from recsys.config import Recipe
 from recsys.errors import RecipeError
@@ -118,9 +119,9 @@ def group_of_workers(
     )
 
 
-def fit(trainer: Any, run: Path, line: Callable[[dict[str, Any]], str]) -> None:
+def fit(trainer: Any, checkpoints: Checkpoints, line: Callable[[dict[str, Any]], str]) -> None:
     """Train to the end; the line of each epoch is printed as it ends."""
-    with printing_epochs(run, line):
+    with printing_epochs(checkpoints, line):
         try:
             trainer.fit()
         except SystemExit:  # so Train answers Ctrl-C

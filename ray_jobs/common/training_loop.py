@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ray_jobs.common.kept import keep, last_checkpoint, sweep
+from ray_jobs.common.kept import Checkpoints
 from ray_jobs.common.training_group import summing
 from ray_jobs.common.work import Training, is_done
 from recsys.config import Recipe, recipe_from_dict, target_codes
@@ -17,6 +17,7 @@ from recsys.data.time_split import Questions
 from recsys.errors import RecipeError
 from recsys.evaluation.report import METRIC
 from recsys.preparation.prepared import QUESTIONS_DIR, Prepared
+from recsys.storage.shared import SharedFolder
 from recsys.training.epoch_order import Share, after, dealt
 
 if TYPE_CHECKING:
@@ -31,11 +32,12 @@ class Group:
     """What a group of workers opens once, and the agreement between them.
 
     Args:
+        folder: of the run.
         prepared: folder of the prepared data.
         store: folder of the text store.
     """
 
-    def __init__(self, prepared: Path, store: Path) -> None:
+    def __init__(self, folder: SharedFolder, prepared: Path, store: Path) -> None:
         import ray.train
         import ray.train.torch
 
@@ -48,9 +50,12 @@ class Group:
         self.total = summing(self.world, self.device)
         #: When the group started; the same number on all workers.
         (self.life,) = self.total(time.time() if self.rank == 0 else 0.0)
+        self.folder = folder
+        for each in (prepared, store):
+            folder.bring(each)
         self.prepared = Prepared(prepared)
         self.store = TextStore.open(store)
-        self.feed = Feed(self.prepared)
+        self.feed = Feed(self.prepared, folder)
         self.shared = prepared / QUESTIONS_DIR / store.name
         self._questions: dict[tuple[object, ...], Questions] = {}
 
@@ -82,6 +87,7 @@ class Loop:
         from recsys.training.worker import Worker
 
         self.training, self.group = training, group
+        self.checkpoints = Checkpoints(Path(training.run), group.folder)
         self.recipe = recipe = recipe_from_dict(training.recipe)
         if not recipe.train.use_gpu:
             torch.set_num_threads(max(1, int(recipe.train.cpus_per_worker)))
@@ -109,10 +115,10 @@ class Loop:
 
         from recsys.artifacts import checkpoint as files
 
-        run, worker = Path(self.training.run), self.worker
+        worker = self.worker
         if self.group.rank == 0:
-            sweep(run)
-        last = last_checkpoint(run)
+            self.checkpoints.sweep()
+        last = self.checkpoints.last()
         if last is not None:
             self.progress = files.load_model(last, self.model, worker.head)
             files.load_optimizer(last, worker.optimizer)
@@ -216,8 +222,7 @@ class Loop:
         cache = worker.cache if worker.cache.changed_bytes <= MOST_CACHE_BYTES else None
         self.model.to(self.group.device)
         if self.group.rank == 0:
-            keep(
-                Path(self.training.run),
+            self.checkpoints.keep(
                 progress,
                 lambda folder: files.save(
                     folder, self.model, worker.head, worker.optimizer, progress, cache

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray_jobs.common.board import the_board, trained_by_others
 from ray_jobs.common.giving_up import told_in_text
-from ray_jobs.common.kept import curve_of, run_folder
+from ray_jobs.common.kept import Checkpoints, run_folder
 from ray_jobs.common.work import Training, is_done
 from recsys.config import recipe_from_dict, with_settings
 
@@ -23,15 +23,16 @@ def trial(config: dict[str, Any], *, recipe: dict[str, Any], search: str) -> Non
     from ray import tune
 
     chosen = with_settings(recipe_from_dict(recipe), config)
-    folder = run_folder(Path(search), tune.get_context().get_trial_id())
+    folder = run_folder(Path(search), tune.get_context().get_trial_id(), config)
+    checkpoints = Checkpoints(folder, chosen.shared)
     is_told = False
-    if not is_done(curve_of(folder), chosen):
+    if not is_done(checkpoints.curve(), chosen):
         with told_in_text():
             training = Training(chosen.resolved(), str(folder))
             for point in trained_by_others(the_board(), training):
                 tune.report(point)
                 is_told = True
-    if not is_told and (curve := curve_of(folder)):
+    if not is_told and (curve := checkpoints.curve()):
         # It had all its epochs when the search, or its workers, were interrupted. Tune takes no
         # trial without a metric.
         tune.report(curve[-1])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.common.giving_up import reason_of
-from ray_jobs.common.kept import curve_of, run_folder
+from ray_jobs.common.kept import Checkpoints, run_folder
 from ray_jobs.common.work import is_done
 from recsys.config import Recipe, with_settings
 from recsys.errors import DataError, RaycommendError
@@ -18,7 +18,7 @@ from recsys.evaluation.report import METRIC
 TRIAL = "trial-"
 
 
-def trial_table(recipe: Recipe, results: Any) -> list[dict[str, Any]]:
+def trial_table(recipe: Recipe, results: Any, search: Path) -> list[dict[str, Any]]:
     """The trials, best first; one that finished no epoch has no metric and comes last.
 
     A trial is judged by the curve that its latest checkpoint holds. What Tune remembers of it
@@ -27,11 +27,13 @@ def trial_table(recipe: Recipe, results: Any) -> list[dict[str, Any]]:
     Args:
         recipe: of the search.
         results: Tune's result grid.
+        search: folder of the search.
     """
     rows = []
     for result in results:
-        run = _run_of(Path(result.path))
-        curve, settings = curve_of(run), _settings_of(result, results)
+        settings, name = _settings_of(result, results), Path(result.path).name
+        run = run_folder(search, name.removeprefix(TRIAL), settings)
+        curve = Checkpoints(run, recipe.shared).curve()
         values = [point[METRIC] for point in curve]
         error = reason_of(result.error)
         status, reason = "failed", error
@@ -40,7 +42,7 @@ def trial_table(recipe: Recipe, results: Any) -> list[dict[str, Any]]:
             status, reason = ("finished", None) if done else ("stopped", _why(recipe, len(curve)))
         rows.append(
             {
-                "trial": Path(result.path).name,
+                "trial": name,
                 "settings": settings,
                 "status": status,
                 "reason": reason,
@@ -71,11 +73,6 @@ def _why(recipe: Recipe, epochs: int) -> str:
     causes += ["tune.time_budget_s"] if tune.time_budget_s else []
     by = f" by {' or '.join(causes)}" if causes else ""
     return f"stopped{by} after epoch {epochs}" if epochs else f"stopped{by} before its first epoch"
-
-
-def _run_of(trial: Path) -> Path:
-    """The folder of a trial's training run, beside the trial's own."""
-    return run_folder(trial.parent, trial.name.removeprefix(TRIAL))
 
 
 def all_failed(trials: list[dict[str, Any]], folder: Path) -> RaycommendError:

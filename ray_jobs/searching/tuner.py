@@ -10,27 +10,31 @@ from typing import Any
 from ray_jobs.common.board import the_board
 from ray_jobs.common.giving_up import failure_of, reason_of
 from ray_jobs.common.groups import groups_at_work
-from ray_jobs.common.kept import forget, run_folder, tell_damaged
+from ray_jobs.common.kept import Checkpoints, forget, run_folder
 from ray_jobs.common.progress import epoch_line
 from ray_jobs.common.training_group import DRIVER_CPUS
 from ray_jobs.common.trial import trial
 from ray_jobs.searching.drawing import algorithm, param_space, scheduler
 from ray_jobs.searching.room import following
 from ray_jobs.searching.trials import TRIAL, in_words
-from recsys.artifacts.run import Run
+from recsys.artifacts.run import TRAININGS, Run
 from recsys.config import Recipe
 from recsys.errors import NoSpaceError, cause_of
 from recsys.evaluation.report import METRIC
 
 
-def search(run: Run, concurrent: int) -> Any:
-    """Run or resume the search, `concurrent` trials at a time; returns Tune's result grid."""
+def search(run: Run, concurrent: int) -> tuple[Path, Any]:
+    """Run or resume the search, `concurrent` trials at a time.
+
+    Returns:
+        The search's folder, and Tune's result grid.
+    """
     folder = run.trainings / run.training_name("tune", "tune")
     for training in sorted(folder.glob("train-*")):
-        tell_damaged(training)
+        Checkpoints(training, run.recipe.shared).tell_damaged()
     try:
         with groups_at_work(run, folder):
-            return _tuner(run, concurrent, folder).fit()
+            return folder, _tuner(run, concurrent, folder).fit()
     except Exception as error:
         if isinstance(cause_of(error), NoSpaceError):
             forget(folder)
@@ -53,10 +57,13 @@ def _tuner(run: Run, concurrent: int, folder: Path) -> Any:
         ),
         {"CPU": DRIVER_CPUS},
     )
-    if tune.Tuner.can_restore(str(folder)):
+    location = recipe.shared.location
+    filesystem, place = (location / TRAININGS).arrow() if location else (None, str(folder.parent))
+    if tune.Tuner.can_restore(f"{place}/{folder.name}", filesystem):
         return tune.Tuner.restore(
-            str(folder), trainable=trainable, resume_unfinished=True, resume_errored=True
-        )
+            f"{place}/{folder.name}", trainable=trainable, storage_filesystem=filesystem,
+            resume_unfinished=True, resume_errored=True,
+        )  # fmt: skip
     drawing = algorithm(recipe, concurrent)
     return tune.Tuner(
         trainable,
@@ -73,7 +80,8 @@ def _tuner(run: Run, concurrent: int, folder: Path) -> Any:
         ),
         run_config=tune.RunConfig(
             name=folder.name,
-            storage_path=str(folder.parent),
+            storage_path=place,
+            storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=0),
             callbacks=[_epoch_lines(recipe), following(recipe, drawing), _stopping(folder)],
             verbose=0,
@@ -89,7 +97,8 @@ def _stopping(folder: Path) -> Any:
         def on_trial_complete(
             self, iteration: int, trials: list[Any], trial: Any, **_: Any
         ) -> None:
-            the_board().stop.remote(run_folder(folder, trial.trial_id).name)
+            name = run_folder(folder, trial.trial_id, trial.config).name
+            the_board().stop.remote(name)
 
         on_trial_error = on_trial_complete
 

@@ -14,10 +14,9 @@ from recsys.artifacts.registry import Registry
 from recsys.config import Recipe
 from recsys.data.feedback import Feedback
 from recsys.preparation.prepared import PREPARED, Prepared
-from recsys.storage.location import Location
 from recsys.storage.mirror import Mirror
 from recsys.text.pretrained import fingerprint, locate
-from recsys.training.pretraining.adapted import LANGUAGE_DIR, PRETRAIN_FILE, adapted
+from recsys.training.pretraining.adapted import LANGUAGE_DIR, PRETRAIN_FILE, adapted, bring_adapted
 
 if TYPE_CHECKING:
     from recsys.artifacts.bundle import Bundle
@@ -105,6 +104,11 @@ class Run:
         """The report's metrics of each question."""
         return self.root / "evaluation_rows.parquet"
 
+    def bring_results(self) -> None:
+        """Have the files here that jobs write at their ends, where the run lies in a store."""
+        results = (self.pretrain_file, self.winner_file, self.trials_file, self.trials_page)
+        self.recipe.shared.bring_files([*results, self.report_file, self.rows_file])
+
     @property
     def feedback(self) -> Feedback:
         """What the service gives back."""
@@ -113,11 +117,8 @@ class Run:
     @property
     def feedback_mirror(self) -> Mirror | None:
         """The folder of `feedback` as a mirror of the recipe's URI; None: it has none."""
-        if self.recipe.storage.feedback is None:
-            return None
-        location = self.recipe.named_place(self.recipe.storage.feedback)
-        assert isinstance(location, Location)
-        return Mirror(location, self.feedback.folder)
+        location = self.recipe.feedback
+        return None if location is None else Mirror(location, self.feedback.folder)
 
     @property
     def registry(self) -> Registry:
@@ -131,6 +132,7 @@ class Run:
         Raises:
             DataError: `prepare` has not run, or not to its end.
         """
+        self.recipe.shared.bring(self.prepared_folder)
         return Prepared.open(self.root)
 
     def matching_prepared(self) -> Prepared:
@@ -158,6 +160,8 @@ class Run:
         Raises:
             DataError: the recipe asks for an adapted one, and none is there that fits.
         """
+        bring_adapted(self.recipe)
+        self.bring_results()
         return self.with_recipe(adapted(self.recipe, self.prepared))
 
     @cached_property
@@ -195,7 +199,8 @@ class Run:
         """
         from recsys.artifacts.winner import Winner
 
-        return Winner.read(self.winner_file, self.prepared)
+        self.bring_results()
+        return Winner.read(self.winner_file, self.prepared, self.recipe.shared)
 
     def bundle(self, *, verify: bool = True) -> Bundle:
         """The run's bundle.
@@ -205,4 +210,5 @@ class Run:
         """
         from recsys.artifacts.bundle import Bundle
 
+        self.recipe.shared.bring(self.bundle_folder)
         return Bundle.open(self.bundle_folder, verify=verify)

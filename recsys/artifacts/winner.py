@@ -14,6 +14,7 @@ from recsys.evaluation.report import METRIC
 from recsys.preparation.prepared import Prepared
 from recsys.storage.outputs import write_json
 from recsys.storage.reading import read_json
+from recsys.storage.shared import SharedFolder
 from recsys.text.pretrained import fingerprint, locate
 
 _FIX = "run `recsys tune` or `recsys train` again"
@@ -32,8 +33,13 @@ class Winner:
     checkpoint: Path
 
     @staticmethod
-    def read(path: Path, prepared: Prepared) -> Winner:
+    def read(path: Path, prepared: Prepared, shared: SharedFolder) -> Winner:
         """Read what `write_winner` wrote.
+
+        Args:
+            path: of the file.
+            prepared: the data that it must have been trained on.
+            shared: the run's folder, which its checkpoint lies in.
 
         Raises:
             DataError: nothing was trained yet, or not on these data, or on another language model.
@@ -44,7 +50,8 @@ class Winner:
             )
         texts = dict.fromkeys(("checkpoint", "data_fingerprint", "language_model"), str)
         data = read_json(path, _FIX, {**texts, "recipe": dict})
-        checkpoint = Path(data["checkpoint"])
+        checkpoint = path.parent / data["checkpoint"]
+        shared.bring(checkpoint)
         if not (checkpoint / PROGRESS).is_file():
             raise DataError(
                 "the winner's checkpoint is gone", where=path, field="checkpoint",
@@ -87,7 +94,7 @@ def write_winner(
     write_json(
         path,
         {
-            "checkpoint": str(winner.checkpoint),
+            "checkpoint": winner.checkpoint.relative_to(path.parent).as_posix(),
             "retrained": winner.checkpoint != chosen,
             "recipe": recipe.resolved(),
             "recipe_hash": recipe.fingerprint(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field, field_validator
 
@@ -18,8 +18,12 @@ from recsys.config.storage import Storage
 from recsys.config.tracking import Tracking
 from recsys.config.training import Pretrain, Train
 from recsys.schema import EVENT_CODE
-from recsys.storage.location import Place, is_uri, place_of
+from recsys.storage.location import Location, Place, place_of
 from recsys.storage.seals import json_sha256
+from recsys.storage.shared import SharedFolder
+
+#: Folder in that of the node's cache: what runs in a store have on this node.
+RUNS: Final = "runs"
 
 
 class RayCluster(Section):
@@ -37,6 +41,8 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0)] = 7
     run_dir: str = "runs/{name}"
+    """Everything that the jobs write: a folder that all nodes see, or a URI such as
+    s3://bucket/runs/{name}, of which each node has what it needs in its cache (`storage`)."""
     data: Data
     privacy: Privacy = Privacy()
     pretrain: Pretrain = Pretrain()
@@ -53,23 +59,43 @@ class Recipe(Section):
 
     @field_validator("run_dir")
     @classmethod
-    def _a_folder(cls, value: str) -> str:
-        if is_uri(value):
-            raise ValueError(
-                "run_dir is a URI, and the jobs work in a folder that all nodes see; name one. "
-                "promote.registry may be a URI"
-            )
+    def _a_place(cls, value: str) -> str:
+        place_of(value)
         return value
 
     @property
     def root(self) -> Path:
-        """The run's folder, absolute (Ray workers run elsewhere)."""
-        return Path(self._named(self.run_dir)).expanduser().absolute()
+        """The run's folder, absolute (Ray workers run elsewhere); one of each node, see `shared`.
+
+        Where the run lies in a store, it is named by it in the folder of the node's cache.
+        """
+        place = self.named_place(self.run_dir)
+        if isinstance(place, Path):
+            return place
+        return self.storage.cache.folder / RUNS / f"{self.name}-{json_sha256(place.uri)[:16]}"
+
+    @property
+    def shared(self) -> SharedFolder:
+        """The run's folder, with what makes all nodes see what lies in it."""
+        place = self.named_place(self.run_dir)
+        if isinstance(place, Path):
+            return SharedFolder(place)
+        return SharedFolder(self.root, place, self.storage.cache)
 
     @property
     def registry(self) -> Place:
         """The registry's folder, absolute, or its location in a store."""
         return self.named_place(self.promote.registry)
+
+    @property
+    def feedback(self) -> Location | None:
+        """Where what the service gives back lies, if in a store and not in the run's folder."""
+        if self.storage.feedback is not None:
+            place = self.named_place(self.storage.feedback)
+            assert isinstance(place, Location)
+            return place
+        run = self.shared.location
+        return None if run is None else run / "feedback"
 
     def named_place(self, text: str) -> Place:
         """The place of a path or URI, in which `{name}` is the recipe's."""

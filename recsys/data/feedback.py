@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 from recsys.errors import DataError
 from recsys.schema import ERASED, EVENT_TYPES, EVENTS, EVENTS_OPTIONAL, TIMESTAMP, Col
 from recsys.state import StateEvent, Tombstone, is_erased
-from recsys.storage.location import Place
+from recsys.storage.location import Location, Place
 from recsys.storage.outputs import whole_file, write_json
 from recsys.storage.seals import json_sha256
 
@@ -45,6 +45,7 @@ _MANY = 500
 _DATE_CHARS = len("2026-01-31")
 #: Records which files were checked for which erased users.
 _CHECKED = "checked.json"
+_ERASED = "erased.parquet"
 #: Columns that tell whether a row is older than its user's erasure; impressions have no type.
 _TOLD = (Col.user, Col.timestamp, Col.item, Col.event_type)
 #: An unfinished file of that age was left by a killed process.
@@ -98,7 +99,7 @@ class Feedback:
 
     def erased(self) -> dict[str, Tombstone]:
         """The tombstones, by pseudonym."""
-        path = self.folder / "erased.parquet"
+        path = self.folder / _ERASED
         if not path.is_file():
             return {}
         table = pq.read_table(path)
@@ -110,6 +111,14 @@ class Feedback:
             ahead = table["ahead"].to_pylist()
         facts = zip(at, until, map(frozenset, ahead), strict=True)
         return dict(zip(table[Col.user].to_pylist(), starmap(Tombstone, facts), strict=True))
+
+    def bring_erased(self, location: Location) -> None:
+        """Have the tombstones here that lie in a store.
+
+        Raises:
+            StorageError: the store fails.
+        """
+        location.fetch(_ERASED, self.folder / _ERASED)
 
     def unchecked(self, files: Sequence[Path], erased: Mapping[str, Tombstone]) -> list[Path]:
         """The files that were not yet checked for all of these erased users."""
@@ -135,7 +144,7 @@ class Feedback:
             ],
             schema=ERASED,
         )
-        with whole_file(self.folder / "erased.parquet") as aside:
+        with whole_file(self.folder / _ERASED) as aside:
             pq.write_table(table, aside)
 
 

@@ -22,7 +22,7 @@ from recsys.data.histories import UserEvents
 from recsys.data.time_split import ask
 from recsys.features.item_to_item import relation_situations
 from recsys.features.popularity import count_days, count_items
-from recsys.preparation.kept import is_made, make
+from recsys.preparation.kept import Kept
 from recsys.preparation.prepared import WINDOWS, cut_us
 from recsys.preparation.relate import write_pairs
 from recsys.preparation.user_rows import UserRows, added_files, joined_crowded, joined_histories
@@ -49,37 +49,40 @@ class Build:
     Attributes:
         recipe: of the run.
         common: hash of what all buckets depend on, see `kept.context`.
-        parts: folder of the parts.
-        buckets: folder of the buckets.
+        kept: the pieces.
         end_us: the first moment after the log.
     """
 
     recipe: Recipe
     common: str
-    parts: Path
-    buckets: Path
+    kept: Kept
     end_us: int
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Build the bucket that a row names."""
-        make(self.buckets / row["key"], partial(self._build, row))
+        with self.kept.at_work() as kept:
+            kept.make(kept.buckets / row["key"], partial(self._build, row, kept))
         return {"order": row["order"]}
 
     def key_of(self, number: int, hashes: Sequence[str]) -> str:
         """Key of a bucket: of the rows that it is built from, and the end of the log."""
         return json_sha256([self.common, number, list(hashes), self.end_us])[:32]
 
-    def _build(self, row: dict[str, Any], folder: Path) -> dict[str, Any]:
-        hashes, files = list(row["hashes"]), [self.parts / name for name in row["files"]]
+    def _build(self, row: dict[str, Any], kept: Kept, folder: Path) -> dict[str, Any]:
+        hashes, files = list(row["hashes"]), [kept.parts / name for name in row["files"]]
         told = {"common": self.common, "number": row["number"], "hashes": hashes}
         result = told | dict.fromkeys(_NUMBERS, 0) | {"sha256": "", "pairs": []}
         if not files:
             return result
+        kept.bring([path.parent for path in files], lambda name: name == files[0].name)
         before = json.loads(row["before"])
         is_new = added_files(before["hashes"], hashes) if before and before["users"] else None
-        if is_new is None or not is_made(self.buckets / before["key"]):
-            return result | self._build_all(files, folder)
-        return result | self._fold(before, files, is_new, folder)
+        if is_new is not None:
+            last = kept.buckets / before["key"]
+            kept.bring([last])
+            if kept.is_made(last):
+                return result | self._fold(before, last, files, is_new, folder)
+        return result | self._build_all(files, folder)
 
     def _build_all(self, files: Sequence[Path], folder: Path) -> dict[str, Any]:
         """Build the bucket from all its rows."""
@@ -94,10 +97,15 @@ class Build:
         return found | self._write(table, folder, None) if len(table) else found
 
     def _fold(
-        self, before: dict[str, Any], files: Sequence[Path], is_new: Sequence[bool], folder: Path
+        self,
+        before: dict[str, Any],
+        last: Path,
+        files: Sequence[Path],
+        is_new: Sequence[bool],
+        folder: Path,
     ) -> dict[str, Any]:
         """Build the users with new rows, and take the others from the bucket as it was."""
-        most, last = self.recipe.data.max_events_per_user, self.buckets / before["key"]
+        most = self.recipe.data.max_events_per_user
         fresh = [pl.read_parquet(path, glob=False)
                  for path, new in zip(files, is_new, strict=True) if new]  # fmt: skip
         touched = pl.concat(fresh)[Col.user].unique()

@@ -28,10 +28,9 @@ from recsys.preparation.prepared import (
     WINDOWS,
     cut_us,
 )
-from recsys.preparation.relate import RELATING_DIR
 from recsys.preparation.split import PART_QUARANTINE
 from recsys.preparation.statistics import write_statistics
-from recsys.storage.outputs import whole_folder, write_json
+from recsys.storage.outputs import write_json
 from recsys.text.pretrained import fingerprint, locate
 
 FORMAT = 4
@@ -103,11 +102,14 @@ def finish(recipe: Recipe, out: Path, kept: Kept, results: Results) -> None:
         "quarantined": dict(sorted(quarantined.items())),
     }
     write_json(out / SUMMARY_FILE, summary)
-    shutil.rmtree(out / RELATING_DIR)
 
 
 def _gather(out: Path, kept: Kept, results: Results) -> None:
     """Copy the histories of the buckets, and the quarantine of both passes."""
+    parts, buckets = ([base / row["key"] for row in rows] for base, rows in (
+        (kept.parts, results.split), (kept.buckets, results.built)))  # fmt: skip
+    kept.bring(parts, lambda name: name == PART_QUARANTINE)
+    kept.bring(buckets, lambda name: "/" not in name)  # all but the pairs
     for number, row in enumerate(results.split):
         quarantine = kept.parts / row["key"] / PART_QUARANTINE
         shutil.copyfile(quarantine, out / QUARANTINE_DIR / f"part-{number:05d}.parquet")
@@ -144,7 +146,7 @@ def _quarantined(recipe: Recipe, out: Path, num_rows: int) -> Counter[str]:
 def _keep_quarantine(recipe: Recipe, out: Path) -> Path:
     """Copy the quarantine beside the output, so that it outlives a run that is refused."""
     kept = recipe.root / QUARANTINE_DIR
-    with whole_folder(kept) as aside:
+    with recipe.shared.whole(kept) as aside:
         shutil.copytree(out / QUARANTINE_DIR, aside, dirs_exist_ok=True)
     return kept
 

@@ -3,6 +3,7 @@
     split/parts/{key}/      bucket files of a part of the log, its quarantine, its counts
     split/buckets/{key}/    histories of a bucket, its counts and its pairs of items
     split/matrices/{key}/   relations of items as of a cut
+    split/relating/{name}/  what tasks of this preparation hand each other, see `relate`
     split/erased.json       digests of the tombstones that the parts were split under
 
 A key is a hash of everything that the content depends on, so a piece is either the one that would
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self, TypeVar
 
 import polars as pl
 
@@ -38,7 +39,10 @@ FORMAT: Final = 1
 RESULT_FILE, USERS_FILE = "result.json", "users.parquet"
 #: Characters of a pseudonym that tell a user in `USERS_FILE`.
 PREFIX_CHARS: Final = 16
-_ERASED_FILE: Final = "erased.json"
+ERASED_FILE: Final = "erased.json"
+RELATING: Final = "relating"
+#: Files of parts and buckets that tell whose rows they hold.
+_WITH_USERS: Final = (USERS_FILE, "histories.parquet", "crowded.parquet")
 _FIX: Final = f"delete the folder `{KEPT}` and run `recsys prepare` again"
 #: Keys of `data` that make no difference to a part or a bucket, or stand in their keys otherwise.
 _APART: Final = (
@@ -46,17 +50,93 @@ _APART: Final = (
     "num_buckets",
 )  # fmt: skip
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True)
 class Kept:
-    """The folder of kept pieces of a run."""
+    """The kept pieces of a run, in a folder that all nodes see; of one in a store, see `stored`.
+
+    Attributes:
+        folder: of the pieces, which need not be there yet; a piece is told by its folder below it.
+    """
 
     folder: Path
 
-    @staticmethod
-    def of(run: Path) -> Kept:
-        """The pieces of a run's folder, which need not be there yet."""
-        return Kept(run / KEPT)
+    @contextmanager
+    def at_work(self) -> Iterator[Self]:
+        """The pieces as a task of any node reads and makes them, in the block."""
+        yield self
+
+    def bring(self, pieces: Iterable[Path], only: Callable[[str], bool] | None = None) -> None:
+        """Have files of pieces here that are about to be read.
+
+        Args:
+            pieces: their folders.
+            only: picks the files, by name; None: all.
+        """
+
+    def mapped(self, piece: Path) -> Path:
+        """The folder of a piece that many tasks of a node read."""
+        return piece
+
+    def make(self, piece: Path, work: Callable[[Path], dict[str, Any]]) -> None:
+        """Make a piece: whole, or not at all.
+
+        Args:
+            piece: its folder.
+            work: writes its files into a folder and returns the result, plain data.
+        """
+        with whole_folder(piece) as aside:
+            result = work(aside)
+            write_json(aside / RESULT_FILE, {**result, "files": file_hashes(aside)})
+
+    def is_made(self, piece: Path) -> bool:
+        """Whether a piece is there; one whose files are not what was written is deleted."""
+        if not piece.is_dir():
+            return False
+        with suppress(DataError):
+            found = file_hashes(piece)
+            found.pop(RESULT_FILE, None)
+            if found == self.read_result(piece)["files"]:
+                return True
+        self.delete([piece])
+        return False
+
+    def read_result(self, piece: Path) -> dict[str, Any]:
+        """The result of a piece.
+
+        Raises:
+            DataError: it is missing or broken.
+        """
+        return read_json(piece / RESULT_FILE, _FIX, {"files": dict})
+
+    def read_results(self, pieces: Sequence[Path]) -> list[dict[str, Any]]:
+        """The results of pieces, see `read_result`."""
+        return [self.read_result(piece) for piece in pieces]
+
+    def read(self, piece: Path, name: str, work: Callable[[Any], _T]) -> _T:
+        """What some work reads in parts of a Parquet file of a piece.
+
+        Args:
+            piece: its folder.
+            name: of the file.
+            work: is given what `pyarrow.parquet` reads from; may be done again.
+        """
+        return work(piece / name)
+
+    def pieces(self, kind: Path) -> list[Path]:
+        """The pieces of a kind, by name.
+
+        Args:
+            kind: folder of the pieces, such as `parts`.
+        """
+        return sorted(kind.glob("[!.]*"))
+
+    def delete(self, pieces: Iterable[Path]) -> None:
+        """Delete pieces."""
+        for piece in pieces:
+            shutil.rmtree(piece, ignore_errors=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -91,6 +171,11 @@ class Kept:
         """Folder of the relations."""
         return self.folder / "matrices"
 
+    @property
+    def relating(self) -> Path:
+        """Folder of what tasks hand each other."""
+        return self.folder / RELATING
+
     def built(self, common: str) -> dict[int, dict[str, Any]]:
         """Number of a bucket -> the result of the one that was built last, with its `key`.
 
@@ -100,23 +185,24 @@ class Kept:
             common: of `context`: buckets of another one are not told.
         """
         found: dict[int, dict[str, Any]] = {}
-        for folder in sorted(self.buckets.glob("[!.]*")):
+        for piece in self.pieces(self.buckets):
             with suppress(DataError):
-                if (result := read_result(folder))["common"] == common:
-                    found[result["number"]] = {**result, "key": folder.name}
+                if (result := self.read_result(piece))["common"] == common:
+                    found[result["number"]] = {**result, "key": piece.name}
         return found
 
     def forget(self, erased: Mapping[str, Tombstone]) -> None:
         """Delete the pieces of users whose tombstones are others than when they were split."""
-        path = self.folder / _ERASED_FILE
+        path = self.folder / ERASED_FILE
         then = read_json(path, _FIX, {}) if path.is_file() else {}
         now = {user: _digest(each) for user, each in erased.items()}
         changed = [user for user in then.keys() | now.keys() if then.get(user) != now.get(user)]
         told = [user[:PREFIX_CHARS] for user in changed]
-        held = (f"parts/*/{USERS_FILE}", "buckets/*/histories.parquet", "buckets/*/crowded.parquet")
-        for path_of_users in (each for name in held for each in self.folder.glob(name) if told):
-            if _holds(path_of_users, told):
-                shutil.rmtree(path_of_users.parent)
+        for piece in [*self.pieces(self.parts), *self.pieces(self.buckets)] if told else []:
+            self.bring([piece], lambda name: name in _WITH_USERS)
+            files = [piece / name for name in _WITH_USERS]
+            if any(_holds(file, told) for file in files if file.exists()):
+                self.delete([piece])
         write_json(path, now)
 
     def drop_outdated(self, key: str, latest_us: int) -> None:
@@ -126,20 +212,20 @@ class Kept:
             key: of the part.
             latest_us: a later timestamp lies in the future.
         """
-        folder = self.parts / key
+        piece = self.parts / key
         with suppress(DataError):  # one that is not there, or damaged, is split anyway
-            result = read_result(folder)
+            result = self.read_result(piece)
             future, last = result["future_us"], json.loads(result["coverage"])["last_us"]
             if (future or latest_us + 1) <= latest_us or (last or 0) > latest_us:
-                shutil.rmtree(folder)
+                self.delete([piece])
 
     def keep_only(self, keys: Iterable[str]) -> None:
         """Delete all pieces but these."""
         wanted = set(keys)
-        for folder in (self.parts, self.buckets, self.matrices):
-            for piece in folder.glob("*") if folder.is_dir() else ():
-                if piece.name not in wanted:
-                    shutil.rmtree(piece)
+        for kind in (self.parts, self.buckets, self.matrices, self.relating):
+            self.delete(piece for piece in self.pieces(kind) if piece.name not in wanted)
+            for left_over in kind.glob(".*"):  # of a task that was killed
+                shutil.rmtree(left_over, ignore_errors=True)
 
 
 def context(recipe: Recipe, key_check: str, item_ids_sha256: str, num_buckets: int) -> str:
@@ -161,40 +247,6 @@ def part_key(part: Part, version: str, live: bool, common: str) -> str:
     return json_sha256(
         [common, live, part.path, part.first_group, part.last_group, part.num_rows, version]
     )[:32]
-
-
-def make(folder: Path, work: Callable[[Path], dict[str, Any]]) -> None:
-    """Make a piece: whole, or not at all.
-
-    Args:
-        folder: of the piece.
-        work: writes its files into a folder and returns the result, plain data.
-    """
-    with whole_folder(folder) as aside:
-        result = work(aside)
-        write_json(aside / RESULT_FILE, {**result, "files": file_hashes(aside)})
-
-
-def is_made(folder: Path) -> bool:
-    """Whether a piece is there; one whose files are not what was written is deleted."""
-    if not folder.is_dir():
-        return False
-    with suppress(DataError):
-        found = file_hashes(folder)
-        found.pop(RESULT_FILE, None)
-        if found == read_result(folder)["files"]:
-            return True
-    shutil.rmtree(folder)
-    return False
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """The result of a piece.
-
-    Raises:
-        DataError: it is missing or broken.
-    """
-    return read_json(folder / RESULT_FILE, _FIX, {"files": dict})
 
 
 def _holds(path: Path, prefixes: Sequence[str]) -> bool:

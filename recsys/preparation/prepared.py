@@ -71,8 +71,16 @@ def read_shard(path: Path, num_items: int) -> pa.Table:
 
 def lost_key(recipe: Recipe) -> DataError | None:
     """What is wrong where a run that was prepared under a key has none any more."""
-    folder = recipe.root / PREPARED
-    if has_key(recipe.privacy, recipe.root) or not (folder / SUMMARY_FILE).is_file():
+    folder, privacy = recipe.root / PREPARED, recipe.privacy
+    if has_key(privacy, recipe.root):
+        return None
+    if (location := recipe.shared.location) is not None:
+        return DataError(
+            "a run in a store has no folder of its own for the pseudonym key", where=location,
+            field="privacy.key_file", fix=f"set {privacy.key_env}, or name a file that all nodes "
+            "have: 32 random bytes in hex, say",
+        )  # fmt: skip
+    if not (folder / SUMMARY_FILE).is_file():
         return None
     return DataError(
         "the pseudonym key of this run is gone; under a new one nobody would be known who is in "

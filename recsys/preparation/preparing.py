@@ -32,7 +32,7 @@ from recsys.data.pseudonyms import key_check, load_key
 from recsys.features.item_to_item import COUNTED
 from recsys.preparation.build import Build
 from recsys.preparation.finish import Results, finish
-from recsys.preparation.kept import Kept, context, is_made, part_key, read_result
+from recsys.preparation.kept import Kept, context, part_key
 from recsys.preparation.memory import buckets_of
 from recsys.preparation.prepared import (
     CATALOGUE_DIR,
@@ -43,15 +43,14 @@ from recsys.preparation.prepared import (
     lost_key,
 )
 from recsys.preparation.relate import (
-    RELATING_DIR,
     AddSums,
     JoinRanges,
     KeepStrongest,
     matrix_keys,
 )
 from recsys.preparation.split import LIVE, Split, bucket_file, write_item_rows
+from recsys.preparation.stored import kept_of
 from recsys.schema import Col
-from recsys.storage.outputs import whole_folder
 from recsys.text.pretrained import load_tokenizer, locate, tokens_problem
 
 Rows = list[dict[str, Any]]
@@ -87,13 +86,13 @@ def prepare(recipe: Recipe, tasks: AbstractContextManager[RunTasks] | None = Non
     if lost:
         raise lost
     key = load_key(recipe.privacy, recipe.root, create=True)
-    folder, kept = recipe.root / PREPARED, Kept.of(recipe.root)
+    folder, kept = recipe.root / PREPARED, kept_of(recipe)
     with (
         tasks or nullcontext(one_by_one) as run_tasks,
         kept.locked(),
-        whole_folder(folder) as out,
+        recipe.shared.whole(folder) as out,
     ):
-        for name in (HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR, RELATING_DIR):
+        for name in (HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR):
             (out / name).mkdir()
         items = adapter.read_items()
         catalogue = _write_catalogue(recipe, items.table, out)
@@ -170,11 +169,8 @@ class _Steps:
             latest_us = now_us + self.recipe.data.max_clock_skew_s * 1_000_000
             for row in rows:
                 self.kept.drop_outdated(row["key"], latest_us)
-            item_rows = self.out / RELATING_DIR / "items.arrow"
-            write_item_rows(item_rows, catalogue.items)
-            task = Split(
-                self.recipe, self.key, self.kept.parts, item_rows, self._num_buckets, now_us, erased
-            )
+            write_item_rows(self.kept, catalogue.items)
+            task = Split(self.recipe, self.key, self.kept, self._num_buckets, now_us, erased)
             return self._each(rows, self.kept.parts, task)
 
     def build(self, split: Rows) -> Rows:
@@ -185,7 +181,7 @@ class _Steps:
             for number, sha256 in row["buckets"].items():
                 files[int(number)].append((sha256, f"{row['key']}/{bucket_file(int(number))}"))
         end_us = max(row["latest_us"] for row in split) + 1
-        task = Build(self.recipe, self._common, self.kept.parts, self.kept.buckets, end_us)
+        task = Build(self.recipe, self._common, self.kept, end_us)
         before = self.kept.built(self._common)
         rows = [
             {
@@ -205,37 +201,39 @@ class _Steps:
         Returns:
             Keys of the matrices.
         """
-        folder = self.out / RELATING_DIR
         told = [(row["key"], part) for row in built for part in row["pairs"]]
-        parts = [self.kept.buckets / key / part["part"] for key, part in told]
+        parts = [(key, str(part["part"])) for key, part in told]
         keys = matrix_keys([part for _, part in told], num_items)
-        new = {at: key for at, key in keys.items() if not is_made(self.kept.matrices / key)}
+        matrices = self.kept.matrices
+        new = {at: key for at, key in keys.items() if not self.kept.is_made(matrices / key)}
         cuts = {name: [cut for other, cut in new if other == name] for name in COUNTED}
         relations = [{"relation": name, "cuts": cuts[name]} for name in COUNTED if cuts[name]]
         if relations:
-            added = self.run_tasks(relations, AddSums(folder, parts, num_items))
+            added = self.run_tasks(relations, AddSums(self.kept, parts, num_items))
             bounds = {row["relation"]: row["bounds"] for row in added}
             ranges = [
                 {**row, "low": low, "high": high}
                 for row in relations
                 for low, high in pairwise(bounds[str(row["relation"])])
             ]
-            self.run_tasks(ranges, KeepStrongest(folder, parts))
-            matrices = [
+            self.run_tasks(ranges, KeepStrongest(self.kept, parts))
+            joined = [
                 {"relation": name, "cut": cut, "lows": bounds[name][:-1], "key": key}
                 for (name, cut), key in new.items()
             ]
-            self.run_tasks(matrices, JoinRanges(folder, self.kept.matrices, num_items))
+            self.run_tasks(joined, JoinRanges(self.kept, num_items))
+        self.kept.bring(matrices / key for key in keys.values())
         for (_, cut), key in keys.items():
             target = self.out / RELATIONS_DIR / cut
             target.mkdir(parents=True, exist_ok=True)
-            for file in (self.kept.matrices / key).glob("*.npy"):
+            for file in (matrices / key).glob("*.npy"):
                 shutil.copyfile(file, target / file.name)
         return list(keys.values())
 
     def _each(self, rows: Rows, folder: Path, task: Task) -> Rows:
         """The results of all pieces: of those that are kept without a task."""
-        new = [row for row in rows if not is_made(folder / row["key"])]
+        new = [row for row in rows if not self.kept.is_made(folder / row["key"])]
         if new:
             self.run_tasks(new, task)
-        return [{"key": row["key"], **read_result(folder / row["key"])} for row in rows]
+        results = self.kept.read_results([folder / row["key"] for row in rows])
+        return [{"key": row["key"], **result} for row, result in zip(rows, results, strict=True)]

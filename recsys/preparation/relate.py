@@ -6,8 +6,8 @@ parts are added up by ranges of left items, so nothing here grows with the log: 
 
     {part}/{relation}-pairs.parquet             pairs of a part of the users, see `pair_blocks`
     {part}/{relation}-sums.parquet              its sums over situations, see `sums_of`
-    relating/{relation}/{cut}/{column}.npy      the sums of all buckets as of a cut
-    relating/{relation}/{cut}/{range}.parquet   strongest pairs of a range of left items
+    relating/{relation}/{cut}-{column}.npy      the sums of all buckets as of a cut
+    relating/{relation}-{low}/{cut}.parquet     strongest pairs of a range of left items
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.arrays import Int64s
@@ -47,13 +49,12 @@ from recsys.features.pair_counts import (
 )
 from recsys.features.situations import Situations
 from recsys.preparation.kept import FORMAT as KEPT_FORMAT
-from recsys.preparation.kept import make
+from recsys.preparation.kept import Kept
 from recsys.preparation.prepared import WINDOWS
 from recsys.schema import Col
 from recsys.storage.matrices import write_matrix
 from recsys.storage.seals import file_hashes, json_sha256
 
-RELATING_DIR: Final = "relating"
 #: The cuts as of which relations are counted, in the order of time.
 CUTS: Final = tuple(dict.fromkeys(cut for window in WINDOWS.values() for cut in window))
 _ROWS_AT_ONCE: Final = 65_536
@@ -78,7 +79,11 @@ def write_pairs(folder: Path, situations: dict[str, Situations], items: Int64s) 
                 since = min([since, *block[SINCE].unique()])
                 table = block.to_arrow()
                 writer = writer or pq.ParquetWriter(
-                    path, table.schema, compression="lz4", use_dictionary=False
+                    path,
+                    table.schema,
+                    compression="lz4",
+                    use_dictionary=False,
+                    write_page_checksum=True,
                 )
                 writer.write_table(table, row_group_size=_ROWS_AT_ONCE)
         finally:
@@ -109,42 +114,60 @@ class AddSums:
     """The sums of all parts, for one relation and all cuts; ranges of left items.
 
     Attributes:
-        folder: `relating`.
-        parts: folders of the buckets.
+        kept: the pieces.
+        parts: of the buckets: key and name of each.
         num_items: of the catalogue.
     """
 
-    folder: Path
-    parts: list[Path]
+    kept: Kept
+    parts: list[tuple[str, str]]
     num_items: int
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Add up the relation that a row names, as of its cuts; returns the ranges' bounds."""
-        folder = self.folder / row["relation"]
+        with self.kept.at_work() as kept:
+            piece = kept.relating / row["relation"]
+            kept.make(piece, partial(self._add, row, kept))
+            return {**row, "bounds": kept.read_result(piece)["bounds"]}
+
+    def _add(self, row: dict[str, Any], kept: Kept, folder: Path) -> dict[str, Any]:
+        name = row["relation"]
         sums = {name: np.zeros(self.num_items, dtype=np.int64) for name in _SUMS}
         for number, cut in enumerate(CUTS):
-            for part in self.parts:
-                rows = [(SINCE, "==", number)]
-                found = pq.read_table(part / _sums_file(row["relation"]), filters=rows)
-                for name, total in sums.items():
-                    total[found[Col.item_row].to_numpy()] += found[name].to_numpy()
+            for key, part in self.parts:
+                rows = pc.field(SINCE) == number
+                file = f"{part}/{_sums_file(name)}"
+                found = kept.read(kept.buckets / key, file, partial(_rows, which=rows))
+                for column, total in sums.items():
+                    total[found[Col.item_row].to_numpy()] += found[column].to_numpy()
             if cut not in row["cuts"]:
                 continue
-            (folder / cut).mkdir(parents=True)
-            for name in (ON_LEFT, ON_RIGHT):
-                np.save(folder / cut / f"{name}.npy", sums[name].astype(np.float32))
+            for column in (ON_LEFT, ON_RIGHT):
+                np.save(folder / _sums_of(cut, column), sums[column].astype(np.float32))
             place = np.empty(self.num_items, dtype=np.int32)
             place[np.argsort(-sums[COUNTED], kind="stable")] = np.arange(self.num_items)
-            np.save(folder / cut / f"{_PLACE}.npy", place)
+            np.save(folder / _sums_of(cut, _PLACE), place)
         sizes = np.zeros(self.num_items, dtype=np.int64)
-        for part in self.parts:
-            with pq.ParquetFile(part / _pairs_file(row["relation"])) as file:
-                for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[LEFT]):
-                    left, counts = np.unique(batch[LEFT].to_numpy(), return_counts=True)
-                    sizes[left] += counts
+        for key, part in self.parts:
+            file = f"{part}/{_pairs_file(name)}"
+            sizes += kept.read(kept.buckets / key, file, partial(_num_lefts, self.num_items))
         blocks = np.cumsum(sizes + len(self.parts)) // PAIRS_AT_ONCE
         inner = np.flatnonzero(np.diff(blocks)) + 1
-        return {**row, "bounds": [0, *inner.tolist(), self.num_items]}
+        return {"bounds": [0, *inner.tolist(), self.num_items]}
+
+
+def _num_lefts(num_items: int, source: Any) -> Int64s:
+    """[I] pairs of each left item."""
+    sizes = np.zeros(num_items, dtype=np.int64)
+    with pq.ParquetFile(source) as file:
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[LEFT]):
+            left, counts = np.unique(batch[LEFT].to_numpy(), return_counts=True)
+            sizes[left] += counts
+    return sizes
+
+
+def _rows(source: Any, which: pc.Expression) -> pa.Table:
+    return pq.read_table(source, filters=which, page_checksum_verification=True)
 
 
 _SUMS: Final = (ON_LEFT, ON_RIGHT, COUNTED)
@@ -154,33 +177,41 @@ _SUMS: Final = (ON_LEFT, ON_RIGHT, COUNTED)
 class KeepStrongest:
     """One range of left items -> the strongest pairs of a relation as of each cut."""
 
-    folder: Path
-    parts: list[Path]
+    kept: Kept
+    parts: list[tuple[str, str]]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Add up the pairs of the range and the relation that a row names."""
-        name, low, high = row["relation"], row["low"], row["high"]
-        folder = self.folder / name
-        rows = [(LEFT, ">=", low), (LEFT, "<", high)]
-        pairs = [
-            pl.DataFrame(pq.read_table(part / _pairs_file(name), filters=rows))
-            for part in self.parts
-        ]
-        weights = self._weights(name, row["cuts"])
-        found = strongest_of(pairs, range(low, high), weights, NUM_KEPT)
-        for cut, kept in zip(CUTS, found, strict=True):
-            if kept is not None:
-                kept.write_parquet(folder / cut / _range_file(low))
+        with self.kept.at_work() as kept:
+            piece = kept.relating / _range_of(row["relation"], row["low"])
+            kept.make(piece, partial(self._strongest, row, kept))
         return row
 
-    def _weights(self, name: str, cuts: Collection[str]) -> Iterator[CutWeights | None]:
+    def _strongest(self, row: dict[str, Any], kept: Kept, folder: Path) -> dict[str, Any]:
+        name, low, high = row["relation"], row["low"], row["high"]
+        rows = (pc.field(LEFT) >= low) & (pc.field(LEFT) < high)
+        pairs = [
+            kept.read(kept.buckets / key, f"{part}/{_pairs_file(name)}", partial(_rows, which=rows))
+            for key, part in self.parts
+        ]
+        weights = self._weights(kept.mapped(kept.relating / name), name, row["cuts"])
+        frames = [pl.DataFrame(each) for each in pairs]
+        found = strongest_of(frames, range(low, high), weights, NUM_KEPT)
+        for cut, strongest in zip(CUTS, found, strict=True):
+            if strongest is not None:
+                strongest.write_parquet(folder / _cut_file(cut))
+        return {}
+
+    def _weights(
+        self, folder: Path, name: str, cuts: Collection[str]
+    ) -> Iterator[CutWeights | None]:
         """How the relation is weighed as of each cut, one at a time in memory."""
         for cut in CUTS:
             if cut not in cuts:
                 yield None
                 continue
             left, right, place = (
-                np.load(self.folder / name / cut / f"{column}.npy", mmap_mode="r")
+                np.load(folder / _sums_of(cut, column), mmap_mode="r")
                 for column in (ON_LEFT, ON_RIGHT, _PLACE)
             )
             weigh = (
@@ -196,24 +227,24 @@ class JoinRanges:
     """The strongest pairs of all ranges -> one matrix, for one relation and one cut.
 
     Attributes:
-        folder: `relating`.
-        matrices: folder of the matrices, each in one of its own by its key.
+        kept: the pieces.
         num_items: of the catalogue.
     """
 
-    folder: Path
-    matrices: Path
+    kept: Kept
     num_items: int
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Join the ranges of the relation and the cut that a row names."""
-        make(self.matrices / row["key"], partial(self._join, row))
+        with self.kept.at_work() as kept:
+            kept.make(kept.matrices / row["key"], partial(self._join, row, kept))
         return {"order": row["order"]}
 
-    def _join(self, row: dict[str, Any], target: Path) -> dict[str, Any]:
-        parts = [
-            self.folder / row["relation"] / row["cut"] / _range_file(low) for low in row["lows"]
-        ]
+    def _join(self, row: dict[str, Any], kept: Kept, target: Path) -> dict[str, Any]:
+        ranges = [kept.relating / _range_of(row["relation"], low) for low in row["lows"]]
+        name = _cut_file(row["cut"])
+        kept.bring(ranges, lambda each: each == name)
+        parts = [folder / name for folder in ranges]
         read = ((each[LEFT], each[RIGHT], each["weight"]) for each in map(pq.read_table, parts))
         pairs = (tuple(column.to_numpy() for column in columns) for columns in read)
         num_pairs = sum(pq.read_metadata(path).num_rows for path in parts)
@@ -221,8 +252,16 @@ class JoinRanges:
         return {"num_pairs": num_pairs}
 
 
-def _range_file(low: int) -> str:
-    return f"{low:010d}.parquet"
+def _sums_of(cut: str, column: str) -> str:
+    return f"{cut}-{column}.npy"
+
+
+def _range_of(relation: str, low: int) -> str:
+    return f"{relation}-{low:010d}"
+
+
+def _cut_file(cut: str) -> str:
+    return f"{cut}.parquet"
 
 
 def _pairs_file(relation: str) -> str:

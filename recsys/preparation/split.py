@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,11 @@ import pyarrow as pa
 
 from recsys.config import Recipe
 from recsys.data.adapters import Part, open_adapter
-from recsys.data.feedback import read_events
+from recsys.data.feedback import Feedback, read_events
 from recsys.data.pseudonyms import pseudonymise
+from recsys.errors import DataError
 from recsys.preparation.intake import Intake
-from recsys.preparation.kept import PREFIX_CHARS, USERS_FILE, make
+from recsys.preparation.kept import PREFIX_CHARS, USERS_FILE, Kept
 from recsys.schema import Col
 from recsys.state import Tombstone
 from recsys.storage.seals import file_sha256
@@ -25,6 +27,9 @@ from recsys.storage.seals import file_sha256
 LIVE: Final = "live"
 #: Columns of the log that the bucket files hold.
 NEEDED: Final = [Col.user, Col.item, Col.event_type, Col.timestamp, Col.session]
+#: Piece of the item ids and rows.
+ITEM_ROWS: Final = "items"
+_ITEM_ROWS_FILE: Final = "items.arrow"
 PART_QUARANTINE: Final = "quarantine.parquet"
 
 
@@ -33,9 +38,15 @@ def bucket_file(number: int) -> str:
     return f"{number:05d}.parquet"
 
 
-def write_item_rows(path: Path, items: pl.DataFrame) -> None:
+def write_item_rows(kept: Kept, items: pl.DataFrame) -> None:
     """Write item ids and rows so that all tasks of a machine map one copy into their memory."""
-    items.select(Col.item, Col.item_row).write_ipc(path, compression="uncompressed")
+
+    def write(folder: Path) -> dict[str, Any]:
+        rows = items.select(Col.item, Col.item_row)
+        rows.write_ipc(folder / _ITEM_ROWS_FILE, compression="uncompressed")
+        return {}
+
+    kept.make(kept.relating / ITEM_ROWS, write)
 
 
 def rows_of(path: Path, ids: pl.Series) -> pl.DataFrame:
@@ -52,8 +63,7 @@ class Split:
     Attributes:
         recipe: of the run.
         key: of the pseudonyms.
-        parts: folder of the parts.
-        item_rows: of `write_item_rows`.
+        kept: the pieces, with what `write_item_rows` wrote.
         num_buckets: that users fall into.
         now_us: the present.
         erased: tombstones, by pseudonym.
@@ -61,26 +71,38 @@ class Split:
 
     recipe: Recipe
     key: bytes
-    parts: Path
-    item_rows: Path
+    kept: Kept
     num_buckets: int
     now_us: int
     erased: dict[str, Tombstone]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Split the part that a row names."""
-        make(self.parts / row["key"], partial(self._split, row))
+        with self.kept.at_work() as kept:
+            item_rows = kept.mapped(kept.relating / ITEM_ROWS) / _ITEM_ROWS_FILE
+            kept.make(kept.parts / row["key"], partial(self._split, row, item_rows))
         return {"order": row["order"]}
 
-    def _split(self, row: dict[str, Any], folder: Path) -> dict[str, Any]:
+    def _live(self, part: Part) -> pl.DataFrame:
+        """Live events, which lie in a store where the run does."""
+        store, path = self.recipe.feedback, Path(part.path)
+        if store is None or self.recipe.shared.location is None:
+            return read_events(part.path, part.first_group, part.last_group)
+        name = path.relative_to(Feedback.of(self.recipe.root).folder).as_posix()
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder, path.name)
+            if not store.download(name, copy):
+                raise DataError(
+                    "live events are gone", where=f"{store}/{name}",
+                    fix="run `recsys prepare` again",
+                )  # fmt: skip
+            return read_events(str(copy), part.first_group, part.last_group)
+
+    def _split(self, row: dict[str, Any], item_rows: Path, folder: Path) -> dict[str, Any]:
         data, live = self.recipe.data, row[LIVE]
         part = Part(row["path"], row["first_group"], row["last_group"], row["num_rows"])
-        raw = (
-            read_events(part.path, part.first_group, part.last_group)
-            if live
-            else open_adapter(data).read_events(part)
-        )
-        items = rows_of(self.item_rows, raw[Col.item])
+        raw = self._live(part) if live else open_adapter(data).read_events(part)
+        items = rows_of(item_rows, raw[Col.item])
         intake = Intake(data, self.key, self.erased, self.now_us)
         taken = intake.take(raw, known_items=items[Col.item], live=live)
         users = taken.ready[Col.user]

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 from recsys.errors import StorageError
 from recsys.storage import patience
 from recsys.storage.faults import Fault, fault_of
+from recsys.storage.outputs import whole_file
 
 #: Scheme -> extra of this package that brings its library; hdfs comes with pyarrow.
 SCHEMES: Final = {"s3": "s3", "gs": "gcs", "abfs": "azure", "hdfs": None}
@@ -96,6 +97,21 @@ class Location:
             return self.read(name) == data
         return True
 
+    def reading(self, name: str, work: Callable[[Any], _T]) -> _T:
+        """What some work reads of a file, which may be long; what is not read is not fetched.
+
+        Args:
+            name: of the file.
+            work: is given a file of Arrow's; may be done again.
+        """
+        import pyarrow as pa
+
+        def read(fs: Any) -> _T:
+            with fs.open(self._path(name), "rb", cache_type="none") as file:
+                return work(pa.PythonFile(file, mode="r"))
+
+        return self._do(read, name)
+
     def upload(self, file: Path, name: str) -> None:
         """Copy a file of this machine there."""
         self._do(lambda fs: fs.put_file(str(file), self._to_write(name)), name)
@@ -108,6 +124,15 @@ class Location:
             return True
 
         return self._or_none(get, name) or False
+
+    def fetch(self, name: str, file: Path) -> None:
+        """Have a small file of this machine as it is there; gone, where there is none."""
+        data = self.read(name)
+        if data is None:
+            file.unlink(missing_ok=True)
+            return
+        with whole_file(file) as aside:
+            aside.write_bytes(data)
 
     def sizes(self, below: str = "") -> dict[str, int]:
         """Bytes of each file in and below a folder, by its name from here."""
@@ -135,6 +160,14 @@ class Location:
         for name in names:
             path = self._path(name)
             self._or_none(lambda fs, path=path: fs.rm_file(path), name)  # type: ignore[misc]
+
+    def arrow(self) -> tuple[Any, str]:
+        """For libraries that write by themselves: the store as Arrow's filesystem, and the path."""
+        import fsspec
+        from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+        fs, path = fsspec.url_to_fs(self.uri, use_listings_cache=False)
+        return PyFileSystem(FSSpecHandler(fs)), path
 
     def _to_write(self, name: str) -> str:
         """The path of a file; HDFS has folders, which must be there."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from recsys.storage.seals import file_sha256
 #: Times that a file is copied which is not what the manifest names; the network may be at fault.
 COPIES_OF_A_FILE = 3
 _LOCK, _USED, _FETCH = ".lock", ".used", ".fetch"
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,18 @@ class NodeCache:
                 cache is too small, or the store fails.
             NoSpaceError: the disk of the cache is full.
         """
-        manifest = self._manifest(location)
-        while True:
+        found = self.find(location, only)
+        if found is None:
+            raise StorageError(
+                f"nothing is published here: there is no {MANIFEST}", where=location,
+                fix="run the job that writes it, or correct the URI",
+            )  # fmt: skip
+        return found
+
+    def find(self, location: Location, only: Callable[[str], bool] | None = None) -> Fetched | None:
+        """What is published at a location, if anything; see `fetch`."""
+        manifest = manifest_of(location)
+        while manifest is not None:
             hold = self._hold(manifest.digest)
             try:
                 folder = self.folder / manifest.digest
@@ -94,7 +106,7 @@ class NodeCache:
                 return Fetched(folder, hold)
             except FileNotFoundError:
                 hold.close()
-                newer = self._manifest(location)
+                newer = manifest_of(location)
                 if newer == manifest:
                     raise StorageError(
                         "a part is missing that the manifest names", where=location,
@@ -104,6 +116,20 @@ class NodeCache:
             except BaseException:
                 hold.close()
                 raise
+        return None
+
+    def adopt(self, folder: Path, manifest: Manifest) -> Fetched:
+        """Take over the files of a folder that was just published from here; it is on this disk."""
+        hold = self._hold(manifest.digest)
+        target = self.folder / manifest.digest
+        with self._telling_of_the_disk(), self._fetching():
+            missing = _missing(target, manifest, None)
+            self.trim(sum(part.size for part in missing.values()))
+            for name in missing:
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).replace(target / name)
+        (self.folder / (manifest.digest + _USED)).touch()
+        return Fetched(target, hold)
 
     def trim(self, needed: int = 0) -> int:
         """Remove folders that nobody holds, the least recently used first, until the rest fits.
@@ -114,23 +140,29 @@ class NodeCache:
         Returns:
             Bytes that are left in the cache.
         """
-        sizes = {path.name: _size(path) for path in self.folder.iterdir() if path.is_dir()}
+        sizes = {
+            path.name: _size(path)
+            for path in self.folder.iterdir()
+            if path.is_dir() and _DIGEST.fullmatch(path.name)
+        }
         left = sum(sizes.values())
         for name in sorted(sizes, key=self._last_use):
             if left + needed <= self.max_bytes:
                 break
-            if self._remove(name):
+            if self.remove(name):
                 left -= sizes[name]
         return left
 
-    def _manifest(self, location: Location) -> Manifest:
-        manifest = manifest_of(location)
-        if manifest is None:
-            raise StorageError(
-                f"nothing is published here: there is no {MANIFEST}", where=location,
-                fix="run the job that writes it, or correct the URI",
-            )  # fmt: skip
-        return manifest
+    def remove(self, name: str) -> bool:
+        """Remove a folder, by its digest, unless a process holds it."""
+        with (self.folder / (name + _LOCK)).open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            (self.folder / (name + _USED)).unlink(missing_ok=True)
+            return True
 
     def _complete(
         self,
@@ -159,7 +191,8 @@ class NodeCache:
         for name in missing:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
         in_parallel(
-            lambda name: _copy(location, manifest.part(name), folder, name, missing[name]), missing
+            lambda name: copy_part(location, manifest.part(name), folder, name, missing[name]),
+            missing,
         )
 
     def _hold(self, name: str) -> IO[bytes]:
@@ -179,17 +212,6 @@ class NodeCache:
         with suppress(OSError):
             return (self.folder / (name + _USED)).stat().st_mtime
         return 0.0
-
-    def _remove(self, name: str) -> bool:
-        """Remove a folder, unless a process holds it."""
-        with (self.folder / (name + _LOCK)).open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-            (self.folder / (name + _USED)).unlink(missing_ok=True)
-            return True
 
     @contextmanager
     def _telling_of_the_disk(self) -> Iterator[None]:
@@ -226,8 +248,13 @@ def _missing(
     }
 
 
-def _copy(location: Location, part: str, folder: Path, name: str, told: Part) -> None:
-    """Copy one file aside, see that it is what the manifest names, and rename it into place."""
+def copy_part(location: Location, part: str, folder: Path, name: str, told: Part) -> None:
+    """Copy one file aside, see that it is what the manifest names, and rename it into place.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        StorageError: what comes is not what the manifest names, or the store fails.
+    """
     aside = folder / f".{uuid.uuid4().hex}.part"
     try:
         for _ in range(COPIES_OF_A_FILE):

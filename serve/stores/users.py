@@ -114,7 +114,7 @@ class Users:
 
     def seed(self, bundle: Bundle) -> str:
         """Take over the histories of a bundle's log, see `seeding.seed`."""
-        return seeding.seed(self._state, bundle, self._settings.root, self._limit)
+        return seeding.seed(self._state, bundle, self._settings, self._limit)
 
     def api_keys(self) -> KeyRing | None:
         """The API keys of the recipe's file and the service's own; None: none are asked for.

@@ -32,6 +32,7 @@ from recsys.artifacts.registry import Registry
 from recsys.artifacts.run import Run
 from recsys.config import load_recipe
 from recsys.errors import GateRefused
+from recsys.preparation.kept import KEPT
 from recsys.preparation.prepared import PREPARED
 from recsys.schema import Col
 

@@ -120,9 +120,8 @@ def test_training_goes_on_from_the_epochs_that_had_room(
         expected = trials if epoch > had_room else trials - 1
         assert told.count(f"epoch {epoch}/{EPOCHS}") == expected
     winner = json.loads(Run.open(recipe).winner_file.read_text())
-    assert winner["metrics"][METRIC] == max(
-        point[METRIC] for point in whole_ones(Path(winner["checkpoint"]).parent)[-1][1].curve
-    )
+    trained = whole_ones((recipe.root / winner["checkpoint"]).parent)
+    assert winner["metrics"][METRIC] == max(point[METRIC] for point in trained[-1][1].curve)
 
 
 def _errors(printed: str) -> list[str]:

@@ -16,16 +16,20 @@ import torch
 from tiny import prepare_here, tiny_log, tiny_recipe
 
 from ray_jobs import pipeline, pretrain
-from ray_jobs.common.kept import keep, latest_checkpoint
+from ray_jobs.common.kept import Checkpoints
 from recsys.artifacts.run import Run
 from recsys.config import Recipe
 from recsys.errors import RecipeError
 from recsys.preparation.prepared import Prepared
+from recsys.storage.shared import SharedFolder
 from recsys.text.pretrained import WEIGHTS
 from recsys.training.pretraining import masked_language
 from recsys.training.pretraining.adapted import PRETRAIN_FILE, adapted
 
 SETTINGS = {"epochs": 2, "batch_size": 8, "max_tokens": 32, "held_out": 0.2}
+
+
+KEEP = Checkpoints.keep
 
 
 class Killed(Exception):
@@ -44,8 +48,8 @@ class OneWorker:
     def get_world_size(self) -> int:
         return 1
 
-    def keep(self, *told: Any) -> None:
-        keep(*told)
+    def keep(self, checkpoints: Checkpoints, *told: Any) -> None:
+        KEEP(checkpoints, *told)
         if self.left is not None:
             self.left -= 1
             if not self.left:
@@ -56,7 +60,7 @@ class OneWorker:
         with (
             patch.object(ray.train, "get_context", lambda: self),
             patch.object(ray.train.torch, "get_device", lambda: torch.device("cpu")),
-            patch.object(pretrain, "keep", self.keep),
+            patch.object(Checkpoints, "keep", lambda *told: self.keep(*told)),
         ):
             yield
 
@@ -82,7 +86,9 @@ def run(recipe: Recipe, worker: OneWorker) -> bytes:
     config |= {"run": str(worker.folder)}
     with worker.patched():
         pretrain.adapt_loop(config)
-    pretrain.write_adapted(Run.open(recipe), latest_checkpoint(worker.folder))
+    pretrain.write_adapted(
+        Run.open(recipe), Checkpoints(worker.folder, SharedFolder(worker.folder)).latest()
+    )
     return (Path(adapted(recipe, prepared).model.language_model) / WEIGHTS).read_bytes()
 
 

@@ -144,7 +144,7 @@ def test_a_retraining_learns_up_to_the_test_window(recipe: Recipe) -> None:
     assert Run.open(recipe).winner_file.read_bytes() == before, "it was trained again"
     embed.execute(Run.open(again))
     winner = json.loads(before)
-    progress = load_progress(Path(winner["checkpoint"]))
+    progress = load_progress(again.root / winner["checkpoint"])
     assert winner["retrained"]
     assert (progress.until, progress.epoch) == ("valid", winner["metrics"]["epoch"])
     assert "ndcg@10" not in progress.curve[-1]
@@ -152,7 +152,7 @@ def test_a_retraining_learns_up_to_the_test_window(recipe: Recipe) -> None:
     with_id = {cut: (prepared.stats(cut).num_events >= least).sum() for cut in ("head", "valid")}
     assert len(weights["ids.weight"]) == with_id["valid"] > with_id["head"]
     # Whichever epoch was best above: of several, each is followed by the next.
-    choose(Run.open(again).trained, Path(winner["checkpoint"]), {"epoch": 3}, trials=[])
+    choose(Run.open(again).trained, again.root / winner["checkpoint"], {"epoch": 3}, trials=[])
     assert load_progress(Run.open(recipe).winner.checkpoint).epoch == 3
 
 

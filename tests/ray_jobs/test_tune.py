@@ -26,7 +26,7 @@ from tiny import (
 )
 
 from ray_jobs import cli, prepare, tune
-from ray_jobs.common.progress import latest_curve
+from ray_jobs.common.kept import Checkpoints
 from ray_jobs.searching.trials import all_failed
 from recsys.artifacts.run import Run
 from recsys.artifacts.trials import read_trials
@@ -266,6 +266,6 @@ def test_an_interrupted_search_goes_on(tmp_path: Path) -> None:
     assert len(trials) == 2
     assert all(trial["epochs"] == 4 and trial["status"] == "finished" for trial in trials)
     for trial in trials:
-        curve = latest_curve(Path(trial["path"]))
+        curve = Checkpoints(Path(trial["path"]), recipe.shared).curve_now()
         assert [point["epoch"] for point in curve] == [1, 2, 3, 4]
         assert trial[METRIC] == max(point[METRIC] for point in curve)

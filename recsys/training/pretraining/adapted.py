@@ -23,6 +23,12 @@ def made_of(recipe: Recipe, prepared: Prepared) -> dict[str, str]:
     }
 
 
+def bring_adapted(recipe: Recipe) -> None:
+    """Have the adapted language model on this node, if the recipe asks for one."""
+    if recipe.pretrain.epochs:
+        recipe.shared.bring(recipe.root / LANGUAGE_DIR)
+
+
 def adapted(recipe: Recipe, prepared: Prepared) -> Recipe:
     """The recipe, with the adapted language model in `model.language_model` if it pretrains.
 

@@ -11,6 +11,11 @@ import pytest
 from ray_jobs.common import kept
 from recsys.artifacts.checkpoint import MODEL, PROGRESS, Progress, load_progress, seal
 from recsys.errors import DataError
+from recsys.storage.shared import SharedFolder
+
+
+def of(run: Path) -> kept.Checkpoints:
+    return kept.Checkpoints(run, SharedFolder(run.parent))
 
 
 def checkpoint(run: Path, epoch: int, *, values: list[float], missing: str | None = None) -> Path:
@@ -29,17 +34,17 @@ def test_the_best_the_latest_and_the_whole_curve(tmp_path: Path) -> None:
     best = checkpoint(tmp_path, 1, values=[0.3])
     latest = checkpoint(tmp_path, 3, values=[0.3, 0.1, 0.2])
     checkpoint(tmp_path, 4, values=[0.3, 0.1, 0.2, 0.9], missing=MODEL)
-    path, metrics = kept.best_checkpoint(tmp_path, "ndcg@10")
+    path, metrics = of(tmp_path).best("ndcg@10")
     assert (path, metrics["ndcg@10"]) == (best, 0.3)
-    assert kept.latest_checkpoint(tmp_path) == latest
-    assert [point["ndcg@10"] for point in kept.curve_of(tmp_path)] == [0.3, 0.1, 0.2]
+    assert of(tmp_path).latest() == latest
+    assert [point["ndcg@10"] for point in of(tmp_path).curve()] == [0.3, 0.1, 0.2]
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
-    assert kept.curve_of(tmp_path / "nowhere") == []
+    assert of(tmp_path / "nowhere").curve() == []
     for wanted in (
-        lambda: kept.latest_checkpoint(tmp_path),
-        lambda: kept.best_checkpoint(tmp_path, "ndcg@10"),
+        lambda: of(tmp_path).latest(),
+        lambda: of(tmp_path).best("ndcg@10"),
     ):
         with pytest.raises(DataError, match="left no checkpoint"):
             wanted()
@@ -53,7 +58,7 @@ class TestKeeping:
         progress = Progress(len(values), 10 * len(values), curve)
         if within is not None:
             progress.step, progress.left = within, [[(3, 9)], []]
-        kept.keep(run, progress, partial(seal, progress=progress), "ndcg@10")
+        of(run).keep(progress, partial(seal, progress=progress), "ndcg@10")
 
     def test_the_latest_and_the_best_stay(self, tmp_path: Path) -> None:
         run = tmp_path / "run"
@@ -61,18 +66,18 @@ class TestKeeping:
             self.keep(run, values)
         names = sorted(path.name for path in run.iterdir())
         assert names == ["checkpoint_0001", "checkpoint_0003", "checkpoint_0004"]
-        assert kept.best_checkpoint(run, "ndcg@10")[0].name == "checkpoint_0001"
+        assert of(run).best("ndcg@10")[0].name == "checkpoint_0001"
 
     def test_one_within_an_epoch_is_gone_on_from_and_is_not_the_best(self, tmp_path: Path) -> None:
         self.keep(tmp_path, [0.3])
         self.keep(tmp_path, [0.3], within=14)
-        last = kept.last_checkpoint(tmp_path)
+        last = of(tmp_path).last()
         assert last == tmp_path / "checkpoint_0001-000000014"
         found = load_progress(last)
         assert (found.epoch, found.step, found.left) == (1, 14, [[(3, 9)], []])
-        assert kept.best_checkpoint(tmp_path, "ndcg@10")[0] == tmp_path / "checkpoint_0001"
+        assert of(tmp_path).best("ndcg@10")[0] == tmp_path / "checkpoint_0001"
         self.keep(tmp_path, [0.3, 0.4])
-        assert kept.last_checkpoint(tmp_path) == tmp_path / "checkpoint_0002"
+        assert of(tmp_path).last() == tmp_path / "checkpoint_0002"
 
     def test_where_the_last_one_is_damaged_the_one_before_is_taken(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -80,15 +85,15 @@ class TestKeeping:
         self.keep(tmp_path, [0.3])
         self.keep(tmp_path, [0.3, 0.4])
         (tmp_path / "checkpoint_0002" / PROGRESS).write_text("{")
-        assert kept.last_checkpoint(tmp_path) == tmp_path / "checkpoint_0001"
-        kept.tell_damaged(tmp_path)
+        assert of(tmp_path).last() == tmp_path / "checkpoint_0001"
+        of(tmp_path).tell_damaged()
         assert capsys.readouterr().out == (
             f"    {tmp_path}/checkpoint_0002 is damaged: the training goes on from "
             "checkpoint_0001\n"
         )
         self.keep(tmp_path, [0.3, 0.4])
-        assert kept.last_checkpoint(tmp_path) == tmp_path / "checkpoint_0002"
-        kept.tell_damaged(tmp_path)
+        assert of(tmp_path).last() == tmp_path / "checkpoint_0002"
+        of(tmp_path).tell_damaged()
         assert not capsys.readouterr().out
 
     def test_what_is_half_written_is_no_checkpoint_and_is_swept_away(self, tmp_path: Path) -> None:
@@ -99,23 +104,24 @@ class TestKeeping:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            kept.keep(tmp_path, Progress(7, 70), dies)
-        assert kept.last_checkpoint(tmp_path) is None
-        kept.sweep(tmp_path)
+            of(tmp_path).keep(Progress(7, 70), dies)
+        assert of(tmp_path).last() is None
+        of(tmp_path).sweep()
         assert list(tmp_path.iterdir()) == []
-        kept.sweep(tmp_path / "nowhere")
+        of(tmp_path / "nowhere").sweep()
 
 
 def test_a_search_that_begins_anew_finds_its_trials_runs(tmp_path: Path) -> None:
-    """Ids begin with another prefix, numbers are the same."""
-    assert kept.run_folder(tmp_path, "aaaaa_00001").name == "train-aaaaa_00001"
-    run = tmp_path / "train-aaaaa_00001"
+    """Ids begin with another prefix, numbers are the same; other settings are another trial."""
+    settings = {"train.learning_rate": 0.1}
+    run = kept.run_folder(tmp_path, "aaaaa_00001", settings)
     checkpoint(run, 1, values=[0.3])
     (tmp_path / "trial-aaaaa_00001").mkdir()
     for name in ("tuner.pkl", "experiment_state-1.json"):
         (tmp_path / name).write_text("")
     kept.forget(tmp_path)
     assert list(tmp_path.iterdir()) == [run]
-    assert kept.run_folder(tmp_path, "bbbbb_00001") == run
-    assert kept.run_folder(tmp_path, "bbbbb_00000").name == "train-bbbbb_00000"
+    assert kept.run_folder(tmp_path, "bbbbb_00001", settings) == run
+    others = [("bbbbb_00000", settings), ("bbbbb_00001", {"train.learning_rate": 0.2})]
+    assert run not in [kept.run_folder(tmp_path, *other) for other in others]
     kept.forget(tmp_path / "nowhere")

@@ -33,7 +33,7 @@ def test_one_worker_trains_all_trials_and_one_that_is_killed_is_replaced(tmp_pat
 
     def kill() -> None:
         while not stop.wait(0.02):
-            if not list(Run.open(recipe).trainings.glob("*/train-*_00001/checkpoint_0001*")):
+            if not list(Run.open(recipe).trainings.glob("*/train-00001-*/checkpoint_0001*")):
                 continue
             for actor in actors(class_name="RayTrainWorker", state="ALIVE"):
                 if actor.actor_id not in before:

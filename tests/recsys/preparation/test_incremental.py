@@ -249,7 +249,7 @@ def test_what_is_no_longer_named_is_deleted(shop: Shop) -> None:
     shop.prepare(recipe)
     shop.add("b1", night())
     shop.prepare(recipe)
-    kept = Kept.of(recipe.root)
+    kept = Kept(recipe.root / KEPT)
     assert len(list(kept.parts.iterdir())) == 3
     assert len(list(kept.buckets.iterdir())) == 4
     assert len(list(kept.matrices.iterdir())) == 8
@@ -270,5 +270,5 @@ def test_a_damaged_piece_is_made_again(shop: Shop) -> None:
 def test_two_at_once_are_refused(shop: Shop) -> None:
     recipe = shop.recipe()
     shop.prepare(recipe)
-    with Kept.of(recipe.root).locked(), pytest.raises(DataError, match="another `prepare`"):
+    with Kept(recipe.root / KEPT).locked(), pytest.raises(DataError, match="another `prepare`"):
         shop.prepare(recipe)

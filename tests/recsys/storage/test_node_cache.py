@@ -14,6 +14,7 @@ import pytest
 from object_store import ObjectStore
 
 from recsys.errors import NoSpaceError, StorageError
+from recsys.storage import node_cache
 from recsys.storage.location import Location
 from recsys.storage.node_cache import Fetched, NodeCache
 from recsys.storage.published import manifest_of, publish
@@ -115,9 +116,8 @@ def test_a_folder_that_is_published_anew_meanwhile_is_fetched_anew(
     for name in before.files:
         store.client.delete_object(Bucket="shop", Key=f"one/{before.part(name)}")
     told = [before]
-    read = NodeCache._manifest
     monkeypatch.setattr(
-        NodeCache, "_manifest", lambda cache, place: told.pop() if told else read(cache, place)
+        node_cache, "manifest_of", lambda place: told.pop() if told else manifest_of(place)
     )
     assert (cache.fetch(place).folder / "a").read_bytes() == content("one+", "a")
 
@@ -173,6 +173,7 @@ CODE = """
 import sys, time
 from pathlib import Path
 from recsys.storage.location import Location
+from recsys.storage import node_cache
 from recsys.storage.node_cache import NodeCache
 got = NodeCache(Path(sys.argv[1]), 10**9).fetch(Location(sys.argv[2]))
 print(sum(path.stat().st_size for path in got.folder.rglob("*") if path.is_file()), flush=True)
