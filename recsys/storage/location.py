@@ -78,7 +78,9 @@ class Location:
 
     def read(self, name: str) -> bytes | None:
         """The content of a small file; None where there is none."""
-        return self._or_none(lambda fs: bytes(fs.cat_file(self._path(name))), name)
+        # Without it s3fs asks for the size first, to read a large one in parts.
+        whole = {"max_concurrency": 1} if self.scheme == "s3" else {}
+        return self._or_none(lambda fs: bytes(fs.cat_file(self._path(name), **whole)), name)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file, in the place of one that is there. Readers see the old or the new."""

@@ -128,7 +128,7 @@ def publish(folder: Path, location: Location) -> Manifest:
             return there
     in_parallel(lambda name: location.upload(folder / name, manifest.part(name)), files)
     location.write(MANIFEST, manifest.as_bytes())
-    _remove_stale(location, now)
+    _remove_stale(location, manifest, now)
     return manifest
 
 
@@ -143,15 +143,13 @@ def in_parallel(work: Callable[[str], Any], names: Iterable[str]) -> None:
             raise
 
 
-def _remove_stale(location: Location, now: dt.datetime) -> None:
-    """Remove old parts that the manifest does not name."""
-    there = manifest_of(location)
-    kept = None if there is None else there.attempt
+def _remove_stale(location: Location, manifest: Manifest, now: dt.datetime) -> None:
+    """Remove old parts that the manifest does not name; another writer's are not old."""
     stale = []
     for name in location.sizes():
         attempt = name.partition("/")[0]
         found = _ATTEMPT.fullmatch(attempt)
-        if found and attempt != kept:
+        if found and attempt != manifest.attempt:
             began = dt.datetime.strptime(found[1], _TIME).replace(tzinfo=dt.UTC)
             if (now - began).total_seconds() > STALE_S:
                 stale.append(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,118 +10,56 @@ from unittest.mock import patch
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from prepare_runs import hashes, tiny_data, with_robot
-from tiny import KEY, KEY_ENV, day, tiny_events, tiny_items, tiny_recipe
+from growing_log import MOST, GrowingLog, night
+from prepare_runs import with_robot
+from tiny import KEY, day, tiny_items
 
 from recsys.config import Recipe
-from recsys.data.feedback import Feedback, events_table, new_file_name
+from recsys.data.feedback import Feedback
 from recsys.data.pseudonyms import pseudonym
 from recsys.errors import DataError
 from recsys.preparation import preparing
 from recsys.preparation.kept import KEPT, Kept
 from recsys.preparation.prepared import PREPARED
-from recsys.preparation.preparing import Rows, Task, one_by_one, prepare
-from recsys.schema import EVENT_CODE, Col
-from recsys.state import StateEvent, Tombstone
-
-MOST = 140
-
-
-class Shop:
-    """A log in files, which a `prepare` after another reads."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.tasks = folder, dict[str, int]()
-        (folder / "log" / "events").mkdir(parents=True)
-        self.items(tiny_items())
-        events = tiny_events().sort(Col.timestamp)
-        third = events.height // 3
-        for number in range(3):
-            self.add(f"b{number}", events[number * third : (number + 1) * third])
-
-    def recipe(self, **data: object) -> Recipe:
-        settings = {"max_quarantine_fraction": 0.9, "max_events_per_user": MOST, **data}
-        return tiny_recipe(self.folder, data=tiny_data(self.folder, **settings))
-
-    def items(self, items: pl.DataFrame) -> None:
-        items.write_parquet(self.folder / "log" / "items.parquet")
-
-    def add(self, name: str, events: pl.DataFrame) -> None:
-        events.write_parquet(self.folder / "log" / "events" / f"{name}.parquet")
-
-    def prepare(self, recipe: Recipe) -> dict[str, str]:
-        """Prepare; counts the tasks of each kind, and gives the hashes of what is there."""
-        self.tasks.clear()
-
-        def run(rows: Rows, task: Task) -> Rows:
-            self.tasks[type(task).__name__] = len(rows)
-            return one_by_one(rows, task)
-
-        with (
-            patch.dict("os.environ", {KEY_ENV: KEY}),
-            patch.object(preparing, "one_by_one", run),
-        ):
-            prepare(recipe)
-        return hashes(recipe.root / PREPARED)
-
-    def live(self, recipe: Recipe, user: str, item: str, moment: dt.datetime) -> None:
-        event = StateEvent(
-            pseudonym(user, KEY.encode()), "", item, EVENT_CODE["purchase"],
-            int(moment.timestamp() * 1e6),
-        )  # fmt: skip
-        folder = Feedback.of(recipe.root).events
-        folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(events_table([event]), folder / new_file_name())
+from recsys.schema import Col
+from recsys.state import Tombstone
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    return Shop(tmp_path)
+def shop(tmp_path: Path) -> GrowingLog:
+    return GrowingLog(tmp_path)
 
 
-def night(number: float = 89.5, users: range = range(4)) -> pl.DataFrame:
-    """A few purchases of one time."""
-    return pl.DataFrame(
-        {
-            Col.user: [f"customer-{user:03d}" for user in users],
-            Col.item: [f"item-{user:04d}" for user in users],
-            Col.event_type: "purchase", Col.timestamp: day(number), Col.session: "s",
-            Col.quantity: 1.0,
-        },
-        schema=tiny_events().schema,
-    )  # fmt: skip
-
-
-def erase(shop: Shop, recipe: Recipe) -> None:
+def erase(shop: GrowingLog, recipe: Recipe) -> None:
     at = int(day(60).timestamp() * 1e6)
     user = pseudonym("customer-003", KEY.encode())
     Feedback.of(recipe.root).folder.mkdir(parents=True, exist_ok=True)
     Feedback.of(recipe.root).write_erased({user: Tombstone(at, at)})
 
 
-def live_then_logged(shop: Shop, recipe: Recipe) -> None:
+def live_then_logged(shop: GrowingLog, recipe: Recipe) -> None:
     """The service's event, and the log's of the same, by a user of whom more is new."""
     shop.live(recipe, "customer-002", "item-0002", day(89.5))
     shop.live(recipe, "customer-030", "item-0007", day(88))
     shop.add("c", night())
 
 
-def replay(shop: Shop, recipe: Recipe) -> None:
+def replay(shop: GrowingLog, recipe: Recipe) -> None:
     shop.add("c", pl.read_parquet(shop.folder / "log" / "events" / "b1.parquet").head(70))
 
 
-def replaced(shop: Shop, recipe: Recipe) -> None:
+def replaced(shop: GrowingLog, recipe: Recipe) -> None:
     rows = pl.read_parquet(shop.folder / "log" / "events" / "b1.parquet")
     shop.add("b1", rows.head(rows.height - 5))
 
 
-def crowd(shop: Shop, recipe: Recipe) -> None:
+def crowd(shop: GrowingLog, recipe: Recipe) -> None:
     robot = with_robot(MOST + 5).tail(MOST + 5).with_columns(pl.lit("customer-001").alias(Col.user))
     shop.add("a", robot.head(3))
     shop.add("c", robot.tail(MOST + 2))
 
 
-CHANGES: dict[str, Callable[[Shop, Recipe], object]] = {
+CHANGES: dict[str, Callable[[GrowingLog, Recipe], object]] = {
     "nothing": lambda shop, _: None,
     "a night": lambda shop, _: shop.add("c", night()),
     "a file that sorts before the others": lambda shop, _: shop.add("a", night()),
@@ -147,7 +84,7 @@ CHANGES: dict[str, Callable[[Shop, Recipe], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_after_a_change_it_is_what_a_run_from_nothing_gives(shop: Shop, change: str) -> None:
+def test_after_a_change_it_is_what_a_run_from_nothing_gives(shop: GrowingLog, change: str) -> None:
     recipe = shop.recipe()
     first = shop.prepare(recipe)
     CHANGES[change](shop, recipe)
@@ -168,7 +105,7 @@ def test_after_a_change_it_is_what_a_run_from_nothing_gives(shop: Shop, change: 
         ("text_fields", ["title"]),
     ],
 )
-def test_another_recipe_is_prepared_anew(shop: Shop, key: str, value: object) -> None:
+def test_another_recipe_is_prepared_anew(shop: GrowingLog, key: str, value: object) -> None:
     shop.prepare(shop.recipe())
     recipe = shop.recipe(**{key: value})
     second = shop.prepare(recipe)
@@ -176,7 +113,7 @@ def test_another_recipe_is_prepared_anew(shop: Shop, key: str, value: object) ->
     assert second == shop.prepare(recipe)
 
 
-def test_many_nights_one_after_another(shop: Shop) -> None:
+def test_many_nights_one_after_another(shop: GrowingLog) -> None:
     """Corrections of pairs add up, and are counted anew when there are many."""
     recipe = shop.recipe()
     shop.prepare(recipe)
@@ -187,7 +124,7 @@ def test_many_nights_one_after_another(shop: Shop) -> None:
     assert last == shop.prepare(recipe)
 
 
-def test_it_reads_what_is_new_and_builds_what_that_touches(shop: Shop) -> None:
+def test_it_reads_what_is_new_and_builds_what_that_touches(shop: GrowingLog) -> None:
     recipe = shop.recipe()
     shop.prepare(recipe)
     assert (shop.tasks["Split"], shop.tasks["Build"]) == (3, 4)
@@ -202,7 +139,7 @@ def test_it_reads_what_is_new_and_builds_what_that_touches(shop: Shop) -> None:
     assert shop.tasks["JoinRanges"] == 2
 
 
-def test_what_lay_in_the_future_counts_when_its_time_has_come(shop: Shop) -> None:
+def test_what_lay_in_the_future_counts_when_its_time_has_come(shop: GrowingLog) -> None:
     recipe = shop.recipe()
     shop.add("c", night(200))
     at = day(150).timestamp()
@@ -220,7 +157,7 @@ def test_what_lay_in_the_future_counts_when_its_time_has_come(shop: Shop) -> Non
         assert shop.tasks["Split"] == 1, "the clock was set back"
 
 
-def test_nothing_kept_holds_an_erased_user(shop: Shop) -> None:
+def test_nothing_kept_holds_an_erased_user(shop: GrowingLog) -> None:
     recipe = shop.recipe()
     shop.prepare(recipe)
     user = pseudonym("customer-003", KEY.encode())
@@ -244,7 +181,7 @@ def test_nothing_kept_holds_an_erased_user(shop: Shop) -> None:
     assert not holding()
 
 
-def test_what_is_no_longer_named_is_deleted(shop: Shop) -> None:
+def test_what_is_no_longer_named_is_deleted(shop: GrowingLog) -> None:
     recipe = shop.recipe()
     shop.prepare(recipe)
     shop.add("b1", night())
@@ -255,7 +192,7 @@ def test_what_is_no_longer_named_is_deleted(shop: Shop) -> None:
     assert len(list(kept.matrices.iterdir())) == 8
 
 
-def test_a_damaged_piece_is_made_again(shop: Shop) -> None:
+def test_a_damaged_piece_is_made_again(shop: GrowingLog) -> None:
     recipe = shop.recipe()
     first = shop.prepare(recipe)
     for name in ("parts/*/users.parquet", "buckets/*/histories.parquet", "matrices/*/*.data.npy"):
@@ -267,7 +204,7 @@ def test_a_damaged_piece_is_made_again(shop: Shop) -> None:
     assert shop.prepare(recipe) == first
 
 
-def test_two_at_once_are_refused(shop: Shop) -> None:
+def test_two_at_once_are_refused(shop: GrowingLog) -> None:
     recipe = shop.recipe()
     shop.prepare(recipe)
     with Kept(recipe.root / KEPT).locked(), pytest.raises(DataError, match="another `prepare`"):
