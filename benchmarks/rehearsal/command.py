@@ -86,13 +86,14 @@ def why_not() -> str | None:
 def inside(words: Sequence[str]) -> int:
     """Rehearse below a process in namespaces of its own; returns its exit status."""
     command = [sys.executable, "-m", "benchmarks.rehearsal", "--inside", *words]
-    child = subprocess.Popen([*NAMESPACES, *command])
-    # A child that is asked to end ends by Ctrl-C, which the terminal sends to it as well.
+    # Ctrl-C comes to this process alone, which ends all others.
+    child = subprocess.Popen([*NAMESPACES, *command], start_new_session=True)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
         return child.wait()
     except KeyboardInterrupt:
+        print("rehearsal: interrupted", file=sys.stderr)
         return INTERRUPTED
     finally:
         child.kill()  # what is below ends with it
@@ -113,8 +114,6 @@ def rehearse(options: argparse.Namespace) -> int:
         try:
             stage = stage or set_up(work, small=options.small)
             seen, is_well = step(stage), True
-        except KeyboardInterrupt:
-            seen, is_well, status = "interrupted", False, INTERRUPTED
         except Exception as error:  # of whatever kind: it is what was seen
             seen, is_well, status = f"FAILED: {error or type(error).__name__}", False, FAILED
         seconds = round(time.monotonic() - began, 1)
@@ -148,7 +147,7 @@ def set_up(work: Path, *, small: bool) -> Stage:
     network = Network(names, work, environment)
     return Stage(
         network, Servers(network[STORE]), work, token,
-        num_users=100 if small else 400, epochs=1 if small else 6,
+        num_users=100 if small else 400, epochs=1 if small else 8,
         stop_s=5 if small else 20, ask_s=20,
     )  # fmt: skip
 

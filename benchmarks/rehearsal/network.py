@@ -76,7 +76,8 @@ class Host:
         self._logs, self._link = logs, f"to-{name}"
         self._environment = {
             **environment, "HOME": str(HOME), "TMPDIR": "/tmp", "PYTHONPATH": str(ROOT),
-            "PYTHONDONTWRITEBYTECODE": "1", "PATH": os.environ["PATH"], "LANG": "C.UTF-8",
+            "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
         }  # fmt: skip
         command = [sys.executable, "-m", "benchmarks.rehearsal.host", name, table]
         self._process = subprocess.Popen(

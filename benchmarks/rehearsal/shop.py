@@ -26,8 +26,8 @@ LANGUAGE_DIR = "language"
 def write_log(folder: Path, num_users: int, seed: int = 0) -> int:
     """Write the log, in a file of events for each month; returns how many events it has.
 
-    People come every few days, look at four items and buy some of them, mostly of a colour or a
-    kind that they like.
+    People come every few days, look at four items and buy others, mostly of a colour or a kind that
+    they like.
     """
     rng = np.random.default_rng(seed)
     rows = np.arange(NUM_ITEMS)
@@ -38,13 +38,13 @@ def write_log(folder: Path, num_users: int, seed: int = 0) -> int:
         weights = np.where(likes, 8.0, 0.5)
         day, visit = rng.uniform(0, 6), 0
         while day < NUM_DAYS:
-            seen = rng.choice(NUM_ITEMS, size=4, replace=False, p=weights / weights.sum())
+            chosen = rng.choice(NUM_ITEMS, size=7, replace=False, p=weights / weights.sum())
             at = FIRST_DAY + dt.timedelta(hours=round(24 * day))
             session = f"visit-{user}-{visit}"
-            for place, row in enumerate(seen.tolist()):
+            for place, row in enumerate(chosen[:4].tolist()):
                 looked = at - dt.timedelta(minutes=10 - place)
                 events.append((f"user-{user}", item_id(row), "view", looked, session))
-            for row in seen[: rng.integers(1, 4)].tolist():
+            for row in chosen[4 : 5 + rng.integers(3)].tolist():
                 events.append((f"user-{user}", item_id(row), "purchase", at, session))
             day, visit = day + rng.uniform(2, 8), visit + 1
     names = [Col.user, Col.item, Col.event_type, Col.timestamp, Col.session]
@@ -70,7 +70,9 @@ def write_language_model(folder: Path) -> None:
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertModel
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *COLOURS, *THINGS]
     words += [str(row) for row in range(NUM_ITEMS)]
     tokenizer = Tokenizer(models.WordLevel({w: n for n, w in enumerate(words)}, unk_token="[UNK]"))
