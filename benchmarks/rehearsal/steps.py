@@ -6,6 +6,7 @@ A step returns what was seen, in words, and raises `RuntimeError` where that is 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 import urllib.error
 from collections.abc import Callable
@@ -81,7 +82,7 @@ def fill_the_bucket(stage: Stage) -> str:
     stage.servers.upload(log, "log")
     shop.write_language_model(language)
     for host in stage.network.hosts.values():
-        host.run("copy", "cp", "-r", str(language), ".")
+        shutil.copytree(language, host.work / shop.LANGUAGE_DIR)
     mark = stage.workers[0].work / "mark"
     mark.touch()
     if any((host.work / "mark").exists() for host in stage.network.hosts.values()
