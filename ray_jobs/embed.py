@@ -42,11 +42,10 @@ def execute(run: Run) -> Path:
     with connected(run.recipe.ray):
         store = ensure_store(chosen)
         vectors = text_vectors(chosen, winner.checkpoint)
-    bundle = assemble(
-        run.bundle_folder, chosen.recipe, run.prepared, winner.checkpoint, vectors, store
-    )
+    with run.recipe.shared.whole(run.bundle_folder) as out:
+        assemble(out, chosen.recipe, run.prepared, winner.checkpoint, vectors, store)
     tracker_of(run.recipe).bundle(run)
-    return bundle.folder
+    return run.bundle_folder
 
 
 def assemble(

@@ -199,6 +199,7 @@ class Run:
         """
         from recsys.artifacts.winner import Winner
 
+        bring_adapted(self.recipe)
         self.bring_results()
         return Winner.read(self.winner_file, self.prepared, self.recipe.shared)
 

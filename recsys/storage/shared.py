@@ -10,6 +10,7 @@ node's cache, so it is verified, and the same piece lies here once.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import threading
@@ -19,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from recsys.errors import DataError
+from recsys.storage import conditional
 from recsys.storage.location import Location
 from recsys.storage.node_cache import Fetched, NodeCache
 from recsys.storage.outputs import whole_folder
@@ -104,6 +107,29 @@ class SharedFolder:
         with self.whole(path) as aside:
             shutil.copytree(path.resolve(), aside, copy_function=os.link, dirs_exist_ok=True)
             yield aside
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other jobs that write into the folder away meanwhile.
+
+        Raises:
+            DataError: one is at work.
+            StorageError: likewise, or one was killed a moment ago.
+        """
+        if self.location is not None:
+            with conditional.locked(self.location, "job"):
+                yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataError(
+                    "in use: another job of this run is at work", where=self.folder,
+                    field="run_dir", fix="wait until it has ended, or set another run_dir",
+                ) from None  # fmt: skip
+            yield
 
     def read(self, folder: Path, name: str) -> bytes | None:
         """A small file of a folder, as it is published; the folder is not brought here."""
