@@ -124,7 +124,9 @@ class Job:
             raise RuntimeError(f"{self._name} ended with {status}: {self._last()}")
 
     def _last(self) -> str:
-        return " | ".join(self.output.splitlines()[-5:])
+        """Its last line, or two; those of the command that submitted it begin with the time."""
+        ours = [each for each in self.output.splitlines() if each.strip() and each[:2] != "20"]
+        return " | ".join(ours[-2:])
 
 
 def until(is_so: Callable[[], bool], timeout_s: float, otherwise: str) -> float:
