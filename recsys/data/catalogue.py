@@ -114,8 +114,19 @@ def catalogue_problem(
     return problem
 
 
-def build_catalogue(items: pl.DataFrame, tokenizer: Tokenizer) -> tuple[pl.DataFrame, pl.DataFrame]:
+#: Of a distinct text, whatever catalogue it stands in.
+_OF_TEXTS: Final = (Col.text, Col.content_hash, Col.tokens)
+
+
+def build_catalogue(
+    items: pl.DataFrame, tokenizer: Tokenizer, known: pl.DataFrame | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Checked items -> (items with rows, distinct texts with tokens).
+
+    Args:
+        items: of `check_items`.
+        tokenizer: of the language model.
+        known: texts that it has tokenised before, as returned.
 
     Returns:
         items: the `ITEMS` columns, `item_row`, `text_row`, `content_hash`; sorted by id.
@@ -125,11 +136,14 @@ def build_catalogue(items: pl.DataFrame, tokenizer: Tokenizer) -> tuple[pl.DataF
     distinct = items.select(Col.text).unique().sort(Col.text)
     # Some at a time: as Python's objects, a text and its tokens take kilobytes.
     pieces = []
+    if known is not None:
+        pieces.append(known.select(_OF_TEXTS).join(distinct, on=Col.text, how="semi"))
+        distinct = distinct.join(known, on=Col.text, how="anti")
     for rows in distinct.iter_slices(_AT_ONCE):
         some = rows[Col.text].to_list()
         hashes = pl.Series(Col.content_hash, [text_sha256(text) for text in some])
         pieces.append(rows.with_columns(hashes, _lists(tokenize(tokenizer, some))))
-    texts = pl.concat(pieces, rechunk=True).select(
+    texts = pl.concat(pieces, rechunk=True).sort(Col.text).select(
         pl.int_range(pl.len(), dtype=pl.Int32).alias(Col.text_row), Col.text, Col.content_hash,
         Col.tokens,
     )  # fmt: skip

@@ -145,16 +145,35 @@ class Build:
             as_of = self.end_us if moment is None else moment
             counts = count_items(users, as_of, codes).with_columns(pl.lit(name).alias("as_of"))
             counts.write_parquet(folder / counts_file(name))
-        days = count_days(users, codes).sort("day", Col.item_row)
-        days.write_parquet(folder / DAYS_FILE)
-        found = {"users": len(users), "sha256": file_sha256(path)}
+        if changed is None:
+            days, numbers = self._counted(users)
+        else:
+            days, numbers = self._corrected(changed)
+        days.sort("day", Col.item_row).write_parquet(folder / DAYS_FILE)
+        early = [moment for moment in cuts.values() if moment is not None]
+        found = {"users": len(users), "sha256": file_sha256(path), **numbers}
+        return found | {"pairs": _write_parts(users, early, codes, folder, changed)}
+
+    def _counted(self, users: UserEvents) -> tuple[pl.DataFrame, dict[str, int]]:
+        """What adds up over users: daily counts of items, and numbers of baskets."""
+        codes, cuts = target_codes(self.recipe), cut_us(self.recipe.data.cuts)
         learned = ask(users.before(cuts["head"] or 0), start=0, end=None, target_codes=codes)
-        found["learnable"] = int((learned.stops > learned.starts).sum())
+        numbers = {"learnable": int((learned.stops > learned.starts).sum())}
         for window, (start, end) in WINDOWS.items():
             asked = ask(users, start=cuts[start] or 0, end=cuts[end], target_codes=codes)
-            found[f"{window}_baskets"] = len(asked)
-        early = [moment for moment in cuts.values() if moment is not None]
-        return found | {"pairs": _write_parts(users, early, codes, folder, changed)}
+            numbers[f"{window}_baskets"] = len(asked)
+        return count_days(users, codes), numbers
+
+    def _corrected(self, changed: _Changed) -> tuple[pl.DataFrame, dict[str, int]]:
+        """The same, of the bucket as it was and of the users with new rows alone."""
+        tables = (changed.then, changed.now)
+        then, now = (self._counted(UserEvents.from_arrow(table)) for table in tables)
+        counts = pl.exclude("day", Col.item_row)
+        before = pl.read_parquet(changed.folder / DAYS_FILE, glob=False)
+        days = pl.concat([before, then[0].with_columns(-counts), now[0]])
+        days = days.group_by("day", Col.item_row).agg(counts.sum()).filter(pl.col("events") > 0)
+        was = changed.before
+        return days, {name: was[name] - then[1][name] + now[1][name] for name in now[1]}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
     split/parts/{key}/      bucket files of a part of the log, its quarantine, its counts
     split/buckets/{key}/    histories of a bucket, its counts and its pairs of items
     split/matrices/{key}/   relations of items as of a cut
+    split/texts/{key}/      tokens of all texts, by tokenizer
     split/relating/{name}/  what tasks of this preparation hand each other, see `relate`
     split/erased.json       digests of the tombstones that the parts were split under
 
@@ -172,6 +173,11 @@ class Kept:
         return self.folder / "matrices"
 
     @property
+    def texts(self) -> Path:
+        """Folder of the tokens."""
+        return self.folder / "texts"
+
+    @property
     def relating(self) -> Path:
         """Folder of what tasks hand each other."""
         return self.folder / RELATING
@@ -222,7 +228,7 @@ class Kept:
     def keep_only(self, keys: Iterable[str]) -> None:
         """Delete all pieces but these."""
         wanted = set(keys)
-        for kind in (self.parts, self.buckets, self.matrices, self.relating):
+        for kind in (self.parts, self.buckets, self.matrices, self.texts, self.relating):
             self.delete(piece for piece in self.pieces(kind) if piece.name not in wanted)
             for left_over in kind.glob(".*"):  # of a task that was killed
                 shutil.rmtree(left_over, ignore_errors=True)

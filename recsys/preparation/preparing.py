@@ -32,7 +32,7 @@ from recsys.data.pseudonyms import key_check, load_key
 from recsys.features.item_to_item import COUNTED
 from recsys.preparation.build import Build
 from recsys.preparation.finish import Results, finish
-from recsys.preparation.kept import Kept, context, part_key
+from recsys.preparation.kept import FORMAT, Kept, context, part_key
 from recsys.preparation.memory import buckets_of
 from recsys.preparation.prepared import (
     CATALOGUE_DIR,
@@ -51,7 +51,9 @@ from recsys.preparation.relate import (
 from recsys.preparation.split import LIVE, Split, bucket_file, write_item_rows
 from recsys.preparation.stored import kept_of
 from recsys.schema import Col
-from recsys.text.pretrained import load_tokenizer, locate, tokens_problem
+from recsys.storage.outputs import place
+from recsys.storage.seals import file_sha256, json_sha256
+from recsys.text.pretrained import TOKENIZER, load_tokenizer, locate, tokens_problem
 
 Rows = list[dict[str, Any]]
 Task = Callable[[dict[str, Any]], dict[str, Any]]
@@ -95,18 +97,21 @@ def prepare(recipe: Recipe, tasks: AbstractContextManager[RunTasks] | None = Non
         for name in (HISTORIES_DIR, CATALOGUE_DIR, QUARANTINE_DIR):
             (out / name).mkdir()
         items = adapter.read_items()
-        catalogue = _write_catalogue(recipe, items.table, out)
+        catalogue, texts_key = _write_catalogue(recipe, items.table, out, kept)
         steps = _Steps(recipe, key, out, kept, run_tasks)
         split = steps.split(adapter, scan.parts, catalogue)
         built = steps.build(split)
         matrices = steps.relate(built, catalogue.num_items)
         results = Results(catalogue, scan, items.num_superseded, split, built, key_check(key))
         finish(recipe, out, kept, results)
-        kept.keep_only([*(row["key"] for row in (*split, *built)), *matrices])
+        kept.keep_only([*(row["key"] for row in (*split, *built)), *matrices, texts_key])
     return folder
 
 
-def _write_catalogue(recipe: Recipe, items: pl.DataFrame, out: Path) -> Catalogue:
+def _write_catalogue(
+    recipe: Recipe, items: pl.DataFrame, out: Path, kept: Kept
+) -> tuple[Catalogue, str]:
+    """Check the items and write the catalogue; and the key of its texts among the kept pieces."""
     source = recipe.data.source or recipe.data.adapter
     good, bad = check_items(items, recipe.data.text_fields)
     limit = recipe.data.max_quarantine_fraction
@@ -120,10 +125,21 @@ def _write_catalogue(recipe: Recipe, items: pl.DataFrame, out: Path) -> Catalogu
     if too_long:
         raise too_long
     tokenizer = load_tokenizer(language, recipe.data.max_tokens)
-    numbered, texts = build_catalogue(good, tokenizer)
+    key = json_sha256([FORMAT, file_sha256(language / TOKENIZER), recipe.data.max_tokens])[:32]
+    piece = kept.texts / key
+    kept.bring([piece])
+    known = pl.read_parquet(piece / TEXTS_FILE, glob=False) if kept.is_made(piece) else None
+    numbered, texts = build_catalogue(good, tokenizer, known)
     numbered.write_parquet(out / CATALOGUE_DIR / ITEMS_FILE)
     texts.write_parquet(out / CATALOGUE_DIR / TEXTS_FILE)
-    return Catalogue(numbered, texts)
+    if known is None or not known.equals(texts):
+
+        def keep(folder: Path) -> dict[str, Any]:
+            place(out / CATALOGUE_DIR / TEXTS_FILE, folder / TEXTS_FILE)
+            return {}
+
+        kept.make(piece, keep)
+    return Catalogue(numbered, texts), key
 
 
 @dataclass

@@ -53,11 +53,7 @@ class SharedFolder:
         """Have a folder here as it is published; if it is not, it is not here either."""
         if self.location is None:
             return
-        fetched = self._cache.find(self._place(path))
-        if fetched is None:
-            _remove(path)
-        else:
-            _link(path, fetched)
+        self._link(path, self._cache.find(self._place(path)))
 
     def bring_all(self, folder: Path) -> None:
         """Have here all folders that are published right below one, and no others."""
@@ -68,7 +64,7 @@ class SharedFolder:
             self.bring(folder / name)
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.is_symlink() and path.name not in names:
-                _remove(path)
+                self._link(path, None)
 
     def names(self, folder: Path) -> list[str]:
         """Names of the folders that are published right below one."""
@@ -94,7 +90,7 @@ class SharedFolder:
             aside.mkdir(parents=True)
             yield aside
             manifest = publish(aside, self._place(path))
-            _link(path, self._cache.adopt(aside, manifest))
+            self._link(path, self._cache.adopt(aside, manifest))
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -148,9 +144,7 @@ class SharedFolder:
             place = self._place(path)
             names = place.sizes()
             place.remove(sorted(names, key=lambda name: name != MANIFEST))
-            digest = path.resolve().name
-            _remove(path)
-            self._cache.remove(digest)
+            self._link(path, None)
         shutil.rmtree(path, ignore_errors=True)
 
     def bring_files(self, paths: Iterable[Path]) -> None:
@@ -170,21 +164,33 @@ class SharedFolder:
         assert self.cache is not None
         return self.cache
 
+    def _link(self, path: Path, fetched: Fetched | None) -> None:
+        """Have a folder of the cache under a path, held as long as this process lives.
+
+        The one of before goes from the cache, unless it is in use: it may hold an erased user.
+        """
+        before = path.readlink() if path.is_symlink() else None
+        with _changing:
+            if fetched is not None:
+                _link_to(path, fetched.folder)
+            elif before is not None:
+                path.unlink(missing_ok=True)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+            held = _held.pop(path, None)
+            if fetched is not None:
+                _held[path] = fetched
+            if held is not None:
+                held.release()
+        if before is not None and (fetched is None or before != fetched.folder):
+            self._cache.remove(before.name)
+
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
 
     def _place(self, path: Path) -> Location:
         assert self.location is not None
         return self.location / self._name(path)
-
-
-def _link(path: Path, fetched: Fetched) -> None:
-    """Have a folder of the cache under a path, and hold it as long as this process lives."""
-    with _changing:
-        before, _held[path] = _held.get(path), fetched
-        _link_to(path, fetched.folder)
-        if before is not None:
-            before.release()
 
 
 def _link_to(path: Path, folder: Path) -> None:
@@ -196,13 +202,3 @@ def _link_to(path: Path, folder: Path) -> None:
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.link")
     aside.symlink_to(folder)
     aside.replace(path)
-
-
-def _remove(path: Path) -> None:
-    with _changing:
-        if path.is_symlink():
-            path.unlink(missing_ok=True)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-        if held := _held.pop(path, None):
-            held.release()

@@ -182,6 +182,10 @@ class Running:
         bounds = (f"serve.autoscaling.{bound}_replicas={replicas}" for bound in ("min", "max"))
         self.configure(bundle, *bounds)
         self.wait_for_replicas(replicas, 120)
+        deadline = time.monotonic() + 60
+        while len(self.answering()) != replicas:  # those that end still answer
+            assert time.monotonic() < deadline, self.marked()
+            time.sleep(0.2)
 
     def answering(self) -> set[int]:
         """Process ids of the replicas of `Ranking`."""

@@ -52,6 +52,7 @@ def test_a_folder_is_seen_by_all_nodes_as_it_was_written_last(
     write(one, "bundle", "second")
     assert read(two, "bundle") == "second"
     assert opened.read() == "first", "what is open stays"
+    assert two.cache is not None and len(list(two.cache.folder.glob("*/sub"))) == 1
     write(two, "bundle", "third")
     assert read(one, "bundle") == "third"
 

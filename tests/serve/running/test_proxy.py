@@ -26,6 +26,7 @@ def test_a_proxy_that_is_killed_comes_again(running: Running, bundle: Path, proc
     def found() -> set[int]:
         return {pid for pid, name in running.marked().items() if process in name}
 
+    running.scale(2, bundle)
     replicas = running.answering()
     with Load(running, num_clients=1) as load:
         time.sleep(1)

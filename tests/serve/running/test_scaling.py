@@ -114,10 +114,6 @@ def test_other_code_replaces_every_replica_and_no_request_fails(
 def test_what_is_too_much_is_refused_and_the_rest_answered(running: Running, bundle: Path) -> None:
     """Four times what the bounds admit: of each replica so many in work, and as many waiting."""
     running.scale(2, bundle)
-    deadline = time.monotonic() + 60
-    while len(running.answering()) > 2:  # those that end still answer
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
     body, many = json.dumps({"user_id": "u"}), 4 * 2 * (16 + NUM_QUEUED)
     crowd = Clients(f"{running.url}/recommend", [body], 0.2, many, headers=running.headers)
     asyncio.run(crowd.run(4))
