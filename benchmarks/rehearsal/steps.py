@@ -128,7 +128,9 @@ def prepare_while_the_store_stops(stage: Stage) -> str:
         time.sleep(stage.stop_s)
     job.wait(300)
     took = time.monotonic() - began
-    return f"the store said nothing for {stage.stop_s:.0f} s; prepare ended well after {took:.0f} s"
+    return (
+        f"the store said nothing for {stage.stop_s:.0f} s; prepare ended well, {took:.0f} s in all"
+    )
 
 
 def train_while_a_host_is_cut_off(stage: Stage) -> str:
@@ -151,8 +153,8 @@ def train_while_a_host_is_cut_off(stage: Stage) -> str:
     if f"epoch {stage.epochs}/{stage.epochs}" not in job.output:
         raise RuntimeError("the training did not come to its last epoch")
     return (
-        f"{lost.name} cut off after epoch 1 with {len(at_work)} hosts training: dead after "
-        f"{dead_s:.0f} s, workers on {other.name} after {again_s:.0f} s; joined again; all epochs"
+        f"{lost.name} cut off after epoch 1: dead after {dead_s:.0f} s, workers on {other.name} "
+        f"after {again_s:.0f} s; {lost.name} joined again; all {stage.epochs} epochs trained"
     )
 
 
