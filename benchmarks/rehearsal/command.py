@@ -86,10 +86,11 @@ def why_not() -> str | None:
 def inside(words: Sequence[str]) -> int:
     """Rehearse below a process in namespaces of its own; returns its exit status."""
     command = [sys.executable, "-m", "benchmarks.rehearsal", "--inside", *words]
+    # SIGINT too: Polars has put a handler before Python's that lets a wait go on.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     # Ctrl-C comes to this process alone, which ends all others.
     child = subprocess.Popen([*NAMESPACES, *command], start_new_session=True)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
     try:
         return child.wait()
     except KeyboardInterrupt:

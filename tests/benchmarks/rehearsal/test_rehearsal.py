@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,11 +26,18 @@ def _namespaces() -> None:
         pytest.skip(f"a rehearsal {why}")
 
 
-def start(logs: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def started(logs: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A small rehearsal, ended with the block."""
+    rehearsal = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.rehearsal", "--small", "--logs", str(logs), *options],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
+    try:
+        yield rehearsal
+    finally:
+        rehearsal.kill()
+        rehearsal.wait()
 
 
 def left_of(logs: Path) -> list[int]:
@@ -48,8 +57,8 @@ def left_of(logs: Path) -> list[int]:
 @pytest.mark.chaos
 def test_a_small_rehearsal(tmp_path: Path) -> None:
     logs, report = tmp_path / "logs", tmp_path / "report.json"
-    rehearsal = start(logs, "--json", str(report))
-    out, _ = rehearsal.communicate(timeout=400)
+    with started(logs, "--json", str(report)) as rehearsal:
+        out, _ = rehearsal.communicate(timeout=400)
     assert rehearsal.returncode == 0, out
     steps = json.loads(report.read_text())["steps"]
     assert [step["step"] for step in steps] == [step.__name__ for step in SMALL]
@@ -60,14 +69,13 @@ def test_a_small_rehearsal(tmp_path: Path) -> None:
 @pytest.mark.chaos
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_whatever_ends_it_nothing_is_left(tmp_path: Path, how: signal.Signals) -> None:
-    logs = tmp_path / "logs"
-    rehearsal = start(logs)
-    deadline = time.monotonic() + 120
-    while len(left_of(logs)) < 2:  # the servers of the hosts' store
-        assert rehearsal.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
-    rehearsal.send_signal(how)
-    out, _ = rehearsal.communicate(timeout=60)
+    logs, deadline = tmp_path / "logs", time.monotonic() + 120
+    with started(logs) as rehearsal:
+        while len(left_of(logs)) < 2:  # the servers of the hosts' store
+            assert rehearsal.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        rehearsal.send_signal(how)
+        out, _ = rehearsal.communicate(timeout=60)
     assert rehearsal.returncode == (-how if how is signal.SIGKILL else INTERRUPTED), out
     while left := left_of(logs):
         assert time.monotonic() < deadline, left
