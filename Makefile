@@ -1,4 +1,4 @@
-# make install | demo | test | test-fast | fuzz | lint | serve | docs | protos | bench-check | constraints | clean
+# make install | demo | test | test-fast | fuzz | rehearsal | lint | serve | docs | protos | bench-check | constraints | clean
 #
 #   PYTHON       the interpreter the environment is made with (3.11 or 3.12)
 #   DATA         folder with one folder a data set, for bench-check
@@ -18,7 +18,7 @@ PIP := -m pip --disable-pip-version-check --quiet
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install demo test test-fast fuzz lint serve docs protos bench-check constraints clean
+.PHONY: install demo test test-fast fuzz rehearsal lint serve docs protos bench-check constraints clean
 
 export RAY_USAGE_STATS_ENABLED := 0
 
@@ -58,6 +58,10 @@ test-fast: install
 # damage to files that the tests do.
 fuzz: install
 	RAYCOMMEND_FUZZ_CASES=1500 $(BIN)/pytest tests/serve/test_fuzz.py tests/serve/grpc/test_fuzz.py tests/recsys/corrupted_files -s --timeout 3600
+
+# Hosts on this machine that share no file, and what befalls them (root; about 15 minutes).
+rehearsal: install
+	@$(BIN)/python -m benchmarks.rehearsal
 
 lint: install
 	$(BIN)/ruff check .

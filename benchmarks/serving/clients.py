@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-#: Longest wait for an answer.
+#: Longest wait for an answer, if nothing else is asked for.
 MAX_S = 30.0
 
 
@@ -46,6 +46,7 @@ class Clients:
         bodies: JSON, one after the other.
         headers: sent with each.
         pause_s: from one request of a connection to its next; 0: as soon as it is answered.
+        patience_s: longest wait for an answer.
 
     Attributes:
         connections: how many there are to be; may be changed while they run.
@@ -58,6 +59,7 @@ class Clients:
     connections: int = 0
     answers: list[Answer] = field(default_factory=list)
     headers: Mapping[str, str] = field(default_factory=dict)
+    patience_s: float = MAX_S
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -88,6 +90,13 @@ class Clients:
         self.connections = 0
         await asyncio.gather(*tasks)
 
+    async def run_until(self, done: asyncio.Event) -> None:
+        """Ask until something has happened; the last requests are awaited."""
+        tasks = [asyncio.create_task(self._ask(number)) for number in range(self.connections)]
+        await done.wait()
+        self.connections = 0
+        await asyncio.gather(*tasks)
+
     async def _ask(self, number: int) -> None:
         # Spread over the pause, so that a crowd is no wave.
         due = time.monotonic() + self.pause_s * number / max(self.connections, 1)
@@ -100,7 +109,7 @@ class Clients:
             due = max(due + self.pause_s, began)
             status, is_open, retry_after = 0, False, False
             with suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
-                async with asyncio.timeout(MAX_S):
+                async with asyncio.timeout(self.patience_s):
                     if reader is None or writer is None:
                         reader, writer = await asyncio.open_connection(*self._at)
                     writer.write(self._requests[next(self._next) % len(self._requests)])

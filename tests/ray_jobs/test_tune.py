@@ -147,6 +147,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Recipe:
         train={"epochs": 3},
         model=tiny_settings(folder)["model"] | {"side_features": False},
         tune={"num_trials": 3, "space": space(1e-5, 3), "max_concurrent": 1},
+        tracking={"kind": "mlflow"},
     )
     prepare.execute(Run.open(recipe))
     tune.execute(Run.open(recipe))
@@ -183,6 +184,22 @@ def test_the_search_ends_with_a_table_of_trials(searched: Recipe) -> None:
 
 
 @pytest.mark.ray
+def test_mlflow_is_told_of_the_search(searched: Recipe) -> None:
+    from mlflow.tracking import MlflowClient
+
+    trials = _winner(searched)["trials"]
+    client = MlflowClient(f"sqlite:///{searched.root.parent / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'tiny'")
+    told = {each.info.run_name: each for each in client.search_runs([experiment.experiment_id])}
+    assert len(told) == 1 + len(trials)
+    for trial in trials:
+        data = told[trial["trial"]].data
+        assert data.params == {name: str(value) for name, value in trial["settings"].items()}
+        points = client.get_metric_history(told[trial["trial"]].info.run_id, "ndcg_at_10")
+        assert max(point.value for point in points) == pytest.approx(trial[METRIC])
+
+
+@pytest.mark.ray
 def test_a_trial_that_lags_is_stopped_after_its_epoch(searched: Recipe) -> None:
     """ASHA sees every epoch: a trial below the median of those before it ends there and then."""
     trials = _winner(searched)["trials"]
@@ -212,6 +229,7 @@ def test_a_finished_search_is_not_run_again(searched: Recipe) -> None:
     before = Run.open(searched).winner_file.read_bytes()
     tune.execute(Run.open(searched))
     assert Run.open(searched).winner_file.read_bytes() == before
+    test_mlflow_is_told_of_the_search(searched)  # nothing is told twice
 
 
 @pytest.mark.ray

@@ -1,17 +1,27 @@
-"""What a search would do, and one that runs out of time."""
+"""What a search would do, one that runs out of time, and one that is killed."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import prepare_here, tiny_log, tiny_recipe
+from tiny import prepare_here, tiny_log, tiny_recipe, tiny_recipe_file
 
 from ray_jobs import tune
+from ray_jobs.searching.drawing import algorithm, param_space
 from recsys.artifacts.run import Run
+from recsys.artifacts.trials import read_trials
+from recsys.config import load_recipe
 from recsys.errors import DataError, RecipeError
+from recsys.evaluation.report import METRIC
 
 ROOT = Path(__file__).parents[3]
 
@@ -63,3 +73,62 @@ def test_a_budget_that_ends_before_the_first_epoch(tmp_path: Path) -> None:
     while ray.available_resources().get("CPU", 0) < total and time.monotonic() < deadline:
         time.sleep(0.5)
     assert ray.available_resources().get("CPU", 0) == total
+
+
+@pytest.mark.ray
+@pytest.mark.chaos
+def test_a_killed_tpe_search_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    """It knows the trials of before, and draws what a search that nobody killed would draw."""
+    tiny_log(tmp_path / "log")
+    config = tiny_recipe_file(
+        tmp_path, train={"epochs": 2, "patience": 2},
+        tune={"search": "tpe", "scheduler": "none", "num_trials": 3, "max_concurrent": 1},
+    )  # fmt: skip
+    recipe = load_recipe(config)
+    prepare_here(recipe)
+    printed = _killed_in_the_second_trial(config)
+    (done,) = re.findall(r"(trial-\w+): epoch 2/2", printed)
+
+    command = [sys.executable, "-m", "ray_jobs.tune", "--config", str(config)]
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert second.returncode == 0, printed + second.stdout + second.stderr
+    assert f"{done} (" not in second.stdout, f"{done} was run again"
+    order = dict(re.findall(r"(trial-\w+) \((\d) of", printed + second.stdout))
+    trials: list[dict[str, Any]] = json.loads(Run.open(recipe).winner_file.read_text())["trials"]
+    trials.sort(key=lambda trial: order[trial["trial"]])
+    assert [trial["status"] for trial in trials] == 3 * ["finished"]
+    assert trials[0]["trial"] == done
+
+    drawing = algorithm(recipe, 1)
+    drawing.set_search_properties(METRIC, "max", param_space(recipe))
+    epochs = read_trials(Run.open(recipe).trials_file)
+    for trial in trials:
+        assert drawing.suggest(trial["trial"]) == trial["settings"]
+        last = epochs.filter(trial=trial["trial"])[METRIC][-1]
+        drawing.on_trial_complete(trial["trial"], {METRIC: last, "training_iteration": 2})
+
+
+def _killed_in_the_second_trial(config: Path) -> str:
+    """Search, and SIGKILL it once Tune has saved that the second trial was drawn; what it said."""
+    search = subprocess.Popen(
+        [sys.executable, "-m", "ray_jobs.tune", "--config", str(config)], cwd=ROOT,
+        env=os.environ | {"TUNE_GLOBAL_CHECKPOINT_S": "2"}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert search.stdout is not None
+    seen = []
+    for line in search.stdout:
+        seen.append(line)
+        if "(2 of 3)" in line:
+            break
+    drawn, folder = time.time(), Run.open(load_recipe(config)).trainings
+    kinds = ("experiment_state-*", "search_gen_state-*", "searcher-state-*")
+    while not all(
+        any(path.stat().st_mtime > drawn for path in folder.glob(f"*/{kind}")) for kind in kinds
+    ):
+        assert search.poll() is None and time.time() < drawn + 30, "".join(seen)
+        time.sleep(0.05)
+    time.sleep(0.5)  # to the end of that save
+    os.killpg(search.pid, signal.SIGKILL)
+    search.wait(60)
+    return "".join(seen)

@@ -1,0 +1,1 @@
+"""A cluster of several hosts on one machine, and what is done to it."""
