@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,19 +20,28 @@ from recsys.data.histories import UserEvents
 from recsys.preparation.prepared import Prepared, read_shard
 from recsys.training.epoch_order import EpochOrder, Piece, Share
 
+#: Tasks of one stream that read at a time, where they take no CPU.
+MOST_READING = 2
+
 
 class Feed:
     """Batches of users from the history shards.
 
     Args:
         prepared: the prepared data.
+        takes_cpu: each task that reads takes a CPU, of those that are left for Ray Data. Where as
+            many workers train as there is room for, none is left: the tasks then take none, and
+            at most `MOST_READING` of them run.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, *, takes_cpu: bool = True) -> None:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
         self._shards = prepared.shards
+        self._reading: dict[str, Any] = {}
+        if not takes_cpu:
+            self._reading = {"num_cpus": 0, "concurrency": MOST_READING}
         self._sizes = [pq.read_metadata(path).num_rows for path in self._shards]
         self._num_items = int(prepared.summary["counts"]["items"])
 
@@ -60,7 +70,7 @@ class Feed:
         parts = ray.data.from_items(rows, override_num_blocks=len(pieces))
         users = parts.map_batches(
             _Read(self._shards, self._num_items, order, pieces), batch_size=None,
-            batch_format="pyarrow",
+            batch_format="pyarrow", **self._reading,
         )  # fmt: skip
         for table in users.iter_batches(batch_size=size, batch_format="pyarrow"):
             yield UserEvents.from_arrow(table)

@@ -47,7 +47,12 @@ def build_trainer(
     return group_of_workers(
         run.recipe,
         train_loop,
-        {"prepared": str(run.prepared.folder), "store": str(run.text_store_folder), "work": work},
+        {
+            "prepared": str(run.prepared.folder),
+            "store": str(run.text_store_folder),
+            "is_elastic": run.recipe.train.is_elastic,
+            "work": work,
+        },
         folder.name,
         folder.parent,
         callback,
@@ -59,7 +64,8 @@ def train_loop(config: dict[str, Any]) -> None:
     """What each worker runs: trainings, one after another."""
     from ray_jobs.common.training_loop import Group, Loop
 
-    group, work = Group(Path(config["prepared"]), Path(config["store"])), config["work"]
+    prepared, store, work = Path(config["prepared"]), Path(config["store"]), config["work"]
+    group = Group(prepared, store, is_elastic=config["is_elastic"])
     for training in work.trainings(group.life):
         loop = Loop(training, group)
         try:
