@@ -15,8 +15,7 @@ from recsys.errors import RecipeError
 
 #: A trial's driver only waits; drivers that took whole CPUs would starve their own workers.
 DRIVER_CPUS = 0.01
-#: Seconds between two looks for room for more workers, at least, where the recipe asks for more.
-#: When they come, all go on from the last checkpoint: it is not worth it more often than one is.
+#: Seconds between two looks for room for more workers, at least.
 RESIZE_S = 5.0
 
 
@@ -113,7 +112,7 @@ def group_of_workers(
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(hang_s)
     scaling: dict[str, Any] = {
         "num_workers": _asked_of_ray(train),
-        "elastic_resize_monitor_interval_s": max(RESIZE_S, 60 * (train.checkpoint_minutes or 1)),
+        "elastic_resize_monitor_interval_s": _looks_every_s(train),
         "use_gpu": train.use_gpu, "resources_per_worker": resources,
     }  # fmt: skip
     return TorchTrainer(
@@ -132,6 +131,16 @@ def group_of_workers(
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
         ),
     )
+
+
+def _looks_every_s(train: Train) -> float:
+    """Seconds between two looks for room for more workers.
+
+    When they come, all go on from the last checkpoint: more often than one is kept it is not worth
+    it.
+    """
+    minutes = train.checkpoint_minutes
+    return max(RESIZE_S, 60 * (minutes if minutes is not None else 1))
 
 
 def _asked_of_ray(train: Train) -> int | tuple[int, int]:

@@ -178,13 +178,10 @@ class Steps:
         self.model.language.eval()  # the cache stands for what it would compute
         texts = self._texts_to_encode([each.texts for each in rows], rngs)
         collated = []
-        for place, part in enumerate(self.parts):
-            # Dropout, too, is the same after a resume.
+        for place, part in enumerate(self.parts):  # dropout, too, is the same after a resume
             seed = int(self.rng(*_key(5, self.step, number), part=part).integers(2**63))
-            each = self._collate(
-                batches[place], rows[place], texts, samples[place][1], seed, is_first=place == 0
-            )
-            collated.append(each.to(self.device))
+            given = batches[place], rows[place], texts, samples[place][1], seed
+            collated.append(self._collate(*given, is_first=place == 0).to(self.device))
         losses, vectors = (self.wrapped or self.model)(*collated)
         self.cache.put(np.concatenate(texts), vectors, self.step)
         return losses
@@ -341,6 +338,8 @@ class Steps:
         )
 
     def _encode(self, texts: Int64s) -> Tensor:
+        if not len(texts):  # of few that are too old, none may fall to this worker
+            return torch.zeros(0, self.model.language.dim, device=self.device)
         hidden, mask = self.hidden_states(texts)
         return self.model.language(hidden.to(self.device), mask.to(self.device))
 

@@ -97,6 +97,7 @@ def wait_for(condition: Callable[[], bool], job: subprocess.Popen[str], log: Pat
 
 @pytest.mark.ray
 @pytest.mark.chaos
+@pytest.mark.timeout(1200)
 def test_training_goes_on_with_one_worker_and_grows_back(nodes: Nodes, tmp_path: Path) -> None:
     """It ends as one of which nothing was lost, but for the order of sums."""
     tiny_log(tmp_path / "log")
