@@ -47,7 +47,7 @@ class Counted:
                 self.num_calls[name] += 1
 
             with calling(another):
-                done.append(task(row))
+                done.append(task({"order": order, **row}))
         return done
 
 
