@@ -18,6 +18,7 @@ from typing import Any
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.giving_up import giving_up
 from ray_jobs.common.kept import Checkpoints
+from ray_jobs.common.same_code import check_same_code
 from ray_jobs.common.training_group import fit, group_of_workers, summing, trials_at_once
 from recsys.artifacts.run import Run
 from recsys.config import Pretrain, recipe_from_dict
@@ -41,7 +42,7 @@ def steps(run: Run) -> list[str]:
     return [
         f"read {run.prepared_folder}",
         f"adapt the last {settings.last_n} layers of {recipe.model.language_model} on "
-        f"{recipe.train.num_workers} workers: {settings.epochs} epochs at "
+        f"{recipe.train.most_workers} workers: {settings.epochs} epochs at "
         f"{settings.learning_rate:g}, {settings.behaviour_share:.0%} of the steps on behaviour",
         f"write {run.language_folder} and {run.pretrain_file}",
     ]
@@ -125,6 +126,7 @@ def adapt_loop(config: dict[str, Any]) -> None:
     recipe = recipe_from_dict(config["recipe"])
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
+    check_same_code(world)
     if not recipe.train.use_gpu:
         torch.set_num_threads(max(1, int(recipe.train.cpus_per_worker)))
     recipe.shared.bring(Path(config["prepared"]))

@@ -30,9 +30,11 @@ def plan(run: Run) -> list[str]:
     tracker_of(run.recipe).check()
     recipe, train = run.recipe, run.recipe.train
     device = "GPU" if train.use_gpu else "CPU"
+    fewest, most = train.fewest_workers, train.most_workers
+    workers = str(most) if fewest == most else f"{fewest} to {most}"
     return [
         f"read {run.prepared_folder}",
-        f"train {recipe.model.language_model} ({recipe.model.tuning}) on {train.num_workers} "
+        f"train {recipe.model.language_model} ({recipe.model.tuning}) on {workers} "
         f"{device} workers, at most {train.epochs} epochs, {train.optimizer} "
         f"at {train.learning_rate:g}",
         f"write {run.winner_file}",

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     store = TextStore.open(Run.open(recipe).trained.text_store_folder)
     model, item_rows = build_two_tower(recipe, prepared)
     model.items.start_from(store.vectors, recipe.model.whitening)
-    worker = Worker(recipe, prepared, store, model, item_rows, 0, recipe.train.num_workers)
+    worker = Worker(recipe, prepared, store, model, item_rows, 0, recipe.train.most_workers)
     return {
         "run": recipe.name,
         "num_items": prepared.catalogue.num_items,

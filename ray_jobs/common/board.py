@@ -53,10 +53,12 @@ class _Group:
     Attributes:
         life: when it started.
         taken: its trainings in turn; the last one is at work.
+        has_crashed: something ended its workers; without it a new life has other numbers of them.
         num_crashed: how often its workers crashed without a training.
     """
 
     life: float = 0
+    has_crashed: bool = False
     num_crashed: int = 0
     taken: list[asyncio.Task[Entry | None]] = field(default_factory=list)
 
@@ -133,18 +135,21 @@ class Board:
         """The `number`-th training of a group's life; None: no more.
 
         All workers of a group ask alike and get the same. What was at work when a life ended is
-        the first of the next, unless it was lost too often.
+        the first of the next, unless it was lost too often. A group that only gets more workers,
+        or fewer, has lost nothing.
         """
         mine = self._groups.setdefault(group, _Group())
         if life < mine.life:
             return None
         if life > mine.life:
-            lost = mine.current
+            lost, has_crashed = mine.current, mine.has_crashed
             for task in mine.taken:
                 task.cancel()
-            mine.life, mine.taken = life, []
-            if lost is not None and not lost.is_over:
+            mine.life, mine.taken, mine.has_crashed = life, [], False
+            if lost is not None and not lost.is_over and has_crashed:
                 await self._lost(lost)
+            elif lost is not None and not lost.is_over:
+                self._waiting.appendleft(lost)
         if len(mine.taken) == number:
             mine.taken.append(asyncio.ensure_future(self._next()))
         entry = await asyncio.shield(mine.taken[number])
@@ -156,6 +161,7 @@ class Board:
         An error of ours would end them again, with the same training or before they take one.
         """
         mine = self._groups.setdefault(group, _Group())
+        mine.has_crashed = True
         if entry := mine.current:
             entry.last_words = text
             if error is not None:

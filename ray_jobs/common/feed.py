@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +22,9 @@ from recsys.preparation.prepared import Prepared, read_shard
 from recsys.storage.shared import SharedFolder
 from recsys.training.epoch_order import EpochOrder, Piece, Share
 
+#: Tasks of one stream that read at a time, where they take no CPU.
+MOST_READING = 2
+
 
 class Feed:
     """Batches of users from the history shards.
@@ -28,15 +32,21 @@ class Feed:
     Args:
         prepared: the prepared data.
         shared: the run's folder, which they lie in.
+        takes_cpu: each task that reads takes a CPU, of those that are left for Ray Data. Where as
+            many workers train as there is room for, none is left: the tasks then take none, and
+            at most `MOST_READING` of them run.
     """
 
-    def __init__(self, prepared: Prepared, shared: SharedFolder) -> None:
+    def __init__(self, prepared: Prepared, shared: SharedFolder, *, takes_cpu: bool = True) -> None:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
         # In the node's cache under the name of their hash, so that a node without them is noticed.
         self._shards = [path.resolve() for path in prepared.shards]
         self._bring = partial(shared.bring, prepared.folder)
+        self._reading: dict[str, Any] = {}
+        if not takes_cpu:
+            self._reading = {"num_cpus": 0, "concurrency": MOST_READING}
         self._sizes = [pq.read_metadata(path).num_rows for path in self._shards]
         self._num_items = int(prepared.summary["counts"]["items"])
 
@@ -65,7 +75,7 @@ class Feed:
         parts = ray.data.from_items(rows, override_num_blocks=len(pieces))
         users = parts.map_batches(
             _Read(self._shards, self._bring, self._num_items, order, pieces),
-            batch_size=None, batch_format="pyarrow",
+            batch_size=None, batch_format="pyarrow", **self._reading,
         )  # fmt: skip
         for table in users.iter_batches(batch_size=size, batch_format="pyarrow"):
             yield UserEvents.from_arrow(table)

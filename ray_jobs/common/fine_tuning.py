@@ -69,7 +69,8 @@ def train_loop(config: dict[str, Any]) -> None:
 
     recipe, work = recipe_from_dict(config["recipe"]), config["work"]
     bring_adapted(recipe)
-    group = Group(recipe.shared, Path(config["prepared"]), Path(config["store"]))
+    prepared, store = Path(config["prepared"]), Path(config["store"])
+    group = Group(recipe.shared, prepared, store, is_elastic=recipe.train.is_elastic)
     for training in work.trainings(group.life):
         loop = Loop(training, group)
         try:

@@ -11,11 +11,13 @@ from ray_jobs.common.cluster import READER_CPUS, SPARE_CPUS, is_local
 from ray_jobs.common.kept import Checkpoints
 from ray_jobs.common.lost_workers import remarks_printed
 from ray_jobs.common.progress import printing_epochs
-from recsys.config import Recipe
+from recsys.config import Recipe, Train
 from recsys.errors import RecipeError
 
 #: A trial's driver only waits; drivers that took whole CPUs would starve their own workers.
 DRIVER_CPUS = 0.01
+#: Seconds between two looks for room for more workers, at least.
+RESIZE_S = 5.0
 
 
 def trials_at_once(recipe: Recipe) -> int:
@@ -35,24 +37,27 @@ def trials_at_once(recipe: Recipe) -> int:
 def groups_that_fit(recipe: Recipe, cpus: float, gpus: float, *, grows: bool) -> int:
     """How many groups of workers a cluster holds, leaving Ray Data a CPU to read with.
 
-    A cluster that grows with what is asked of it may hold none yet: it is asked for one.
+    A cluster that grows with what is asked of it may hold none yet: it is asked for one. Where the
+    recipe lets fewer workers train, one group takes what there is.
 
     Raises:
         RecipeError: the cluster does not grow and cannot hold one.
     """
     train = recipe.train
-    fit = int((cpus - READER_CPUS) // (train.num_workers * train.cpus_per_worker + DRIVER_CPUS))
-    if train.use_gpu:
-        fit = min(fit, int(gpus // train.num_workers))
-    if fit < 1 and not grows:
+
+    def of(workers: int) -> int:
+        fit = int((cpus - READER_CPUS) // (workers * train.cpus_per_worker + DRIVER_CPUS))
+        return min(fit, int(gpus // workers)) if train.use_gpu else fit
+
+    if of(train.fewest_workers) < 1 and not grows:
         raise _too_small(recipe, cpus, gpus)
-    return max(1, fit)
+    return max(1, of(train.most_workers))
 
 
 def _too_small(recipe: Recipe, cpus: float, gpus: float) -> RecipeError:
     """The refusal of a cluster of our own, in numbers of the machine: the spare CPUs are none."""
     train, given = recipe.train, recipe.ray.num_cpus
-    workers, each = train.num_workers, train.cpus_per_worker
+    workers, each = train.fewest_workers, train.cpus_per_worker
     real = max(0, cpus - SPARE_CPUS)
     most = int((cpus - READER_CPUS - DRIVER_CPUS) // each)
     needs, has = f"{_count(workers * each, 'CPU')} ({each:g} each)", _count(real, "CPU")
@@ -106,6 +111,11 @@ def group_of_workers(
     # which it does not answer: all workers are replaced, as where one was lost.
     hang_s = round(60 * train.hang_minutes)
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(hang_s)
+    scaling: dict[str, Any] = {
+        "num_workers": _asked_of_ray(train),
+        "elastic_resize_monitor_interval_s": _looks_every_s(train),
+        "use_gpu": train.use_gpu, "resources_per_worker": resources,
+    }  # fmt: skip
     return TorchTrainer(
         loop,
         # The head is fitted on CPUs, whatever the encoders train on.
@@ -113,9 +123,7 @@ def group_of_workers(
             backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo", timeout_s=hang_s
         ),
         train_loop_config=config,
-        scaling_config=ScalingConfig(
-            num_workers=train.num_workers, use_gpu=train.use_gpu, resources_per_worker=resources
-        ),
+        scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(
             name=name,
             storage_path=str(storage),
@@ -124,6 +132,21 @@ def group_of_workers(
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
         ),
     )
+
+
+def _looks_every_s(train: Train) -> float:
+    """Seconds between two looks for room for more workers.
+
+    When they come, all go on from the last checkpoint: more often than one is kept it is not worth
+    it.
+    """
+    minutes = train.checkpoint_minutes
+    return max(RESIZE_S, 60 * (minutes if minutes is not None else 1))
+
+
+def _asked_of_ray(train: Train) -> int | tuple[int, int]:
+    fewest, most = train.fewest_workers, train.most_workers
+    return (fewest, most) if train.is_elastic else most
 
 
 def fit(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ray_jobs.common.kept import Checkpoints
+from ray_jobs.common.same_code import check_same_code
 from ray_jobs.common.training_group import summing
 from ray_jobs.common.work import Training, is_done
 from recsys.config import Recipe, recipe_from_dict, target_codes
@@ -35,9 +36,12 @@ class Group:
         folder: of the run.
         prepared: folder of the prepared data.
         store: folder of the text store.
+        is_elastic: fewer workers may train than the recipe asks for.
     """
 
-    def __init__(self, folder: SharedFolder, prepared: Path, store: Path) -> None:
+    def __init__(
+        self, folder: SharedFolder, prepared: Path, store: Path, *, is_elastic: bool = False
+    ) -> None:
         import ray.train
         import ray.train.torch
 
@@ -46,6 +50,7 @@ class Group:
 
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        check_same_code(self.world)
         self.device = ray.train.torch.get_device()
         self.total = summing(self.world, self.device)
         #: When the group started; the same number on all workers.
@@ -55,16 +60,23 @@ class Group:
             folder.bring(each)
         self.prepared = Prepared(prepared)
         self.store = TextStore.open(store)
-        self.feed = Feed(self.prepared, folder)
+        self.feed = Feed(self.prepared, folder, takes_cpu=not is_elastic)
         self.shared = prepared / QUESTIONS_DIR / store.name
         self._questions: dict[tuple[object, ...], Questions] = {}
 
-    def questions(self, recipe: Recipe, window: str, most: int) -> Questions:
-        """The worker's share of a sample of a window's baskets."""
+    def parts(self, recipe: Recipe) -> range:
+        """The parts of a training that this worker plays: one, where no workers are missing."""
+        return range(self.rank, recipe.train.most_workers, self.world)
+
+    def questions(self, recipe: Recipe, window: str, most: int) -> list[Questions]:
+        """The shares of this worker's parts in a sample of a window's baskets."""
+        return [self._of_part(recipe, window, most, part) for part in self.parts(recipe)]
+
+    def _of_part(self, recipe: Recipe, window: str, most: int, part: int) -> Questions:
         codes = target_codes(recipe)
-        key = (window, most, recipe.seed, *codes)
+        key = (window, most, recipe.seed, part, *codes)
         if key not in self._questions:
-            mine = self.prepared.shards[self.rank :: self.world]
+            mine = self.prepared.shards[part :: recipe.train.most_workers]
             _, self._questions[key] = self.prepared.questions(
                 window, codes, shards=mine, most=most, seed=recipe.seed
             )
@@ -99,7 +111,8 @@ class Loop:
         self.model.to(group.device)
         self.worker = Worker(
             recipe, group.prepared, group.store, self.model, item_rows, group.rank, group.world,
-            group.device, until=until, shared=group.shared,
+            group.parts(recipe), recipe.train.most_workers, group.device, until=until,
+            shared=group.shared,
         )  # fmt: skip
         self.progress = Progress(until=until)
         self.num_steps = recipe.train.epochs * steps_per_epoch(recipe, group.prepared)
@@ -107,7 +120,9 @@ class Loop:
         self.valid_questions = group.questions(recipe, "valid", recipe.train.valid_rows)
         self._saved_at = time.monotonic()
         self._shares: list[Share] = []
-        self._num_drawn = self._num_trained = 0
+        #: Users of each part that this worker plays, in the present epoch.
+        self._num_drawn: list[int] = []
+        self._num_trained: list[int] = []
 
     def resume(self) -> None:
         """Go on from the last checkpoint, if there is one; then share gradients."""
@@ -136,7 +151,7 @@ class Loop:
         samples = {"valid_rows": self.valid_questions} if self.validates else {}
         samples |= {"head_rows": self.head_questions} if self.recipe.model.side_features else {}
         for name, questions in samples.items():
-            if not self.group.total(len(questions))[0]:
+            if not self.group.total(sum(map(len, questions)))[0]:
                 raise RecipeError(
                     "the sample of the window's baskets holds none", field=f"train.{name}",
                     value=getattr(self.recipe.train, name), fix="take a larger one",
@@ -150,18 +165,15 @@ class Loop:
         """Train an epoch, or what is left of it; fit the head, validate, keep a checkpoint."""
         started, progress, worker = time.monotonic(), self.progress, self.worker
         everybody: list[Share] = [[(0, self.group.feed.num_users)]]
-        self._shares = dealt(progress.left or everybody, self.group.world)
-        self._num_drawn = self._num_trained = 0
-        users = self.group.feed.batches(
-            self.recipe.seed, progress.epoch, self._shares[self.group.rank],
-            self.recipe.train.batch_size,
-        )  # fmt: skip
-        worker.train_epoch(self._drawn(users), self.num_steps, self._agree)
+        self._shares = dealt(progress.left or everybody, worker.num_parts)
+        self._num_drawn, self._num_trained = [0] * len(worker.parts), [0] * len(worker.parts)
+        users = [self._users(place) for place in range(len(worker.parts))]
+        worker.train_parts(users, self.num_steps, self._agree)
         trained = time.monotonic()
         if not worker.step:
             raise RecipeError(
                 "no step was taken: some worker never got a user with anything to predict",
-                field="train.num_workers", value=self.group.world,
+                field="train.num_workers", value=worker.num_parts,
                 fix="use fewer workers, a longer log, or other data.target_events",
             )  # fmt: skip
         loss, num_losses = progress.losses
@@ -179,38 +191,46 @@ class Loop:
         )  # fmt: skip
         self._keep(self.progress)
 
-    def _drawn(self, batches: Iterable[UserEvents]) -> Iterator[UserEvents]:
-        for users in batches:
-            self._num_drawn += len(users)
+    def _users(self, place: int) -> Iterator[UserEvents]:
+        """Batches of the users that a part of this worker has before it."""
+        share = self._shares[self.worker.parts[place]]
+        size = self.recipe.train.batch_size
+        for users in self.group.feed.batches(self.recipe.seed, self.progress.epoch, share, size):
+            self._num_drawn[place] += len(users)
             yield users
 
-    def _agree(self, more: bool, loss: float) -> bool:
+    def _agree(self, more: bool, loss: float | None) -> bool:
         """Whether every worker has another batch: a step takes all of them.
 
-        What was drawn before the last time that they agreed is trained now.
+        Where a loss is told, what was drawn before the last time that they agreed is trained.
 
         Raises:
             RecipeError: the last loss of some worker was not finite.
         """
-        world, (loss_sum, num_losses) = self.group.world, self.progress.losses
+        world, num_parts = self.group.world, self.worker.num_parts
+        if loss is None:
+            self._num_trained = list(self._num_drawn)
+            return self.group.total(float(more))[0] == world
+        loss_sum, num_losses = self.progress.losses
         minutes = self.recipe.train.checkpoint_minutes
         is_time = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
         num_more, loss, num_late = self.group.total(
             float(more), loss, float(is_time and self.group.rank == 0)
         )
-        goes_on = self.worker.goes_on(num_more == world, loss / world)
-        if self._num_trained:
-            self.progress.losses = (loss_sum + loss / world, num_losses + 1)
+        goes_on = self.worker.goes_on(num_more == world, loss / num_parts)
+        if any(self._num_trained):
+            self.progress.losses = (loss_sum + loss / num_parts, num_losses + 1)
         if goes_on and num_late:
             self._keep_within()
-        self._num_trained = self._num_drawn
+        self._num_trained = list(self._num_drawn)
         return goes_on
 
     def _keep_within(self) -> None:
         """Keep a checkpoint within the epoch, with whom each worker has before it."""
-        place = [0.0] * self.group.world
-        place[self.group.rank] = float(self._num_trained)
-        seen = self.group.total(*place)
+        places = [0.0] * self.worker.num_parts
+        for part, num_trained in zip(self.worker.parts, self._num_trained, strict=True):
+            places[part] = float(num_trained)
+        seen = self.group.total(*places)
         left = [after(share, int(num)) for share, num in zip(self._shares, seen, strict=True)]
         self._keep(replace(self.progress, step=self.worker.step, left=left))
 
@@ -238,16 +258,24 @@ class Loop:
 
         measured = {}
         if self.recipe.model.side_features:
-            examples = self.worker.head_examples(self.head_questions)
+            examples = [
+                self.worker.head_examples(questions, part)
+                for part, questions in zip(self.worker.parts, self.head_questions, strict=True)
+            ]
             reduce = dist.all_reduce if self.group.world > 1 else None
-            measured["head_loss"] = self.worker.fit_head(examples, reduce)
+            measured["head_loss"] = self.worker.fit_head(*examples, reduce=reduce)
         if self.validates:
-            gain, count = self.group.total(*self.worker.validate(self.valid_questions))
+            found = [
+                self.worker.validate(questions, part)
+                for part, questions in zip(self.worker.parts, self.valid_questions, strict=True)
+            ]
+            gain, count = self.group.total(*map(sum, zip(*found, strict=True)))
             measured |= {METRIC: gain / max(count, 1), "num_valid": count}
         return measured
 
 
 def steps_per_epoch(recipe: Recipe, prepared: Prepared) -> int:
-    """Steps of each worker in an epoch, for the schedule."""
-    users = prepared.summary["counts"]["users"] // recipe.train.num_workers
-    return max(1, -(-users // recipe.train.batch_size))
+    """Steps in an epoch, for the schedule."""
+    train = recipe.train
+    users = prepared.summary["counts"]["users"] // train.most_workers
+    return max(1, -(-users // (train.batch_size * train.accumulate)))

@@ -151,7 +151,7 @@ class Run:
             DataError: see `matching_prepared`.
             RecipeError: there are fewer history shards than workers.
         """
-        self.matching_prepared().check_workers(self.recipe.train.num_workers)
+        self.matching_prepared().check_workers(self.recipe.train.most_workers)
 
     @cached_property
     def trained(self) -> Run:

@@ -14,6 +14,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
+#: Begin of the names by which pydantic tells apart what a field may be: they are no keys.
+ALTERNATIVE = "~"
+
 
 class Section(BaseModel):
     """Base of every section: immutable, and strict about names."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from recsys.config.base import ALTERNATIVE
 from recsys.config.recipe import Recipe
 from recsys.errors import RecipeError
 
@@ -19,7 +20,8 @@ def recipe_from_dict(raw: dict[str, Any], where: object = "recipe") -> Recipe:
         found = error.errors()
         # A mistyped name is both an unknown key and a missing one: the former says more.
         first = min(found, key=lambda each: each["type"] != "extra_forbidden")
-        field = ".".join(str(part) for part in first["loc"])
+        parts = [str(part) for part in first["loc"]]
+        field = ".".join(part for part in parts if not part.startswith(ALTERNATIVE))
         if first["type"] == "extra_forbidden":
             raise RecipeError(
                 "unknown key", where=where, field=field, fix=nearest_key(field)

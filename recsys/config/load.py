@@ -59,7 +59,7 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         apply_override(raw, override)
     recipe = recipe_from_dict(raw, where=path)
     # Not of the model itself: a bundle that such a recipe once made is still served.
-    buckets, workers = recipe.data.num_buckets, recipe.train.num_workers
+    buckets, workers = recipe.data.num_buckets, recipe.train.most_workers
     if buckets < workers:
         raise RecipeError(
             f"data.num_buckets ({buckets}) lies below train.num_workers ({workers}): each worker "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from recsys.config.base import EventName, Fraction, Positive, Section
+from recsys.config.base import ALTERNATIVE, EventName, Fraction, Positive, Section
 
 
 class Pretrain(Section):
@@ -31,10 +32,36 @@ class Pretrain(Section):
     """Share of the texts that measure the perplexity and are never learned from."""
 
 
+class Workers(Section):
+    """How many workers train, at least and at most."""
+
+    min: Positive
+    max: Positive
+
+    @model_validator(mode="after")
+    def _check(self) -> Workers:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) is above max ({self.max}): exchange them")
+        return self
+
+
+def _kind(value: object) -> str:
+    return RANGE if isinstance(value, Mapping | Workers) else NUMBER
+
+
+NUMBER, RANGE = f"{ALTERNATIVE}number", f"{ALTERNATIVE}range"
+OneOrRange = Annotated[
+    Annotated[Positive, Tag(NUMBER)] | Annotated[Workers, Tag(RANGE)], Discriminator(_kind)
+]
+
+
 class Train(Section):
     """One training run."""
 
-    num_workers: Positive = 2
+    num_workers: OneOrRange = 2
+    """Data-parallel workers. On a cluster also `{min: 1, max: 2}`: where the larger number cannot
+    be had, or a node is lost, fewer train on, and each does the work of several. That takes longer
+    and gives the same model, but for the order of sums (`pretrain`'s depends on the number)."""
     use_gpu: bool = False
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -42,6 +69,9 @@ class Train(Section):
     epochs: Positive = 3
     batch_size: Positive = 32
     """Users in a step of one worker."""
+    accumulate: Positive = 1
+    """Batches of a worker whose gradients make one step: that of one batch as many times as large,
+    in the memory of one. Each encodes `fresh_texts_per_step` texts of its own."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     language_model_lr_factor: Annotated[float, Field(ge=0)] = 0.005
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -78,3 +108,18 @@ class Train(Section):
     """A worker hangs that has not answered for so long, or has kept the others waiting: all are
     replaced, as where one was lost. More than the slowest thing that one worker does while the
     others wait, such as writing a checkpoint."""
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether it takes the workers that there is room for."""
+        return not isinstance(self.num_workers, int)
+
+    @property
+    def most_workers(self) -> int:
+        """Workers that the training is made for."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers.max
+
+    @property
+    def fewest_workers(self) -> int:
+        """Workers that it goes on with."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers.min

@@ -55,6 +55,7 @@ class Batch:
         candidates_C: int64, sampled items.
         log_expected_C: float32, log of the expected number of draws of each candidate.
         log_share_N: float32, log of each item's share of all training targets.
+        seed: of the dropout; None: torch's random numbers go on.
     """
 
     fresh: FreshTexts
@@ -69,6 +70,7 @@ class Batch:
     candidates_C: Tensor
     log_expected_C: Tensor
     log_share_N: Tensor
+    seed: int | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with every tensor on a device."""

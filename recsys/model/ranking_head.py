@@ -208,8 +208,7 @@ Reduce = Callable[[Tensor], None]
 
 def fit_head(
     head: ScoringHead,
-    examples: HeadExamples,
-    *,
+    *examples: HeadExamples,
     new_item_weight: float = 1.0,
     reduce: Reduce | None = None,
     num_steps: int = 200,
@@ -227,7 +226,7 @@ def fit_head(
         The final mean loss of a question.
     """
     parameters = list(head.parameters())
-    num_questions = torch.tensor([float(examples.num_queries)])
+    num_questions = torch.tensor([float(sum(each.num_queries for each in examples))])
     if reduce is not None:
         reduce(num_questions)
     optimizer = torch.optim.LBFGS(
@@ -242,8 +241,8 @@ def fit_head(
     def closure() -> Tensor:
         nonlocal final
         optimizer.zero_grad()
-        loss = head_loss(head, examples, new_item_weight)
-        loss = loss / num_questions
+        losses = [head_loss(head, each, new_item_weight) for each in examples]
+        loss = torch.stack(losses).sum(0) / num_questions
         loss.sum().backward()  # type: ignore[no-untyped-call]
         flat = torch.cat(
             [loss.detach(), *(p.grad.flatten() for p in parameters if p.grad is not None)]

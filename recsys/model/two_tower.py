@@ -38,14 +38,26 @@ class TwoTower(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(-math.log(model.temperature)))
         self.popularity = nn.Parameter(torch.tensor(1.0))
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss of a batch, and the fresh text vectors of all workers for the cache."""
-        texts, fresh = self._text_vectors(batch)
+    def forward(self, *batches: Batch) -> tuple[Tensor, Tensor]:
+        """Loss of each batch, and the fresh text vectors of all workers for the cache.
+
+        The batches share the texts that the first one brings to encode.
+        """
+        fresh = self._fresh_vectors(batches[0])
+        losses = [self._loss(batch, fresh) for batch in batches]
+        return torch.stack(losses), fresh.detach()
+
+    def _loss(self, batch: Batch, fresh: Tensor) -> Tensor:
+        texts = batch.cached_TH
+        if len(fresh):
+            texts = texts.index_copy(0, batch.fresh.at_G, fresh[batch.fresh.used_G])
+        if batch.seed is not None:
+            torch.manual_seed(batch.seed)
         vectors = self.items(texts[batch.text_of_item_N], batch.item_rows_NR)
         states = self.users(vectors[batch.window_items_BE], batch.windows)
         # The learned multiple of the log share is the prior of the logits.
         prior = self.popularity * batch.log_share_N
-        loss = catalogue_cross_entropy(
+        return catalogue_cross_entropy(
             states,
             vectors[batch.target_items_P],
             vectors[batch.candidates_C],
@@ -58,17 +70,16 @@ class TwoTower(nn.Module):
             weights_P=batch.target_weights_P,
             scale=self.log_scale.clamp(max=MAX_LOG_SCALE).exp(),
         )
-        return loss, fresh.detach()
 
-    def _text_vectors(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Vectors of the batch's distinct texts [T, H], and of all fresh texts [sum(sizes), H]."""
-        fresh, cached_TH = batch.fresh, batch.cached_TH
+    def _fresh_vectors(self, batch: Batch) -> Tensor:
+        """[sum(sizes), H] vectors of all workers' fresh texts."""
+        fresh = batch.fresh
         if not sum(fresh.sizes):
-            return cached_TH, cached_TH[:0]
-        encoded = self.language(fresh.hidden_FLH, fresh.mask_FL)
+            return batch.cached_TH[:0]
+        encoded: Tensor = self.language(fresh.hidden_FLH, fresh.mask_FL)
         if len(fresh.sizes) > 1:
             encoded = gather_vectors(encoded, fresh.sizes)
-        return cached_TH.index_copy(0, fresh.at_G, encoded[fresh.used_G]), encoded
+        return encoded
 
     @torch.no_grad()
     def item_vectors(self, text_vectors: Tensor, text_rows: Int32s, item_rows: Tensor) -> Tensor:

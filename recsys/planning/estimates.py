@@ -107,7 +107,7 @@ def prepare(log: Workload, machines: Machines, recipe: Recipe) -> Estimate:
 
 def pretrain(log: Workload, machines: Machines, recipe: Recipe) -> Estimate:
     """`pretrain`: T epochs / rate, over the cores of W workers; each holds the texts' tokens."""
-    speed = _worker_speed(recipe) * recipe.train.num_workers
+    speed = _worker_speed(recipe) * recipe.train.most_workers
     return Estimate(
         "pretrain",
         {
@@ -171,7 +171,7 @@ def tune(log: Workload, machines: Machines, recipe: Recipe) -> Estimate:
             "item vectors": ids,
             "scores": recipe.evaluate.batch_size * log.items * 4 / _GB,
         },
-        min(concurrent * train.num_workers, _workers_on_a_node(machines, recipe)),
+        min(concurrent * train.most_workers, _workers_on_a_node(machines, recipe)),
         {"checkpoints": recipe.tune.num_trials * 2 * 3 * ids},
         rates.WORKER_GB + math.ceil(concurrent / machines.nodes) * rates.TRIAL_GB,
     )
@@ -186,7 +186,7 @@ def batch_sizes(recipe: Recipe) -> tuple[int, ...]:
 def _epochs_s(log: Workload, recipe: Recipe, batch_size: int) -> float:
     """Seconds of all epochs of one trial: steps, examples and fit of the head, validation."""
     train = recipe.train
-    speed, workers = _worker_speed(recipe), train.num_workers
+    speed, workers = _worker_speed(recipe), train.most_workers
     windows = log.events / log.users / recipe.model.max_history
     windows = min(max(windows, 1), train.windows_per_user)
     steps = math.ceil(log.users / (batch_size * workers))
@@ -292,14 +292,14 @@ def trials_at_once(machines: Machines, recipe: Recipe) -> int:
         RecipeError: not even one.
     """
     train = recipe.train
-    fit = int(machines.all_cores // (train.num_workers * train.cpus_per_worker))
+    fit = int(machines.all_cores // (train.most_workers * train.cpus_per_worker))
     if train.use_gpu:
-        fit = min(fit, machines.all_gpus // train.num_workers)
+        fit = min(fit, machines.all_gpus // train.most_workers)
     if fit < 1:
-        what = "GPUs" if train.use_gpu and machines.all_gpus < train.num_workers else "cores"
+        what = "GPUs" if train.use_gpu and machines.all_gpus < train.most_workers else "cores"
         raise RecipeError(
             f"these machines have too few {what} for the workers of one training",
-            field="train.num_workers", value=train.num_workers,
+            field="train.num_workers", value=train.most_workers,
             fix="give more machines, or set train.num_workers, train.cpus_per_worker and "
             "train.use_gpu to what there is",
         )  # fmt: skip

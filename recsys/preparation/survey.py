@@ -250,7 +250,7 @@ class _Seen:
 
     def _look_at_shards(self, users: pl.DataFrame, result: Survey, *, certain: bool) -> None:
         """A bucket without users is no shard, and a worker without a shard takes no step."""
-        num_buckets, workers = self._recipe.data.num_buckets, self._recipe.train.num_workers
+        num_buckets, workers = self._recipe.data.num_buckets, self._recipe.train.most_workers
         # Of a pseudonym's first 64 bits, the bucket is made of the first 32.
         buckets = users.select((pl.col("user") // 2**32 % num_buckets).n_unique()).item()
         about = "" if certain else "about "

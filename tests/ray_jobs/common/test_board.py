@@ -116,6 +116,17 @@ def test_a_new_life_takes_up_what_was_at_work_before_anything_else() -> None:
     on_a_board(case)
 
 
+def test_a_group_that_gets_other_numbers_of_workers_has_lost_nothing() -> None:
+    async def case(board: Board, groups: Groups) -> None:
+        await board.put_up(A)
+        for life in range(1, 2 * MAX_LOST):
+            assert await board.take(0, float(life), 0) == A
+        assert await board.remarks(0) == []
+        assert (await board.news(A.name, -1)).num_lost == 0
+
+    on_a_board(case)
+
+
 def test_a_training_whose_workers_are_lost_too_often_has_failed() -> None:
     async def case(board: Board, groups: Groups) -> None:
         await board.put_up(A)

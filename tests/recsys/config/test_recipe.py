@@ -126,6 +126,28 @@ class TestValues:
             recipe_from_dict(changed("serve.state", {"backend": "redis", "url": url}))
         assert "secret" not in str(error.value)
 
+    @pytest.mark.parametrize(
+        ("workers", "field", "told"),
+        [
+            ({"min": 3, "max": 2}, "train.num_workers", "min (3) is above max (2)"),
+            ({"min": 0, "max": 2}, "train.num_workers.min", "greater than or equal to 1"),
+            ({"min": 1}, "train.num_workers.max", "missing key"),
+            ({"min": 1, "max": 2, "most": 3}, "train.num_workers.most", "unknown key"),
+            (0, "train.num_workers", "greater than or equal to 1"),
+            ("two", "train.num_workers", "valid integer"),
+        ],
+    )
+    def test_workers_are_a_number_or_a_range(self, workers: object, field: str, told: str) -> None:
+        with pytest.raises(RecipeError) as error:
+            recipe_from_dict(changed("train.num_workers", workers))
+        assert error.value.field == field
+        assert told in error.value.problem
+        for good, ends in ((3, (3, 3)), ({"min": 1, "max": 3}, (1, 3))):
+            recipe = recipe_from_dict(changed("train.num_workers", good))
+            assert (recipe.train.fewest_workers, recipe.train.most_workers) == ends
+            assert recipe.resolved()["train"]["num_workers"] == good
+            assert recipe_from_dict(recipe.resolved()) == recipe
+
     def test_a_recipe_cannot_be_changed(self) -> None:
         with pytest.raises(ValidationError, match="frozen"):
             recipe_from_dict(SMALL).train.epochs = 9  # type: ignore[misc]

@@ -121,7 +121,7 @@ def _in_step(fits: list[Any], parts: list[Any]) -> list[float]:
             barrier.wait(60)
             value.copy_(total)
 
-        results[rank] = fits[rank](parts[rank], reduce)
+        results[rank] = fits[rank](parts[rank], reduce=reduce)
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world)]
     for thread in threads:
