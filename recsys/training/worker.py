@@ -26,7 +26,8 @@ from recsys.features.side_features import ITEM_FEATURES, PriceScale, item_featur
 from recsys.features.windows import TrainingBatch, event_weights, training_batch
 from recsys.model.batch import Batch
 from recsys.model.exchange import gather_vectors, is_distributed, split_texts
-from recsys.model.ranking_head import HeadExamples, Reduce, ScoringHead, fit_head
+from recsys.model.head_fit import Reduce, fit_head
+from recsys.model.ranking_head import HeadExamples, ScoringHead
 from recsys.model.two_tower import TwoTower
 from recsys.model.vector_cache import VectorCache
 from recsys.preparation.prepared import Prepared
