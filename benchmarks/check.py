@@ -3,8 +3,8 @@
     python -m benchmarks.check DATA [--only NAME]
 
 DATA holds one folder a data set, see `benchmarks.quality`. A folder that is not there is left out,
-and said to be. A figure that is better than expected beyond its tolerance fails as well: it is
-either a leak or worth writing down.
+and said to be. `jobs` needs none: it reads the demo's log (extra `demo`). A figure that is better
+than expected beyond its tolerance fails as well: it is either a leak or worth writing down.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import jobs
 from benchmarks.command import run_command
 from benchmarks.quality import measure
 from recsys.errors import DataError
@@ -64,22 +65,23 @@ class Figure:
         """One line of the table."""
         verdict = "ok" if self.holds(report) else "FAILED"
         return (
-            f"{self.model:<20}{self.slice:<12}{self.metric:<10}{self.found(report):>8.4f}"
+            f"{self.model:<20}{self.slice:<12}{self.metric:<12}{self.found(report):>8.4f}"
             f"{self.expected:>10.4f} +- {self.tolerance:.4f}  {verdict}"
         )
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One command of `benchmarks.quality` and its figures.
+    """One command and its figures.
 
     Attributes:
-        folder: below DATA.
+        folder: below DATA, of a command of `benchmarks.quality`; None: the command is
+            `benchmarks.jobs`.
         arguments: of the command.
         figures: what it should give.
     """
 
-    folder: str
+    folder: str | None
     arguments: list[str]
     figures: list[Figure]
 
@@ -112,8 +114,8 @@ def _compare(options: argparse.Namespace) -> int:
     for name, benchmark in read_expected().items():
         if options.only not in (None, name):
             continue
-        folder = options.data / benchmark.folder
-        if not folder.is_dir():
+        folder = None if benchmark.folder is None else options.data / benchmark.folder
+        if folder is not None and not folder.is_dir():
             print(f"{name}: left out, there is no {folder}")
             continue
         report = run(folder, benchmark)
@@ -125,16 +127,21 @@ def _compare(options: argparse.Namespace) -> int:
     return int(moved > 0)
 
 
-def run(folder: Path, benchmark: Benchmark) -> dict[str, Any]:
+def run(folder: Path | None, benchmark: Benchmark) -> dict[str, Any]:
     """The report of one benchmark, run from nothing.
+
+    Args:
+        folder: of the data; None: `benchmarks.jobs`.
+        benchmark: what to run.
 
     Raises:
         DataError: the run failed; it has said why.
     """
     with tempfile.TemporaryDirectory() as work:
         path = Path(work) / "report.json"
-        arguments = [str(folder), *benchmark.arguments, "--work", work, "--json", str(path)]
-        if measure.main(arguments):
+        arguments = [*benchmark.arguments, "--work", work, "--json", str(path)]
+        failed = jobs.main(arguments) if folder is None else measure.main([str(folder), *arguments])
+        if failed:
             raise DataError(
                 "the benchmark could not be run", where=folder, fix="see the error above"
             )

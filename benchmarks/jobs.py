@@ -208,7 +208,7 @@ def _time_first_fit(clock: Clock, worker: Worker, examples: HeadExamples) -> Non
     sums: list[None] = []
     clock.time(
         "head's first fit",
-        lambda: worker.fit_head(examples, lambda _: sums.append(None)),
+        lambda: worker.fit_head(examples, reduce=lambda _: sums.append(None)),
         lambda _: floors.head_products(worker.head, examples, len(sums) - 1),
     )
 

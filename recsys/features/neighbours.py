@@ -40,7 +40,7 @@ def strongest_pairs(
     """
     few = (np.diff(left.indptr) <= MAX_ITEMS) & (np.diff(right.indptr) <= MAX_ITEMS)
     of_left, right = left[few].T.tocsr(), right[few]
-    # Columns in the order of frequency: a stable sort then settles ties without another key.
+    # Columns in the order of frequency, which settles ties.
     by_frequency = np.argsort(-np.asarray(right.sum(axis=0)), kind="stable")
     num_pairs = np.cumsum(of_left @ np.diff(right.indptr).astype(np.float64))
     right = right[:, by_frequency]
@@ -48,42 +48,13 @@ def strongest_pairs(
     blocks = []
     for start, stop in zip([0, *cuts], [*cuts, of_left.shape[0]], strict=True):
         product = of_left[start:stop] @ right
-        product.sort_indices()
-        counts = product.tocoo()
-        rows, columns = counts.row.astype(np.int64) + start, by_frequency[counts.col]
-        weights = weigh(counts.data, rows, columns)
-        keep = np.flatnonzero(weights > 0)
-        keep = keep[strongest(rows[keep], weights[keep], num_kept)]
+        rows = np.repeat(np.arange(start, stop), np.diff(product.indptr))
+        columns = by_frequency[product.indices]
+        weights = weigh(product.data, rows, columns)
+        keep = strongest_in_rows(product.indptr, weights, product.indices, num_kept)
         blocks.append((weights[keep], rows[keep], columns[keep]))
     weights, rows, columns = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     return sparse.csr_array((weights, (rows, columns)), shape=of_left.shape[:1] * 2)
-
-
-def strongest(rows: Int64s, weights: Float32s, num_kept: int) -> Int64s:
-    """Positions of each row's `num_kept` largest weights, the first of equals.
-
-    Args:
-        rows: rising.
-        weights: positive float32.
-        num_kept: positions kept per row.
-    """
-    assert weights.dtype == np.float32
-    if len(rows) <= num_kept:
-        return np.arange(len(rows))
-    if rows[0] == rows[-1]:
-        least = np.partition(weights, len(weights) - num_kept)[len(weights) - num_kept]
-        above = np.flatnonzero(weights > least)
-        equal = np.flatnonzero(weights == least)[: num_kept - len(above)]
-        return np.concatenate([above, equal])
-    sizes = np.bincount(rows)
-    crowded = sizes[rows] > num_kept
-    inside = np.flatnonzero(crowded)
-    # Row above, weight below (the bits of a positive float32 rise with it): one integer sort.
-    keys = (rows[inside] << 32) - weights[inside].view(np.int32)
-    order = inside[np.argsort(keys, kind="stable")]
-    sizes[sizes <= num_kept] = 0
-    place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return np.concatenate([np.flatnonzero(~crowded), order[place < num_kept]])
 
 
 def strongest_in_rows(

@@ -14,7 +14,6 @@ Legend: Q queries, K (query, item) pairs, N sampled items, R relevant items, I i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.features.candidates import PAIR_FEATURES
-from recsys.features.side_features import ITEM_FEATURES, is_recently_launched
+from recsys.features.side_features import ITEM_FEATURES
 
 #: The first pair features: those that only a user's own items have.
 OF_OWN = PAIR_FEATURES[: PAIR_FEATURES.index("is_own") + 1]
@@ -149,119 +148,3 @@ class HeadExamples:
 
 #: Not -inf: the gradient of a user whose pairs hold every sampled item would be NaN.
 LEFT_OUT: Final = torch.finfo(torch.float32).min
-
-
-def head_loss(head: ScoringHead, examples: HeadExamples, new_item_weight: float = 1.0) -> Tensor:
-    """Sum over questions of the weighted mean over their relevant items of -log softmax(score).
-
-    A question has two losses, which are summed: over the whole catalogue, and over the catalogue
-    without the user's own items, which alone would decide the first.
-    """
-    e = examples
-
-    def first_stage(cosine: Tensor, item: Tensor, price: Tensor) -> Tensor:
-        return head.cosine * cosine + item + head.price * price
-
-    pairs = first_stage(e.pair_cosine, head.item_scores(e.pair_item_features), e.pair_price)
-    pairs = pairs + torch.cat([head.own(e.own_inputs), head.related(e.other_inputs)]).squeeze(-1)
-    pos = first_stage(e.pos_cosine, head.item_scores(e.pos_item_features), e.pos_price)
-    of_items = head.item_scores(e.sample_item_features)[e.day]
-    sample = first_stage(e.sample_cosine, of_items, e.sample_price) + e.sample_offset
-
-    # An own item is always a pair.
-    num_own = len(e.own_inputs)
-    listed = pairs - e.pair_log_kept
-    query = torch.cat([e.pair_query[num_own:], e.pos_query])
-    of_pairs = _segment_logsumexp(torch.cat([listed[num_own:], pos]), query, e.num_queries)
-    of_others = torch.logaddexp(torch.logsumexp(sample, dim=1), of_pairs)
-    of_own = _segment_logsumexp(listed[:num_own], e.pair_query[:num_own], e.num_queries)
-    of_all = torch.logaddexp(of_others, of_own)
-
-    def relevant(of_pair: Tensor, of_pos: Tensor) -> Tensor:
-        return torch.cat([of_pair[e.pair_relevant], of_pos])
-
-    gain, asked = relevant(pairs, pos), relevant(e.pair_query, e.pos_query)
-    weight = 1 + (new_item_weight - 1) * is_recently_launched(
-        relevant(e.pair_item_features, e.pos_item_features)
-    )
-    first_other = int(e.pair_relevant[:num_own].sum())
-
-    def loss(log_total: Tensor, wanted: slice) -> Tensor:
-        query, weights = asked[wanted], weight[wanted]
-        per_question = torch.bincount(query, weights, minlength=e.num_queries)
-        return ((log_total[query] - gain[wanted]) * weights / per_question[query]).sum()
-
-    return loss(of_all, slice(None)) + loss(of_others, slice(first_other, None))
-
-
-def _segment_logsumexp(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
-    """[num_segments] log of each segment's sum of exp(values); `LEFT_OUT` where it has none."""
-    peak = torch.full((num_segments,), LEFT_OUT)
-    peak = peak.scatter_reduce(0, segment, values.detach(), "amax")
-    total = torch.zeros(num_segments).index_add(0, segment, torch.exp(values - peak[segment]))
-    return torch.log(total.clamp(min=1e-30)) + peak
-
-
-#: Sums a tensor over all workers, in place.
-Reduce = Callable[[Tensor], None]
-
-
-def fit_head(
-    head: ScoringHead,
-    *examples: HeadExamples,
-    new_item_weight: float = 1.0,
-    reduce: Reduce | None = None,
-    num_steps: int = 200,
-    penalty: float = 3e-3,
-) -> float:
-    """Fit the head in place by L-BFGS, from where it stands.
-
-    The L2 penalty was chosen on validation: a lower one overfits with more steps, a higher one
-    keeps new items low in the list.
-
-    Each of several workers reads its own questions; loss and gradient are summed in every step, so
-    that all take the same steps.
-
-    Returns:
-        The final mean loss of a question.
-    """
-    parameters = list(head.parameters())
-    num_questions = torch.tensor([float(sum(each.num_queries for each in examples))])
-    if reduce is not None:
-        reduce(num_questions)
-    optimizer = torch.optim.LBFGS(
-        parameters,
-        max_iter=num_steps,
-        history_size=10,
-        line_search_fn="strong_wolfe",
-        tolerance_change=1e-5,
-    )
-    final = 0.0
-
-    def closure() -> Tensor:
-        nonlocal final
-        optimizer.zero_grad()
-        losses = [head_loss(head, each, new_item_weight) for each in examples]
-        loss = torch.stack(losses).sum(0) / num_questions
-        loss.sum().backward()  # type: ignore[no-untyped-call]
-        flat = torch.cat(
-            [loss.detach(), *(p.grad.flatten() for p in parameters if p.grad is not None)]
-        )
-        if reduce is not None:
-            reduce(flat)
-        final = float(flat[0])
-        start = 1
-        for parameter in parameters:
-            assert parameter.grad is not None
-            parameter.grad.copy_(flat[start : start + parameter.numel()].view_as(parameter))
-            start += parameter.numel()
-        networks = (head.own, head.related, head.item)
-        decayed = [parameter for part in networks for parameter in part.parameters()]
-        for parameter in decayed:
-            assert parameter.grad is not None
-            parameter.grad.add_(parameter.detach(), alpha=2 * penalty)
-        squares = sum(float((p.detach() ** 2).sum()) for p in decayed)
-        return flat[0] + penalty * squares
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call, arg-type]
-    return final

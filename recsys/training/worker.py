@@ -17,7 +17,8 @@ from recsys.data.time_split import Questions
 from recsys.features.candidates import PAIR_FEATURES, Candidates
 from recsys.features.item_to_item import Relations
 from recsys.features.side_features import ITEM_FEATURES, PriceScale, item_features
-from recsys.model.ranking_head import HeadExamples, Reduce, fit_head
+from recsys.model.head_fit import Reduce, fit_head
+from recsys.model.ranking_head import HeadExamples
 from recsys.ranking.scorer import Scorer
 from recsys.storage.computed import Arrays, computed_once
 from recsys.storage.seals import json_sha256

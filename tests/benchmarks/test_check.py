@@ -50,18 +50,23 @@ def test_what_has_moved_fails_and_what_is_missing_is_said(
     expected = {
         "here": check.Benchmark("here", [], [figure(0.25)]),
         "gone": check.Benchmark("gone", [], [figure(0.25)]),
+        "jobs": check.Benchmark(None, ["--users", "9"], [figure(0.25)]),
     }
     (tmp_path / "here").mkdir()
+
+    asked: list[list[str]] = []
 
     def quality(arguments: list[str]) -> int:
         Path(arguments[arguments.index("--json") + 1]).write_text(json.dumps(REPORT))
         return 0
 
     monkeypatch.setattr(check.measure, "main", quality)
+    monkeypatch.setattr(check.jobs, "main", lambda words: asked.append(words) or quality(words))
     monkeypatch.setattr(check, "read_expected", lambda: expected)
     assert check.main([str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "gone: left out" in printed
+    assert [words[:2] for words in asked] == [["--users", "9"]]
     assert "0.2504" in printed
     expected["here"] = check.Benchmark("here", [], [figure(0.3)])
     assert check.main([str(tmp_path)]) == 1

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from head_loss import head_loss
 from scipy import sparse
 from tiny_logs import BUY, VIEW, Event, queries
 
@@ -16,7 +17,8 @@ from recsys.data.time_split import Questions
 from recsys.features.candidates import make_pairs
 from recsys.features.item_to_item import Relations
 from recsys.features.side_features import ITEM_FEATURES, is_recently_launched
-from recsys.model.ranking_head import HeadExamples, ScoringHead, fit_head, head_loss, is_own
+from recsys.model.head_fit import Objective, fit_head
+from recsys.model.ranking_head import HeadExamples, ScoringHead, is_own
 from recsys.model.user_encoder import UserEncoder
 from recsys.ranking.scorer import Scorer
 from recsys.training.head_examples import HeadQuestions
@@ -84,12 +86,12 @@ def examples(
     return HeadQuestions.of(mine, questions(asked), *sample, RNG).examples(mine)
 
 
-def loss(head: ScoringHead, made: HeadExamples) -> torch.Tensor:
-    return head_loss(head, made)
+def value(head: ScoringHead, made: HeadExamples, new_item_weight: float = 1.0) -> float:
+    return float(Objective(made, new_item_weight).evaluate(head)[0])
 
 
-def value(head: ScoringHead, made: HeadExamples) -> float:
-    return float(loss(head, made).detach())
+def gradient(head: ScoringHead, made: HeadExamples) -> torch.Tensor:
+    return Objective(made).evaluate(head)[1:]
 
 
 def fit(head: ScoringHead, made: HeadExamples, **more: object) -> float:
@@ -118,6 +120,20 @@ def test_the_loss_is_the_softmax_over_the_served_scores() -> None:
     head = random_head()
     expected = served_loss(head, np.ones(NUM_ITEMS))
     assert value(head, examples(ASKED)) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("weight", [1.0, 5.0])
+@pytest.mark.parametrize("asked", [ASKED, ASKED[-1:], ASKED[:1], []], ids=len)
+def test_loss_and_gradient_in_closed_form_are_those_of_autograd(
+    asked: list[tuple[list[Event], list[int]]], weight: float
+) -> None:
+    head, made = random_head(), examples(asked)
+    expected = head_loss(head, made, weight)
+    expected.backward()
+    found = Objective(made, weight).evaluate(head)
+    assert float(found[0]) == pytest.approx(float(expected.detach()), rel=1e-5, abs=1e-5)
+    by_autograd = torch.cat([p.grad.flatten() for p in head.parameters() if p.grad is not None])
+    torch.testing.assert_close(found[1:], by_autograd, atol=1e-5, rtol=1e-4)
 
 
 def test_own_items_and_others_have_networks_of_their_own() -> None:
@@ -163,8 +179,7 @@ def test_a_fit_lowers_the_loss() -> None:
 def test_who_owns_the_whole_sample_spoils_nothing() -> None:
     head, made = random_head(), examples(ASKED[-1:])
     assert made.sample_left_out.all()
-    loss(head, made).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+    assert gradient(head, made).isfinite().all()
 
 
 class TestTwoWorkers:
@@ -173,12 +188,9 @@ class TestTwoWorkers:
 
     def test_the_gradients_of_two_shares_add_up(self) -> None:
         whole, shares = self.split()
-        one, two = random_head(), random_head()
-        loss(one, whole).backward()
-        for share in shares:
-            loss(two, share).backward()
-        for a, b in zip(one.parameters(), two.parameters(), strict=True):
-            torch.testing.assert_close(a.grad, b.grad, atol=1e-5, rtol=1e-4)
+        head = random_head()
+        parts = torch.stack([gradient(head, share) for share in shares])
+        torch.testing.assert_close(gradient(head, whole), parts.sum(dim=0), atol=1e-5, rtol=1e-4)
 
     @pytest.mark.parametrize("empty_share", [False, True])
     def test_they_fit_what_one_would_fit_alone(self, empty_share: bool) -> None:
@@ -217,8 +229,7 @@ def test_young_items_weigh_more() -> None:
     young = is_recently_launched(FEATURES)
     assert len({bool(young[item]) for _, items in ASKED for item in items if len(items) > 1}) == 2
     expected = served_loss(head, np.where(young, 5.0, 1.0))
-    found = float(head_loss(head, made, 5.0).detach())
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert value(head, made, 5.0) == pytest.approx(expected, rel=1e-4)
 
 
 def test_examples_do_not_depend_on_the_heads_weights() -> None:
