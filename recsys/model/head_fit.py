@@ -133,8 +133,8 @@ _TINY = 1e-30
 class _Pairs:
     """The pairs that one network scores.
 
-    A column is a pair, so that each step reads and writes whole rows; a row of ones stands for the
-    biases.
+    Their inputs stand as columns too, with a row of ones for the biases: what is computed of the
+    hidden units, and the gradient's product, then go along whole rows.
 
     Args:
         inputs: [K, F]; the last of them are the terms of the first stage.
@@ -143,7 +143,7 @@ class _Pairs:
     """
 
     def __init__(self, inputs: Tensor, query: Tensor, place: slice) -> None:
-        self.query, self.place = query, place
+        self.query, self.place, self._rows = query, place, inputs
         ones = torch.ones(1, len(inputs))
         columns = torch.cat([inputs.T, ones])
         self._parts = [part.contiguous() for part in torch.split(columns, PAIRS_AT_ONCE, dim=1)]
@@ -179,19 +179,20 @@ class _Pairs:
             by_score: [K] the gradient by the scores.
         """
         first, last = _layers(network)
-        by_outer = torch.zeros(first.out_features + 1)
-        by_weights = torch.zeros(first.out_features + 1, first.in_features + 1)
-        parts = zip(self._parts, self._hidden, torch.split(by_score, PAIRS_AT_ONCE), strict=True)
-        for inputs, hidden, by in parts:
+        by_outer, by_bias = torch.zeros(2, first.out_features + 1)
+        by_weights = torch.zeros(first.out_features + 1, first.in_features)
+        rows, scores = (torch.split(each, PAIRS_AT_ONCE) for each in (self._rows, by_score))
+        for inputs, hidden, by in zip(rows, self._hidden, scores, strict=True):
             by_outer += hidden @ by
             # The derivative of tanh is 1 - tanh ** 2.
             hidden[:-1].square_().neg_().add_(1).mul_(by)
             hidden[-1] = by
-            by_weights.addmm_(hidden, inputs.T)
+            by_weights.addmm_(hidden, inputs)
+            by_bias += hidden.sum(dim=1)
         by_weights[:-1] *= last.weight[0][:, None]
-        return by_weights[-1, -1 - self._num_linear : -1], {
-            "0.weight": by_weights[:-1, :-1],
-            "0.bias": by_weights[:-1, -1],
+        return by_weights[-1, -self._num_linear :], {
+            "0.weight": by_weights[:-1],
+            "0.bias": by_bias[:-1] * last.weight[0],
             "2.weight": by_outer[:-1],
             "2.bias": by_outer[-1],
         }

@@ -10,7 +10,13 @@ from scipy import sparse
 from tiny_logs import BUY, VIEW, Event, queries
 
 from recsys.features import candidates as pairs_module
-from recsys.features.candidates import DECAY, PAIR_FEATURES, make_pairs
+from recsys.features.candidates import (
+    DECAY,
+    PAIR_FEATURES,
+    Candidates,
+    find_candidates,
+    make_pairs,
+)
 from recsys.features.item_to_item import Relations
 from recsys.features.side_features import OWN_FEATURES, own_items
 
@@ -116,3 +122,16 @@ def test_nothing_related_and_nobody_asks() -> None:
     assert make_pairs(queries([(0, 5, BUY)], []), none, vectors, [BUY]).item_rows.tolist() == [5]
     for histories in (queries(), queries([], [])):
         assert make_pairs(histories, none, vectors, [BUY]).features.shape == (0, len(PAIR_FEATURES))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_large_catalogue_and_one_query_alone_give_the_same_bits(seed: int) -> None:
+    """Of a large catalogue, only the columns that occur are added up."""
+    users, related, vectors = random_case(seed)
+    relations, histories = Relations(*map(sparse.csr_array, related)), queries(*users)
+    small = find_candidates(histories, relations, [BUY])
+    large = find_candidates(histories, relations.with_items(5_000), [BUY])
+    alone = [find_candidates(histories[n : n + 1], relations, [BUY]) for n in range(len(users))]
+    for other in (large, Candidates.joined(alone)):
+        for name, values in small.arrays().items():
+            np.testing.assert_array_equal(values, other.arrays()[name], err_msg=name)
