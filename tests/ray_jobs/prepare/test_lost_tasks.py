@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import dying_tasks
 import pytest
 from dying_tasks import Counted, Dying
 from prepare_runs import hashes
@@ -16,9 +17,19 @@ from recsys.config import Recipe
 from recsys.preparation.preparing import Rows, RunTasks, Task, prepare
 
 
+@pytest.fixture
+def _sent_along() -> Iterator[None]:
+    """Ray's workers do not find the module of the tests' own tasks."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(dying_tasks)
+    yield
+    cloudpickle.unregister_pickle_by_value(dying_tasks)
+
+
 @pytest.mark.ray
 @pytest.mark.chaos
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("cluster", "_sent_along")
 def test_tasks_whose_processes_are_killed_are_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
