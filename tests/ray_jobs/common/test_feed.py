@@ -21,7 +21,7 @@ def met(shop: Shop, epoch: int, share: Share) -> list[list[str]]:
     """Users of each batch."""
     from ray_jobs.common.feed import Feed
 
-    batches = Feed(shop.prepared).batches(3, epoch, share, 7)
+    batches = Feed(shop.prepared, shop.recipe.shared).batches(3, epoch, share, 7)
     return [list(batch.user_ids) for batch in batches]
 
 
@@ -45,7 +45,7 @@ def test_histories_come_whole(shop: Shop) -> None:
     from ray_jobs.common.feed import Feed
 
     users = shop.prepared.users()
-    (batch,) = Feed(shop.prepared).batches(3, 0, [(0, len(users))], len(users))
+    (batch,) = Feed(shop.prepared, shop.recipe.shared).batches(3, 0, [(0, len(users))], len(users))
     assert _events(batch) == _events(users)
 
 
