@@ -10,6 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from recsys.errors import NoSpaceError, RaycommendError
+
+#: A disk with less room is full: a file takes a few pages at least.
+_FULL_BYTES = 1 << 15
+
 
 @contextmanager
 def whole_folder(target: Path, mark: str = "") -> Iterator[Path]:
@@ -18,14 +23,21 @@ def whole_folder(target: Path, mark: str = "") -> Iterator[Path]:
     Args:
         target: its name until then begins with a dot and ends with `.part`.
         mark: tells writers apart that may write the same target at once.
+
+    Raises:
+        NoSpaceError: the block failed, whatever it raised, and the disk is full.
     """
     aside = target.with_name(f".{target.name}{mark}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         yield aside
-    except BaseException:
+    except BaseException as error:
+        is_full = shutil.disk_usage(aside).free < _FULL_BYTES
         shutil.rmtree(aside, ignore_errors=True)
+        if is_full and isinstance(error, Exception) and not isinstance(error, RaycommendError):
+            # Polars does not tell it of the last bytes of a Parquet file, and now there is room.
+            raise NoSpaceError.on(None, []) from error
         raise
     replaced = target.with_name(f".{target.name}{mark}.old")
     shutil.rmtree(replaced, ignore_errors=True)

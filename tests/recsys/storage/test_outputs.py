@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from small_disk import fill, mounted
 
+from recsys.errors import NoSpaceError
 from recsys.storage.outputs import whole_folder, write_json
 
 
@@ -63,3 +65,14 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": [None, "ü"], "b": 1}
+
+
+def test_what_fails_on_a_full_disk_is_told_as_that(tmp_path: Path) -> None:
+    """Polars says "transport error" of the last bytes of a file; the half is gone when it is read."""
+    with mounted(tmp_path / "disk", megabytes=1) as disk:
+        with pytest.raises(NoSpaceError), whole_folder(disk / "out") as aside:
+            fill(aside)
+            raise ValueError("Invalid thrift: transport error")
+        assert not names(disk)
+        with pytest.raises(ValueError, match="thrift"), whole_folder(disk / "out"):
+            raise ValueError("Invalid thrift: transport error")
