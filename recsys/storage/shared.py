@@ -16,9 +16,10 @@ import shutil
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from recsys.errors import DataError
 from recsys.storage import conditional
@@ -116,16 +117,21 @@ class SharedFolder:
             with conditional.locked(self.location, "job"):
                 yield
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("a") as lock:
+        path = self.folder / ".lock"
+        lock = _lock(path)
+        if lock is None:
+            raise DataError(
+                "in use: another job of this run is at work", where=self.folder,
+                field="run_dir", fix="wait until it has ended, or set another run_dir",
+            )  # fmt: skip
+        with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(
-                    "in use: another job of this run is at work", where=self.folder,
-                    field="run_dir", fix="wait until it has ended, or set another run_dir",
-                ) from None  # fmt: skip
-            yield
+                yield
+            finally:
+                # A job that is refused leaves nothing, not even an empty folder.
+                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    self.folder.rmdir()
 
     def read(self, folder: Path, name: str) -> bytes | None:
         """A small file of a folder, as it is published; the folder is not brought here."""
@@ -191,6 +197,28 @@ class SharedFolder:
     def _place(self, path: Path) -> Location:
         assert self.location is not None
         return self.location / self._name(path)
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """Open and lock a file; None if another process holds it.
+
+    Whoever held it deletes it at the end, maybe between our opening and our locking.
+    """
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = path.open("a")
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
+        lock.close()
 
 
 def _link_to(path: Path, folder: Path) -> None:

@@ -253,7 +253,7 @@ class TestWinner:
     @pytest.fixture
     def trained(self, tmp_path: Path) -> tuple[Recipe, Prepared, Path]:
         shop = tiny_shop(tmp_path)
-        checkpoint = tmp_path / "checkpoint"
+        checkpoint = shop.recipe.root / "checkpoint"
         checkpoint.mkdir()
         (checkpoint / "progress.json").write_text(json.dumps({"curve": []}))
         choose(Run.open(shop.recipe), checkpoint, {"ndcg@10": 0.1}, [])

@@ -68,7 +68,7 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_what_fails_on_a_full_disk_is_told_as_that(tmp_path: Path) -> None:
-    """Polars says "transport error" of the last bytes of a file; the half is gone when it is read."""
+    """Polars says "transport error" of the last bytes of a file, which is gone when it is read."""
     with mounted(tmp_path / "disk", megabytes=1) as disk:
         with pytest.raises(NoSpaceError), whole_folder(disk / "out") as aside:
             fill(aside)

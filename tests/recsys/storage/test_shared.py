@@ -148,6 +148,7 @@ def test_two_jobs_at_once_are_refused(
         pass
     with two.locked():
         pass
+    assert not one.folder.exists(), "a job that is refused leaves nothing"
 
 
 def test_a_folder_that_all_nodes_see_needs_nothing(tmp_path: Path) -> None:
