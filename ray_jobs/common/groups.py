@@ -71,7 +71,7 @@ def groups_at_work(run: Run, folder: Path) -> Iterator[None]:
     import ray
 
     actor: Any = ray.remote(Board)
-    options = {"name": NAME, "num_cpus": 0, "max_concurrency": MOST_CALLS, **_near()}
+    options = {"name": NAME, "num_cpus": 0, "max_concurrency": MOST_CALLS}
     board = actor.options(**options).remote(run.recipe.train.max_failures, Starting(run, folder))
     with room_given_back():
         try:
@@ -93,17 +93,9 @@ class Starting:
         import ray
 
         board = ray.get_runtime_context().current_actor
-        work = ray.remote(_work).options(num_cpus=DRIVER_CPUS, max_retries=0, **_near())
+        # Its process ends with it: kept for other tasks, it would keep Ray Train's controller too.
+        work: Any = ray.remote(num_cpus=DRIVER_CPUS, max_retries=0, max_calls=1)(_work)
         return work.remote(self.run, self.folder, board, group)
-
-
-def _near() -> dict[str, Any]:
-    """Options that keep what a search depends on at the driver, off the nodes that may be lost."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = ray.get_runtime_context().get_node_id()
-    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=True)}
 
 
 def _work(run: Run, folder: Path, board: Any, group: int) -> None:

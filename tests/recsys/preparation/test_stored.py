@@ -108,7 +108,7 @@ def test_a_store_that_fails_at_times_changes_nothing(
     shop.prepare(recipe)
     stored = in_store(recipe, tmp_path)
     asked = itertools.count()
-    with store.failing(lambda method, path: next(asked) % 5 == 0, times=1_000):
+    with store.failing(lambda method, path: next(asked) % 25 == 0, times=1_000):
         shop.prepare(stored)
     assert bytes_of(stored) == bytes_of(recipe)
 
