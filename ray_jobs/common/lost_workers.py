@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Seconds between two looks for what there is to print.
-POLL_S = 0.5
+from ray_jobs.common.progress import POLL_S, looking
+
 #: What gloo and NCCL say of a sum that some worker does not take part in.
 _WAITED = re.compile(r"[Tt]imed out waiting (\d+)\s?ms|Timeout\(ms\)=(\d+)")
 
@@ -52,25 +51,15 @@ def remarks_printed() -> Iterator[Path]:
     what it prints itself stays in Ray's logs.
     """
     with tempfile.TemporaryDirectory(prefix="raycommend-remarks-") as folder:
-        remarks, done = Path(folder) / "remarks.txt", threading.Event()
+        remarks, num_seen = Path(folder) / "remarks.txt", 0
         remarks.touch()
 
-        def follow() -> None:
-            num_seen = 0
-            while True:
-                ending = done.wait(POLL_S)
-                lines = remarks.read_text().splitlines(keepends=True)
-                for line in lines[num_seen:]:
-                    if line.endswith("\n"):
-                        print(f"    {line}", end="", flush=True)
-                        num_seen += 1
-                if ending:
-                    return
+        def look() -> None:
+            nonlocal num_seen
+            for line in remarks.read_text().splitlines(keepends=True)[num_seen:]:
+                if line.endswith("\n"):
+                    print(f"    {line}", end="", flush=True)
+                    num_seen += 1
 
-        follower = threading.Thread(target=follow, daemon=True)
-        follower.start()
-        try:
+        with looking(look, POLL_S):
             yield remarks
-        finally:
-            done.set()
-            follower.join()

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ray_jobs.common.kept import Checkpoints
+from recsys.errors import StorageError
 
 #: Seconds between two looks at the checkpoints; at a store is looked less often.
 POLL_S, POLL_STORE_S = 0.5, 3.0
@@ -39,17 +40,27 @@ def printing_epochs(
     """
     seen = len(checkpoints.curve_now())
     poll_s = POLL_S if checkpoints.shared.location is None else POLL_STORE_S
-    done = threading.Event()
 
-    def follow() -> None:
+    def look() -> None:
         nonlocal seen
-        while True:
-            ending = done.wait(poll_s)
+        with suppress(StorageError):  # the training waits for the store; the next look tells
             for point in checkpoints.curve_now()[seen:]:
                 print(f"    {line(point)}", flush=True)
                 seen += 1
-            if ending:
-                return
+
+    with looking(look, poll_s):
+        yield
+
+
+@contextmanager
+def looking(look: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Call a function again and again while the block runs, and once after its end."""
+    done = threading.Event()
+
+    def follow() -> None:
+        while not done.wait(every_s):
+            look()
+        look()
 
     follower = threading.Thread(target=follow, daemon=True)
     follower.start()

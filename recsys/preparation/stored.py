@@ -21,7 +21,13 @@ from recsys.state import Tombstone
 from recsys.storage import conditional
 from recsys.storage.location import Location
 from recsys.storage.node_cache import NodeCache, copy_part
-from recsys.storage.published import MANIFEST, in_parallel, manifest_of, publish
+from recsys.storage.published import (
+    in_parallel,
+    manifest_of,
+    publish,
+    published_below,
+    unpublish,
+)
 
 _T = TypeVar("_T")
 
@@ -115,14 +121,12 @@ class KeptInStore(Kept):
 
     def pieces(self, kind: Path) -> list[Path]:
         """The published pieces of a kind."""
-        names = (name.split("/") for name in (self.location / kind.name).sizes())
-        return sorted(kind / part[0] for part in names if len(part) == 2 and part[1] == MANIFEST)
+        return [kind / name for name in published_below(self.location / kind.name)]
 
     def delete(self, pieces: Iterable[Path]) -> None:
         """Delete pieces, their manifests first."""
         for piece in pieces:
-            place = self.location / self._name(piece)
-            place.remove(sorted(place.sizes(), key=lambda name: name != MANIFEST))
+            unpublish(self.location / self._name(piece))
             shutil.rmtree(piece, ignore_errors=True)
 
     def forget(self, erased: Mapping[str, Tombstone]) -> None:

@@ -25,19 +25,16 @@ def whole_folder(target: Path, mark: str = "") -> Iterator[Path]:
         mark: tells writers apart that may write the same target at once.
 
     Raises:
-        NoSpaceError: the block failed, whatever it raised, and the disk is full.
+        NoSpaceError: see `telling_full`.
     """
     aside = target.with_name(f".{target.name}{mark}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
-        yield aside
-    except BaseException as error:
-        is_full = shutil.disk_usage(aside).free < _FULL_BYTES
+        with telling_full(aside.parent):
+            yield aside
+    except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
-        if is_full and isinstance(error, Exception) and not isinstance(error, RaycommendError):
-            # Polars does not tell it of the last bytes of a Parquet file, and now there is room.
-            raise NoSpaceError.on(None, []) from error
         raise
     replaced = target.with_name(f".{target.name}{mark}.old")
     shutil.rmtree(replaced, ignore_errors=True)
@@ -45,6 +42,26 @@ def whole_folder(target: Path, mark: str = "") -> Iterator[Path]:
         target.rename(replaced)
     aside.rename(target)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def telling_full(folder: Path) -> Iterator[None]:
+    """Tell of a full disk where a library does not: Polars, of the last bytes of a Parquet file.
+
+    Args:
+        folder: on the disk. What was half written must still lie there: without it there is room.
+
+    Raises:
+        NoSpaceError: the block failed with an error that is not ours, and the disk is full.
+    """
+    try:
+        yield
+    except RaycommendError:
+        raise
+    except Exception as error:
+        if shutil.disk_usage(folder).free < _FULL_BYTES:
+            raise NoSpaceError.on(None, []) from error
+        raise
 
 
 @contextmanager

@@ -132,6 +132,17 @@ def publish(folder: Path, location: Location) -> Manifest:
     return manifest
 
 
+def published_below(location: Location) -> list[str]:
+    """Names of the folders that are published right below a location, sorted."""
+    parts = (name.split("/") for name in location.sizes())
+    return sorted(part[0] for part in parts if len(part) == 2 and part[1] == MANIFEST)
+
+
+def unpublish(location: Location) -> None:
+    """Remove a published folder, its manifest first: no reader sees it without a part."""
+    location.remove(sorted(location.sizes(), key=lambda name: name != MANIFEST))
+
+
 def in_parallel(work: Callable[[str], Any], names: Iterable[str]) -> None:
     """Do something for each name, some at a time; the first error ends it."""
     with ThreadPoolExecutor(COPIES, thread_name_prefix="copy") as pool:

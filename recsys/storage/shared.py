@@ -25,8 +25,8 @@ from recsys.errors import DataError
 from recsys.storage import conditional
 from recsys.storage.location import Location
 from recsys.storage.node_cache import Fetched, NodeCache
-from recsys.storage.outputs import whole_folder
-from recsys.storage.published import MANIFEST, manifest_of, publish
+from recsys.storage.outputs import telling_full, whole_folder
+from recsys.storage.published import manifest_of, publish, published_below, unpublish
 
 #: What this process has opened stays in the cache: path -> hold.
 _held: dict[Path, Fetched] = {}
@@ -71,8 +71,7 @@ class SharedFolder:
         """Names of the folders that are published right below one."""
         if self.location is None:
             return sorted(path.name for path in folder.glob("[!.]*") if path.is_dir())
-        parts = (name.split("/") for name in self._place(folder).sizes())
-        return sorted(part[0] for part in parts if len(part) == 2 and part[1] == MANIFEST)
+        return published_below(self._place(folder))
 
     @contextmanager
     def whole(self, path: Path, mark: str = "") -> Iterator[Path]:
@@ -89,7 +88,8 @@ class SharedFolder:
         aside = path.with_name(f".{path.name}{mark}.{uuid.uuid4().hex}.part")
         try:
             aside.mkdir(parents=True)
-            yield aside
+            with telling_full(aside.parent):
+                yield aside
             manifest = publish(aside, self._place(path))
             self._link(path, self._cache.adopt(aside, manifest))
         finally:
@@ -147,9 +147,7 @@ class SharedFolder:
     def drop(self, path: Path) -> None:
         """Remove a folder; the caches of other nodes forget it by and by."""
         if self.location is not None:
-            place = self._place(path)
-            names = place.sizes()
-            place.remove(sorted(names, key=lambda name: name != MANIFEST))
+            unpublish(self._place(path))
             self._link(path, None)
         shutil.rmtree(path, ignore_errors=True)
 

