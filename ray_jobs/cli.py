@@ -17,6 +17,7 @@ from ray_jobs import plan as sizing
 from ray_jobs.common.cluster import start_cost
 from recsys.config import Recipe, load_recipe
 from recsys.errors import RaycommendError, cause_of
+from recsys.storage.location import Place, place_of
 
 #: Job -> what it does, and the job that usually follows.
 JOBS = {
@@ -54,10 +55,11 @@ def main(argv: list[str] | None = None) -> None:
     subparsers.add_parser("keys", help="API keys of the service (see `recsys keys --help`)")
     subparsers.add_parser("demo", help="the whole way on a real log, then ask the service")
     runs = subparsers.add_parser("runs", help="list a folder's runs: recipe, data, winner, metric")
-    runs.add_argument("folder", nargs="?", default="runs", type=Path, metavar="FOLDER")
+    runs.add_argument("folder", nargs="?", default="runs", type=_place, metavar="FOLDER",
+                      help="a path or a URI (runs)")  # fmt: skip
     compare = subparsers.add_parser("compare", help="two runs side by side, and what was changed")
     for name in ("first", "second"):
-        compare.add_argument(name, type=Path, metavar="RUN", help="folder of a run")
+        compare.add_argument(name, type=_place, metavar="RUN", help="a run: a path or a URI")
     text = "what the jobs of a log would take: memory, disk, hours; arithmetic alone"
     sizing.add_options(subparsers.add_parser("plan", help=text, description=text))
     options = parser.parse_args(arguments)
@@ -131,16 +133,27 @@ def _look(options: argparse.Namespace) -> int:
 
     try:
         if options.job == "compare":
-            lines = overview.compare(options.first, options.second)
-        elif found := overview.runs_in(options.folder):
-            lines = overview.table_of(found)
+            with (
+                overview.at_hand(options.first) as first,
+                overview.at_hand(options.second) as other,
+            ):
+                lines = overview.compare(first, other)
         else:
-            lines = [f"no run in {options.folder} yet"]
+            with overview.at_hand(options.folder) as folder:
+                found = overview.runs_in(folder)
+            lines = overview.table_of(found) if found else [f"no run in {options.folder} yet"]
     except RaycommendError as error:
         print(f"{options.job}: {error}", file=sys.stderr)
         return error.exit_code
     print("\n".join(lines))
     return 0
+
+
+def _place(text: str) -> Place:
+    try:
+        return place_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def command_line(job: str, options: argparse.Namespace) -> str:

@@ -9,16 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+from serve.ray.environment import _DEFAULTS
 
-#: What the cluster's processes must find in their environment before `ray start`.
-ENVIRONMENT = {
-    "RAY_AUTH_MODE=token",
-    "RAY_USAGE_STATS_ENABLED=0",
-    "RAY_SERVE_ENABLE_HA_PROXY=1",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED=1",
-    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE=1",
-}
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -114,7 +107,7 @@ def test_every_shell_gets_the_environment(written: dict[str, Any], tmp_path: Pat
     shell = ["bash", "-c", ". ~/.bashrc; env"]
     found = subprocess.run(shell, env={"HOME": str(tmp_path)}, check=True, capture_output=True)
     lines = found.stdout.decode().splitlines()
-    assert set(lines) >= ENVIRONMENT
+    assert set(lines) >= {f"{name}={value}" for name, value in _DEFAULTS.items()}
     assert any(line.startswith(f"PATH={tmp_path}/raycommend/.venv/bin:") for line in lines)
     assert (tmp_path / ".bashrc").read_text().count("raycommend.env") == 1
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +14,19 @@ import polars as pl
 
 from recsys.artifacts.run import Run
 from recsys.config import recipe_from_dict, searched
-from recsys.errors import DataError
+from recsys.errors import DataError, RaycommendError
 from recsys.evaluation.gate import beats, comparison
 from recsys.evaluation.report import METRIC, METRICS, OURS
 from recsys.preparation.prepared import PREPARED, SUMMARY_FILE
 from recsys.schema import Col
+from recsys.storage.location import Location, Place
+from recsys.storage.published import manifest_of
 from recsys.storage.reading import read_json, read_parquet, reading
 
 _FIX = "run `recsys evaluate` again"
 #: What a run is known by, the last job first.
 _FILES = ("report.json", "winner.json", f"{PREPARED}/{SUMMARY_FILE}")
+_ROWS = "evaluation_rows.parquet"
 CONFIDENCE, NUM_BOOTSTRAP, SEED = 0.95, 1000, 0
 
 
@@ -65,6 +70,46 @@ class Summary:
             _value(report, METRIC) if report else None,
             bundle is not None and Run.open(recipe).registry.champion() == bundle,
         )
+
+
+@contextmanager
+def at_hand(place: Place) -> Iterator[Path]:
+    """A folder of this machine; of one in a store a copy, of what is read of runs here.
+
+    Args:
+        place: of a run, or of a folder that holds runs' folders.
+
+    Raises:
+        StorageError: the store fails.
+    """
+    if isinstance(place, Path):
+        yield place
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / place.uri.rpartition("/")[2]
+        folder.mkdir()
+        _copy_run(place, folder)
+        for name in place.folders():
+            _copy_run(place / name, folder / name)
+        try:
+            yield folder
+        except RaycommendError as error:
+            where = str(error.where).replace(str(folder), place.uri)
+            raise type(error)(
+                error.problem, where=where, field=error.field, value=error.value, fix=error.fix
+            ) from None
+
+
+def _copy_run(place: Location, folder: Path) -> None:
+    """Copy what this module reads of a run; what lies elsewhere in a store has none of it."""
+    for name in (*_FILES, _ROWS):
+        below, _, file = name.rpartition("/")
+        data = place.read(name)
+        if below and (manifest := manifest_of(place / below)) is not None:
+            data = (place / below).read(manifest.part(file))
+        if data is not None:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
 
 
 def runs_in(folder: Path) -> list[Summary]:
@@ -142,7 +187,7 @@ def _paired(first: Path, second: Path) -> str:
 
 
 def _rows(folder: Path) -> pl.DataFrame:
-    path, ours = folder / "evaluation_rows.parquet", f"{OURS}:{METRIC}"
+    path, ours = folder / _ROWS, f"{OURS}:{METRIC}"
     rows = read_parquet(path, _FIX, {Col.user: pl.String})
     with reading(path, _FIX):
         return rows.select(Col.user, "basket", pl.col(ours).cast(pl.Float64).alias("value"))

@@ -140,6 +140,12 @@ class Location:
         """Bytes of each file in and below a folder, by its name from here."""
         return {name: int(info["size"] or 0) for name, info in self._find(below).items()}
 
+    def folders(self) -> list[str]:
+        """Names of what looks like folders right below this one, sorted."""
+        found = self._or_none(lambda fs: fs.ls(self._root, detail=True), "") or []
+        names = (info["name"] for info in found if info["type"] == "directory")
+        return sorted(str(name).rstrip("/").rpartition("/")[2] for name in names)
+
     def tags(self) -> dict[str, str]:
         """What each file in and below this folder is now, by its name: another if it is written."""
         return {

@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from object_store import ObjectStore
 from tiny import tiny_recipe
 
-from recsys.artifacts.overview import compare, runs_in, table_of
+from recsys.artifacts.overview import at_hand, compare, runs_in, table_of
 from recsys.artifacts.run import Run
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import DataError
 from recsys.evaluation.gate import MIN_USERS
+from recsys.preparation.prepared import PREPARED, SUMMARY_FILE
+from recsys.storage.location import Location
+from recsys.storage.published import publish
 
 NUM_USERS = 2 * MIN_USERS
 
@@ -69,6 +73,33 @@ def test_each_run_is_a_line(tmp_path: Path, recipe: Recipe, gains: np.ndarray) -
     registry.add(bundle, "one")
     registry.promote("one")
     assert table_of(runs_in(folder))[1].endswith("  champion")
+
+
+def test_runs_in_a_store_are_listed_and_compared_as_those_in_a_folder(
+    tmp_path: Path, recipe: Recipe, gains: np.ndarray, store: ObjectStore
+) -> None:
+    folder, place = tmp_path / "runs", Location(f"{store.uri}/runs")
+    folder.mkdir()
+    for name, more in (("one", 0.0), ("two", 0.01)):
+        run = evaluated(folder / name, recipe, gains + more)
+        prepared = run / PREPARED
+        prepared.mkdir()
+        (prepared / SUMMARY_FILE).write_text((run / "winner.json").read_text())
+        publish(prepared, place / name / PREPARED)
+        for path in run.glob("*.*"):
+            (place / name).upload(path, path.name)
+    for path in (folder / "two").glob("*.*"):
+        path.unlink()
+    (place / "two").remove(["report.json", "evaluation_rows.parquet", "winner.json"])
+    assert place.folders() == ["one", "two"]
+    with at_hand(place) as here:
+        assert table_of(runs_in(here)) == table_of(runs_in(folder))
+    one = folder / "one"
+    with at_hand(place / "one") as here:
+        assert compare(here, here) == compare(one, one)
+    missing = f"{place}/two/report.json: this run was not evaluated"
+    with pytest.raises(DataError, match=missing), at_hand(place / "two") as here:
+        compare(one, here)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
