@@ -27,11 +27,13 @@ JOBS = {
     "tune": ("search the recipe's space (Ray Tune), keep the winner", "embed"),
     "embed": ("encode the catalogue and write the bundle", "evaluate"),
     "evaluate": ("rank the whole catalogue for the test window, beside baselines", "promote"),
-    "promote": ("let the bundle become champion if it beats the incumbent", "serve"),
+    "promote": ("let the bundle become champion if the gate lets it", "serve"),
     "compact": ("live events of the service -> files for the next prepare; erase", "prepare"),
     "rollback": ("make the previous champion the champion again", "serve"),
     "pipeline": ("prepare (-> pretrain) -> tune -> embed -> evaluate -> promote", "serve"),
 }
+#: Job -> the options that it alone takes.
+OWN_OPTIONS = {"promote": ("version", "force")}
 #: Those that need no Ray, or not always.
 WITHOUT_RAY = {"promote", "compact", "rollback"}
 
@@ -48,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(dest="job", required=True, metavar="JOB")
     for name, (text, _) in JOBS.items():
-        _add_options(subparsers.add_parser(name, help=text, description=text))
+        _add_options(subparsers.add_parser(name, help=text, description=text), name)
     subparsers.add_parser(
         "serve", help="serve the champion on Ray Serve (see `recsys serve --help`)"
     )
@@ -71,11 +73,11 @@ def main(argv: list[str] | None = None) -> None:
 def job_main(job: str) -> None:
     """Entry point of `python -m ray_jobs.<job>`."""
     parser = argparse.ArgumentParser(prog=f"python -m ray_jobs.{job}", description=JOBS[job][0])
-    _add_options(parser)
+    _add_options(parser, job)
     sys.exit(_run(job, parser.parse_args()))
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def _add_options(parser: argparse.ArgumentParser, job: str) -> None:
     parser.add_argument(
         "--config", required=True, metavar="FILE", help="the recipe, e.g. recipes/demo.yaml"
     )
@@ -88,6 +90,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="check recipe and input, say what would be done, do nothing",
     )
+    if job == "promote":
+        parser.add_argument(
+            "--version", metavar="V", help="a version of the registry; default: the run's bundle"
+        )
+        parser.add_argument(
+            "--force", action="store_true",
+            help="promote it whatever the gate says; the registry remembers",
+        )  # fmt: skip
 
 
 def _run(job: str, options: argparse.Namespace) -> int:
@@ -99,17 +109,18 @@ def _run(job: str, options: argparse.Namespace) -> int:
         folders = written_to(recipe)
         module = importlib.import_module(f"ray_jobs.{job}")
         run = Run.open(recipe)
+        own = {name: getattr(options, name) for name in OWN_OPTIONS.get(job, ())}
         if options.dry_run:
             for line in [
                 *([] if job in WITHOUT_RAY else start_cost(recipe.ray)),
-                *module.plan(run),
+                *module.plan(run, **own),
             ]:
                 print(f"would {line}")
             return 0
         started = time.monotonic()
         # The two that are left write elsewhere, and may run at any time.
         with nullcontext() if job in ("compact", "rollback") else recipe.shared.locked():
-            output = module.execute(run)
+            output = module.execute(run, **own)
         for line in module.report(run):
             print(line)
         print(f"{job}: done in {time.monotonic() - started:.0f} s -> {output}")

@@ -43,7 +43,10 @@ def execute(run: Run) -> Path:
         store = ensure_store(chosen)
         vectors = text_vectors(chosen, winner.checkpoint)
     with run.recipe.shared.whole(run.bundle_folder) as out:
-        assemble(out, chosen.recipe, run.prepared, winner.checkpoint, vectors, store)
+        assemble(
+            out, chosen.recipe, run.prepared, winner.checkpoint, vectors, store,
+            searched=winner.searched,
+        )  # fmt: skip
     tracker_of(run.recipe).bundle(run)
     return run.bundle_folder
 
@@ -55,8 +58,13 @@ def assemble(
     checkpoint: Path,
     vectors: np.ndarray,
     store: TextStore,
+    *,
+    searched: bool = False,
 ) -> Bundle:
-    """Write the bundle of a checkpoint, with popularity and relations as of the end of the log."""
+    """Write the bundle of a checkpoint, with popularity and relations as of the end of the log.
+
+    Where a search chose the recipe's settings, the bundle says so.
+    """
     model, item_rows = build_two_tower(recipe, prepared, load_progress(checkpoint).until)
     head = ScoringHead(recipe.model.temperature)
     progress = load_model(checkpoint, model, head)
@@ -94,6 +102,8 @@ def assemble(
             "text_dim": model.language.dim,
             "price_scale": [scale.mean, scale.deviation],
             "trained_epochs": progress.epoch,
+            "searched": searched,
+            "language_model": prepared.summary["language_model"],
         },
         index=index,
     )

@@ -1,9 +1,11 @@
-"""A bundle enters the registry; it becomes champion only if it beats the incumbent.
+"""A bundle enters the registry; it becomes champion only if the gate lets it.
 
 python -m ray_jobs.promote --config recipes/demo.yaml
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -11,144 +13,220 @@ import polars as pl
 from ray_jobs.common.answering import answer_all
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.texts import ensure_store
+from recsys.arrays import Float64s
 from recsys.artifacts.bundle import Bundle
-from recsys.artifacts.lineage import check_challenger
+from recsys.artifacts.lineage import changed_recipe, check_challenger
 from recsys.artifacts.run import Run
 from recsys.errors import DataError, GateRefused
-from recsys.evaluation.gate import MIN_USERS, Verdict, beats, not_judged
+from recsys.evaluation.evidence import Evidence, Rule
+from recsys.evaluation.gate import MIN_USERS, Verdict, beats
 from recsys.evaluation.report import COLUMNS, METRIC, OURS
 from recsys.recommender.loading import scorer_on
 from recsys.schema import Col
 from recsys.storage.location import Place
 from recsys.storage.reading import read_json, read_parquet, reading
 
+_COLUMN = f"{OURS}:{METRIC}"
 
-def plan(run: Run) -> list[str]:
+
+def plan(run: Run, *, version: str | None = None, force: bool = False) -> list[str]:
     """What a run would do."""
-    bundle = run.bundle(verify=False)
+    challenger, rows = _challenger(run, version, verify=False)
+    registry = run.registry
+    first = f"{'take' if version else 'add'} {challenger.version} {'of' if version else 'to'} "
+    lines = [first + str(registry.root)]
+    champion = registry.champion()
+    if champion == challenger.version:
+        return [*lines, "leave it champion"]
+    evidence = _known(run, challenger, rows, champion)
+    _check(run, evidence, force)
+    forced = ["promote it whatever comes of that, and note so in the registry"] if force else []
+    return [*lines, *evidence.steps(), *forced]
+
+
+def execute(run: Run, *, version: str | None = None, force: bool = False) -> Place:
+    """Promote the run's bundle, or a version of the registry, or refuse.
+
+    Args:
+        run: with an evaluation of the data that are prepared now.
+        version: of the registry, which answers the questions of that evaluation; None: the run's
+            bundle.
+        force: promote it whatever the gate says; the registry remembers.
+
+    Raises:
+        BundleError: the registry holds another product's line or no such version, or another bundle
+            has become champion since the comparison.
+        DataError: nothing was evaluated, or one of the two has learned from the test window.
+        GateRefused: the rule is not met, or it is worse than a baseline; the alias stays.
+    """
+    challenger, rows = _challenger(run, version)
+    registry = run.registry
+    if version is None:
+        registry.add(challenger.folder, challenger.version)
+    champion = registry.champion()
+    if champion != challenger.version:
+        evidence = _known(run, challenger, rows, champion)
+        _check(run, evidence, force)
+        evidence = _compared(run, evidence, challenger, rows)
+        _check(run, evidence, force)
+        registry.promote(challenger.version, over=champion, evidence=evidence.as_json())
+    return registry.place(challenger.version)
+
+
+def _challenger(
+    run: Run, version: str | None, *, verify: bool = True
+) -> tuple[Bundle, pl.DataFrame]:
+    """The bundle that is to be promoted, and the rows of the evaluation."""
+    if version is None:
+        check_challenger(run.recipe, run.bundle(verify=False))
+        bundle = run.bundle(verify=verify)
+        return bundle, _evaluated(run, bundle.version)
+    bundle = Bundle.open(run.registry.path(version), verify=verify)
     check_challenger(run.recipe, bundle)
-    registry = run.registry
-    num_users = _evaluated(run, bundle)[Col.user].n_unique()
-    against = "promote it: there is no champion"
-    if num_users < MIN_USERS:
-        against += f" ({not_judged(num_users)})"
-    incumbent = registry.champion()
-    if incumbent == bundle.version:
-        against = "leave it champion"
-    elif incumbent is not None:
-        _check_judged(run, num_users, bundle.version, incumbent)
-        against = f"compare it with {incumbent} on {METRIC}"
-    return [f"add {bundle.version} to {registry.root}", against]
+    return bundle, _evaluated(run)
 
 
-def execute(run: Run) -> Place:
-    """Promote the run's bundle, or refuse.
-
-    Raises:
-        BundleError: the registry holds another product's line, or another bundle has become
-            champion since the comparison.
-        GateRefused: the incumbent is not beaten; the alias stays.
-    """
-    check_challenger(run.recipe, run.bundle(verify=False))
-    bundle = run.bundle()
-    ours = _evaluated(run, bundle)
-    registry = run.registry
-    registry.add(bundle.folder, bundle.version)
-    incumbent = registry.champion()
-    if incumbent is not None and incumbent != bundle.version:
-        _check_judged(run, ours[Col.user].n_unique(), bundle.version, incumbent)
-        verdict = compare_with(run, ours, Bundle.open(registry.path(incumbent)))
-        if not verdict.better:
-            raise GateRefused(
-                f"{bundle.version} does not beat {incumbent} on {METRIC}: "
-                f"{verdict.difference:+.5f} [{verdict.low:+.5f}, {verdict.high:+.5f}] "
-                f"at {run.recipe.promote.confidence:.0%}",
-                where=registry.root,
-                fix=f"{incumbent} stays champion; the bundle is kept in the registry",
-            )
-    registry.promote(bundle.version, over=incumbent)
-    return registry.place(bundle.version)
-
-
-def _check_judged(run: Run, num_users: int, challenger: str, incumbent: str) -> None:
-    """Refuse to compare on too few users.
-
-    Raises:
-        GateRefused: nobody could say which is better.
-    """
-    if num_users < MIN_USERS:
-        raise GateRefused(
-            f"{challenger} beside {incumbent} is {not_judged(num_users)}",
-            where=run.rows_file,
-            fix=f"{incumbent} stays champion; evaluate on more baskets, with an earlier "
-            "data.cuts.test or a larger evaluate.max_rows",
-        )
-
-
-def _evaluated(run: Run, bundle: Bundle) -> pl.DataFrame:
-    """The bundle's rows of the evaluation."""
+def _evaluated(run: Run, version: str | None = None) -> pl.DataFrame:
+    """The rows of the run's evaluation: of this bundle, or of whichever it was."""
     run.bring_results()
     path = run.report_file
     again = "run `recsys evaluate` again"
-    if not path.is_file() or read_json(path, again, {"bundle": str})["bundle"] != bundle.version:
+    bundle = read_json(path, again, {"bundle": str})["bundle"] if path.is_file() else None
+    if bundle is None or version not in (None, bundle):
         raise DataError(
-            "this bundle has not been evaluated", where=path, value=bundle.version,
+            "this bundle has not been evaluated", where=path, value=version or run.recipe.name,
             fix="run `recsys evaluate` first",
         )  # fmt: skip
-    path, ours = run.rows_file, f"{OURS}:{METRIC}"
+    path = run.rows_file
     rows = read_parquet(path, again, {"bundle": pl.String, Col.user: pl.String})
     with reading(path, again):
-        if not rows[ours].is_finite().all() or not rows[ours].is_between(0, 1).all():
-            raise ValueError(f"`{ours}` is no {METRIC} everywhere")
-    if rows["bundle"].unique().to_list() != [bundle.version]:
+        for name in (_COLUMN, *_baselines(rows)):
+            if not rows[name].is_finite().all() or not rows[name].is_between(0, 1).all():
+                raise ValueError(f"`{name}` is no {METRIC} everywhere")
+    if rows["bundle"].unique().to_list() != [bundle]:
         raise DataError(
-            "the rows are another bundle's", where=run.rows_file, value=bundle.version,
-            fix="run `recsys evaluate` again",
-        )  # fmt: skip
+            "the rows are another bundle's", where=run.rows_file, value=bundle, fix=again
+        )
     return rows
 
 
-def compare_with(run: Run, ours: pl.DataFrame, incumbent: Bundle) -> Verdict:
-    """Let the incumbent answer the same questions."""
+def _baselines(rows: pl.DataFrame) -> list[str]:
+    """The columns of the baselines."""
+    return [name for name in rows.columns if name.endswith(f":{METRIC}") and name != _COLUMN]
+
+
+def _metric(rows: pl.DataFrame, column: str) -> Float64s:
+    return rows[column].cast(pl.Float64).to_numpy()
+
+
+def _known(run: Run, challenger: Bundle, rows: pl.DataFrame, champion: str | None) -> Evidence:
+    """What is known before any bundle is asked."""
+    settings = run.recipe.promote
+    best = max(_baselines(rows), key=lambda name: _metric(rows, name).mean(), default=None)
+    evidence = Evidence(
+        challenger.version, rows[Col.user].n_unique(), settings.confidence, champion,
+        baseline=best and best.removesuffix(f":{METRIC}"),
+    )  # fmt: skip
+    if champion is not None:
+        incumbent = Bundle.open(run.registry.path(champion), verify=False)
+        rule = Rule.of(settings.rule, settings.margin, changed_recipe(challenger, incumbent))
+        evidence = replace(evidence, rule=rule)
+    if challenger.version == rows["bundle"][0]:
+        evidence = _beside_baseline(run, evidence, rows, _metric(rows, _COLUMN))
+    return evidence
+
+
+def _compared(run: Run, evidence: Evidence, challenger: Bundle, rows: pl.DataFrame) -> Evidence:
+    """What is known after the bundles were asked, too."""
+    own = challenger.version == rows["bundle"][0]
+    asked = {} if own else {challenger.version: challenger}
+    if evidence.champion is not None and evidence.num_users >= MIN_USERS:
+        asked[evidence.champion] = Bundle.open(run.registry.path(evidence.champion))
+    if not asked:
+        return evidence
+    answers = answers_of(run, rows, asked)
+    ours = _metric(rows, _COLUMN) if own else answers[challenger.version]
+    evidence = _beside_baseline(run, evidence, rows, ours)
+    if evidence.rule is None or evidence.champion not in answers:
+        return evidence
+    theirs = answers[evidence.champion]
+    verdict = _difference(run, rows, ours, theirs)
+    return replace(evidence, over_champion=verdict, bound=evidence.rule.bound(theirs))
+
+
+def _beside_baseline(run: Run, evidence: Evidence, rows: pl.DataFrame, ours: Float64s) -> Evidence:
+    if evidence.baseline is None:
+        return evidence
+    theirs = _metric(rows, f"{evidence.baseline}:{METRIC}")
+    return replace(evidence, over_baseline=_difference(run, rows, ours, theirs))
+
+
+def _difference(run: Run, rows: pl.DataFrame, ours: Float64s, theirs: Float64s) -> Verdict:
+    recipe, users = run.recipe, rows[Col.user].to_numpy()
+    confidence, num_bootstrap = recipe.promote.confidence, recipe.evaluate.num_bootstrap
+    return beats(ours, theirs, users, confidence, num_bootstrap, recipe.seed)
+
+
+def _check(run: Run, evidence: Evidence, force: bool) -> None:
+    """Refuse what something speaks against.
+
+    Raises:
+        GateRefused: so it is, and nobody forces it.
+    """
+    if force or not evidence.refusals:
+        return
+    stays = f"{evidence.champion} stays champion" if evidence.champion else "there is no champion"
+    fix = f"{stays}; the bundle is kept in the registry, and --force promotes it all the same"
+    if evidence.num_users < MIN_USERS:
+        fix = (
+            f"{stays}; evaluate on more baskets, with an earlier data.cuts.test or a larger "
+            "evaluate.max_rows"
+        )
+    raise GateRefused("; ".join(evidence.refusals), where=run.registry.root, fix=fix)
+
+
+def answers_of(run: Run, rows: pl.DataFrame, bundles: dict[str, Bundle]) -> dict[str, Float64s]:
+    """Let bundles answer the questions of the evaluation.
+
+    Returns:
+        Version -> [Q] its metric, in the order of the rows.
+
+    Raises:
+        DataError: a bundle has learned from the test window, or other data are prepared now.
+    """
     recipe, prepared = run.recipe, run.matching_prepared()
-    cuts = incumbent.recipe.data.cuts
-    seen_until = cuts.test if incumbent.recipe.train.retrain else cuts.valid
-    if seen_until > recipe.data.cuts.test:
-        raise DataError(
-            f"{incumbent.version} learned from baskets up to {seen_until:%Y-%m-%d}, some of this "
-            "test window: the comparison would flatter it",
-            where=run.root, field="data.cuts.test", value=str(recipe.data.cuts.test),
-            fix="prepare with cuts that lie later than the incumbent's",
-        )  # fmt: skip
+    for bundle in bundles.values():
+        cuts = bundle.recipe.data.cuts
+        seen_until = cuts.test if bundle.recipe.train.retrain else cuts.valid
+        if seen_until > recipe.data.cuts.test:
+            raise DataError(
+                f"{bundle.version} learned from baskets up to {seen_until:%Y-%m-%d}, some of this "
+                "test window: the comparison would flatter it",
+                where=run.root, field="data.cuts.test", value=str(recipe.data.cuts.test),
+                fix="prepare with cuts that lie later than that bundle's",
+            )  # fmt: skip
     with connected(recipe.ray):
         similar = ensure_store(run.trained).content_similarity
-        models = {"incumbent": scorer_on(incumbent, prepared, "test", similar)}
+        models = {
+            version: scorer_on(bundle, prepared, "test", similar)
+            for version, bundle in bundles.items()
+        }
         users, baskets, values = answer_all(recipe, prepared, models)
-    same = np.array_equal(users, ours[Col.user].to_numpy()) and np.array_equal(
-        baskets, ours["basket"].to_numpy()
+    same = np.array_equal(users, rows[Col.user].to_numpy()) and np.array_equal(
+        baskets, rows["basket"].to_numpy()
     )
     if not same:
         raise DataError(
             "the evaluation was made on other data than is prepared now",
             where=run.rows_file, fix="run `recsys evaluate` again",
         )  # fmt: skip
-    return beats(
-        ours[f"{OURS}:{METRIC}"].to_numpy(),
-        values["incumbent"][:, COLUMNS.index(("all", METRIC))],
-        users,
-        recipe.promote.confidence,
-        recipe.evaluate.num_bootstrap,
-        recipe.seed,
-    )
+    column = COLUMNS.index(("all", METRIC))
+    return {version: values[version][:, column].astype(np.float64) for version in bundles}
 
 
 def report(run: Run) -> list[str]:
-    """Who is champion, and whether that could be judged."""
-    bundle = run.bundle(verify=False)
-    num_users = _evaluated(run, bundle)[Col.user].n_unique()
-    is_champion = bundle.version == run.registry.champion()
-    unsure = is_champion and num_users < MIN_USERS
-    return [run.registry.describe(), *([not_judged(num_users)] if unsure else [])]
+    """Who is champion, and what that was decided on."""
+    return [run.registry.describe(), *run.registry.evidence()]
 
 
 if __name__ == "__main__":

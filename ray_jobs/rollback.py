@@ -14,7 +14,8 @@ def plan(run: Run) -> list[str]:
     """What a run would do."""
     check_previous(run.recipe)
     registry = run.registry
-    return [f"make {registry.previous()} champion again in place of {registry.champion()}"]
+    undone = [f"undo a promotion that was decided so: {line}" for line in registry.evidence()]
+    return [f"make {registry.previous()} champion again in place of {registry.champion()}", *undone]
 
 
 def execute(run: Run) -> Place:
@@ -28,8 +29,8 @@ def execute(run: Run) -> Place:
 
 
 def report(run: Run) -> list[str]:
-    """Who is champion."""
-    return [run.registry.describe()]
+    """Who is champion, and what it was promoted on."""
+    return [run.registry.describe(), *run.registry.evidence()]
 
 
 if __name__ == "__main__":

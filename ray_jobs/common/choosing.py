@@ -30,7 +30,7 @@ def choose(run: Run, chosen: Path, metrics: dict[str, Any], trials: list[dict[st
     goes_on = chosen
     if run.recipe.train.retrain:
         goes_on = retrain(run, int(metrics["epoch"]))
-    winner = Winner(run.recipe, goes_on)
+    winner = Winner(run.recipe, goes_on, searched=bool(trials))
     write_winner(run.winner_file, winner, run.prepared, chosen, metrics, trials)
     run.recipe.shared.hand_in(run.winner_file)
     tracker_of(run.recipe).training(run)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.registry import CHAMPION, Registry
-from recsys.config import Privacy, Promote, Recipe
+from recsys.config import Privacy, Promote, Recipe, changed_keys
 from recsys.data.pseudonyms import find_key, key_check, load_key
 from recsys.errors import BundleError, DataError
 from recsys.schema import Col
@@ -19,6 +19,7 @@ from recsys.storage.location import Place
 
 #: Where recipes that name no registry had theirs, all in one, before each had its own.
 FORMER_DEFAULT = "runs/registry"
+_LANGUAGE = "model.language_model"
 _OWN = "set promote.registry to a folder of this product's own, e.g. runs/registry/{name}"
 
 
@@ -88,6 +89,26 @@ def check_challenger(recipe: Recipe, challenger: Bundle) -> None:
     own = challenger.meta.get("key_check")
     _check_made_with(registry, incumbent, own, recipe.privacy)
     _check_items(registry, incumbent, challenger)
+
+
+def changed_recipe(challenger: Bundle, incumbent: Bundle) -> list[str]:
+    """The keys by which a bundle is more than a refresh of another; see `changed_keys`.
+
+    What both have searched in one space is each one's own finding. The language model counts by
+    its content: one that was adapted lies in its run's folder.
+    """
+    bundles = (challenger, incumbent)
+    searched = [bundle.meta.get("searched") for bundle in bundles]
+    languages = [bundle.meta.get("language_model") for bundle in bundles]
+    changed = changed_keys(challenger.recipe, incumbent.recipe)
+    if searched == [True, True]:
+        changed = [key for key in changed if key not in challenger.recipe.tune.space]
+    elif searched == [False, False]:
+        changed = [key for key in changed if not key.startswith("tune.")]
+    if None not in languages:
+        changed = [key for key in changed if key != _LANGUAGE]
+        changed += [_LANGUAGE] if languages[0] != languages[1] else []
+    return changed
 
 
 def check_previous(recipe: Recipe) -> None:

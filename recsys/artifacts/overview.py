@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from recsys.artifacts.run import Run
-from recsys.config import recipe_from_dict, searched
+from recsys.config import differences, recipe_from_dict, searched
 from recsys.errors import DataError, RaycommendError
 from recsys.evaluation.gate import beats, comparison
 from recsys.evaluation.report import METRIC, METRICS, OURS
@@ -166,7 +166,7 @@ def compare(first: Path, second: Path) -> list[str]:
             one, two = (float(value or 0.0) for value in values)
             lines.append(f"{metric:<12}{one:>{width}.4f}{two:>{width}.4f}{two - one:>+12.4f}")
     lines += ["", f"{METRIC}, {second.name} less {first.name}: {_paired(first, second)}"]
-    changed = list(_changed(*(report["recipe"] for report in reports)))
+    changed = list(differences(*(report["recipe"] for report in reports)))
     lines += ["", "recipe keys that differ:" if changed else "no recipe key differs"]
     return lines + [f"  {key}: {one!r} -> {two!r}" for key, one, two in changed]
 
@@ -220,13 +220,3 @@ def _value(report: dict[str, Any], metric: str) -> float | None:
         if (row["model"], row["slice"], row["metric"]) == (OURS, "all", metric):
             return None if row["value"] is None else float(row["value"])
     return None
-
-
-def _changed(one: Any, two: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Each key whose values differ, dotted, with both values."""
-    for key in sorted({*one, *two}):
-        left, right = one.get(key), two.get(key)
-        if isinstance(left, dict) and isinstance(right, dict):
-            yield from _changed(left, right, f"{prefix}{key}.")
-        elif left != right:
-            yield f"{prefix}{key}", left, right

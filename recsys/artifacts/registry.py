@@ -24,6 +24,7 @@ from typing import Any
 
 from recsys.config import Recipe
 from recsys.errors import BundleError
+from recsys.evaluation.evidence import told
 from recsys.storage.location import Location, Place
 from recsys.storage.outputs import sync, write_json
 from recsys.storage.reading import read_json
@@ -33,6 +34,8 @@ FORMAT_VERSION = 1
 CHAMPION = "champion"
 _MANIFEST = "bundle.json"
 _ASIDE = ".tmp-"
+#: Keys of a manifest that are no part of the bundle's identity.
+_BESIDE = {"metrics", SEAL, "searched", "language_model"}
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -101,10 +104,20 @@ class Registry:
 
         Returns:
             Dictionaries with `version`, `promoted_at` (ISO 8601, UTC), `previous` (the champion
-            before, or None) and `action` (`promote` or `rollback`).
+            before, or None), `action` (`promote` or `rollback`) and, of a promotion by the gate,
+            `evidence` (see `recsys.evaluation.evidence`).
         """
         moves: list[dict[str, Any]] = self._load()["history"]
         return moves
+
+    def evidence(self) -> list[str]:
+        """What the champion was promoted on, in words; empty where that was not noted."""
+        standing = _standing(self.history())
+        evidence = standing[-1].get("evidence") if standing else None
+        try:
+            return told(evidence) if evidence else []
+        except (KeyError, TypeError, ValueError):
+            raise _broken("the champion's evidence cannot be read", self.root) from None
 
     def path(self, version_or_alias: str) -> Path:
         """The folder of a version, or of the alias `champion`.
@@ -146,12 +159,15 @@ class Registry:
             )
         return version
 
-    def promote(self, version: str, *, over: str | None = "") -> None:
+    def promote(
+        self, version: str, *, over: str | None = "", evidence: dict[str, Any] | None = None
+    ) -> None:
         """Make a version the champion; nothing changes if it is.
 
         Args:
             version: that was added.
             over: the champion that it was compared with, or None if there was none; empty: any.
+            evidence: that it was decided on, as JSON data.
 
         Raises:
             BundleError: no such version, or another has become champion since the comparison.
@@ -166,7 +182,7 @@ class Registry:
                     f"another was first: {state[CHAMPION]} is champion since", where=self.root,
                     fix="run the same command again, which compares with it",
                 )  # fmt: skip
-            self._write(_moved(state, version, "promote"))
+            self._write(_moved(state, version, "promote", evidence))
 
     def previous(self) -> str:
         """The champion that a rollback brings back.
@@ -185,7 +201,7 @@ class Registry:
                 value=state[CHAMPION],
                 fix="run `recsys promote` in the next round: the champion before stays here",
             )
-        return self.known(standing[-2])
+        return self.known(standing[-2]["version"])
 
     def rollback(self) -> str:
         """Undo the last promotion that stands; returns the champion that is back.
@@ -230,7 +246,9 @@ class Registry:
             for move in state["history"]:
                 if not isinstance(move["promoted_at"], str):
                     raise TypeError("no moment")
-            consistent = state[CHAMPION] == (standing[-1] if standing else None)
+                if not isinstance(move.get("evidence", {}), dict):
+                    raise TypeError("no evidence")
+            consistent = state[CHAMPION] == (standing[-1]["version"] if standing else None)
         except (KeyError, TypeError, IndexError):
             raise _broken("the history cannot be read", where) from None
         if not consistent:
@@ -268,13 +286,16 @@ def empty_state() -> dict[str, Any]:
     return {"format": FORMAT_VERSION, CHAMPION: None, "history": []}
 
 
-def _moved(state: dict[str, Any], version: str, action: str) -> dict[str, Any]:
+def _moved(
+    state: dict[str, Any], version: str, action: str, evidence: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The state after one more move."""
     move = {
         "version": version,
         "promoted_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "previous": state[CHAMPION],
         "action": action,
+        **({"evidence": evidence} if evidence else {}),
     }
     return {"format": FORMAT_VERSION, CHAMPION: version, "history": [*state["history"], move]}
 
@@ -288,26 +309,26 @@ def _broken(problem: str, where: object) -> BundleError:
     )
 
 
-def _standing(history: list[dict[str, Any]]) -> list[str]:
-    """The champions that lead to today's, without the promotions that were rolled back."""
-    standing: list[str] = []
+def _standing(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The promotions that lead to today's champion, without those that were rolled back."""
+    standing: list[dict[str, Any]] = []
     for move in history:
-        before = standing[-1] if standing else None
+        before = standing[-1]["version"] if standing else None
         if move["action"] == "rollback":
             standing.pop()
         elif move["action"] == "promote":
-            standing.append(move["version"])
+            standing.append(move)
         else:
             raise TypeError("an unknown action")
-        if move["previous"] != before or move["version"] != standing[-1]:
+        if move["previous"] != before or move["version"] != standing[-1]["version"]:
             raise TypeError("moves that do not follow each other")
     return standing
 
 
 def content_of(bundle: Path) -> dict[str, Any]:
-    """The identity of a bundle: all but its metrics, which another evaluation may change."""
+    """The identity of a bundle: all but what another evaluation changes, or a release added."""
     meta = read_json(bundle / _MANIFEST, "write the bundle again", {}, BundleError)
-    return {key: value for key, value in meta.items() if key not in ("metrics", SEAL)}
+    return {key: value for key, value in meta.items() if key not in _BESIDE}
 
 
 def _copy_tree(source: Path, target: Path) -> None:

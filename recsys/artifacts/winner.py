@@ -27,10 +27,12 @@ class Winner:
     Attributes:
         recipe: that it was trained under; its language model is the one that training began from.
         checkpoint: folder of the weights.
+        searched: whether a search chose the recipe's settings.
     """
 
     recipe: Recipe
     checkpoint: Path
+    searched: bool = False
 
     @staticmethod
     def read(path: Path, prepared: Prepared, shared: SharedFolder) -> Winner:
@@ -69,7 +71,7 @@ class Winner:
                 "the language model is not the one that the winner was trained on", where=path,
                 field="language_model", value=language, fix=_FIX,
             )  # fmt: skip
-        return Winner(recipe, checkpoint)
+        return Winner(recipe, checkpoint, bool(data.get("trials")))
 
 
 def write_winner(

@@ -7,6 +7,7 @@ nearest key it does; settings that contradict each other are refused here, not a
 from recsys.config.base import EventName, Fraction, ItemField, Port, Positive, Section
 from recsys.config.checking import known_keys, recipe_from_dict
 from recsys.config.data import Columns, Cuts, Data
+from recsys.config.differences import changed_keys, differences
 from recsys.config.evaluation import BaselineName, Embed, Evaluate, Promote
 from recsys.config.load import apply_override, load_recipe
 from recsys.config.model import Model
@@ -51,7 +52,9 @@ __all__ = [
     "Train",
     "Tune",
     "apply_override",
+    "changed_keys",
     "check_space",
+    "differences",
     "known_keys",
     "load_recipe",
     "recipe_from_dict",

@@ -57,6 +57,14 @@ class Promote(Section):
     """Folder or URI of the bundles; one product's line, see `recsys.artifacts.lineage`."""
     metric: Literal["ndcg@10"] = "ndcg@10"
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Of the intervals of paired differences."""
+    rule: Literal["better", "not_worse"] | None = None
+    """What the interval of the difference to the champion must lie above: `better` zero,
+    `not_worse` minus the margin. Null: `not_worse` for a refresh, whose recipe is the champion's
+    but for dates and places, `better` for a changed recipe; see [the gate](evaluation.md#the-gate).
+    """
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Of `not_worse`: the share of the champion's metric that a refresh may lose."""
 
     @field_validator("registry")
     @classmethod

@@ -1,4 +1,4 @@
-"""The promotion gate: whether a challenger is significantly better than the incumbent."""
+"""Paired comparison of two models on the same rows, with an interval by users."""
 
 from __future__ import annotations
 
@@ -39,10 +39,19 @@ class Verdict:
         """Whether there are enough users for a comparison, see `MIN_USERS`."""
         return self.num_users >= MIN_USERS
 
+    def above(self, bound: float) -> bool:
+        """Whether the whole interval lies above a bound, with enough users."""
+        return self.judged and self.low > bound
+
     @property
     def better(self) -> bool:
         """Whether the whole interval lies above zero, with enough users."""
-        return self.judged and self.low > 0
+        return self.above(0)
+
+    @property
+    def worse(self) -> bool:
+        """Whether the whole interval lies below zero, with enough users."""
+        return self.judged and self.high < 0
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON data; an unknown number is null."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ from bundles import make_bundle
 from object_store import ObjectStore
 from tiny import tiny_recipe
 
-from ray_jobs import promote
+from ray_jobs import promote, rollback
+from recsys.arrays import Float64s
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.registry import Registry
 from recsys.artifacts.run import Run
-from recsys.config import Recipe
+from recsys.config import Recipe, with_settings
 from recsys.errors import BundleError, DataError, GateRefused
-from recsys.evaluation.gate import MIN_USERS, Verdict
+from recsys.evaluation.gate import MIN_USERS
 from recsys.evaluation.report import METRIC, OURS
 
 
@@ -34,7 +36,9 @@ def remote(tmp_path: Path, store: ObjectStore) -> Recipe:
     return tiny_recipe(tmp_path, promote=registry, storage={"cache_dir": str(tmp_path / "cache")})
 
 
-def evaluated(recipe: Recipe, *, seed: int, users: int, rows: int) -> Bundle:
+def evaluated(
+    recipe: Recipe, *, seed: int, users: int, rows: int, baseline: float | None = None
+) -> Bundle:
     """A new bundle in the run's folder, and what `evaluate` leaves beside it."""
     bundle = make_bundle(Run.open(recipe).bundle_folder, recipe, seed=seed)
     frame = pl.DataFrame(
@@ -45,6 +49,10 @@ def evaluated(recipe: Recipe, *, seed: int, users: int, rows: int) -> Bundle:
             f"{OURS}:{METRIC}": np.full(rows, 0.5),
         }
     )
+    if baseline is not None:
+        beside = {"popularity": 0.1, "personal_frequency": baseline}
+        columns = [pl.lit(value).alias(f"{name}:{METRIC}") for name, value in beside.items()]
+        frame = frame.with_columns(columns)
     frame.write_parquet(Run.open(recipe).rows_file)
     Run.open(recipe).report_file.write_text(json.dumps({"bundle": bundle.version}))
     return bundle
@@ -83,8 +91,69 @@ def test_with_users_enough_nothing_is_said(recipe: Recipe) -> None:
     promote.execute(Run.open(recipe))
     assert len(promote.report(Run.open(recipe))) == 1
     assert promote.plan(Run.open(recipe))[1] == "leave it champion"
-    evaluated(recipe, seed=2, users=MIN_USERS, rows=50)
-    assert promote.plan(Run.open(recipe))[1].startswith("compare it with tiny-")
+
+
+def test_a_dry_run_says_which_rule_would_be_applied_and_what_against(recipe: Recipe) -> None:
+    first = evaluated(recipe, seed=1, users=MIN_USERS, rows=50)
+    promote.execute(Run.open(recipe))
+    evaluated(recipe, seed=2, users=MIN_USERS, rows=50, baseline=0.4)
+    compare, baseline = promote.plan(Run.open(recipe))[1:]
+    assert compare == (
+        f"compare it with {first.version} on ndcg@10 by the rule not_worse (a refresh: the "
+        "champion's recipe but for dates and places): the 95% interval must lie above -2.0% of "
+        "the champion's"
+    )
+    assert baseline == "refuse it if it is surely worse than personal_frequency, the best baseline"
+    deeper = with_settings(recipe, {"model.num_layers": 2})
+    evaluated(deeper, seed=2, users=MIN_USERS, rows=50)
+    (compare,) = promote.plan(Run.open(deeper))[1:]
+    assert compare.endswith(
+        "by the rule better (the recipe was changed: model.num_layers): the 95% interval must lie "
+        "above zero"
+    )
+    assert promote.plan(Run.open(deeper), force=True)[-1].startswith("promote it whatever")
+
+
+def test_no_bundle_below_a_baseline_becomes_champion_unless_it_is_forced(recipe: Recipe) -> None:
+    """Not even the first; and by whichever way it comes."""
+    registry, run = Registry.of(recipe), Run.open(recipe)
+    first = evaluated(recipe, seed=1, users=MIN_USERS, rows=50, baseline=0.6)
+    for use in (promote.execute, promote.plan, partial(promote.execute, version=first.version)):
+        with pytest.raises(GateRefused, match="worse than personal_frequency.*--force") as refused:
+            use(run)
+        assert "there is no champion" in refused.value.fix
+        registry.add(first.folder, first.version)
+    assert registry.champion() is None and registry.history() == []
+    promote.execute(run, force=True)
+    (move,) = registry.history()
+    assert (move["version"], move["evidence"]["forced"]) == (first.version, True)
+    assert move["evidence"]["over_baseline"]["high"] == pytest.approx(-0.1)
+    told = promote.report(run)
+    assert told[1:] == [
+        "over personal_frequency, the best baseline: -0.1000 [-0.1000, -0.1000]",
+        f"forced, although {first.version} is worse than personal_frequency, the best baseline, on "
+        "ndcg@10: -0.10000 [-0.10000, -0.10000] at 95%",
+    ]
+    assert rollback.report(run) == told
+
+
+def test_a_bundle_as_good_as_the_best_baseline_becomes_champion(recipe: Recipe) -> None:
+    first = evaluated(recipe, seed=1, users=MIN_USERS, rows=50, baseline=0.5)
+    promote.execute(Run.open(recipe), force=True)
+    (move,) = Registry.of(recipe).history()
+    assert (move["version"], move["evidence"]["forced"]) == (first.version, False)
+
+
+def test_a_version_is_one_of_the_registry(recipe: Recipe) -> None:
+    first = evaluated(recipe, seed=1, users=MIN_USERS, rows=50)
+    for use in (promote.execute, promote.plan):
+        with pytest.raises(BundleError, match="no such version"):
+            use(Run.open(recipe), version=first.version)
+    place = Registry.of(recipe).add(first.folder, first.version)
+    taken = promote.plan(Run.open(recipe), version=first.version)
+    assert taken[0] == f"take {first.version} of {Registry.of(recipe).root}"
+    assert promote.execute(Run.open(recipe), version=first.version) == place
+    assert Registry.of(recipe).champion() == first.version
 
 
 def test_a_dry_run_says_that_nothing_was_evaluated(recipe: Recipe) -> None:
@@ -115,11 +184,11 @@ def test_a_champion_that_comes_while_bundles_are_compared_stays(
     Registry.of(remote).add(third.folder, third.version)
     evaluated(remote, seed=2, users=MIN_USERS, rows=50)
 
-    def compared(*_: object) -> Verdict:
+    def answered(*_: object) -> dict[str, Float64s]:
         Registry.of(remote).promote(third.version, over=first.version)
-        return Verdict(0.1, 0.05, 0.15, MIN_USERS)
+        return {first.version: np.full(50, 0.4)}
 
-    monkeypatch.setattr(promote, "compare_with", compared)
+    monkeypatch.setattr(promote, "answers_of", answered)
     with pytest.raises(BundleError, match=f"another was first: {third.version} is champion since"):
         promote.execute(Run.open(remote))
     assert Registry.of(remote).champion() == third.version

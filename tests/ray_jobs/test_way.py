@@ -174,6 +174,7 @@ def test_the_same_bundle_is_promoted_once(recipe: Recipe) -> None:
 
 
 def test_a_worse_bundle_is_refused_and_the_champion_stays(recipe: Recipe) -> None:
+    """Unless it is forced; and a version of the registry comes back by the same gate."""
     registry = Registry.of(recipe)
     champion = registry.champion()
     saved = recipe.root / "saved"
@@ -185,7 +186,7 @@ def test_a_worse_bundle_is_refused_and_the_champion_stays(recipe: Recipe) -> Non
         with pytest.raises(DataError, match="not been evaluated"):
             promote.execute(Run.open(recipe))
         evaluate.execute(Run.open(recipe))
-        with pytest.raises(GateRefused, match="does not beat") as refused:
+        with pytest.raises(GateRefused, match="worse than item_knn, the best base") as refused:
             promote.execute(Run.open(recipe))
         assert refused.value.exit_code == 3
         assert registry.champion() == champion
@@ -193,7 +194,24 @@ def test_a_worse_bundle_is_refused_and_the_champion_stays(recipe: Recipe) -> Non
         with pytest.raises(BundleError):
             rollback.execute(Run.open(recipe))  # there is no champion before the first
         spoilt = next(version for version in registry.versions() if version != champion)
-        registry.promote(spoilt)
+
+        promote.execute(Run.open(recipe), force=True)
+        evidence = registry.history()[-1]["evidence"]
+        assert registry.champion() == spoilt and evidence["forced"]
+        assert evidence["rule"] == "not_worse" and evidence["over_champion"]["high"] < 0
+        assert "may lose more than 2.0% of" in evidence["refusals"][1]
+
+        promote.execute(Run.open(recipe), version=champion)
+        evidence = registry.history()[-1]["evidence"]
+        assert registry.champion() == champion and not evidence["forced"]
+        assert evidence["over_champion"]["low"] > 0 > evidence["bound"]
+        gain = json.loads(report)["gain_over_best_baseline"]
+        assert evidence["over_baseline"] == pytest.approx(gain, abs=1e-6)
+
+        assert rollback.execute(Run.open(recipe)) == registry.path(spoilt)
+        assert rollback.report(Run.open(recipe))[3].startswith(
+            f"forced, although {spoilt} is worse"
+        )
         assert rollback.execute(Run.open(recipe)) == registry.path(champion)
     finally:
         shutil.rmtree(Run.open(recipe).bundle_folder)
@@ -227,7 +245,7 @@ def test_an_incumbent_that_has_seen_the_test_window_is_no_yardstick(recipe: Reci
     raw["data"]["cuts"] = cuts
     later = Bundle(bundle.folder, bundle.meta | {"recipe": raw})
     with pytest.raises(DataError, match="would flatter it"):
-        promote.compare_with(Run.open(recipe), pl.DataFrame(), later)
+        promote.answers_of(Run.open(recipe), pl.DataFrame(), {later.version: later})
 
 
 def test_a_bundle_of_other_data_is_not_evaluated(recipe: Recipe) -> None:

@@ -11,7 +11,7 @@ from bundles import KEY, make_bundle, make_items, make_language_model, make_reci
 from recsys.artifacts import lineage
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.registry import Registry
-from recsys.config import Recipe
+from recsys.config import Recipe, with_settings
 from recsys.data.pseudonyms import key_check
 from recsys.errors import BundleError, DataError
 from recsys.schema import Col
@@ -44,6 +44,36 @@ def promoted(registry: Registry, challenger: Bundle) -> Bundle:
     registry.add(challenger.folder, challenger.version)
     registry.promote(challenger.version)
     return challenger
+
+
+def of_training(recipe: Recipe, changed: dict[str, object], **facts: object) -> Bundle:
+    """What a training of a changed recipe would leave: `bundle.json` alone."""
+    return Bundle(recipe.root, {"recipe": with_settings(recipe, changed).resolved(), **facts})
+
+
+def test_a_refresh_is_told_from_a_changed_recipe(recipe: Recipe) -> None:
+    def changed(one: dict[str, object], two: dict[str, object], *facts: dict[str, object]):
+        challenger, incumbent = (
+            of_training(recipe, settings, **own)
+            for settings, own in zip((one, two), facts * (3 - len(facts)), strict=True)
+        )
+        return lineage.changed_recipe(challenger, incumbent)
+
+    rate, deep, more = {"train.learning_rate": 0.002}, {"model.dim": 32}, {"tune.num_trials": 9}
+    alone, search = {"searched": False}, {"searched": True}
+    assert changed(deep, {}, search) == ["model.dim"]
+    # What a search has found is not the recipe's; what was set is.
+    assert changed(rate, {}, search) == []
+    for facts in ([alone], [{}], [search, alone], [alone, search]):
+        assert changed(rate, {}, *facts) == ["train.learning_rate"]
+    assert changed(more, {}, search) == ["tune.num_trials"]
+    assert changed(more, {}, alone) == []
+    # A language model by its content, where that is known of both.
+    moved = {"model.language_model": "/another/folder"}
+    one, other = {"language_model": "1"}, {"language_model": "2"}
+    assert changed(moved, {}, one) == []
+    assert changed({}, {}, one, other) == ["model.language_model"]
+    assert changed(moved, {}, {}, one) == ["model.language_model"]
 
 
 def renamed(recipe: Recipe, name: str) -> Recipe:

@@ -148,6 +148,32 @@ def test_history_tells_every_move(three):
     assert on_disk == {"format": 1, "champion": "A", "history": three.history()}
 
 
+def test_evidence_is_kept_with_its_move(three):
+    """Moves without any, such as those of earlier releases, are read as before."""
+    evidence = {
+        "over_champion": None, "over_baseline": None, "num_users": 3, "refusals": ["it is slow"],
+    }  # fmt: skip
+    three.promote("A")
+    assert three.evidence() == []
+    three.promote("B", over="A", evidence=evidence)
+    assert three.history()[-1]["evidence"] == evidence and "evidence" not in three.history()[0]
+    said = [
+        "not judged: 3 users have rows to compare, fewer than 20 prove nothing",
+        "forced, although it is slow",
+    ]
+    assert three.evidence() == said
+    three.promote("C")
+    three.promote("B", evidence=evidence | {"refusals": []})
+    assert three.evidence() == said[:1]
+    three.rollback()
+    three.rollback()
+    assert three.champion() == "B" and three.evidence() == said
+    three.promote("C", evidence={"rule": "of a later release"})
+    with pytest.raises(BundleError, match="evidence cannot be read"):
+        three.evidence()
+    assert three.champion() == "C"
+
+
 def test_a_promotion_over_another_champion_than_the_one_compared_with_is_refused(three):
     three.promote("A", over=None)
     three.promote("B", over="A")
@@ -190,6 +216,8 @@ def test_no_rollback_to_a_bundle_that_is_gone(three):
         '{"format": 1, "champion": "B", "history": ["B"]}',
         '{"format": 1, "champion": "B", "history": [{"action": "promote"}]}',
         '{"format": 1, "champion": null, "history": [{"action": "rollback"}]}',
+        '{"format": 1, "champion": "A", "history": [{"action": "promote", "version": "A", '
+        '"previous": null, "promoted_at": "now", "evidence": "none"}]}',
     ],
 )
 def test_a_broken_registry_file(three, text):

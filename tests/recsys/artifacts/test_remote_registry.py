@@ -90,15 +90,20 @@ def test_the_champion_moves_as_in_a_folder(registry: RemoteRegistry, tmp_path: P
     local = Registry(tmp_path / "local")
     for version in "ABC":
         local.add(small(tmp_path, version), version)
+    noted = {"over_champion": None, "over_baseline": None, "refusals": ["it is slow"]}
     for each in (registry, local):
         for version in ("A", "B", "B", "C"):
-            each.promote(version)
+            each.promote(version, evidence=noted | {"num_users": ord(version)})
         assert each.rollback() == "B" and each.previous() == "A"
         assert each.rollback() == each.champion() == "A"
         with pytest.raises(BundleError, match="no champion before this one"):
             each.rollback()
         with pytest.raises(BundleError, match="no such version"):
             each.promote("D")
+        assert [m.get("evidence", {}).get("num_users") for m in each.history()] == [
+            65, 66, 67, None, None,
+        ]  # fmt: skip
+        assert each.evidence() == ["forced, although it is slow"]
 
     def told(registry: Registry) -> list[tuple[str, str]]:
         return [(move["action"], move["version"]) for move in registry.history()]
