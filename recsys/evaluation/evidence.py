@@ -4,8 +4,8 @@
 that was fixed before. The margin is a share of the champion's own metric, as that of two shops
 differs tenfold.
 
-Source: FDA, Non-Inferiority Clinical Trials to Establish Effectiveness, 2016, section IV; Piaggio
-et al., CONSORT extension for noninferiority trials, JAMA 308 (2012) 2594.
+Source: FDA, Non-Inferiority Clinical Trials to Establish Effectiveness, 2016; Piaggio et al.,
+CONSORT extension for noninferiority trials, JAMA 308 (2012) 2594.
 """
 
 from __future__ import annotations
