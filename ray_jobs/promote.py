@@ -18,7 +18,7 @@ from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.lineage import changed_recipe, check_challenger
 from recsys.artifacts.run import Run
 from recsys.errors import DataError, GateRefused
-from recsys.evaluation.evidence import Evidence, Rule
+from recsys.evaluation.evidence import Evidence, Rule, told
 from recsys.evaluation.gate import MIN_USERS, Verdict, beats
 from recsys.evaluation.report import COLUMNS, METRIC, OURS
 from recsys.recommender.loading import scorer_on
@@ -40,6 +40,7 @@ def plan(run: Run, *, version: str | None = None, force: bool = False) -> list[s
         return [*lines, "leave it champion"]
     evidence = _known(run, challenger, rows, champion)
     _check(run, evidence, force)
+    _asked(run, evidence, challenger, rows)
     forced = ["promote it whatever comes of that, and note so in the registry"] if force else []
     return [*lines, *evidence.steps(), *forced]
 
@@ -136,16 +137,48 @@ def _known(run: Run, challenger: Bundle, rows: pl.DataFrame, champion: str | Non
     return evidence
 
 
-def _compared(run: Run, evidence: Evidence, challenger: Bundle, rows: pl.DataFrame) -> Evidence:
-    """What is known after the bundles were asked, too."""
-    own = challenger.version == rows["bundle"][0]
-    asked = {} if own else {challenger.version: challenger}
+def _asked(
+    run: Run, evidence: Evidence, challenger: Bundle, rows: pl.DataFrame
+) -> dict[str, Bundle]:
+    """The bundles that have to answer the questions of the evaluation, by version.
+
+    Raises:
+        DataError: one has learned from the test window.
+    """
+    asked = {}
+    if challenger.version != rows["bundle"][0]:
+        asked[challenger.version] = challenger
     if evidence.champion is not None and evidence.num_users >= MIN_USERS:
         asked[evidence.champion] = Bundle.open(run.registry.path(evidence.champion))
+    for bundle in asked.values():
+        check_unseen(run, bundle)
+    return asked
+
+
+def check_unseen(run: Run, bundle: Bundle) -> None:
+    """Refuse a bundle that has learned from the test window.
+
+    Raises:
+        DataError: so it has.
+    """
+    cuts, test = bundle.recipe.data.cuts, run.recipe.data.cuts.test
+    seen_until = cuts.test if bundle.recipe.train.retrain else cuts.valid
+    if seen_until > test:
+        raise DataError(
+            f"{bundle.version} learned from baskets up to {seen_until:%Y-%m-%d}, some of this test "
+            "window: the comparison would flatter it",
+            where=run.root, field="data.cuts.test", value=str(test),
+            fix="prepare with cuts that lie later than that bundle's",
+        )  # fmt: skip
+
+
+def _compared(run: Run, evidence: Evidence, challenger: Bundle, rows: pl.DataFrame) -> Evidence:
+    """What is known after the bundles were asked, too."""
+    asked = _asked(run, evidence, challenger, rows)
     if not asked:
         return evidence
     answers = answers_of(run, rows, asked)
-    ours = _metric(rows, _COLUMN) if own else answers[challenger.version]
+    ours = answers.get(challenger.version, _metric(rows, _COLUMN))
     evidence = _beside_baseline(run, evidence, rows, ours)
     if evidence.rule is None or evidence.champion not in answers:
         return evidence
@@ -192,19 +225,9 @@ def answers_of(run: Run, rows: pl.DataFrame, bundles: dict[str, Bundle]) -> dict
         Version -> [Q] its metric, in the order of the rows.
 
     Raises:
-        DataError: a bundle has learned from the test window, or other data are prepared now.
+        DataError: other data are prepared now.
     """
     recipe, prepared = run.recipe, run.matching_prepared()
-    for bundle in bundles.values():
-        cuts = bundle.recipe.data.cuts
-        seen_until = cuts.test if bundle.recipe.train.retrain else cuts.valid
-        if seen_until > recipe.data.cuts.test:
-            raise DataError(
-                f"{bundle.version} learned from baskets up to {seen_until:%Y-%m-%d}, some of this "
-                "test window: the comparison would flatter it",
-                where=run.root, field="data.cuts.test", value=str(recipe.data.cuts.test),
-                fix="prepare with cuts that lie later than that bundle's",
-            )  # fmt: skip
     with connected(recipe.ray):
         similar = ensure_store(run.trained).content_similarity
         models = {
@@ -226,7 +249,7 @@ def answers_of(run: Run, rows: pl.DataFrame, bundles: dict[str, Bundle]) -> dict
 
 def report(run: Run) -> list[str]:
     """Who is champion, and what that was decided on."""
-    return [run.registry.describe(), *run.registry.evidence()]
+    return [run.registry.describe(), *told(run.registry.evidence())]
 
 
 if __name__ == "__main__":

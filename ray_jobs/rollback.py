@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from recsys.artifacts.lineage import check_previous
 from recsys.artifacts.run import Run
+from recsys.evaluation.evidence import told
 from recsys.storage.location import Place
 
 
@@ -14,7 +15,7 @@ def plan(run: Run) -> list[str]:
     """What a run would do."""
     check_previous(run.recipe)
     registry = run.registry
-    undone = [f"undo a promotion that was decided so: {line}" for line in registry.evidence()]
+    undone = [f"undo a promotion that was decided so: {line}" for line in told(registry.evidence())]
     return [f"make {registry.previous()} champion again in place of {registry.champion()}", *undone]
 
 
@@ -30,7 +31,7 @@ def execute(run: Run) -> Place:
 
 def report(run: Run) -> list[str]:
     """Who is champion, and what it was promoted on."""
-    return [run.registry.describe(), *run.registry.evidence()]
+    return [run.registry.describe(), *told(run.registry.evidence())]
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ class Summary:
         winner: settings of the trial that won.
         ndcg: nDCG@10 of the bundle on the test window.
         is_champion: whether the bundle is its registry's champion.
+        is_forced: whether it became that against the gate.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Summary:
     winner: str | None
     ndcg: float | None
     is_champion: bool
+    is_forced: bool
 
     @staticmethod
     def read(folder: Path) -> Summary:
@@ -61,14 +63,16 @@ class Summary:
         report, winner, prepared = found.values()
         last = next(each for each in (report, winner, prepared) if each)
         recipe = recipe_from_dict(last["recipe"], where=folder)
-        bundle = report.get("bundle")
+        bundle, registry = report.get("bundle"), Run.open(recipe).registry
+        is_champion = bundle is not None and registry.champion() == bundle
         return Summary(
             folder,
             recipe.name,
             last.get("data_fingerprint"),
             _settings(winner),
             _value(report, METRIC) if report else None,
-            bundle is not None and Run.open(recipe).registry.champion() == bundle,
+            is_champion,
+            is_champion and bool(registry.evidence().get("forced")),
         )
 
 
@@ -139,7 +143,7 @@ def table_of(runs: list[Summary]) -> list[str]:
             run.data or "-",
             run.winner or "-",
             "-" if run.ndcg is None else f"{run.ndcg:.4f}",
-            "champion" if run.is_champion else "",
+            f"champion{' (forced)' * run.is_forced}" if run.is_champion else "",
         )
         for run in runs
     ]

@@ -24,7 +24,6 @@ from typing import Any
 
 from recsys.config import Recipe
 from recsys.errors import BundleError
-from recsys.evaluation.evidence import told
 from recsys.storage.location import Location, Place
 from recsys.storage.outputs import sync, write_json
 from recsys.storage.reading import read_json
@@ -110,14 +109,10 @@ class Registry:
         moves: list[dict[str, Any]] = self._load()["history"]
         return moves
 
-    def evidence(self) -> list[str]:
-        """What the champion was promoted on, in words; empty where that was not noted."""
+    def evidence(self) -> dict[str, Any]:
+        """What the champion was promoted on; empty where that was not noted."""
         standing = _standing(self.history())
-        evidence = standing[-1].get("evidence") if standing else None
-        try:
-            return told(evidence) if evidence else []
-        except (KeyError, TypeError, ValueError):
-            raise _broken("the champion's evidence cannot be read", self.root) from None
+        return dict(standing[-1].get("evidence", {})) if standing else {}
 
     def path(self, version_or_alias: str) -> Path:
         """The folder of a version, or of the alias `champion`.

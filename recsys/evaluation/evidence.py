@@ -154,7 +154,14 @@ class Evidence:
 
 
 def told(evidence: dict[str, Any]) -> list[str]:
-    """What a promotion was decided on, in words, from `Evidence.as_json`."""
+    """What a promotion was decided on, in words, from `Evidence.as_json`; nothing of nothing."""
+    try:
+        return _told(evidence) if evidence else []
+    except (KeyError, TypeError, ValueError):  # a later release may note other things
+        return ["decided on evidence that this release cannot read"]
+
+
+def _told(evidence: dict[str, Any]) -> list[str]:
     lines = []
     if evidence["over_champion"] is not None:
         lines.append(

@@ -217,11 +217,12 @@ def test_another_shops_registry_is_refused_before_anything_is_done(
 def test_a_refusal_at_the_gate_has_its_own_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(_: object) -> None:
+    def refuse(_: object, **given: object) -> None:
+        assert given == {"version": "b", "force": False}
         raise GateRefused("b does not beat a", fix="a stays champion")
 
     monkeypatch.setattr("ray_jobs.promote.execute", refuse)
-    assert status_of("promote", "--config", str(tiny_recipe_file(tmp_path))) == 3
+    assert status_of("promote", "--config", str(tiny_recipe_file(tmp_path)), "--version", "b") == 3
     assert "a stays champion" in capsys.readouterr().err
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import polars as pl
 import pytest
 from bundles import make_bundle
 from object_store import ObjectStore
-from tiny import tiny_recipe
+from tiny import day, tiny_recipe
 
 from ray_jobs import promote, rollback
 from recsys.arrays import Float64s
@@ -160,6 +161,26 @@ def test_a_dry_run_says_that_nothing_was_evaluated(recipe: Recipe) -> None:
     make_bundle(Run.open(recipe).bundle_folder, recipe, seed=1)
     with pytest.raises(DataError, match="not been evaluated"):
         promote.plan(Run.open(recipe))
+
+
+def test_who_has_seen_the_test_window_is_no_yardstick_and_no_challenger(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    """Nor does force change that."""
+    cuts = {"head": day(70), "valid": day(80), "test": day(85)}
+    later = tiny_recipe(tmp_path, data={"cuts": cuts})
+    seen = evaluated(later, seed=1, users=MIN_USERS, rows=50)
+    registry, run = Registry.of(recipe), Run.open(recipe)
+    registry.add(seen.folder, seen.version)
+    own = evaluated(recipe, seed=2, users=MIN_USERS, rows=50)
+    for use, force in product((promote.plan, promote.execute), (False, True)):
+        with pytest.raises(DataError, match=f"{seen.version} learned .* would flatter it"):
+            use(run, version=seen.version, force=force)
+    registry.promote(seen.version)
+    for use, force in product((promote.plan, promote.execute), (False, True)):
+        with pytest.raises(DataError, match=f"{seen.version} learned .* would flatter it"):
+            use(run, force=force)
+    assert registry.champion() == seen.version and own.version in registry.versions()
 
 
 def test_a_registry_in_a_store_is_promoted_to(remote: Recipe, store: ObjectStore) -> None:

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import KEY, KEY_ENV, day, prepare_here, tiny_log, tiny_recipe
+from tiny import KEY, KEY_ENV, prepare_here, tiny_log, tiny_recipe
 
 from ray_jobs import embed, evaluate, pipeline, promote, rollback
 from recsys.artifacts.bundle import Bundle
@@ -236,16 +236,6 @@ def _spoil(recipe: Recipe) -> None:
         Run.open(recipe).bundle_folder, chosen, prepared, spoilt, vectors.numpy(),
         TextStore.open(Run.open(chosen).text_store_folder),
     )  # fmt: skip
-
-
-def test_an_incumbent_that_has_seen_the_test_window_is_no_yardstick(recipe: Recipe) -> None:
-    bundle = Bundle.open(Run.open(recipe).bundle_folder)
-    cuts = {"head": day(70), "valid": day(80), "test": day(85)}
-    raw = bundle.recipe.resolved()
-    raw["data"]["cuts"] = cuts
-    later = Bundle(bundle.folder, bundle.meta | {"recipe": raw})
-    with pytest.raises(DataError, match="would flatter it"):
-        promote.answers_of(Run.open(recipe), pl.DataFrame(), {later.version: later})
 
 
 def test_a_bundle_of_other_data_is_not_evaluated(recipe: Recipe) -> None:

@@ -119,5 +119,9 @@ def test_evidence_in_words() -> None:
     assert told(replace(FIRST, num_users=1, over_baseline=Verdict(0, 0, 0)).as_json()) == [
         "not judged: 1 user has rows to compare, fewer than 20 prove nothing"
     ]
+    assert told({}) == []
+    assert told({"rule": "of a later release"}) == [
+        "decided on evidence that this release cannot read"
+    ]
     forced = replace(FIRST, over_baseline=Verdict(-0.01, -0.02, -0.001, 50)).as_json()
     assert told(forced)[1].startswith("forced, although b is worse than personal_frequency")
