@@ -194,6 +194,6 @@ def _free(folder: Path) -> int:
 
 
 class GateRefused(RaycommendError):
-    """A challenger did not beat the incumbent; nothing was changed."""
+    """The gate lets a challenger not pass; the champion stays."""
 
     exit_code = 3

@@ -73,6 +73,10 @@ def test_each_run_is_a_line(tmp_path: Path, recipe: Recipe, gains: np.ndarray) -
     registry.add(bundle, "one")
     registry.promote("one")
     assert table_of(runs_in(folder))[1].endswith("  champion")
+    registry.add(bundle, "two")
+    registry.promote("two")
+    registry.promote("one", evidence={"forced": True})
+    assert table_of(runs_in(folder))[1].endswith("  champion (forced)")
 
 
 def test_runs_in_a_store_are_listed_and_compared_as_those_in_a_folder(
