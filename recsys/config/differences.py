@@ -36,7 +36,12 @@ def differences(one: Any, two: Any, prefix: str = "") -> Iterator[tuple[str, Any
 
 def changed_keys(one: Recipe, two: Recipe) -> list[str]:
     """The dotted keys that differ and make another model."""
-    resolved = ({name: recipe.resolved()[name] for name in MODEL} for recipe in (one, two))
+    left, right = (
+        {name: value for name, value in recipe.resolved().items() if name in MODEL}
+        for recipe in (one, two)
+    )
     return [
-        key for key, _, _ in differences(*resolved) if not {key, key.rpartition(".")[0]} & ELSEWHERE
+        key
+        for key, _, _ in differences(left, right)
+        if not {key, key.rpartition(".")[0]} & ELSEWHERE
     ]

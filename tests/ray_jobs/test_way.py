@@ -221,14 +221,18 @@ def test_a_worse_bundle_is_refused_and_the_champion_stays(recipe: Recipe) -> Non
 
 
 def _spoil(recipe: Recipe) -> None:
-    """Write a bundle from the winner's checkpoint with its head turned against itself."""
+    """Write a bundle from the winner's checkpoint with its head turned against itself.
+
+    All but the networks' first layers: tanh is odd, and two signs would cancel.
+    """
     prepared = Prepared.open(recipe.root)
     winner = Run.open(recipe).winner
     chosen, checkpoint = winner.recipe, winner.checkpoint
     spoilt = recipe.root / "spoilt"
     shutil.copytree(checkpoint, spoilt)
     head = load_file(spoilt / "head.safetensors")
-    save_file({name: -value for name, value in head.items()}, spoilt / "head.safetensors")
+    turned = {name: value if ".0." in name else -value for name, value in head.items()}
+    save_file(turned, spoilt / "head.safetensors")
     seal(spoilt, load_progress(spoilt))
     width = Bundle.open(Run.open(recipe).bundle_folder).meta["text_dim"]
     vectors = torch.nn.functional.normalize(torch.ones(prepared.catalogue.num_texts, width))
