@@ -204,7 +204,7 @@ def test_a_worse_bundle_is_refused_and_the_champion_stays(recipe: Recipe) -> Non
         promote.execute(Run.open(recipe), version=champion)
         evidence = registry.history()[-1]["evidence"]
         assert registry.champion() == champion and not evidence["forced"]
-        assert evidence["over_champion"]["low"] > 0 > evidence["bound"]
+        assert evidence["over_champion"]["low"] > 0 >= evidence["bound"]
         gain = json.loads(report)["gain_over_best_baseline"]
         assert evidence["over_baseline"] == pytest.approx(gain, abs=1e-6)
 
