@@ -227,11 +227,23 @@ def group_rows(path: Path) -> list[int]:
     return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
 
-def read_events(path: str, first_group: int, last_group: int) -> pl.DataFrame:
-    """Row groups [first, last) of a file of live events, in the columns of `schema.EVENTS`."""
+def read_rows(path: str, first_group: int, last_group: int, schema: pa.Schema) -> pl.DataFrame:
+    """Row groups [first, last) of a file in the columns of a schema.
+
+    A column that an earlier release did not write is null.
+
+    Args:
+        path: of the file.
+        first_group: of its row groups.
+        last_group: the one after the last.
+        schema: `schema.EVENTS` of live events, `schema.IMPRESSIONS` of lists.
+    """
     with _reading(Path(path)), pq.ParquetFile(path) as file:
         table = file.read_row_groups(list(range(first_group, last_group)))
-        return pl.DataFrame(table.select(EVENTS.names).cast(EVENTS))
+        for field in schema:
+            if field.name not in table.column_names:
+                table = table.append_column(field, pa.nulls(len(table), field.type))
+        return pl.DataFrame(table.select(schema.names).cast(schema))
 
 
 def tidy(folder: Path) -> None:
