@@ -15,6 +15,7 @@ from ray_jobs.common.tasks import tasks_on
 from recsys.artifacts.run import Run
 from recsys.data.adapters import open_adapter
 from recsys.data.feedback import count_rows
+from recsys.data.pseudonyms import load_key
 from recsys.errors import raise_all
 from recsys.outcomes.attribution import DOUBLE_EXPOSURES, WAYS
 from recsys.outcomes.joining import (
@@ -26,7 +27,6 @@ from recsys.outcomes.joining import (
 )
 from recsys.outcomes.tasks import LISTS_KIND
 from recsys.preparation.memory import buckets_of, tasks_at_once
-from recsys.preparation.prepared import lost_key
 
 
 def plan(run: Run) -> list[str]:
@@ -36,8 +36,9 @@ def plan(run: Run) -> list[str]:
         DataError: the run would be refused; one error for all the reasons there are.
     """
     recipe, feedback, mirror = run.recipe, run.feedback, run.feedback_mirror
-    scan, lost = open_adapter(recipe.data).scan(), lost_key(recipe)
-    raise_all([*scan.problems, *([lost] if lost else [])])
+    scan = open_adapter(recipe.data).scan()
+    raise_all(scan.problems)
+    load_key(recipe.privacy, recipe.root, create=False)
     rows = sum(part.num_rows for part in scan.parts)
     files = sources_of(feedback)
     lists = count_rows([path for path, kind in files if kind == LISTS_KIND])

@@ -1,7 +1,6 @@
 """Feedback of the service for the next model: live events, impressions, erased users.
 
-In the run's folder, written by the service (impressions) and by `compact` (the rest), read by
-`prepare`:
+In the run's folder, written by the service (impressions) and `compact` (the rest), read by jobs:
 
     feedback/events/{date}-{hex}.parquet                     canonical events, users pseudonymous
     feedback/impressions/{replica}/{date}-{hex}.parquet      segments of `schema.IMPRESSIONS`
@@ -228,21 +227,10 @@ def group_rows(path: Path) -> list[int]:
 
 
 def read_rows(path: str, first_group: int, last_group: int, schema: pa.Schema) -> pl.DataFrame:
-    """Row groups [first, last) of a file in the columns of a schema.
-
-    A column that an earlier release did not write is null.
-
-    Args:
-        path: of the file.
-        first_group: of its row groups.
-        last_group: the one after the last.
-        schema: `schema.EVENTS` of live events, `schema.IMPRESSIONS` of lists.
-    """
+    """Row groups [first, last) of a file in the columns of a schema; one that it lacks is null."""
     with _reading(Path(path)), pq.ParquetFile(path) as file:
-        table = file.read_row_groups(list(range(first_group, last_group)))
-        for field in schema:
-            if field.name not in table.column_names:
-                table = table.append_column(field, pa.nulls(len(table), field.type))
+        rows = [schema.empty_table(), file.read_row_groups(list(range(first_group, last_group)))]
+        table = pa.concat_tables(rows, promote_options="default")
         return pl.DataFrame(table.select(schema.names).cast(schema))
 
 

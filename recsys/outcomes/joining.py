@@ -30,6 +30,7 @@ from recsys.data.adapters.base import Adapter, split_into_parts
 from recsys.data.adapters.listing import file_version
 from recsys.data.feedback import Feedback, finished, group_rows
 from recsys.data.pseudonyms import key_check, load_key
+from recsys.errors import raise_all
 from recsys.outcomes.attribution import DOUBLE_EXPOSURES, WAYS
 from recsys.outcomes.tasks import (
     EVENTS_KIND,
@@ -47,7 +48,6 @@ from recsys.outcomes.tasks import (
 )
 from recsys.preparation.kept import Kept, part_key
 from recsys.preparation.memory import buckets_of
-from recsys.preparation.prepared import lost_key
 from recsys.preparation.preparing import Rows, RunTasks, Task, one_by_one
 from recsys.preparation.stored import kept_of
 from recsys.storage.outputs import place, write_json
@@ -73,14 +73,12 @@ def join_exposures(recipe: Recipe, tasks: AbstractContextManager[RunTasks] | Non
         The folder with a file a UTC day and the counts; whole, or what it was.
 
     Raises:
-        DataError: the log cannot be used.
+        DataError: the log cannot be used, or there is no pseudonym key yet.
     """
     adapter = open_adapter(recipe.data)
     scan = adapter.scan()
-    for problem in [*scan.problems, lost_key(recipe)]:
-        if problem is not None:
-            raise problem
-    key = load_key(recipe.privacy, recipe.root, create=True)
+    raise_all(scan.problems)
+    key = load_key(recipe.privacy, recipe.root, create=False)
     folder = recipe.root / EXPOSURES_DIR
     kept = kept_of(recipe, JOINED_DIR, job=EXPOSURES_DIR, kinds=_KINDS)
     with (

@@ -94,6 +94,21 @@ def test_a_log_that_is_not_there_is_refused(
     assert not (tmp_path / "run" / EXPOSURES_DIR).exists()
 
 
+def test_without_a_key_the_users_are_nobodys(
+    shop: ShownLists, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another one would match neither the lists nor the live events."""
+    config = str(tiny_recipe_file(tmp_path, data=tiny_data(tmp_path)))
+    for more in ((), ("--dry-run",)):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main(["exposures", "--config", config, *more])
+        assert end.value.code == 2
+        told = capsys.readouterr().err
+        assert "no pseudonym key" in told and "recsys prepare" in told
+    assert not shop.out.exists()
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("cluster")
 def test_ray_comes_to_the_bytes_of_one_process(
