@@ -22,7 +22,7 @@ LISTED: Final = "listed"
 
 TIME: Final = pl.Datetime("us", "UTC")
 #: Columns of the rows. A `request_id` is a pseudonym, as a `user_id` is.
-ROWS: Final = {
+ROWS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     Col.user: pl.String, Col.item: pl.String, Col.event_type: pl.String, Col.timestamp: TIME,
     Col.request: pl.String, Col.position: pl.Int32, Col.propensity: pl.Float32,
     Col.score: pl.Float32, Col.arm: pl.String, Col.model_version: pl.String,
