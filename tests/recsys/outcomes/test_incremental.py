@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import polars as pl
 import pytest
 from prepare_runs import hashes
-from shown_lists import ShownLists, event, known, shown
+from shown_lists import ShownLists, at, event, known, shown
 
 from recsys.data.feedback import merge_days
 from recsys.outcomes.joining import JOINED_DIR
@@ -142,6 +144,17 @@ def test_erased_users_vanish(tmp_path: Path) -> None:
             if path.name == "users.parquet" and path.parent.parent.name == "parts":
                 continue  # the first half of a pseudonym tells that the part is to be forgotten
             assert not held.str.starts_with(user[:16]).any(), path
+
+
+def test_what_lies_in_the_future_is_joined_once_its_time_has_come(tmp_path: Path) -> None:
+    shop = ShownLists(tmp_path)
+    shop.lists(shown("r1", "ann", 0, "i1"))
+    shop.live([event("ann", "i1", "click", 5, "r1")])
+    with patch.object(time, "time", lambda: at(1).timestamp()):
+        assert shop.join()[Col.clicked].to_list() == [False]
+    assert shop.counts["unusable"] == 1
+    assert shop.join()[Col.clicked].to_list() == [True]
+    assert "unusable" not in shop.counts
 
 
 def test_a_run_that_ends_early_leaves_what_was(
