@@ -114,7 +114,7 @@ def _night(recipe: Recipe, log: Path, num_events: int) -> dict[str, float]:
 
 def _prepare(recipe: Recipe, *, fresh: bool) -> dict[str, float]:
     """Run `prepare`; seconds of each step that tasks do, and of all."""
-    from ray_jobs.prepare import tasks_on
+    from ray_jobs.common.tasks import tasks_on
     from recsys.preparation.preparing import Rows, RunTasks, Task, prepare
 
     if fresh:

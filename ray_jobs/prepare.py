@@ -10,21 +10,18 @@ size. The steps are those of `recsys.preparation.preparing`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
-from ray_jobs.common.cluster import connected
+from ray_jobs.common.tasks import tasks_on
 from recsys.artifacts.run import Run
-from recsys.config import Recipe
 from recsys.data.adapters.listing import told
 from recsys.data.feedback import count_rows, finished
 from recsys.errors import raise_all
 from recsys.preparation.coverage import duplicates_told
 from recsys.preparation.memory import buckets_of, tasks_at_once
 from recsys.preparation.prepared import QUARANTINE_DIR
-from recsys.preparation.preparing import Rows, RunTasks, Task, prepare
+from recsys.preparation.preparing import prepare
 from recsys.preparation.survey import survey
 
 
@@ -69,24 +66,6 @@ def execute(run: Run) -> Path:
         with run.feedback.locked(exclusive=False):
             mirror.pull()
     return prepare(run.recipe, tasks_on(run.recipe))
-
-
-@contextmanager
-def tasks_on(recipe: Recipe) -> Iterator[RunTasks]:
-    """Runs tasks on Ray Data, one Ray task a row, as many at once as `data.memory_gb` allows."""
-    with connected(recipe.ray):
-        yield partial(_each, tasks_at_once(recipe.data))
-
-
-def _each(at_once: int, rows: Rows, task: Task) -> Rows:
-    import ray
-    import ray.data
-
-    numbered = [{"order": order, **row} for order, row in enumerate(rows)]
-    most = at_once * sum(node["Alive"] for node in ray.nodes())
-    table = ray.data.from_items(numbered, override_num_blocks=len(rows))
-    done = table.map(task, concurrency=min(most, len(rows))).take_all()
-    return sorted(done, key=lambda row: row["order"])
 
 
 def _left_out(left_out: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -21,6 +21,8 @@ class Col:
     dwell_ms: Final = "dwell_ms"
     quantity: Final = "quantity"
     price: Final = "price"
+    value: Final = "value"
+    placement: Final = "placement"
     context: Final = "context"
 
     # Of what the service answered.
@@ -52,6 +54,27 @@ class Col:
     unreadable: Final = "unreadable"
     source: Final = "source"
 
+    # Made by `exposures`.
+    exposure: Final = "exposure_id"
+    clicked: Final = "clicked"
+    clicked_ts: Final = "clicked_ts"
+    carted: Final = "carted"
+    carted_ts: Final = "carted_ts"
+    purchased: Final = "purchased"
+    purchased_ts: Final = "purchased_ts"
+    returned: Final = "returned"
+    returned_ts: Final = "returned_ts"
+    long_view: Final = "long_view"
+    item_shows: Final = "item_shows"
+    item_clicks: Final = "item_clicks"
+    item_purchases: Final = "item_purchases"
+    user_shows: Final = "user_shows"
+    user_clicks: Final = "user_clicks"
+    user_purchases: Final = "user_purchases"
+    pair_shows: Final = "pair_shows"
+    pair_clicks: Final = "pair_clicks"
+    pair_purchases: Final = "pair_purchases"
+
 
 #: Ids that a request can name have at most so many characters, and none of these.
 MAX_ID_CHARS: Final = 256
@@ -80,6 +103,8 @@ EVENTS_OPTIONAL: Final = pa.schema(
         pa.field(Col.dwell_ms, pa.int64()),
         pa.field(Col.quantity, pa.float64()),
         pa.field(Col.price, pa.float64()),
+        pa.field(Col.value, pa.float64()),
+        pa.field(Col.placement, pa.string()),
         pa.field(Col.context, pa.string()),
     ]
 )
@@ -144,3 +169,45 @@ HISTORIES: Final = pa.schema(
         pa.field(Col.baskets, pa.list_(pa.int32()), nullable=False),
     ]
 )
+
+#: One row an exposure: an item that was shown, and what came of it. `request_id` and `user_id` are
+#: pseudonyms; the user is null where a session was answered, the other columns of what was shown
+#: where the sender did not tell them. The times are those of the first event of a kind, never
+#: before `timestamp`. `value` is what the purchases came to; null: none, or nobody told.
+#: `long_view` is an outcome that some public logs have. The nine counts are as of the exposure:
+#: of the item all that was before its UTC day, of the user and of the pair of user and item all
+#: that was strictly before it; 0 where there is no user.
+EXPOSURES: Final = pa.schema(
+    [
+        pa.field(Col.exposure, pa.string(), nullable=False),
+        pa.field(Col.request, pa.string()),
+        pa.field(Col.user, pa.string()),
+        pa.field(Col.item, pa.string(), nullable=False),
+        pa.field(Col.timestamp, TIMESTAMP, nullable=False),
+        pa.field(Col.position, pa.int32()),
+        pa.field(Col.propensity, pa.float32()),
+        pa.field(Col.score, pa.float32()),
+        pa.field(Col.arm, pa.string()),
+        pa.field(Col.model_version, pa.string()),
+        pa.field(Col.placement, pa.string()),
+        pa.field(Col.clicked, pa.bool_(), nullable=False),
+        pa.field(Col.clicked_ts, TIMESTAMP),
+        pa.field(Col.carted, pa.bool_(), nullable=False),
+        pa.field(Col.carted_ts, TIMESTAMP),
+        pa.field(Col.purchased, pa.bool_(), nullable=False),
+        pa.field(Col.purchased_ts, TIMESTAMP),
+        pa.field(Col.returned, pa.bool_(), nullable=False),
+        pa.field(Col.returned_ts, TIMESTAMP),
+        pa.field(Col.dwell_ms, pa.int64()),
+        pa.field(Col.value, pa.float64()),
+        pa.field(Col.long_view, pa.bool_()),
+        *(
+            pa.field(name, pa.int64(), nullable=False)
+            for name in (
+                Col.item_shows, Col.item_clicks, Col.item_purchases,
+                Col.user_shows, Col.user_clicks, Col.user_purchases,
+                Col.pair_shows, Col.pair_clicks, Col.pair_purchases,
+            )
+        ),
+    ]
+)  # fmt: skip

@@ -29,6 +29,7 @@ ROOMS = {
         "model": "arrays config errors features schema storage text",
         "preparation": "arrays config data errors features schema state storage text",
         "planning": "config errors preparation",
+        "outcomes": "config data errors preparation schema state storage",
         "ranking": "arrays data features model",
         "evaluation": "arrays data errors features model preparation schema",
         "training": "arrays config data errors evaluation features model preparation ranking "

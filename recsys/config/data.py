@@ -106,6 +106,12 @@ class Data(Section):
     max_quarantine_fraction: Fraction = 0.01
     max_clock_skew_s: Annotated[int, Field(ge=0)] = 300
     """How far a timestamp may lie in the future before its row is quarantined."""
+    attribution_window_h: Annotated[float, Field(gt=0, exclude=True)] = 24.0
+    """Hours after an exposure in which an event of the same user and item that names no request
+    counts as its outcome. A day is what advertisers grant to what was seen and not clicked: a
+    longer one credits the list with what people would have bought anyway, a shorter one loses those
+    who come back in the evening. `recsys exposures` alone asks for it, so it is no part of the
+    recipe that outputs hold, and another one needs no new `prepare`."""
 
     @field_validator("text_fields")
     @classmethod

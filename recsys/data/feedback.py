@@ -1,7 +1,6 @@
 """Feedback of the service for the next model: live events, impressions, erased users.
 
-In the run's folder, written by the service (impressions) and by `compact` (the rest), read by
-`prepare`:
+In the run's folder, written by the service (impressions) and `compact` (the rest), read by jobs:
 
     feedback/events/{date}-{hex}.parquet                     canonical events, users pseudonymous
     feedback/impressions/{replica}/{date}-{hex}.parquet      segments of `schema.IMPRESSIONS`
@@ -227,11 +226,12 @@ def group_rows(path: Path) -> list[int]:
     return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
 
-def read_events(path: str, first_group: int, last_group: int) -> pl.DataFrame:
-    """Row groups [first, last) of a file of live events, in the columns of `schema.EVENTS`."""
+def read_rows(path: str, first_group: int, last_group: int, schema: pa.Schema) -> pl.DataFrame:
+    """Row groups [first, last) of a file in the columns of a schema; one that it lacks is null."""
     with _reading(Path(path)), pq.ParquetFile(path) as file:
-        table = file.read_row_groups(list(range(first_group, last_group)))
-        return pl.DataFrame(table.select(EVENTS.names).cast(EVENTS))
+        rows = [schema.empty_table(), file.read_row_groups(list(range(first_group, last_group)))]
+        table = pa.concat_tables(rows, promote_options="default")
+        return pl.DataFrame(table.select(schema.names).cast(schema))
 
 
 def tidy(folder: Path) -> None:

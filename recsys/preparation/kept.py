@@ -10,7 +10,8 @@
 
 A key is a hash of everything that the content depends on, so a piece is either the one that would
 be made now, or has another key. The pieces hold histories: what a run does not name is deleted at
-its end, and the parts of a user who was erased since are deleted before it begins.
+its end, and the parts of a user who was erased since are deleted before it begins. `exposures`
+keeps its own pieces in the same way, see `outcomes.joining`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ ERASED_FILE: Final = "erased.json"
 RELATING: Final = "relating"
 #: Files of parts and buckets that tell whose rows they hold.
 _WITH_USERS: Final = (USERS_FILE, "histories.parquet", "crowded.parquet")
-_FIX: Final = f"delete the folder `{KEPT}` and run `recsys prepare` again"
+#: Kinds of pieces, a folder each.
+_KINDS: Final = ("parts", "buckets", "matrices", "texts", "items", RELATING)
 #: Keys of `data` that make no difference to a part or a bucket, or stand in their keys otherwise.
 _APART: Final = (
     "text_fields", "max_tokens", "count_every_days", "max_quarantine_fraction", "max_clock_skew_s",
@@ -61,9 +63,13 @@ class Kept:
 
     Attributes:
         folder: of the pieces, which need not be there yet; a piece is told by its folder below it.
+        job: that keeps them.
+        kinds: of the pieces, a folder each.
     """
 
     folder: Path
+    job: str = "prepare"
+    kinds: tuple[str, ...] = _KINDS
 
     @contextmanager
     def at_work(self) -> Iterator[Self]:
@@ -111,7 +117,7 @@ class Kept:
         Raises:
             DataError: it is missing or broken.
         """
-        return read_json(piece / RESULT_FILE, _FIX, {"files": dict})
+        return read_json(piece / RESULT_FILE, self._fix, {"files": dict})
 
     def read_results(self, pieces: Sequence[Path]) -> list[dict[str, Any]]:
         """The results of pieces, see `read_result`."""
@@ -142,7 +148,7 @@ class Kept:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other preparations of the run away meanwhile.
+        """Keep others that make pieces of the run away meanwhile.
 
         Raises:
             DataError: another one is at work.
@@ -153,10 +159,14 @@ class Kept:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise DataError(
-                    "in use: another `prepare` of this run is at work", where=self.folder,
+                    f"in use: another `{self.job}` of this run is at work", where=self.folder,
                     fix="wait until it has ended, or set another run_dir",
                 ) from None  # fmt: skip
             yield
+
+    @property
+    def _fix(self) -> str:
+        return f"delete the folder `{self.folder.name}` and run `recsys {self.job}` again"
 
     @property
     def parts(self) -> Path:
@@ -206,14 +216,15 @@ class Kept:
     def forget(self, erased: Mapping[str, Tombstone]) -> None:
         """Delete the pieces of users whose tombstones are others than when they were split."""
         path = self.folder / ERASED_FILE
-        then = read_json(path, _FIX, {}) if path.is_file() else {}
+        then = read_json(path, self._fix, {}) if path.is_file() else {}
         now = {user: _digest(each) for user, each in erased.items()}
         changed = [user for user in then.keys() | now.keys() if then.get(user) != now.get(user)]
         told = [user[:PREFIX_CHARS] for user in changed]
-        for piece in [*self.pieces(self.parts), *self.pieces(self.buckets)] if told else []:
+        kinds = [self.folder / name for name in self.kinds] if told else []
+        for piece in [each for kind in kinds for each in self.pieces(kind)]:
             self.bring([piece], lambda name: name in _WITH_USERS)
             files = [piece / name for name in _WITH_USERS]
-            if any(_holds(file, told) for file in files if file.exists()):
+            if any(_holds(file, told, self._fix) for file in files if file.exists()):
                 self.delete([piece])
         write_json(path, now)
 
@@ -234,8 +245,7 @@ class Kept:
     def keep_only(self, keys: Iterable[str]) -> None:
         """Delete all pieces but these."""
         wanted = set(keys)
-        kinds = (self.parts, self.buckets, self.matrices, self.texts, self.items, self.relating)
-        for kind in kinds:
+        for kind in [self.folder / name for name in self.kinds]:
             self.delete(piece for piece in self.pieces(kind) if piece.name not in wanted)
             for left_over in kind.glob(".*"):  # of a task that was killed
                 shutil.rmtree(left_over, ignore_errors=True)
@@ -261,10 +271,10 @@ def part_key(part: Part, version: str, live: bool, common: str) -> str:
     )[:32]
 
 
-def _holds(path: Path, prefixes: Sequence[str]) -> bool:
+def _holds(path: Path, prefixes: Sequence[str], fix: str) -> bool:
     """Whether a file names one of some users; one that cannot be read may."""
     try:
-        users = read_parquet(path, _FIX, {Col.user: pl.String}, only=True)[Col.user]
+        users = read_parquet(path, fix, {Col.user: pl.String}, only=True)[Col.user]
     except DataError:
         return True
     return bool(users.str.slice(0, PREFIX_CHARS).is_in(prefixes).any())

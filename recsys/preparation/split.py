@@ -14,12 +14,12 @@ import pyarrow as pa
 
 from recsys.config import Recipe
 from recsys.data.adapters import Part, open_adapter
-from recsys.data.feedback import Feedback, read_events
+from recsys.data.feedback import Feedback, read_rows
 from recsys.data.pseudonyms import pseudonymise
 from recsys.errors import DataError
 from recsys.preparation.intake import Intake
 from recsys.preparation.kept import PREFIX_CHARS, USERS_FILE, Kept
-from recsys.schema import Col
+from recsys.schema import EVENTS, Col
 from recsys.state import Tombstone
 from recsys.storage.seals import file_sha256
 
@@ -63,6 +63,31 @@ def rows_of(path: Path, ids: pl.Series) -> pl.DataFrame:
         return ids.drop_nulls().unique().to_frame(Col.item).join(items, on=Col.item)
 
 
+def live_rows(recipe: Recipe, part: Part, schema: pa.Schema) -> pl.DataFrame:
+    """Live events or lists of a part, which lie in a store where the run does.
+
+    Args:
+        recipe: of the run.
+        part: of a file in the folder of `feedback`.
+        schema: see `read_rows`.
+
+    Raises:
+        DataError: they are gone.
+    """
+    store, path = recipe.feedback, Path(part.path)
+    if store is None or recipe.shared.location is None:
+        return read_rows(part.path, part.first_group, part.last_group, schema)
+    name = path.relative_to(Feedback.of(recipe.root).folder).as_posix()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, path.name)
+        if not store.download(name, copy):
+            raise DataError(
+                "what the service took in is gone", where=f"{store}/{name}",
+                fix="run the same command again",
+            )  # fmt: skip
+        return read_rows(str(copy), part.first_group, part.last_group, schema)
+
+
 def _still_holds(path: Path, item_rows: Path) -> bool:
     """Whether the catalogue knows of a part's items those that it knew, and no others."""
     told = pl.read_parquet(path, glob=False)
@@ -102,25 +127,10 @@ class Split:
                 kept.make(piece, partial(self._split, row, item_rows))
         return {"order": row["order"]}
 
-    def _live(self, part: Part) -> pl.DataFrame:
-        """Live events, which lie in a store where the run does."""
-        store, path = self.recipe.feedback, Path(part.path)
-        if store is None or self.recipe.shared.location is None:
-            return read_events(part.path, part.first_group, part.last_group)
-        name = path.relative_to(Feedback.of(self.recipe.root).folder).as_posix()
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder, path.name)
-            if not store.download(name, copy):
-                raise DataError(
-                    "live events are gone", where=f"{store}/{name}",
-                    fix="run `recsys prepare` again",
-                )  # fmt: skip
-            return read_events(str(copy), part.first_group, part.last_group)
-
     def _split(self, row: dict[str, Any], item_rows: Path, folder: Path) -> dict[str, Any]:
         data, live = self.recipe.data, row[LIVE]
         part = Part(row["path"], row["first_group"], row["last_group"], row["num_rows"])
-        raw = self._live(part) if live else open_adapter(data).read_events(part)
+        raw = live_rows(self.recipe, part, EVENTS) if live else open_adapter(data).read_events(part)
         items = rows_of(item_rows, raw[Col.item])
         intake = Intake(data, self.key, self.erased, self.now_us)
         taken = intake.take(raw, known_items=items[Col.item], live=live)

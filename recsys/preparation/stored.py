@@ -32,15 +32,22 @@ from recsys.storage.published import (
 _T = TypeVar("_T")
 
 
-def kept_of(recipe: Recipe) -> Kept:
-    """The kept pieces of a recipe's run."""
+def kept_of(recipe: Recipe, name: str = KEPT, **more: Any) -> Kept:
+    """The kept pieces of a recipe's run.
+
+    Args:
+        recipe: of the run.
+        name: of their folder in the run's.
+        more: what else there is to a `Kept`.
+    """
     shared = recipe.shared
     if shared.location is None:
-        return Kept(shared.folder / KEPT)
-    return KeptInStore(shared.folder / KEPT, shared.location / KEPT, recipe.storage.cache)
+        return Kept(shared.folder / name, **more)
+    place, cache = shared.location / name, recipe.storage.cache
+    return KeptInStore(shared.folder / name, location=place, cache=cache, **more)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KeptInStore(Kept):
     """The kept pieces of a run in a store.
 
@@ -61,12 +68,12 @@ class KeptInStore(Kept):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other preparations of the run away meanwhile.
+        """Keep others that make pieces of the run away meanwhile.
 
         Raises:
             StorageError: another one is at work, or was killed less than two minutes ago.
         """
-        with conditional.locked(self.location, "prepare"):
+        with conditional.locked(self.location, self.job):
             shutil.rmtree(self.folder, ignore_errors=True)
             try:
                 yield
@@ -116,7 +123,7 @@ class KeptInStore(Kept):
         place = self.location / self._name(piece)
         manifest = manifest_of(place)
         if manifest is None:
-            raise DataError("a piece is gone", where=place, fix="run `recsys prepare` again")
+            raise DataError("a piece is gone", where=place, fix=f"run `recsys {self.job}` again")
         return place.reading(manifest.part(name), work)
 
     def pieces(self, kind: Path) -> list[Path]:

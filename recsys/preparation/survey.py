@@ -21,7 +21,7 @@ from recsys.data.adapters.base import EVENTS_NEEDED, split_into_parts
 from recsys.data.adapters.spellings import COUNTED, Spellings, added, spelling_warnings
 from recsys.data.catalogue import catalogue_problem, check_items
 from recsys.data.checks import examples_of, quarantine_problem, reasons
-from recsys.data.feedback import Feedback, finished, group_rows, read_events
+from recsys.data.feedback import Feedback, finished, group_rows, read_rows
 from recsys.data.pseudonyms import has_key, load_key
 from recsys.errors import DataError, RaycommendError
 from recsys.preparation.coverage import Coverage, targets_text, types_text, window_problem
@@ -136,7 +136,7 @@ def _look_at_events(
             with result.collected():
                 is_live = part.path in ours
                 if is_live:
-                    raw = read_events(part.path, part.first_group, part.last_group)
+                    raw = read_rows(part.path, part.first_group, part.last_group, EVENTS)
                 else:
                     raw = seen.filled(adapter.read_needed(part))
                 known = None if Col.item in seen.absent else known_items

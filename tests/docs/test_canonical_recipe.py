@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 RAW = yaml.safe_load((ROOT / "recipes" / "canonical.yaml").read_text())
 #: What it sets as an example.
 EXAMPLES = frozenset({"name", "data.event_types", "data.source", "data.cuts"})
-#: What changes no result, and so is no part of a resolved recipe.
-UNRESOLVED = frozenset({"data.memory_gb"})
+#: What changes no result, or asks for none of them anew, and so is no part of a resolved recipe.
+UNRESOLVED = frozenset({"data.memory_gb", "data.attribution_window_h"})
 
 
 def has(key: str) -> bool:

@@ -12,7 +12,7 @@ from dying_tasks import Counted, Dying
 from prepare_runs import hashes
 from tiny import KEY, KEY_ENV, tiny_log, tiny_recipe
 
-from ray_jobs import prepare as job
+from ray_jobs.common.tasks import tasks_on
 from recsys.config import Recipe
 from recsys.preparation.preparing import Rows, RunTasks, Task, prepare
 
@@ -46,7 +46,7 @@ def test_tasks_whose_processes_are_killed_are_run_again(
 
     @contextmanager
     def dying(recipe: Recipe) -> Iterator[RunTasks]:
-        with job.tasks_on(recipe) as run:
+        with tasks_on(recipe) as run:
 
             def each(rows: Rows, task: Task) -> Rows:
                 return run(rows, Dying(task, late, marks))

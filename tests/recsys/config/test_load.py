@@ -81,8 +81,8 @@ class TestKeys:
                     found |= keys(child, f"{prefix}{name}.")
             return found
 
-        # What changes no result is no part of the recipe that outputs hold.
-        assert keys(recipe) == known - {"data.memory_gb"}
+        # What changes no result, or asks for none of them anew, is no part of the recipe there.
+        assert keys(recipe) == known - {"data.memory_gb", "data.attribution_window_h"}
 
 
 class TestFile:
