@@ -21,6 +21,8 @@ class Col:
     dwell_ms: Final = "dwell_ms"
     quantity: Final = "quantity"
     price: Final = "price"
+    value: Final = "value"
+    placement: Final = "placement"
     context: Final = "context"
 
     # Of what the service answered.
@@ -57,9 +59,14 @@ class Col:
 MAX_ID_CHARS: Final = 256
 CONTROL_CHARS: Final = r"[\x00-\x1f\x7f]"
 
-#: Canonical event types, weakest first; an event's code is its position here.
+#: Canonical event types that tell of interest, weakest first: what models read and predict.
 EVENT_TYPES: Final = ("impression", "view", "click", "add_to_cart", "purchase")
-EVENT_CODE: Final = {name: code for code, name in enumerate(EVENT_TYPES)}
+#: Those that take something back, see `data.standing`. Their codes come after the others', which
+#: stand in stores, prepared data and models.
+RETRACTIONS: Final = ("remove_from_cart", "return", "dislike", "dislike_category")
+#: An event's code is its position among all of them.
+ALL_EVENT_TYPES: Final = (*EVENT_TYPES, *RETRACTIONS)
+EVENT_CODE: Final = {name: code for code, name in enumerate(ALL_EVENT_TYPES)}
 
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 
@@ -80,6 +87,8 @@ EVENTS_OPTIONAL: Final = pa.schema(
         pa.field(Col.dwell_ms, pa.int64()),
         pa.field(Col.quantity, pa.float64()),
         pa.field(Col.price, pa.float64()),
+        pa.field(Col.value, pa.float64()),
+        pa.field(Col.placement, pa.string()),
         pa.field(Col.context, pa.string()),
     ]
 )
