@@ -35,7 +35,20 @@ def rank_fields(request: pb.RankRequest) -> Fields:
 
 def events_fields(request: pb.EventsRequest) -> Fields:
     """What `serve.schemas.requests.Events` is made of."""
-    return {"events": [_given(event) for event in request.events]}
+    return _given(request) | {"events": [_event(event) for event in request.events]}
+
+
+def _event(event: pb.Event) -> Fields:
+    found = _given(event)
+    if event.context:
+        found["context"] = {name: _told(value) for name, value in event.context.items()}
+    return found
+
+
+def _told(value: pb.ContextValue) -> Any:
+    """What a value of a context holds; None where it was left out, which is refused."""
+    kind = value.WhichOneof("value")
+    return None if kind is None else getattr(value, kind)
 
 
 def _history(request: pb.RecommendRequest | pb.RankRequest) -> Fields:

@@ -24,11 +24,10 @@ from serve.http.fast_lane import FastLane, Lanes
 from serve.http.headers import SecurityHeaders
 from serve.http.request_form import RequestForm
 from serve.schemas import problems
+from serve.schemas.events import EventsRequest
 from serve.schemas.ids import id_in_path, text_schema
 from serve.schemas.requests import (
     EraseRequest,
-    Event,
-    EventsRequest,
     ItemsRequest,
     ItemUpdate,
     KnownRankRequest,
@@ -155,10 +154,11 @@ def _add_routes(app: FastAPI, service: Service) -> Lanes:
         dependencies=keyed,
     )  # fmt: skip
     async def events(request: EventsRequest) -> Response:
-        """Store what users did: one event, or `{"events": [...]}`. The next answer knows of it."""
-        if isinstance(request, Event):
-            return _json(await service.store([request], single=True))
-        return _json(await service.store(request.events, single=False))
+        """Store what users did: one event, or `{"events": [...]}`. The next answer knows of it.
+
+        Of several each is judged by itself, see `results`; with `atomic` all are stored or none.
+        """
+        return _json(await service.store(request))
 
     @app.post("/items", response_model=ItemsAnswer, responses=_WITH_BODY, dependencies=keyed)
     async def items(request: ItemsRequest) -> Response:

@@ -65,6 +65,10 @@ class Conflict(Refused):
         super().__init__(loc, msg, kind="conflict")
 
 
+#: Of an event whose id another one bears.
+CONFLICT = "another event is held under this id: give each one of its own"
+
+
 class Unavailable(Exception):
     """The service cannot answer now, through no fault of the request."""
 
