@@ -49,6 +49,7 @@ from serve.schemas.responses import (
     RemovedAnswer,
     UserTokenAnswer,
 )
+from serve.web.tracker import tracker
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -212,6 +213,8 @@ def _add_routes(app: FastAPI, service: Service) -> Lanes:
     async def erase(user_id: UserId) -> Response:
         """The same with the id in the path, where proxies may log it."""
         return _json(await service.erase(user_id))
+
+    app.add_route("/tracker.js", tracker, include_in_schema=False)
 
     @app.get("/healthz", response_model=Alive)
     async def healthz() -> Alive:
