@@ -111,9 +111,15 @@ class Events(StrictModel):
     @classmethod
     def _one_by_one(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Where nothing but events is wrong, and each counts by itself, leave those out."""
+        given = value.get("events") if isinstance(value, dict) else None
+        too_many = isinstance(given, list) and len(given) > MAX_EVENTS
+        if too_many:  # not all of them are looked at
+            value = {**value, "events": given[: MAX_EVENTS + 1]}
         try:
             return handler(value)
         except ValidationError as error:
+            if given is None or too_many or value.get("atomic"):
+                raise
             refused: dict[int, Refused] = {}
             for each in error.errors(include_url=False, include_input=False):
                 if each["loc"][:1] != ("events",) or len(each["loc"]) == 1:
@@ -122,9 +128,7 @@ class Events(StrictModel):
                 assert isinstance(place, int)
                 msg = each["msg"] if loc else "an event is an object with fields"
                 refused.setdefault(place, Refused(loc, msg, kind=each["type"]))
-            if value.get("atomic"):
-                raise
-            good = [each for at, each in enumerate(value["events"]) if at not in refused]
+            good = [each for at, each in enumerate(given) if at not in refused]
             left = handler({**value, "events": good}) if good else cls.model_construct(events=[])
             left._refused = refused
             return left

@@ -82,6 +82,15 @@ class TestVerdicts:
     ) -> None:
         assert refused_at(post(client, "/events", {"events": [GOOD], **beside}, 422)) == [field]
 
+    @pytest.mark.parametrize("filler", ["0", "{}"])
+    def test_a_body_full_of_events_is_refused_without_looking_at_each(
+        self, client: TestClient, filler: str
+    ) -> None:
+        body = f'{{"events": [{",".join([filler] * 300_000)}]}}'
+        answer = client.post("/events", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 422
+        assert answer.json()["detail"][0]["field"].startswith("events")
+
 
 class TestClocks:
     @pytest.fixture(autouse=True)
