@@ -81,6 +81,12 @@ def field_name(loc: Sequence[str | int]) -> str:
     return name or "body"
 
 
+def sent_name(loc: Sequence[str | int]) -> str:
+    """The same, short, as text that can be sent: the name of a field may be a lone surrogate."""
+    path = [part[:_MAX_NAME] if isinstance(part, str) else part for part in loc]
+    return field_name(path).encode(errors="backslashreplace").decode()
+
+
 def refusal(status: int, problems: Sequence[tuple[Sequence[str | int], str, str]]) -> Response:
     """The answer to a bad request.
 

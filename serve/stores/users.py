@@ -21,7 +21,7 @@ from serve.ranking.queries import EventTypes, in_the_future
 from serve.schemas.callers import token_key
 from serve.schemas.events import Event, Events
 from serve.schemas.fields import canonical_json, microseconds
-from serve.schemas.problems import CONFLICT, Refused, field_name
+from serve.schemas.problems import CONFLICT, Refused, sent_name
 from serve.settings import Settings
 from serve.stores import seeding
 from serve.stores.clocks import by_our_clock
@@ -222,5 +222,5 @@ _RESULTS: dict[Outcome, dict[str, str]] = {
 
 
 def _refused(error: Refused) -> dict[str, str]:
-    named = {"field": field_name(error.loc)} if error.loc else {}
+    named = {"field": sent_name(error.loc)} if error.loc else {}
     return {"status": "refused", **named, "message": error.msg}

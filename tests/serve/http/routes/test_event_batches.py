@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import Any
 
 import pytest
@@ -81,6 +82,14 @@ class TestVerdicts:
         self, client: TestClient, beside: dict[str, Any], field: str
     ) -> None:
         assert refused_at(post(client, "/events", {"events": [GOOD], **beside}, 422)) == [field]
+
+    @pytest.mark.parametrize("name", ["\\ud800", "n" * 5000])
+    def test_a_name_that_no_answer_could_repeat(self, client: TestClient, name: str) -> None:
+        good = json.dumps(GOOD)
+        body = f'{{"events": [{good}, {good[:-1]}, "{name}": 1}}]}}'
+        answer = client.post("/events", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 200 and len(answer.content) < 1000
+        assert [each["status"] for each in answer.json()["results"]] == ["stored", "refused"]
 
     @pytest.mark.parametrize("filler", ["0", "{}"])
     def test_a_body_full_of_events_is_refused_without_looking_at_each(
