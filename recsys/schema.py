@@ -80,9 +80,14 @@ class Col:
 MAX_ID_CHARS: Final = 256
 CONTROL_CHARS: Final = r"[\x00-\x1f\x7f]"
 
-#: Canonical event types, weakest first; an event's code is its position here.
+#: Canonical event types that tell of interest, weakest first: what models read and predict.
 EVENT_TYPES: Final = ("impression", "view", "click", "add_to_cart", "purchase")
-EVENT_CODE: Final = {name: code for code, name in enumerate(EVENT_TYPES)}
+#: Those that take something back, see `data.standing`. Their codes come after the others', which
+#: stand in stores, prepared data and models.
+RETRACTIONS: Final = ("remove_from_cart", "return", "dislike", "dislike_category")
+#: An event's code is its position among all of them.
+ALL_EVENT_TYPES: Final = (*EVENT_TYPES, *RETRACTIONS)
+EVENT_CODE: Final = {name: code for code, name in enumerate(ALL_EVENT_TYPES)}
 
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 

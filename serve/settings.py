@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recsys.config import Autoscaling, EventName, Privacy, Recipe, Section, Serve, Storage
+from recsys.config import (
+    Autoscaling,
+    EventName,
+    Privacy,
+    Recipe,
+    Retraction,
+    Section,
+    Serve,
+    Storage,
+)
 from recsys.data.feedback import Feedback
 from recsys.state import Tombstone, state_of
 from recsys.storage.location import Location, Place, place_of
@@ -20,7 +29,7 @@ class Settings(Section):
 
     run_dir: str
     run_uri: str | None = None
-    event_types: dict[str, EventName | None]
+    event_types: dict[str, EventName | Retraction | None]
     max_clock_skew_s: int
     privacy: Privacy
     serve: Serve

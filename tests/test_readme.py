@@ -20,9 +20,9 @@ from recsys.config import Recipe, known_keys, load_recipe, recipe_from_dict
 from serve.__main__ import main as serve_main
 from serve.access import command as keys_command
 from serve.schemas import responses
+from serve.schemas.events import EventsRequest
 from serve.schemas.requests import (
     EraseRequest,
-    EventsRequest,
     ItemsRequest,
     RankRequest,
     RecommendRequest,
@@ -46,7 +46,7 @@ COMMANDS = {*cli.JOBS, "serve", "keys", "demo", "runs", "compare", "plan"}
 #: Smallest recipe; a block of YAML is laid over it.
 LEAST_DATA = {"source": "x", "cuts": {"valid": "2024-10-01", "test": "2024-11-01"}}
 #: What a block may be written in; of `text`, `mermaid` and a console's output nothing is run.
-LANGUAGES = {"bash", "console", "yaml", "json", "python", "text", "mermaid"}
+LANGUAGES = {"bash", "console", "yaml", "json", "python", "text", "mermaid", "html"}
 
 
 def test_the_readme_is_a_front_door() -> None:
@@ -231,6 +231,17 @@ class TestPage:
     def test_blocks_say_what_they_are(self, page: Path) -> None:
         assert all(block.language in LANGUAGES for block in blocks() if block.page == page)
         assert not re.search(r"^ {4}(?:\$ )?(?:recsys|make|curl|python|ray) ", prose(page), re.M)
+
+
+def test_pages_call_what_the_tracker_has() -> None:
+    script = (ROOT / "serve" / "web" / "tracker.js").read_text()
+    exported = re.search(r"window\.raycommend = \{([^}]*)\}", script)
+    assert exported is not None
+    known = {name.strip() for name in exported[1].split(",")}
+    called = {
+        name for each in blocks("html") for name in re.findall(r"raycommend\.(\w+)", each.text)
+    }
+    assert called and called <= known
 
 
 #: Dotted names that look like ours.

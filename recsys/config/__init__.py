@@ -4,7 +4,7 @@ A recipe is a YAML file, read into frozen models. A key it does not know is an e
 nearest key it does; settings that contradict each other are refused here, not an hour later.
 """
 
-from recsys.config.base import EventName, Fraction, ItemField, Port, Positive, Section
+from recsys.config.base import EventName, Fraction, ItemField, Port, Positive, Retraction, Section
 from recsys.config.checking import known_keys, recipe_from_dict
 from recsys.config.data import Columns, Cuts, Data
 from recsys.config.differences import changed_keys, differences
@@ -43,6 +43,7 @@ __all__ = [
     "Promote",
     "RayCluster",
     "Recipe",
+    "Retraction",
     "Section",
     "Serve",
     "State",

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from recsys.schema import EVENT_TYPES
+from recsys.schema import EVENT_TYPES, RETRACTIONS
 
 EventName = Literal["impression", "view", "click", "add_to_cart", "purchase"]
+Retraction = Literal["remove_from_cart", "return", "dislike", "dislike_category"]
 ItemField = Literal["brand", "category", "price"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -25,3 +26,4 @@ class Section(BaseModel):
 
 
 assert set(EVENT_TYPES) == set(EventName.__args__)  # type: ignore[attr-defined]
+assert set(RETRACTIONS) == set(Retraction.__args__)  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from recsys.config.base import EventName, Fraction, Positive, Section
+from recsys.config.base import EventName, Fraction, Positive, Retraction, Section
 from recsys.schema import EVENTS, ITEMS, TEXT_FIELDS
 
 
@@ -85,7 +85,7 @@ class Data(Section):
     items_by: Annotated[str, Field(min_length=1)] | None = None
     """With the canonical adapter: a column of the items files, whose largest value marks the newest
     row of an item. None: the folders say (`dt=`, `version=`, ...), if they have such keys."""
-    event_types: dict[str, EventName | None] = {}
+    event_types: dict[str, EventName | Retraction | None] = {}
     """The log's own event names -> canonical ones; `null` leaves an event type out."""
     target_events: Annotated[tuple[EventName, ...], Field(min_length=1)] = ("purchase",)
     """Target events: what the model learns to predict, and what makes an item relevant."""

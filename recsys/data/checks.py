@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from recsys.errors import DataError
-from recsys.schema import CONTROL_CHARS, EVENT_TYPES, EVENTS, ITEMS, MAX_ID_CHARS, Col
+from recsys.schema import ALL_EVENT_TYPES, CONTROL_CHARS, EVENTS, ITEMS, MAX_ID_CHARS, Col
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -24,7 +24,7 @@ FIXES = {
     "future_timestamp": (Col.timestamp, "correct the clock or the time zone of the source"),
     "unknown_event_type": (
         Col.event_type,
-        f"map it under data.event_types to one of {', '.join(EVENT_TYPES)}, "
+        f"map it under data.event_types to one of {', '.join(ALL_EVENT_TYPES)}, "
         "or to null to leave it out",
     ),
     "unknown_item": (Col.item, "add the item, with a text, to the items table"),
@@ -129,7 +129,7 @@ def check_events(
         .then(pl.lit("ancient_timestamp"))
         .when(pl.col(Col.timestamp).dt.epoch("us") > latest_us)
         .then(pl.lit("future_timestamp"))
-        .when(~pl.col(Col.event_type).is_in(list(EVENT_TYPES)))
+        .when(~pl.col(Col.event_type).is_in(list(ALL_EVENT_TYPES)))
         .then(pl.lit("unknown_event_type"))
         .when(unknown_item)
         .then(pl.lit("unknown_item"))

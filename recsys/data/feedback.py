@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.errors import DataError
-from recsys.schema import ERASED, EVENT_TYPES, EVENTS, EVENTS_OPTIONAL, TIMESTAMP, Col
+from recsys.schema import ALL_EVENT_TYPES, ERASED, EVENTS, EVENTS_OPTIONAL, TIMESTAMP, Col
 from recsys.state import StateEvent, Tombstone, is_erased
 from recsys.storage.location import Location, Place
 from recsys.storage.outputs import whole_file, write_json
@@ -152,7 +152,7 @@ def events_table(events: Sequence[StateEvent]) -> pa.Table:
     known = {
         Col.user: pa.array([e.user_id for e in events], pa.string()),
         Col.item: pa.array([e.item_id for e in events], pa.string()),
-        Col.event_type: pa.array([EVENT_TYPES[e.event_code] for e in events], pa.string()),
+        Col.event_type: pa.array([ALL_EVENT_TYPES[e.event_code] for e in events], pa.string()),
         Col.timestamp: pa.array([e.timestamp for e in events], pa.int64()).cast(TIMESTAMP),
     }
     details = [json.loads(e.details) if e.details else {} for e in events]
@@ -229,9 +229,7 @@ def group_rows(path: Path) -> list[int]:
 def read_rows(path: str, first_group: int, last_group: int, schema: pa.Schema) -> pl.DataFrame:
     """Row groups [first, last) of a file in the columns of a schema; one that it lacks is null."""
     with _reading(Path(path)), pq.ParquetFile(path) as file:
-        rows = [schema.empty_table(), file.read_row_groups(list(range(first_group, last_group)))]
-        table = pa.concat_tables(rows, promote_options="default")
-        return pl.DataFrame(table.select(schema.names).cast(schema))
+        return pl.DataFrame(_filled(file.read_row_groups(range(first_group, last_group)), schema))
 
 
 def tidy(folder: Path) -> None:
@@ -295,10 +293,7 @@ def _write(
     stands_for: Sequence[str],
     keep: Callable[[pa.Table], pa.Array] | None = None,
 ) -> None:
-    """Write the rows of some files into one, a row group in memory at a time.
-
-    A column that an earlier release did not write is null in the rows of its files.
-    """
+    """Write the rows of some files into one, a row group in memory at a time."""
     schema = pa.schema([])
     for path in files:
         with _reading(path):
@@ -313,10 +308,14 @@ def _write(
                 for group in range(file.num_row_groups):
                     rows = file.read_row_group(group)
                     rows = rows if keep is None else rows.filter(keep(rows))
-                    for name in schema.names[rows.num_columns :]:
-                        nulls = pa.nulls(len(rows), schema.field(name).type)
-                        rows = rows.append_column(name, nulls)
-                    out.write_table(rows.select(schema.names).cast(schema))
+                    out.write_table(_filled(rows, schema))
+
+
+def _filled(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows in the columns of a schema; those that an earlier release did not write are null."""
+    for name in set(schema.names) - set(rows.column_names):
+        rows = rows.append_column(name, pa.nulls(len(rows), schema.field(name).type))
+    return rows.select(schema.names).cast(schema)
 
 
 def _digest(erased: Mapping[str, Tombstone]) -> str:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from recsys.arrays import Bools, Float32s, Int8s, Int32s, Int64s
 from recsys.data.distinct_items import DistinctItems, distinct_items
-from recsys.schema import EVENT_TYPES, HISTORIES, Col
+from recsys.schema import EVENT_CODE, EVENT_TYPES, HISTORIES, RETRACTIONS, Col
 
 US_PER_DAY = 86_400_000_000
 
@@ -190,7 +190,10 @@ class UserEvents:
 
     @staticmethod
     def from_arrow(table: pa.Table | pa.RecordBatch) -> UserEvents:
-        """Read rows of the `HISTORIES` schema."""
+        """Read rows of the `HISTORIES` schema, without the retractions: the store alone reads them.
+
+        Every user has another event, see `build_histories`.
+        """
         if isinstance(table, pa.RecordBatch):
             table = pa.Table.from_batches([table])
         lengths = pc.list_value_length(table[Col.timestamps]).to_numpy()
@@ -198,18 +201,24 @@ class UserEvents:
         def flat(name: str, dtype: type) -> NDArray[Any]:
             return pc.list_flatten(table[name]).to_numpy().astype(dtype, copy=False)
 
-        return UserEvents(
+        codes = flat(Col.event_codes, np.int8)
+        users = UserEvents(
             table[Col.user].to_pylist(),
             flat(Col.item_rows, np.int32),
-            flat(Col.event_codes, np.int8),
+            codes,
             flat(Col.timestamps, np.int64),
             flat(Col.baskets, np.int32),
             np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         )
+        is_interest = codes < len(EVENT_TYPES)
+        return users if is_interest.all() else users.where(is_interest)
 
     def before(self, cut: int) -> UserEvents:
         """The events before `cut` (microseconds); users left without one are dropped."""
-        keep = self.timestamps < cut
+        return self.where(self.timestamps < cut)
+
+    def where(self, keep: Bools) -> UserEvents:
+        """The events for which `keep` [E] holds; users left without one are dropped."""
         user_of_event = np.repeat(np.arange(len(self)), np.diff(self.offsets))[keep]
         counts = np.bincount(user_of_event, minlength=len(self))
         stay = counts > 0
@@ -234,11 +243,15 @@ def build_histories(events: pl.DataFrame) -> pa.Table:
     """Canonical events (with `item_row`) -> one row a user, of the `HISTORIES` schema.
 
     The result does not depend on the order of the rows given: within a user the events are sorted
-    by time, basket, item and type, and users by pseudonym.
+    by time, basket, item and type, and users by pseudonym. A user who did nothing but take back has
+    no row.
     """
     codes = pl.col(Col.event_type).replace_strict(
-        list(EVENT_TYPES), range(len(EVENT_TYPES)), return_dtype=pl.Int8
+        list(EVENT_CODE), list(EVENT_CODE.values()), return_dtype=pl.Int8
     )
+    if events[Col.event_type].is_in(RETRACTIONS).any():
+        is_interest = pl.col(Col.event_type).is_in(EVENT_TYPES)
+        events = events.filter(is_interest.any().over(Col.user))
     ordered = events.select(
         Col.user,
         pl.col(Col.item_row).cast(pl.Int32),

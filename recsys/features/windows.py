@@ -16,6 +16,7 @@ from torch import Tensor
 from recsys.arrays import Float32s
 from recsys.config import EventName
 from recsys.data.histories import Histories, UserEvents
+from recsys.schema import EVENT_TYPES
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def event_weights(
     target_codes: list[int], codes: Mapping[str, int], given: Mapping[EventName, float]
 ) -> Float32s:
     """[event codes] loss weight of each event type: 1 for targets unless the recipe says else."""
-    weights = np.zeros(len(codes), dtype=np.float32)
+    weights = np.zeros(len(EVENT_TYPES), dtype=np.float32)
     weights[target_codes] = 1.0
     for name, weight in given.items():
         weights[codes[name]] = weight

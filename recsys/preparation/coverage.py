@@ -19,7 +19,7 @@ from recsys.config import Data
 from recsys.data.checks import time_text
 from recsys.errors import DataError
 from recsys.preparation.prepared import WINDOWS, cut_us
-from recsys.schema import EVENT_TYPES, Col
+from recsys.schema import ALL_EVENT_TYPES, Col
 
 #: Before the first cut the encoders learn; what lies after `data.cuts.end` is left out.
 BEFORE, AFTER = "before head", "after end"
@@ -120,7 +120,7 @@ def types_text(types: Mapping[str, int], data: Data) -> str:
         target = data.event_types.get(name, name)
         if target is None:
             return "left out"
-        return target if target in EVENT_TYPES else "unknown: quarantined"
+        return target if target in ALL_EVENT_TYPES else "unknown: quarantined"
 
     told = [f"{name} {count:,} -> {taken(name)}" for name, count in types.items()][:_TOLD_TYPES]
     more = f" and {len(types) - _TOLD_TYPES} more" if len(types) > _TOLD_TYPES else ""

@@ -38,7 +38,7 @@ from recsys.storage.seals import file_hashes, json_sha256
 
 KEPT: Final = "split"
 #: Of the pieces' formats, and of the code that makes them: a change of either needs another number.
-FORMAT: Final = 2
+FORMAT: Final = 3
 RESULT_FILE, USERS_FILE = "result.json", "users.parquet"
 #: Characters of a pseudonym that tell a user in `USERS_FILE`.
 PREFIX_CHARS: Final = 16

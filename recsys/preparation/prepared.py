@@ -25,7 +25,7 @@ from recsys.data.time_split import Questions, ask
 from recsys.errors import DataError, RecipeError
 from recsys.features.item_to_item import FILES, Relations
 from recsys.features.popularity import DailyCounts, ItemStats
-from recsys.schema import EVENT_TYPES, HISTORIES, Col
+from recsys.schema import ALL_EVENT_TYPES, HISTORIES, Col
 from recsys.storage.matrices import open_matrix
 from recsys.storage.reading import read_json, read_parquet, reading
 from recsys.text.pretrained import fingerprint, locate
@@ -60,7 +60,8 @@ def read_shard(path: Path, num_items: int) -> pa.Table:
             if any(not each.equals(lengths[0]) for each in lengths):
                 raise ValueError("lists of unequal lengths")
         rows, codes, _, _ = (pc.list_flatten(each) for each in lists)
-        for name, values, high in (("item", rows, num_items), ("event", codes, len(EVENT_TYPES))):
+        num_types = len(ALL_EVENT_TYPES)
+        for name, values, high in (("item", rows, num_items), ("event", codes, num_types)):
             low_high = pc.min_max(values).as_py()
             if values.null_count or (
                 len(values) and not 0 <= low_high["min"] <= low_high["max"] < high

@@ -204,7 +204,7 @@ class _Seen:
         assert self._users is not None
         crowded = pl.col("events") > data.max_events_per_user
         self._count_crowded(self._users.filter(crowded))
-        users = self._users.filter(~crowded)
+        users = self._users.filter(~crowded & pl.col("first_us").is_not_null())
         num_bad = sum(self._reasons.values())
         limit = data.max_quarantine_fraction
         wrong = quarantine_problem(
@@ -272,13 +272,15 @@ class _Seen:
 def _users_of(ready: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
     """Users by the first 64 bits of their pseudonyms, with what tells whether they can be learned.
 
-    Columns `user`, `events`, `first_us`, and `target_us`: the last target before `cuts.head`.
+    Columns `user`, `events`, `first_us` (null: they did nothing but take back), and `target_us`:
+    the last target before `cuts.head`.
     """
+    is_interest = pl.col(Col.event_type).is_in(EVENT_TYPES)
     us = pl.col(Col.timestamp).dt.epoch("us")
     wanted = pl.col(Col.event_type).is_in(list(recipe.data.target_events))
     early = us < (cut_us(recipe.data.cuts)["head"] or 0)
     users = ready.group_by(Col.user).agg(
-        pl.len().alias("events"), us.min().alias("first_us"),
+        pl.len().alias("events"), us.filter(is_interest).min().alias("first_us"),
         us.filter(wanted & early).max().alias("target_us"),
     )  # fmt: skip
     number = pl.col(Col.user).str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64)

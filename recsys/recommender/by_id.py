@@ -20,6 +20,7 @@ import torch
 
 from recsys.arrays import Float32s, Int32s
 from recsys.data.histories import Histories
+from recsys.data.standing import Hidden, standing
 from recsys.errors import DataError
 from recsys.recommender import Recommender as RowRecommender
 from recsys.schema import EVENT_CODE
@@ -110,9 +111,10 @@ class Recommender(RowRecommender):
         Raises:
             DataError: an event type is unknown.
         """
+        history, hidden = self._asked(events, now)
         rows, scores = self.recommend(
-            self.history(events, now=now), k,
-            exclude=self.rows_of(exclude), allowed=self.allowed(**(filters or {})),
+            history, k, exclude=self.rows_of(exclude),
+            allowed=self.visible(hidden, self.allowed(**(filters or {}))),
             diversity=diversity, exclude_owned=exclude_owned,
         )  # fmt: skip
         return self._scored(rows.tolist(), scores.tolist())
@@ -120,13 +122,15 @@ class Recommender(RowRecommender):
     def rank_items(
         self, events: Sequence[Event], item_ids: Sequence[str], *, now: dt.datetime | None = None
     ) -> list[ScoredItem]:
-        """The given items, best first, with the scores of `recommend_items`.
+        """The given items, best first, with the scores of `recommend_items`; no disliked ones.
 
         Raises:
             DataError: an item or an event type is unknown.
         """
-        rows = self._known_rows(item_ids)
-        scores = self.rank(self.history(events, now=now), rows)
+        rows, (history, hidden) = self._known_rows(item_ids), self._asked(events, now)
+        if (shown := self.visible_candidates(hidden, rows)) is not None:
+            rows = rows[shown]
+        scores = self.rank(history, rows)
         order = np.argsort(-scores, kind="stable")
         return self._scored(rows[order].tolist(), scores[order].tolist())
 
@@ -163,11 +167,15 @@ class Recommender(RowRecommender):
         return np.array(self.scorer.vectors[rows].numpy())
 
     def history(self, events: Sequence[Event], *, now: dt.datetime | None = None) -> Histories:
-        """One query of a history, for the methods that answer in rows.
+        """One query of a history, for the methods that answer in rows; without what was taken back.
 
         Raises:
             DataError: an event type is unknown, or some events have a time and others none.
         """
+        return self._asked(events, now)[0]
+
+    def _asked(self, events: Sequence[Event], now: dt.datetime | None) -> tuple[Histories, Hidden]:
+        """The query of a history, and what its user does not want to see."""
         codes: dict[str, str | None] = dict(self.recipe.data.event_types)
         clock = time.time_ns() // 1000 if now is None else _microseconds(now)
         timed = {len(event) == 3 for event in events}
@@ -190,11 +198,15 @@ class Recommender(RowRecommender):
                 at = _microseconds(event[2]) if len(event) == 3 else at
                 kept.append((at, place, row, EVENT_CODE[name]))
         kept.sort()
-        last = kept[-1][0] + 1 if kept else clock
-        return Histories.of(
-            [row for _, _, row, _ in kept], [code for *_, code in kept],
-            [at for at, *_ in kept], max(clock, last),
+        item_rows = np.array([row for _, _, row, _ in kept], dtype=np.int32)
+        places, hidden = standing(item_rows, [code for *_, code in kept], [at for at, *_ in kept])
+        stands = [kept[place] for place in places.tolist()]
+        last = stands[-1][0] + 1 if stands else clock
+        history = Histories.of(
+            item_rows[places], [code for *_, code in stands], [at for at, *_ in stands],
+            max(clock, last),
         )  # fmt: skip
+        return history, hidden
 
     def _known_rows(self, item_ids: Sequence[str]) -> Int32s:
         rows = self.rows_of(item_ids)

@@ -18,14 +18,16 @@ from recsys.arrays import Bools, Float32s, Float64s, Int32s, Int64s
 from recsys.artifacts.bundle import Bundle
 from recsys.config import Recipe
 from recsys.data.histories import Histories
+from recsys.data.standing import Hidden
 from recsys.ranking.encoded import EncodedHistory, encode
 from recsys.ranking.explain import Explanation, explain
 from recsys.ranking.exploration import Exploration
-from recsys.ranking.rerank import centred, diverse_list
+from recsys.ranking.rerank import NO_CATEGORY, centred, diverse_list
 from recsys.ranking.retrieval import barred_rows, check_finite, retrieve
 from recsys.recommender.loading import load_scorer
 from recsys.recommender.new_items import NewItemEncoder, NewItems
 from recsys.recommender.served_items import ServedItems
+from recsys.schema import Col
 
 
 class Recommender:
@@ -133,6 +135,27 @@ class Recommender:
         return self.items.allowed(
             category=category, brand=brand, min_price=min_price, max_price=max_price
         )
+
+    def visible(self, hidden: Hidden, allowed: Bools | None = None) -> Bools | None:
+        """[I] the items of `allowed` (None: all) that are not hidden; None if that is all."""
+        if not hidden:
+            return allowed
+        shown = ~hidden.mask(self.items.category_codes, NO_CATEGORY)
+        return shown if allowed is None else shown & allowed
+
+    def visible_candidates(
+        self, hidden: Hidden, rows: Int32s, new: NewItems | None = None
+    ) -> Bools | None:
+        """[C + M] the candidates of `rank` that are not hidden; None if that is all of them."""
+        shown = self.visible(hidden)
+        if shown is None:
+            return None
+        shown = shown[rows]
+        if new is not None and len(new):
+            names = self.items.categories_of(hidden.of_categories)
+            is_hidden = new.fields[Col.category].is_in(names).fill_null(False).to_numpy()
+            shown = np.concatenate([shown, ~is_hidden])
+        return shown
 
     def encode(self, histories: Sequence[Histories], *, whole: bool) -> list[EncodedHistory]:
         """Encode the histories of several queries in one pass; each is then answered by its own.

@@ -162,6 +162,10 @@ class ServedItems:
         ids, titles = self._ids, self._titles
         return [(ids[row], titles[row] or "") for row in rows]
 
+    def categories_of(self, rows: Int32s) -> list[str]:
+        """Names of the categories of some items, where they have one."""
+        return self._filtered[Col.category].gather(rows).drop_nulls().to_list()
+
     def allowed(
         self,
         *,

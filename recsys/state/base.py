@@ -23,10 +23,10 @@ class StateEvent:
         user_id: the pseudonym, never the raw id.
         event_id: the sender's name for the event: the same id means the same event, sent again.
         item_id: catalogue id.
-        event_code: position in `schema.EVENT_TYPES`.
+        event_code: position in `schema.ALL_EVENT_TYPES`.
         timestamp: microseconds since 1970, UTC.
         details: further fields of the sender, as JSON text, for the outbox only.
-        is_timed: the sender gave the time; else it is that of the event's arrival.
+        is_timed: the sender gave the time, and by a right clock; else it follows from ours.
     """
 
     user_id: str

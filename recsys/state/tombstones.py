@@ -52,7 +52,7 @@ def digest(user_id: str, timestamp: int, event_code: int, item_id: str) -> str:
     Args:
         user_id: the pseudonym.
         timestamp: microseconds since 1970, UTC.
-        event_code: position in `schema.EVENT_TYPES`.
+        event_code: position in `schema.ALL_EVENT_TYPES`.
         item_id: the shop's id.
     """
     text = f"{user_id}\0{timestamp}\0{event_code}\0{item_id}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from serve.schemas.callers import Right
 
-#: Paths that take no key: health and documentation.
-PUBLIC_PATHS = frozenset(
-    {"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
-)
+#: Paths that take no key: health, documentation, the tracker.
+PUBLIC_PATHS = frozenset({
+    "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json",
+    "/tracker.js",
+})  # fmt: skip
 #: Path -> the right that it takes; with a slash at its end, of all paths below. A path that is not
 #: listed takes a key with all rights: a new route that was forgotten here is closed.
 REQUIRED_RIGHTS: dict[str, Right] = {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from recsys.config import Serve
 from serve.models.arms import Arms
 from serve.observability.trace import current
+from serve.schemas.events import Event, Events
 from serve.schemas.problems import Forbidden, Refused
-from serve.schemas.requests import Event, RankRequest, RecommendRequest
+from serve.schemas.requests import RankRequest, RecommendRequest
 
 #: Raw user id -> pseudonym.
 Pseudonym = Callable[[str], str]
@@ -30,13 +31,8 @@ def check_caller(request: RecommendRequest | RankRequest, pseudonym: Pseudonym) 
         raise Forbidden(("explain",), msg)
 
 
-def check_events(events: Sequence[Event], pseudonym: Pseudonym, *, single: bool) -> None:
+def check_events(request: Event | Events, pseudonym: Pseudonym) -> None:
     """Refuse events of a user whom the caller may not write for.
-
-    Args:
-        events: of the request.
-        pseudonym: see `Pseudonym`.
-        single: the request is one event, not a list (for the names in refusals).
 
     Raises:
         Forbidden: the token is another user's.
@@ -44,8 +40,9 @@ def check_events(events: Sequence[Event], pseudonym: Pseudonym, *, single: bool)
     caller = current().caller
     if not caller.user:
         return
-    for place, event in enumerate(events):
-        if not caller.speaks_for(pseudonym(event.user_id)):
+    single = isinstance(request, Event)
+    for place, event in enumerate([request] if isinstance(request, Event) else request.each):
+        if isinstance(event, Event) and not caller.speaks_for(pseudonym(event.user_id)):
             at = ("user_id",) if single else ("events", place, "user_id")
             raise Forbidden(at, "this token is another user's")
 

@@ -26,8 +26,9 @@ from serve.ranking.batches import Batches
 from serve.ranking.queries import EventTypes
 from serve.ranking.shadow import Shadows
 from serve.ranking.verbs import verbs_of
+from serve.schemas.events import Event, Events
 from serve.schemas.problems import Unavailable
-from serve.schemas.requests import Event, ItemUpdate, RankRequest, RecommendRequest
+from serve.schemas.requests import ItemUpdate, RankRequest, RecommendRequest
 from serve.settings import Settings
 from serve.stores.impressions import ImpressionLog, Impressions, NoImpressions
 from serve.stores.users import Users
@@ -138,11 +139,9 @@ class Service:
         """The answer to `POST /rank`; JSON by default."""
         return await self._flow.answer(Ask(request, self.arms, serialize))
 
-    async def store(
-        self, events: Sequence[Event], serialize: Serialize = to_json, *, single: bool
-    ) -> Any:
+    async def store(self, request: Event | Events, serialize: Serialize = to_json) -> Any:
         """The answer to `POST /events`, JSON by default; see `UserEvents.store`."""
-        return await self._events.store(events, self.arms, serialize, single=single)
+        return await self._events.store(request, self.arms, serialize)
 
     async def erase(self, user_id: str) -> bytes:
         """The JSON answer to `DELETE /users/{user_id}` and `POST /users/erase`."""

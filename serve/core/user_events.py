@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from serve.core.worker_pool import WorkerPool
 from serve.models.arms import Arms
 from serve.observability.trace import current
 from serve.ranking.queries import EventTypes
-from serve.schemas.problems import Conflict
-from serve.schemas.requests import Event
+from serve.schemas.events import Event, Events
+from serve.schemas.problems import CONFLICT, Conflict
 from serve.stores.users import Users
 
 
@@ -36,39 +35,40 @@ class UserEvents:
         self._users, self._types, self._writer = users, types, writer
         self.last_write = time.time()
 
-    async def store(
-        self, events: Sequence[Event], arms: Arms, serialize: Serialize, *, single: bool
-    ) -> Any:
+    async def store(self, request: Event | Events, arms: Arms, serialize: Serialize) -> Any:
         """The answer to `POST /events`.
 
         Args:
-            events: of the request.
+            request: one event, or several.
             arms: what is served; an item that no arm knows is named in the answer.
             serialize: makes what is sent.
-            single: the request is one event, not a list.
 
         Raises:
             Forbidden: the caller may not write for a user.
-            Refused: an event is wrong.
+            Refused: the event is wrong; or one of those that are taken all or none.
             Conflict: a single event whose id another one bears.
             DataError: the store cannot be written.
         """
-        check_events(events, self._users.pseudonym, single=single)
+        each = [request] if isinstance(request, Event) else request.each
+        check_events(request, self._users.pseudonym)
         models = [served.model for served in arms.bundles]
 
         def answer() -> Any:
-            outcome = self._users.store(events, self._types, single=single)
-            ids = list(dict.fromkeys(event.item_id for event in events))
+            outcome = self._users.store(request, self._types)
+            taken = zip(each, outcome.results, strict=True)
+            ids = list(dict.fromkeys(
+                event.item_id for event, result in taken
+                if isinstance(event, Event) and result["status"] != "refused"
+            ))  # fmt: skip
             rows = np.maximum.reduce([model.rows_of(ids) for model in models])
             if outcome.stored:
                 self.last_write = time.time()
             current().record_stage("store")
-            if single and outcome.conflicts:
-                raise Conflict(
-                    ("event_id",), "another event is held under this id: give each one of its own"
-                )
+            if isinstance(request, Event) and outcome.conflicts:
+                raise Conflict(("event_id",), CONFLICT)
             unknown = [i for i, row in zip(ids, rows, strict=True) if row < 0]
-            return serialize({"received": len(events), **vars(outcome), "unknown_items": unknown})
+            fields = {"received": len(each), **vars(outcome), "unknown_items": unknown}
+            return serialize(fields | {"results": fields.pop("results")})
 
         return await self._writer.run(answer)
 

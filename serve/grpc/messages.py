@@ -1,4 +1,4 @@
-"""Requests of gRPC as what the models of `serve.schemas.requests` are made of.
+"""Requests of gRPC as what the models of `serve.schemas` are made of.
 
 Plain loops: of 500 candidates and 100 events `json_format` makes a dictionary in 1.03 ms, this in
 0.20 ms. An answer needs no such thing: a message of 100 items is made of its fields in 0.03 ms, its
@@ -34,8 +34,21 @@ def rank_fields(request: pb.RankRequest) -> Fields:
 
 
 def events_fields(request: pb.EventsRequest) -> Fields:
-    """What `serve.schemas.requests.Events` is made of."""
-    return {"events": [_given(event) for event in request.events]}
+    """What `serve.schemas.events.Events` is made of."""
+    return _given(request) | {"events": [_event(event) for event in request.events]}
+
+
+def _event(event: pb.Event) -> Fields:
+    found = _given(event)
+    if event.context:
+        found["context"] = {name: _told(value) for name, value in event.context.items()}
+    return found
+
+
+def _told(value: pb.ContextValue) -> Any:
+    """What a value of a context holds; None where it was left out, which is refused."""
+    kind = value.WhichOneof("value")
+    return None if kind is None else getattr(value, kind)
 
 
 def _history(request: pb.RecommendRequest | pb.RankRequest) -> Fields:

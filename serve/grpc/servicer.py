@@ -31,8 +31,9 @@ from serve.protos import ranking_pb2 as pb
 from serve.protos.server import SERVICE
 from serve.schemas import problems
 from serve.schemas.callers import Right
+from serve.schemas.events import Events
 from serve.schemas.problems import Refused, Unavailable, refusal
-from serve.schemas.requests import Events, RankRequest, RecommendRequest
+from serve.schemas.requests import RankRequest, RecommendRequest
 
 logger = logging.getLogger("ray.serve")
 
@@ -100,8 +101,7 @@ def _rank(service: Service, request: pb.RankRequest, serialize: Serialize) -> Aw
 def _events(
     service: Service, request: pb.EventsRequest, serialize: Serialize
 ) -> Awaitable[Message]:
-    events = Events.model_validate(events_fields(request)).events
-    return service.store(events, serialize, single=False)
+    return service.store(Events.model_validate(events_fields(request)), serialize)
 
 
 METHODS = {

@@ -32,7 +32,8 @@ class SecurityHeaders:
                 headers.update(_ALWAYS)
                 # The pages of the documentation load scripts.
                 if not headers.get("content-type", "").startswith("text/html"):
-                    headers.update(_OF_JSON)
+                    for name, value in _OF_JSON.items():
+                        headers.setdefault(name, value)
             await send(message)
 
         await self._app(scope, receive, with_headers)

@@ -24,11 +24,10 @@ from serve.http.fast_lane import FastLane, Lanes
 from serve.http.headers import SecurityHeaders
 from serve.http.request_form import RequestForm
 from serve.schemas import problems
+from serve.schemas.events import EventsRequest
 from serve.schemas.ids import id_in_path, text_schema
 from serve.schemas.requests import (
     EraseRequest,
-    Event,
-    EventsRequest,
     ItemsRequest,
     ItemUpdate,
     KnownRankRequest,
@@ -50,6 +49,7 @@ from serve.schemas.responses import (
     RemovedAnswer,
     UserTokenAnswer,
 )
+from serve.web.tracker import tracker
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -155,10 +155,11 @@ def _add_routes(app: FastAPI, service: Service) -> Lanes:
         dependencies=keyed,
     )  # fmt: skip
     async def events(request: EventsRequest) -> Response:
-        """Store what users did: one event, or `{"events": [...]}`. The next answer knows of it."""
-        if isinstance(request, Event):
-            return _json(await service.store([request], single=True))
-        return _json(await service.store(request.events, single=False))
+        """Store what users did: one event, or `{"events": [...]}`. The next answer knows of it.
+
+        Of several each is judged by itself, see `results`; with `atomic` all are stored or none.
+        """
+        return _json(await service.store(request))
 
     @app.post("/items", response_model=ItemsAnswer, responses=_WITH_BODY, dependencies=keyed)
     async def items(request: ItemsRequest) -> Response:
@@ -212,6 +213,8 @@ def _add_routes(app: FastAPI, service: Service) -> Lanes:
     async def erase(user_id: UserId) -> Response:
         """The same with the id in the path, where proxies may log it."""
         return _json(await service.erase(user_id))
+
+    app.add_route("/tracker.js", tracker, include_in_schema=False)
 
     @app.get("/healthz", response_model=Alive)
     async def healthz() -> Alive:

@@ -101,7 +101,14 @@ class RankRequest(_message.Message):
     def __init__(self, user_id: _Optional[str] = ..., history: _Optional[_Union[Session, _Mapping]] = ..., explain: _Optional[bool] = ..., k: _Optional[int] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., shown: _Optional[int] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("event_id", "user_id", "item_id", "event_type", "timestamp", "session_id", "request_id", "position", "dwell_ms", "price", "quantity")
+    __slots__ = ("event_id", "user_id", "item_id", "event_type", "timestamp", "session_id", "request_id", "position", "dwell_ms", "price", "quantity", "value", "placement", "context", "sent_at")
+    class ContextEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: ContextValue
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[ContextValue, _Mapping]] = ...) -> None: ...
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +120,10 @@ class Event(_message.Message):
     DWELL_MS_FIELD_NUMBER: _ClassVar[int]
     PRICE_FIELD_NUMBER: _ClassVar[int]
     QUANTITY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    SENT_AT_FIELD_NUMBER: _ClassVar[int]
     event_id: str
     user_id: str
     item_id: str
@@ -124,13 +135,31 @@ class Event(_message.Message):
     dwell_ms: int
     price: float
     quantity: float
-    def __init__(self, event_id: _Optional[str] = ..., user_id: _Optional[str] = ..., item_id: _Optional[str] = ..., event_type: _Optional[str] = ..., timestamp: _Optional[str] = ..., session_id: _Optional[str] = ..., request_id: _Optional[str] = ..., position: _Optional[int] = ..., dwell_ms: _Optional[int] = ..., price: _Optional[float] = ..., quantity: _Optional[float] = ...) -> None: ...
+    value: float
+    placement: str
+    context: _containers.MessageMap[str, ContextValue]
+    sent_at: str
+    def __init__(self, event_id: _Optional[str] = ..., user_id: _Optional[str] = ..., item_id: _Optional[str] = ..., event_type: _Optional[str] = ..., timestamp: _Optional[str] = ..., session_id: _Optional[str] = ..., request_id: _Optional[str] = ..., position: _Optional[int] = ..., dwell_ms: _Optional[int] = ..., price: _Optional[float] = ..., quantity: _Optional[float] = ..., value: _Optional[float] = ..., placement: _Optional[str] = ..., context: _Optional[_Mapping[str, ContextValue]] = ..., sent_at: _Optional[str] = ...) -> None: ...
+
+class ContextValue(_message.Message):
+    __slots__ = ("text", "number", "flag")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    FLAG_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    number: float
+    flag: bool
+    def __init__(self, text: _Optional[str] = ..., number: _Optional[float] = ..., flag: _Optional[bool] = ...) -> None: ...
 
 class EventsRequest(_message.Message):
-    __slots__ = ("events",)
+    __slots__ = ("events", "atomic", "sent_at")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
+    ATOMIC_FIELD_NUMBER: _ClassVar[int]
+    SENT_AT_FIELD_NUMBER: _ClassVar[int]
     events: _containers.RepeatedCompositeFieldContainer[Event]
-    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...
+    atomic: bool
+    sent_at: str
+    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., atomic: _Optional[bool] = ..., sent_at: _Optional[str] = ...) -> None: ...
 
 class Reason(_message.Message):
     __slots__ = ("item_id", "title", "event_type", "count", "last", "gain")
@@ -254,8 +283,18 @@ class Repeated(_message.Message):
     event_id: str
     def __init__(self, event: _Optional[int] = ..., event_id: _Optional[str] = ...) -> None: ...
 
+class EventResult(_message.Message):
+    __slots__ = ("status", "field", "message")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    status: str
+    field: str
+    message: str
+    def __init__(self, status: _Optional[str] = ..., field: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
 class EventsAnswer(_message.Message):
-    __slots__ = ("received", "stored", "ignored", "unknown_items", "request_id", "repeated", "conflicts", "older_than_erasure")
+    __slots__ = ("received", "stored", "ignored", "unknown_items", "request_id", "repeated", "conflicts", "older_than_erasure", "refused", "results")
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     STORED_FIELD_NUMBER: _ClassVar[int]
     IGNORED_FIELD_NUMBER: _ClassVar[int]
@@ -264,6 +303,8 @@ class EventsAnswer(_message.Message):
     REPEATED_FIELD_NUMBER: _ClassVar[int]
     CONFLICTS_FIELD_NUMBER: _ClassVar[int]
     OLDER_THAN_ERASURE_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
     received: int
     stored: int
     ignored: int
@@ -272,4 +313,6 @@ class EventsAnswer(_message.Message):
     repeated: _containers.RepeatedCompositeFieldContainer[Repeated]
     conflicts: _containers.RepeatedCompositeFieldContainer[Conflict]
     older_than_erasure: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, received: _Optional[int] = ..., stored: _Optional[int] = ..., ignored: _Optional[int] = ..., unknown_items: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ..., repeated: _Optional[_Iterable[_Union[Repeated, _Mapping]]] = ..., conflicts: _Optional[_Iterable[_Union[Conflict, _Mapping]]] = ..., older_than_erasure: _Optional[_Iterable[int]] = ...) -> None: ...
+    refused: int
+    results: _containers.RepeatedCompositeFieldContainer[EventResult]
+    def __init__(self, received: _Optional[int] = ..., stored: _Optional[int] = ..., ignored: _Optional[int] = ..., unknown_items: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ..., repeated: _Optional[_Iterable[_Union[Repeated, _Mapping]]] = ..., conflicts: _Optional[_Iterable[_Union[Conflict, _Mapping]]] = ..., older_than_erasure: _Optional[_Iterable[int]] = ..., refused: _Optional[int] = ..., results: _Optional[_Iterable[_Union[EventResult, _Mapping]]] = ...) -> None: ...

@@ -70,7 +70,8 @@ class RankingServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Events(self, request, context):
-        """Store what users did. The next answer knows of it. Takes the right `events`.
+        """Store what users did. The next answer knows of it. Each event is judged by itself, unless
+        `atomic`. Takes the right `events`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from recsys.arrays import Int32s
 from recsys.data.histories import Histories
+from recsys.data.standing import Hidden, standing
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE
 from recsys.state import StateEvent
@@ -29,12 +31,14 @@ class Query:
         basis: what it rests on, see `serve.schemas.responses`.
         unknown_items: ids of the request's history that the catalogue does not hold.
         degraded: the user's events could not be read: the answer is not personalised.
+        hidden: what the user does not want to see.
     """
 
     history: Histories
     basis: Basis
     unknown_items: list[str]
     degraded: bool = False
+    hidden: Hidden = field(default_factory=Hidden)
 
 
 class EventTypes:
@@ -103,26 +107,27 @@ def from_session(
         if code is not None and rows[place] >= 0
     ]
     kept.sort()
-    history = _history(
+    query = _query(
         rows[[place for _, place, _ in kept]],
         [code for _, _, code in kept],
         [time for time, _, _ in kept],
+        "session",
         clock_us,
     )
-    return Query(history, "session" if kept else "popularity", list(dict.fromkeys(unknown)))
+    return replace(query, unknown_items=list(dict.fromkeys(unknown)))
 
 
 def from_user(model: Recommender, events: Sequence[StateEvent], *, clock_us: int) -> Query:
     """The query of a user's stored events, oldest first, without those of unknown items."""
     rows = model.rows_of([event.item_id for event in events])
     kept = np.flatnonzero(rows >= 0).tolist()
-    history = _history(
+    return _query(
         rows[kept],
         [events[i].event_code for i in kept],
         [events[i].timestamp for i in kept],
+        "personal",
         clock_us,
     )
-    return Query(history, "personal" if kept else "popularity", [])
 
 
 def in_the_future(loc: Sequence[str | int]) -> Refused:
@@ -132,9 +137,15 @@ def in_the_future(loc: Sequence[str | int]) -> Refused:
     )
 
 
-def _history(
-    rows: np.ndarray, codes: Sequence[int], times: Sequence[int], clock_us: int
-) -> Histories:
+def _query(
+    rows: Int32s, codes: Sequence[int], times: Sequence[int], basis: Basis, clock_us: int
+) -> Query:
+    """The query of events of known items, oldest first; `basis` holds if one of them stands."""
+    places, hidden = standing(rows, codes, times)
+    if len(places) < len(codes):
+        rows = rows[places]
+        codes, times = [codes[i] for i in places], [times[i] for i in places]
     # A sender's clock may run ahead of ours; every event still lies strictly before the question.
     now = max(clock_us, times[-1] + 1) if times else clock_us
-    return Histories.of(rows, codes, times, now)
+    history = Histories.of(rows, codes, times, now)
+    return Query(history, basis if len(codes) else "popularity", [], hidden=hidden)

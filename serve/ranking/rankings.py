@@ -76,6 +76,7 @@ class CatalogueRanking(_Asked):
         excluded = model.rows_of(request.exclude)
         filters = request.filters.model_dump() if request.filters else {}
         k, allowed = self._given("k", self.defaults.default_k), model.allowed(**filters)
+        allowed = model.visible(query.hidden, allowed)
         exclude_owned = self._given("exclude_owned", self.defaults.exclude_owned)
         if exploration is None:
             rows, scores = model.recommend(
@@ -158,15 +159,18 @@ class CandidateRanking(_Asked):
         scores = model.rank(encoded, rows, new_items)
         trace = current()
         trace.record_stage("score")
+        # -1: a new item, named below; they come last among the scores.
+        row_of_all = np.append(rows, np.full(len(new), -1, dtype=rows.dtype))
         place_of = candidates.places
+        if (shown := model.visible_candidates(query.hidden, rows, new_items)) is not None:
+            scores, place_of, row_of_all = scores[shown], place_of[shown], row_of_all[shown]
         propensities = None
         if exploration is None:
             best = np.lexsort((place_of, -scores))[: request.k]
         else:
             drawn = exploration.draw(scores, len(scores) if request.k is None else request.k)
             best, propensities = drawn.places, drawn.propensities.tolist()
-        # -1: a new item, named below; they come last among the scores.
-        row_of = np.append(rows, np.full(len(new), -1, dtype=rows.dtype))[best].tolist()
+        row_of = row_of_all[best].tolist()
         items: list[dict[str, Any]] = [
             {"item_id": item_id, "title": title, "score": score, "candidate": place}
             for (item_id, title), score, place in zip(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from recsys.config import EventName
+from recsys.config import EventName, Retraction
 
 #: Event type -> verb phrase, `{}` for the item's title.
 Verbs = Mapping[str, str]
@@ -21,7 +21,9 @@ _USUAL = {
 }
 
 
-def verbs_of(names: Mapping[str, EventName | None], given: Mapping[EventName, str]) -> Verbs:
+def verbs_of(
+    names: Mapping[str, EventName | Retraction | None], given: Mapping[EventName, str]
+) -> Verbs:
     """The verbs of a shop.
 
     Args:

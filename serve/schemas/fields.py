@@ -6,6 +6,7 @@ Limits that depend on the shop stand in the recipe (`serve`).
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from typing import Annotated, Any
 
@@ -16,13 +17,16 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    StrictBool,
     StrictFloat,
     StrictInt,
     StringConstraints,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, core_schema
 
+from recsys.schema import ALL_EVENT_TYPES
 from serve.schemas.request_id import SANE_ID
 
 #: Fields of one object. Very many unknown ones are refused together: to refuse each by itself took
@@ -70,7 +74,51 @@ K = Annotated[StrictInt, Field(ge=1), BeforeValidator(whole_number)]
 #: A place in a list, from 1, as a log can hold it.
 Position = Annotated[StrictInt, Field(ge=1, le=2**31 - 1), BeforeValidator(whole_number)]
 Count = Annotated[StrictInt, Field(ge=0, le=2**31 - 1), BeforeValidator(whole_number)]
+#: Money, negative where it was given back.
+Value = Annotated[StrictFloat, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
+#: A short name, such as `home/top`.
+Placement = Annotated[
+    str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")
+]
 RequestId = Annotated[str, StringConstraints(pattern=f"^{SANE_ID}$")]
+
+
+class _Explained:
+    """One message in place of those of each branch of a union."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        self._kind, self._message = kind, message
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.custom_error_schema(
+            handler(source), custom_error_type=self._kind, custom_error_message=self._message
+        )
+
+
+_Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+_Told = Annotated[
+    StrictBool
+    | Annotated[StrictInt, Field(ge=-(2**53), le=2**53)]
+    | Annotated[StrictFloat, Field(allow_inf_nan=False)]
+    | Annotated[str, StringConstraints(strict=True, max_length=256, pattern=r"^[^\x00]*$")],
+    _Explained("context", "a value is text of at most 256 characters, a number, true or false"),
+]
+#: What was around an event; kept as canonical JSON.
+Context = Annotated[
+    dict[_Name, _Told], Field(max_length=16, json_schema_extra={"additionalProperties": False})
+]
+
+
+def canonical_json(context: dict[str, Any]) -> str:
+    """The one text of a context: names in order, 2.0 as 2."""
+    plain = {name: whole_number(value) for name, value in context.items()}
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+#: What `event_type` may be, for the documentation.
+EVENT_TYPE = f"{', '.join(ALL_EVENT_TYPES)}, or a name that the recipe maps to one of them."
 
 
 class StrictModel(BaseModel):

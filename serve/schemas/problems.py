@@ -65,6 +65,10 @@ class Conflict(Refused):
         super().__init__(loc, msg, kind="conflict")
 
 
+#: Of an event whose id another one bears.
+CONFLICT = "another event is held under this id: give each one of its own"
+
+
 class Unavailable(Exception):
     """The service cannot answer now, through no fault of the request."""
 
@@ -75,6 +79,12 @@ def field_name(loc: Sequence[str | int]) -> str:
     for part in loc:
         name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
     return name or "body"
+
+
+def sent_name(loc: Sequence[str | int]) -> str:
+    """The same, short, as text that can be sent: the name of a field may be a lone surrogate."""
+    path = [part[:_MAX_NAME] if isinstance(part, str) else part for part in loc]
+    return field_name(path).encode(errors="backslashreplace").decode()
 
 
 def refusal(status: int, problems: Sequence[tuple[Sequence[str | int], str, str]]) -> Response:

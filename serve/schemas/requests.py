@@ -18,23 +18,21 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from recsys.state.seeding import SEED_PREFIX
 from serve.schemas.fields import (
+    EVENT_TYPE,
     Count,
     K,
-    Position,
     Price,
-    RequestId,
     StrictModel,
     Text,
     Timestamp,
     Title,
     whole_number,
 )
-from serve.schemas.ids import EventId, Id
+from serve.schemas.ids import Id
 
 #: Bounds on what one request may hold; those that depend on the shop stand in the recipe (`serve`).
-MAX_HISTORY, MAX_EXCLUDED, MAX_EVENTS, MAX_NEW_ITEMS, MAX_CHOICES = 2000, 10_000, 1000, 256, 1000
+MAX_HISTORY, MAX_EXCLUDED, MAX_NEW_ITEMS, MAX_CHOICES = 2000, 10_000, 256, 1000
 #: Seconds that a user token lives at most: it cannot be called back but with the key behind it.
 MAX_TOKEN_S = 86_400
 #: More ids do not fit into a body of the size allowed; checked before each of them is looked at.
@@ -47,8 +45,7 @@ class SessionEvent(StrictModel):
     item_id: Id = Field(description="Catalogue id.")
     event_type: Id = Field(
         "view",
-        description="impression, view, click, add_to_cart, purchase, or a name that the recipe "
-        "maps to one of them.",
+        description=EVENT_TYPE,
     )
     timestamp: Timestamp | None = Field(
         None,
@@ -226,65 +223,6 @@ class KnownRankRequest(RankRequest):
     candidates: Annotated[  # type: ignore[assignment]
         list[Id], Field(min_length=1, max_length=MAX_LISTED, fail_fast=True)
     ]
-
-
-class Event(StrictModel):
-    """One event of a user."""
-
-    event_id: EventId | None = Field(
-        None,
-        description="Your name for the event: sent again under it, it counts once. Without it "
-        "every sending is a new event. It must not begin with `seed:`.",
-    )
-    user_id: Id = Field(description="Raw user id; stored as a keyed pseudonym.")
-    item_id: Id = Field(description="Catalogue id.")
-    event_type: Id = Field(
-        description="impression, view, click, add_to_cart, purchase, or a name that the recipe "
-        "maps to one of them."
-    )
-    timestamp: Timestamp | None = Field(
-        None,
-        description="When it happened, ISO 8601 with a time zone, not before 1970 nor in the "
-        "future; by default now.",
-    )
-    session_id: Id | None = Field(
-        None, description="Of the visit; stored as a keyed pseudonym. Events of one session and "
-        "time are one basket.",
-    )  # fmt: skip
-    request_id: RequestId | None = Field(
-        None, description="The `request_id` of the list that the item was shown in."
-    )
-    position: Position | None = Field(None, description="Its place in that list, from 1.")
-    dwell_ms: Count | None = Field(None, description="How long it was looked at, milliseconds.")
-    price: Price | None = Field(None, description="What a unit cost then.")
-    quantity: Annotated[StrictFloat, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None = Field(
-        None, description="How many; negative: taken back."
-    )
-
-    @field_validator("event_id")
-    @classmethod
-    def _not_reserved(cls, value: str | None) -> str | None:
-        if value is not None and value.startswith(SEED_PREFIX):
-            raise PydanticCustomError(
-                "event_id", "ids that begin with {prefix} are reserved", {"prefix": SEED_PREFIX}
-            )
-        return value
-
-
-class Events(StrictModel):
-    """Several events, of one or more users; checked all before any is stored."""
-
-    events: Annotated[list[Event], Field(min_length=1, max_length=MAX_EVENTS)] = Field(
-        description="The events, in any order."
-    )
-
-
-EventsRequest = Annotated[
-    Annotated[Event, Tag("<one>")] | Annotated[Events, Tag("<many>")],
-    Discriminator(
-        lambda value: "<many>" if isinstance(value, dict) and "events" in value else "<one>"
-    ),
-]
 
 
 class EraseRequest(StrictModel):

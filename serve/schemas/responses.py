@@ -101,12 +101,24 @@ class Repeated(BaseModel):
     event_id: str | None = Field(description="The id that it was sent under, if it was.")
 
 
+class EventResult(BaseModel):
+    """What became of one event."""
+
+    status: Literal["stored", "duplicate", "ignored", "refused"] = Field(
+        description="stored: it is new; duplicate: it is held already; ignored: the recipe leaves "
+        "its type out; refused: it is wrong, or older than its user's erasure."
+    )
+    field: str | None = Field(None, description="Of a refused one: where, e.g. `timestamp`.")
+    message: str | None = Field(None, description="Of a refused one: what, and what to do.")
+
+
 class EventsAnswer(BaseModel):
     """What became of the events; they are on disk when this answer comes."""
 
     received: int = Field(description="Events in the request.")
     stored: int = Field(description="Events that were new.")
     ignored: int = Field(description="Events of a type that the recipe leaves out.")
+    refused: int = Field(description="Events that are wrong, see `results`.")
     repeated: list[Repeated] = Field(
         description="Events that are held already, sent before or read from the shop's log: the "
         "same item, type and time."
@@ -121,6 +133,7 @@ class EventsAnswer(BaseModel):
         description="Ids that the catalogue does not hold; their events are stored all the same "
         "and count once a bundle with these items is served."
     )
+    results: list[EventResult] = Field(description="Of each event, in the request's order.")
     request_id: str = Field(description=_REQUEST_ID)
 
 

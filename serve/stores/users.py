@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import uuid
 from collections.abc import Callable, Sequence
@@ -12,19 +13,21 @@ from typing import Any
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.lineage import check_key
 from recsys.data.pseudonyms import load_key, pseudonym
-from recsys.schema import Col
-from recsys.state import STATE_FILE, Erasure, StateEvent, clock_us, open_state
+from recsys.schema import EVENTS_OPTIONAL, Col
+from recsys.state import STATE_FILE, Erasure, Outcome, StateEvent, clock_us, open_state
 from serve.access.key_file import own_key
 from serve.access.key_ring import KeyRing
 from serve.ranking.queries import EventTypes, in_the_future
 from serve.schemas.callers import token_key
-from serve.schemas.fields import microseconds
-from serve.schemas.requests import Event
+from serve.schemas.events import Event, Events
+from serve.schemas.fields import canonical_json, microseconds
+from serve.schemas.problems import CONFLICT, Refused, sent_name
 from serve.settings import Settings
 from serve.stores import seeding
+from serve.stores.clocks import by_our_clock
 
 #: Optional fields of an event that are stored beside user, item, type and time.
-_DETAILS = {Col.session, Col.request, Col.position, Col.dwell_ms, Col.price, Col.quantity}
+_DETAILS = {field.name for field in EVENTS_OPTIONAL} & Event.model_fields.keys()
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,11 @@ class StoredEvents:
 
     stored: int
     ignored: int
+    refused: int
     repeated: list[dict[str, Any]]
     conflicts: list[dict[str, Any]]
     older_than_erasure: list[int]
+    results: list[dict[str, str]]
 
 
 class Users:
@@ -67,45 +72,63 @@ class Users:
         """
         return self._state.history(self.pseudonym(user_id), self._limit)
 
-    def store(self, events: Sequence[Event], types: EventTypes, *, single: bool) -> StoredEvents:
-        """Store events; where one of them is wrong, none.
+    def store(self, request: Event | Events, types: EventTypes) -> StoredEvents:
+        """Store events; of several, those that are not wrong, or with `atomic` all or none.
 
         Args:
-            events: as they came.
+            request: as it came.
             types: event names.
-            single: the request is one event, not a list (for the names in refusals).
 
         Raises:
-            Refused: an event type is unknown, or a timestamp lies in the future.
+            Refused: an event type is unknown, or a timestamp lies in the future; of an event that
+                came alone, or with `atomic`.
             DataError: the store cannot be written.
         """
         now = self._clock_us()
-        latest = now + self._settings.max_skew_us
-        places, rows = [], []
-        for place, event in enumerate(events):
-            loc: tuple[str | int, ...] = () if single else ("events", place)
-            code = types.code(event.event_type, (*loc, "event_type"))
-            moment = now if event.timestamp is None else microseconds(event.timestamp)
-            if moment > latest:
-                raise in_the_future((*loc, "timestamp"))
-            if code is not None:
+        if isinstance(request, Event):
+            each: Sequence[Event | Refused] = [request]
+            is_single, all_or_none, batch_sent_at = True, True, None
+        else:
+            each, is_single = request.each, False
+            all_or_none, batch_sent_at = request.atomic, request.sent_at
+        results: list[dict[str, str]] = []
+        places, ids, rows = [], [], []
+        for place, event in enumerate(each):
+            try:
+                if isinstance(event, Refused):
+                    raise event
+                row = self._row(event, types, event.sent_at or batch_sent_at, now)
+            except Refused as error:
+                if all_or_none:
+                    loc = error.loc if is_single else ("events", place, *error.loc)
+                    raise Refused(loc, error.msg, kind=error.kind) from None
+                results.append(_refused(error))
+                continue
+            results.append({"status": "stored" if row else "ignored"})
+            if row is not None:
                 places.append(place)
-                rows.append(self._row(event, code, moment))
-        became = dict(zip(places, self._state.append(rows), strict=True))
+                ids.append(event.event_id)
+                rows.append(row)
+        became = list(zip(places, ids, self._state.append(rows), strict=True))
+        for place, _, outcome in became:
+            results[place] = _RESULTS[outcome]
+        statuses = [result["status"] for result in results]
         return StoredEvents(
-            stored=list(became.values()).count("new"),
-            ignored=len(events) - len(rows),
+            stored=statuses.count("stored"),
+            ignored=statuses.count("ignored"),
+            refused=statuses.count("refused"),
             repeated=[
-                {"event": place, "event_id": events[place].event_id}
-                for place, outcome in became.items()
+                {"event": place, "event_id": event_id}
+                for place, event_id, outcome in became
                 if outcome == "repeated"
             ],
             conflicts=[
-                {"event": place, "event_id": events[place].event_id, "status": 409}
-                for place, outcome in became.items()
+                {"event": place, "event_id": event_id, "status": 409}
+                for place, event_id, outcome in became
                 if outcome == "conflict"
             ],
-            older_than_erasure=[place for place, what in became.items() if what == "erased"],
+            older_than_erasure=[place for place, _, outcome in became if outcome == "erased"],
+            results=results,
         )
 
     def erase(self, user_id: str) -> Erasure:
@@ -145,12 +168,36 @@ class Users:
         """Close the store."""
         self._state.close()
 
-    def _row(self, event: Event, code: int, moment: int) -> StateEvent:
-        """An event as it is stored."""
+    def _row(
+        self, event: Event, types: EventTypes, sent_at: dt.datetime | None, now: int
+    ) -> StateEvent | None:
+        """An event as it is stored; None if the recipe leaves its type out.
+
+        Args:
+            event: as it came.
+            types: event names.
+            sent_at: the sender's clock as it sent, if told.
+            now: ours.
+
+        Raises:
+            Refused: the event type is unknown, or no timestamp is like this.
+        """
+        code = types.code(event.event_type, ("event_type",))
+        moment = now
+        if event.timestamp is not None:
+            moment = by_our_clock(microseconds(event.timestamp), sent_at, now)
+        if moment > now + self._settings.max_skew_us:
+            raise in_the_future(("timestamp",))
+        if moment < 0:
+            raise Refused(("timestamp",), "lies before 1970", kind="timestamp")
+        if code is None:
+            return None
         # Shops put customer or order numbers into event and session ids: they are not kept either.
         sent, details = event.event_id, event.model_dump(include=_DETAILS, exclude_none=True)
         if event.session_id is not None:
             details[Col.session] = pseudonym(event.session_id, self._key)
+        if event.context is not None:
+            details[Col.context] = canonical_json(event.context)
         return StateEvent(
             pseudonym(event.user_id, self._key),
             uuid.uuid4().hex if sent is None else pseudonym(sent, self._key),
@@ -158,5 +205,22 @@ class Users:
             code,
             moment,
             details=json.dumps(details) if details else None,
-            is_timed=event.timestamp is not None,
+            # Sent again, it may be corrected by a little more or less, and is the same event.
+            is_timed=event.timestamp is not None and sent_at is None,
         )
+
+
+#: By what became of an event in the store.
+_RESULTS: dict[Outcome, dict[str, str]] = {
+    "new": {"status": "stored"},
+    "repeated": {"status": "duplicate"},
+    "conflict": {"status": "refused", "field": "event_id", "message": CONFLICT},
+    "erased": {
+        "status": "refused", "field": "timestamp", "message": "lies before the user was erased",
+    },
+}  # fmt: skip
+
+
+def _refused(error: Refused) -> dict[str, str]:
+    named = {"field": sent_name(error.loc)} if error.loc else {}
+    return {"status": "refused", **named, "message": error.msg}

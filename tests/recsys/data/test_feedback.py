@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from live_feedback import event, write_segment
 
-from recsys.data.feedback import erase_rows, events_table, finished, merge_days, tidy
+from recsys.data.feedback import erase_rows, events_table, finished, merge_days, read_events, tidy
 from recsys.errors import DataError
 from recsys.schema import IMPRESSIONS, Col
 from recsys.state import Tombstone
@@ -24,6 +25,24 @@ def test_a_detail_that_no_column_holds_costs_the_event_nothing_else() -> None:
     told = '{"position": 4294967296, "dwell_ms": 99999999999999999999, "price": 2.5}'
     (row,) = events_table([replace(event(1), details=told)]).to_pylist()
     assert (row[Col.position], row[Col.dwell_ms], row[Col.price]) == (None, None, 2.5)
+
+
+def test_what_an_event_brought_and_where_it_was_shown() -> None:
+    told = {"value": -2.5, "placement": "home/top", "context": '{"a":1}'}
+    (row,) = events_table([replace(event(1), details=json.dumps(told))]).to_pylist()
+    assert {name: row[name] for name in told} == told
+
+
+def test_files_of_before_there_were_such_columns_are_read(tmp_path: Path) -> None:
+    new = events_table([replace(event(1), details='{"value": 2.5, "price": 1.0}')])
+    path = tmp_path / "2026-03-03-a.parquet"
+    pq.write_table(new.drop_columns([Col.value, Col.placement]), path)
+    (row,) = read_events(str(path), 0, 1).to_dicts()
+    assert (row[Col.price], row[Col.value], row[Col.placement]) == (1.0, None, None)
+    pq.write_table(new, tmp_path / "2026-03-03-b.parquet")
+    merge_days(tmp_path, TODAY)
+    (merged,) = finished(tmp_path)
+    assert read_events(str(merged), 0, 2)[Col.value].to_list() == [None, 2.5]
 
 
 class TestMerging:

@@ -70,6 +70,16 @@ class TestHistory:
             recommender.history([EVENTS[0], ("item-0003", "view")])
 
 
+def test_what_was_taken_back_or_disliked(recommender: Recommender) -> None:
+    cart: list[Event] = [("item-0003", "view"), ("item-0005", "add_to_cart")]
+    left = recommender.history([*cart, ("item-0005", "remove_from_cart")])
+    assert left.item_rows.tolist() == [3]
+    first, second, *_ = (each.item_id for each in recommender.recommend_items(cart))
+    told: list[Event] = [*cart, (first, "dislike")]
+    assert first not in [each.item_id for each in recommender.recommend_items(told)]
+    assert [each.item_id for each in recommender.rank_items(told, [first, second])] == [second]
+
+
 def same(one: Histories, other: Histories) -> None:
     for name, values in vars(one).items():
         np.testing.assert_array_equal(values, getattr(other, name))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from store_events import CAP, ITEM_IDS, event, histories, num_new
 
 from recsys.config import State
+from recsys.schema import ALL_EVENT_TYPES
 from recsys.state import (
     Batch,
     Erasure,
@@ -35,6 +36,17 @@ def test_what_is_appended_is_read_back_whole(store):
     assert store.history("u", 10) == events[:2]
     assert store.history("v", 10) == events[2:]
     assert store.count_users() == 2
+
+
+def test_events_of_every_type_are_kept_seeded_and_erased(store):
+    codes = range(len(ALL_EVENT_TYPES))
+    sent = [event(event_id=str(code), code=code, timestamp=code) for code in codes][-CAP:]
+    assert num_new(store.append(sent)) == CAP
+    assert store.history("u", 10) == sent
+    store.seed(histories({"v": [(0, code, code) for code in codes]}), ITEM_IDS, 20, source="s")
+    assert [each.event_code for each in store.history("v", 10)] == list(codes)[-CAP:]
+    store.delete("u", 100)
+    assert store.append(sent) == ["erased"] * CAP
 
 
 def test_history_is_ordered_by_time_item_and_event_id(make_store):

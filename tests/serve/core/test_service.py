@@ -32,8 +32,9 @@ from recsys.preparation.prepared import (
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_CODE, Col
 from serve.core.service import Service
+from serve.schemas.events import Event
 from serve.schemas.problems import Unavailable
-from serve.schemas.requests import Event, RecommendRequest, SessionEvent
+from serve.schemas.requests import RecommendRequest, SessionEvent
 
 REQUEST = RecommendRequest(user_id="u")
 
@@ -70,7 +71,7 @@ def test_scores_are_the_library_s_to_the_last_digit(
 def test_raw_user_ids_are_not_stored(service: Service, bundle: Path, recipe: Recipe) -> None:
     asyncio.run(service.load(bundle, version_in(bundle)))
     event = Event(user_id="alice@example.com", item_id=item_id(1), event_type="view")
-    asyncio.run(service.store([event], single=True))
+    asyncio.run(service.store(event))
     stored = b"".join(path.read_bytes() for path in recipe.root.glob("state.sqlite*"))
     assert b"alice" not in stored
     key = b"0123456789abcdef0123456789abcdef"
@@ -138,7 +139,7 @@ def test_event_ids_are_not_stored_either(service: Service, bundle: Path, recipe:
         event_type="buy",
     )  # fmt: skip
     for expected in (1, 0):
-        answer = json.loads(asyncio.run(service.store([event], single=True)))
+        answer = json.loads(asyncio.run(service.store(event)))
         assert answer["stored"] == expected
     for file in recipe.root.glob("state.sqlite*"):
         assert b"alice" not in file.read_bytes()
@@ -155,7 +156,7 @@ def test_waiting_writers_do_not_hold_up_answers(
         await service.load(bundle, version_in(bundle))
         with sqlite3.connect(recipe.root / "state.sqlite", isolation_level=None) as other:
             other.execute("BEGIN IMMEDIATE")
-            waiting = [asyncio.create_task(service.store([event], single=True)) for _ in range(8)]
+            waiting = [asyncio.create_task(service.store(event)) for _ in range(8)]
             await asyncio.sleep(0.2)
             for request in (REQUEST, session):
                 await asyncio.wait_for(service.recommend(request), 5)
@@ -187,7 +188,7 @@ class TestStoreGone:
         )
         asyncio.run(service.load(bundle, version_in(bundle)))
         bought = Event(user_id="u", item_id=item_id(5), event_type="purchase", event_id="e1")
-        asyncio.run(service.store([bought], single=True))
+        asyncio.run(service.store(bought))
         before = ask(service)
         assert (before["basis"], before["degraded"]) == ("personal", False)
 
@@ -203,11 +204,11 @@ class TestStoreGone:
         assert (of_session["basis"], of_session["degraded"]) == ("session", False)
         again = bought.model_copy(update={"event_id": "e2"})
         with pytest.raises(DataError):  # what was not stored is not accepted: the route says 503
-            asyncio.run(service.store([again], single=True))
+            asyncio.run(service.store(again))
 
         server.start()
         time.sleep(0.3)
         after = ask(service)
         assert (after["basis"], after["degraded"]) == ("personal", False)
-        assert json.loads(asyncio.run(service.store([bought], single=True)))["stored"] == 0
-        assert json.loads(asyncio.run(service.store([again], single=True)))["stored"] == 1
+        assert json.loads(asyncio.run(service.store(bought)))["stored"] == 0
+        assert json.loads(asyncio.run(service.store(again)))["stored"] == 1

@@ -60,7 +60,11 @@ BODIES = {
         st.builds(
             lambda events: {"events": events},
             st.lists(
-                some(user_id=IDS, item_id=IDS, event_type=KINDS, timestamp=TIMES, event_id=IDS),
+                some(
+                    user_id=IDS, item_id=IDS, event_type=KINDS, timestamp=TIMES, event_id=IDS,
+                    value=NUMBERS, placement=IDS, sent_at=TIMES,
+                    context=st.dictionaries(IDS, some(number=NUMBERS), max_size=2),
+                ),
                 max_size=3,
             ),
         ),

@@ -10,5 +10,6 @@ def test_fields_that_were_not_given_are_not_there() -> None:
         "explain": False, "history": [], "candidates": [],
     }  # fmt: skip
     assert events_fields(pb.EventsRequest(events=[{"timestamp": ""}])) == {
-        "events": [{"user_id": "", "item_id": "", "event_type": "", "timestamp": ""}]
+        "atomic": False,
+        "events": [{"user_id": "", "item_id": "", "event_type": "", "timestamp": ""}],
     }

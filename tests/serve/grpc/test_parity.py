@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from google.rpc import error_details_pb2
 from grpc_calls import Code, error_of, fields_of, message_of, refusal
 from services import Clock
 
+from serve.core.service import Service
 from serve.protos.ranking_pb2_grpc import RankingStub
 
 PATHS = {"Recommend": "/recommend", "Rank": "/rank", "Events": "/events"}
@@ -86,11 +88,35 @@ class TestParity:
         answer = stub.Events(message_of("Events", {"events": events}))
         assert fields_of(answer) == {
             "received": 3, "stored": 2, "ignored": 1, "unknown_items": ["gone"], "repeated": [],
-            "conflicts": [], "older_than_erasure": [],
+            "conflicts": [], "older_than_erasure": [], "refused": 0,
+            "results": [{"status": "stored"}, {"status": "stored"}, {"status": "ignored"}],
         }  # fmt: skip
+        wrong = {"events": [events[0], {**events[1], "item_id": ""}]}
+        stored, refused = fields_of(stub.Events(message_of("Events", wrong)))["results"]
+        assert stored == {"status": "duplicate"}
+        assert (refused["status"], refused["field"]) == ("refused", "item_id")
         again = client.post("/events", json=events[0]).json()
         assert again["stored"] == 0, "the same event"
         assert client.post("/recommend", json={"user_id": "new"}).json()["basis"] == "personal"
+
+    def test_what_else_an_event_tells(
+        self, client: TestClient, stub: RankingStub, service: Service
+    ) -> None:
+        told = {"value": 2.5, "placement": "home/top", "sent_at": "2030-03-17T10:00:00Z"}
+        event = {"user_id": "new", "item_id": item_id(3), "event_type": "view", **told}
+        context = {"a": {"text": "x"}, "b": {"number": 2.0}, "c": {"flag": False}}
+        message = message_of("Events", {"events": [{**event, "context": context}]})
+        assert stub.Events(message).stored == 1
+        plain = {"a": "x", "b": 2, "c": False}
+        assert client.post("/events", json={**event, "context": plain}).status_code == 200
+        waiting = service._users._state.claim(9)
+        assert waiting is not None
+        rpc, http = (json.loads(each.details or "{}") for each in waiting.events[1:])
+        assert rpc == http == {
+            "value": 2.5, "placement": "home/top", "context": '{"a":"x","b":2,"c":false}',
+        }  # fmt: skip
+        empty = message_of("Events", {"events": [{**event, "context": {"a": {}}}], "atomic": True})
+        assert "context.a" in refusal(stub.Events, empty).details()
 
     @pytest.mark.parametrize(
         ("name", "body"),
@@ -114,13 +140,20 @@ class TestParity:
             ("Rank", {"user_id": "u", "candidates": [{"title": "red cup", "price": -1.0}]}),
             ("Rank", {"user_id": "u", "candidates": [{"title": "?", "item_id": "x"}]}),
             ("Events", {"events": []}),
-            ("Events", {"events": [{"user_id": "u", "item_id": "i", "event_type": "stare"}]}),
+            (
+                "Events",
+                {
+                    "events": [{"user_id": "u", "item_id": "i", "event_type": "stare"}],
+                    "atomic": True,
+                },
+            ),
             (
                 "Events",
                 {
                     "events": [
                         {"user_id": "u", "item_id": "", "event_type": "view", "event_id": "seed:1"}
-                    ]
+                    ],
+                    "atomic": True,
                 },
             ),
         ],

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from serve.grpc.servicer import METHODS
 from serve.protos import ranking_pb2 as pb
-from serve.schemas import requests, responses
+from serve.schemas import events, requests, responses
 from serve.schemas.responses import EventsAnswer, RankAnswer, RecommendAnswer
 
 ROOT = Path(__file__).parents[3]
@@ -27,8 +27,9 @@ class TestProtocol:
             (pb.RecommendRequest, requests.RecommendRequest),
             (pb.NewItem, requests.NewItem),
             (pb.RankRequest, requests.RankRequest),
-            (pb.Event, requests.Event),
-            (pb.EventsRequest, requests.Events),
+            (pb.Event, events.Event),
+            (pb.EventsRequest, events.Events),
+            (pb.EventResult, responses.EventResult),
             (pb.Reason, responses.Reason),
             (pb.Parts, responses.Parts),
             (pb.Explanation, responses.Explanation),
@@ -44,7 +45,8 @@ class TestProtocol:
         for field in message.DESCRIPTOR.fields:
             if not field.is_repeated and field.message_type is None:
                 # What JSON must have is always there; what it may leave out can be told from ''.
-                needed = model.model_fields[field.name].is_required() or field.name == "explain"
+                needed = model.model_fields[field.name].is_required()
+                needed = needed or field.name in ("explain", "atomic")
                 nullable = "None" in str(model.model_fields[field.name].annotation)
                 assert field.has_presence is (not needed or nullable), field.full_name
 

@@ -55,7 +55,7 @@ class TestErrors:
     def test_many_mistakes_fit_into_the_metadata(self, stub: RankingStub) -> None:
         names = "x" * 300
         events = [{"user_id": "", "item_id": names, "event_type": names}] * 300
-        error = refusal(stub.Events, pb.EventsRequest(events=events))
+        error = refusal(stub.Events, pb.EventsRequest(events=events, atomic=True))
         assert error.code() is Code.INVALID_ARGUMENT
         assert error.details().startswith("events[0].user_id: ")
         assert len(error_of(error).SerializeToString()) < 6000

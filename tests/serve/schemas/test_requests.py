@@ -8,18 +8,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from serve.schemas.events import MAX_EVENTS, Event, Events, EventsRequest
 from serve.schemas.fields import microseconds
 from serve.schemas.problems import field_name
-from serve.schemas.requests import (
-    MAX_EVENTS,
-    MAX_HISTORY,
-    Event,
-    Events,
-    EventsRequest,
-    NewItem,
-    RankRequest,
-    RecommendRequest,
-)
+from serve.schemas.requests import MAX_HISTORY, NewItem, RankRequest, RecommendRequest
 
 EVENT = {"user_id": "u", "item_id": "i", "event_type": "view"}
 
@@ -124,7 +116,7 @@ def test_one_event_or_several() -> None:
         ({**EVENT, "extra": 1}, "extra"),
         ({"events": []}, "events"),
         ({"events": [EVENT] * (MAX_EVENTS + 1)}, "events"),
-        ({"events": [EVENT, {**EVENT, "user_id": None}]}, "events[1].user_id"),
+        ({"events": [EVENT, {**EVENT, "user_id": None}], "atomic": True}, "events[1].user_id"),
         ([EVENT], "body"),
         ("x", "body"),
         (None, "body"),

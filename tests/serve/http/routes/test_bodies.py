@@ -25,8 +25,8 @@ from hypothesis import strategies as st
         ("/rank", {"user_id": "u", "candidates": [item_id(1)] * 41}, "candidates"),
         ("/rank", {"user_id": "u", "candidates": []}, "candidates"),
         ("/events", {"user_id": "u", "item_id": "i", "event_type": "stare"}, "event_type"),
-        ("/events", {"events": [{"user_id": "u", "item_id": "i", "event_type": "stare"}]},
-         "events[0].event_type"),
+        ("/events", {"events": [{"user_id": "u", "item_id": "i", "event_type": "stare"}],
+                     "atomic": True}, "events[0].event_type"),
     ],
 )  # fmt: skip
 def test_limits_of_the_recipe(client: TestClient, path: str, body: Any, field: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import ClassVar
 
 import polars as pl
@@ -61,7 +62,7 @@ def test_an_event_of_the_future_is_refused(client: TestClient, many: bool) -> No
     future = (dt.datetime.now(dt.UTC) + dt.timedelta(seconds=400)).isoformat()
     event = {"user_id": "u", "item_id": item_id(1), "event_type": "view", "timestamp": future}
     good = {**event, "timestamp": None}
-    body = {"events": [good, event]} if many else event
+    body = {"events": [good, event], "atomic": True} if many else event
     field = "events[1].timestamp" if many else "timestamp"
     assert refused_at(post(client, "/events", body, 422)) == [field]
     assert post(client, "/recommend", {"user_id": "u"})["basis"] == "popularity"  # all or none
@@ -106,7 +107,8 @@ def test_what_else_an_event_tells_is_kept_for_the_next_model(
 ) -> None:
     told = {
         "session_id": "visit-of-ann", "request_id": "0a.B-_", "position": 3, "dwell_ms": 1200,
-        "price": 9.5, "quantity": 2.0,
+        "price": 9.5, "quantity": 2.0, "value": -19.0, "placement": "home/top",
+        "context": {"b": 2.0, "a": "x", "c": True},
     }  # fmt: skip
     event = {"user_id": "ann", "item_id": item_id(1), "event_type": "buy"}
     assert post(client, "/events", {"events": [{**event, **told}, event]})["stored"] == 2
@@ -115,6 +117,8 @@ def test_what_else_an_event_tells_is_kept_for_the_next_model(
     rows = pl.concat([pl.read_parquet(path) for path in finished(feedback.events)])
     kept = rows.sort(Col.position, nulls_last=True).to_dicts()
     session = kept[0].pop(Col.session)
+    assert json.loads(kept[0][Col.context]) == told["context"]
+    told["context"] = '{"a":"x","b":2,"c":true}'
     assert {name: kept[0][name] for name in told if name != "session_id"} == {
         name: value for name, value in told.items() if name != "session_id"
     }
@@ -122,13 +126,21 @@ def test_what_else_an_event_tells_is_kept_for_the_next_model(
     assert all(kept[1][name] is None for name in told)
     most = {
         "session_id": "s" * 256, "request_id": "r" * 64, "position": 2**31 - 1,
-        "dwell_ms": 2**31 - 1, "price": 1e12, "quantity": -1e9,
+        "dwell_ms": 2**31 - 1, "price": 1e12, "quantity": -1e9, "value": 1e12,
+        "placement": "p" * 64, "context": {f"{place}": "v" * 256 for place in range(16)},
     }  # fmt: skip
     assert post(client, "/events", {**event, **most})["stored"] == 1
     compact.execute(Run.open(recipe))
     for name, wrong in (
         ("position", 0), ("position", 2**31), ("dwell_ms", -1), ("dwell_ms", 2**31),
-        ("price", -1.0), ("request_id", "a b"),
-        ("quantity", "1"),
+        ("price", -1.0), ("request_id", "a b"), ("quantity", "1"), ("value", "1"),
+        ("placement", "-"), ("placement", "p" * 65),
     ):  # fmt: skip
         assert refused_at(post(client, "/events", {**event, name: wrong}, 422)) == [name]
+    for wrong, field in (
+        ({"n" * 65: 1}, "context"), ({"a b": 1}, "context"), ({"a": None}, "context.a"),
+        ({"a": [1]}, "context.a"), ({"a": "v" * 257}, "context.a"), (5, "context"),
+        ({f"{place}": place for place in range(17)}, "context"),
+    ):  # fmt: skip
+        (named,) = refused_at(post(client, "/events", {**event, "context": wrong}, 422))
+        assert named.startswith(field)
