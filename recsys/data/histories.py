@@ -233,32 +233,48 @@ class UserEvents:
 def build_histories(events: pl.DataFrame) -> pa.Table:
     """Canonical events (with `item_row`) -> one row a user, of the `HISTORIES` schema.
 
-    The result does not depend on the order of the rows given: within a user the events are sorted
-    by time, basket, item and type, and users by pseudonym.
+    The result does not depend on the order of the rows given, see `in_order`.
+    """
+    return histories_of(in_order(events))
+
+
+def in_order(events: pl.DataFrame) -> pl.DataFrame:
+    """Events in the order of histories: by user, time, session, item and type.
+
+    Returns:
+        `user_id`, `item_row`, `code` (position in `EVENT_TYPES`), `us`, `session_id`.
     """
     codes = pl.col(Col.event_type).replace_strict(
         list(EVENT_TYPES), range(len(EVENT_TYPES)), return_dtype=pl.Int8
     )
-    ordered = events.select(
+    return events.select(
         Col.user,
         pl.col(Col.item_row).cast(pl.Int32),
         codes.alias("code"),
         pl.col(Col.timestamp).dt.epoch("us").alias("us"),
         Col.session,
     ).sort(Col.user, "us", Col.session, Col.item_row, "code", nulls_last=True)
-    new_basket = (
-        (pl.col(Col.user) != pl.col(Col.user).shift(1))
-        | (pl.col("us") != pl.col("us").shift(1))
-        | pl.col(Col.session).is_null()
-        | pl.col(Col.session).ne_missing(pl.col(Col.session).shift(1))
-    ).fill_null(True)
-    numbered = ordered.with_columns(
-        (new_basket.cast(pl.Int32).cum_sum().over(Col.user) - 1).cast(pl.Int32).alias("basket")
+
+
+def histories_of(ordered: pl.DataFrame) -> pa.Table:
+    """One row a user, of the `HISTORIES` schema, from events of `in_order`."""
+    user, session = pl.col(Col.user), pl.col(Col.session)
+    new_user = user.ne_missing(user.shift(1)).fill_null(True)
+    marks = ordered.select(
+        new_user.alias("user"),
+        (
+            new_user
+            | (pl.col("us") != pl.col("us").shift(1))
+            | session.is_null()
+            | session.ne_missing(session.shift(1))
+        ).alias("basket"),
     )
-    grouped = numbered.group_by(Col.user, maintain_order=True).agg(
-        pl.col(Col.item_row).alias(Col.item_rows),
-        pl.col("code").alias(Col.event_codes),
-        pl.col("us").alias(Col.timestamps),
-        pl.col("basket").alias(Col.baskets),
-    )
-    return grouped.to_arrow().cast(HISTORIES)
+    starts = np.flatnonzero(marks["user"].to_numpy())
+    offsets = np.append(starts, ordered.height)
+    number = np.cumsum(marks["basket"].to_numpy(), dtype=np.int32)
+    baskets = number - np.repeat(number[starts], np.diff(offsets))
+    columns = (*(ordered[name].to_numpy() for name in (Col.item_row, "code", "us")), baskets)
+    bounds = pa.array(offsets, pa.int32())
+    lists = [pa.ListArray.from_arrays(bounds, pa.array(each)) for each in columns]
+    users = ordered[Col.user].gather(starts).to_arrow().cast(pa.string())
+    return pa.table([users, *lists], schema=HISTORIES)

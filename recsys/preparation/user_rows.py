@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from recsys.data.checks import drop_crowded_users, with_unreadable
 from recsys.data.feedback import without_logged
-from recsys.data.histories import build_histories
+from recsys.data.histories import histories_of, in_order
 from recsys.preparation.split import LIVE, NEEDED
 from recsys.schema import HISTORIES, Col
 
@@ -21,7 +21,7 @@ class UserRows:
     """The rows of some users.
 
     Attributes:
-        once: those that count, each once.
+        once: those that count, each once; of `histories.in_order`.
         crowded: those of users with too many, for the quarantine; sorted by user.
         num_duplicates: rows that said what another one had said.
     """
@@ -40,7 +40,10 @@ class UserRows:
         """
         known = without_logged(rows, LIVE)
         kept, crowded = drop_crowded_users(known, most)
-        once = kept.unique([Col.user, Col.item, Col.event_type, Col.timestamp, Col.session])
+        ordered = in_order(kept)
+        differs = (pl.col(name).ne_missing(pl.col(name).shift(1)) for name in ordered.columns)
+        is_first = pl.int_range(pl.len()) == 0
+        once = ordered.filter(pl.any_horizontal(is_first, *differs))
         told = with_unreadable(crowded.select(*NEEDED, Col.reason))
         told = told.with_columns(pl.lit("the whole log").alias(Col.source))
         return UserRows(
@@ -51,7 +54,7 @@ class UserRows:
 
     def histories(self) -> pa.Table:
         """Their histories, of the `HISTORIES` schema; sorted by user."""
-        return build_histories(self.once) if self.once.height else HISTORIES.empty_table()
+        return histories_of(self.once)
 
 
 def added_files(before: Sequence[str], now: Sequence[str]) -> list[bool] | None:
