@@ -209,9 +209,11 @@ class UserEvents:
 
     def before(self, cut: int) -> UserEvents:
         """The events before `cut` (microseconds); users left without one are dropped."""
-        keep = self.timestamps < cut
-        user_of_event = np.repeat(np.arange(len(self)), np.diff(self.offsets))[keep]
-        counts = np.bincount(user_of_event, minlength=len(self))
+        return self.where(self.timestamps < cut)
+
+    def where(self, keep: Bools) -> UserEvents:
+        """The events for which `keep` [E] holds; users left without one are dropped."""
+        counts = np.bincount(self.user_of_event[keep], minlength=len(self))
         stay = counts > 0
         return UserEvents(
             [user for user, ok in zip(self.user_ids, stay, strict=True) if ok],
@@ -221,6 +223,18 @@ class UserEvents:
             self.baskets[keep],
             np.concatenate([[0], np.cumsum(counts[stay])]).astype(np.int64),
         )
+
+    @property
+    def user_of_event(self) -> Int64s:
+        """[E] number of each event's user."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def to_arrow(self) -> pa.Table:
+        """Rows of the `HISTORIES` schema."""
+        columns = (self.item_rows, self.event_codes, self.timestamps, self.baskets)
+        bounds = pa.array(self.offsets, pa.int32())
+        lists = [pa.ListArray.from_arrays(bounds, pa.array(each)) for each in columns]
+        return pa.table([pa.array(self.user_ids, pa.string()), *lists], schema=HISTORIES)
 
     def as_queries(self, now: int) -> Histories:
         """One query a user, asked at `now`."""
@@ -272,9 +286,9 @@ def histories_of(ordered: pl.DataFrame) -> pa.Table:
     starts = np.flatnonzero(marks["user"].to_numpy())
     offsets = np.append(starts, ordered.height)
     number = np.cumsum(marks["basket"].to_numpy(), dtype=np.int32)
-    baskets = number - np.repeat(number[starts], np.diff(offsets))
-    columns = (*(ordered[name].to_numpy() for name in (Col.item_row, "code", "us")), baskets)
-    bounds = pa.array(offsets, pa.int32())
-    lists = [pa.ListArray.from_arrays(bounds, pa.array(each)) for each in columns]
-    users = ordered[Col.user].gather(starts).to_arrow().cast(pa.string())
-    return pa.table([users, *lists], schema=HISTORIES)
+    return UserEvents(
+        ordered[Col.user].gather(starts).to_list(),
+        *(ordered[name].to_numpy() for name in (Col.item_row, "code", "us")),
+        number - np.repeat(number[starts], np.diff(offsets)),
+        offsets,
+    ).to_arrow()

@@ -15,6 +15,7 @@ import polars as pl
 
 from recsys.arrays import Bools, Int8s, Int32s, Int64s
 from recsys.data.histories import Histories, UserEvents
+from recsys.data.moments import first_of_moments
 
 
 @dataclass(frozen=True)
@@ -181,8 +182,6 @@ def _in_window(users: UserEvents, start: int, end: int | None) -> Bools:
 
 
 def _moment_starts(users: UserEvents) -> Int64s:
-    """[E] position of the first event of each event's moment: its user's, of the same time."""
-    is_first = np.ones(len(users.timestamps), dtype=np.bool_)
-    np.not_equal(users.timestamps[1:], users.timestamps[:-1], out=is_first[1:])
-    is_first[users.offsets[:-1][np.diff(users.offsets) > 0]] = True
+    """[E] position of the first event of each event's moment."""
+    is_first = first_of_moments(users)
     return np.maximum.accumulate(np.where(is_first, np.arange(len(is_first)), 0))

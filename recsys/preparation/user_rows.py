@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recsys.data.checks import drop_crowded_users, with_unreadable
 from recsys.data.feedback import without_logged
@@ -70,6 +71,11 @@ def added_files(before: Sequence[str], now: Sequence[str]) -> list[bool] | None:
         if not is_new[-1]:
             left.pop(0)
     return None if left else is_new
+
+
+def rows_of_users(histories: pa.Table, users: pl.Series) -> pa.Table:
+    """The histories of some users."""
+    return histories.filter(pc.is_in(histories[Col.user], users.to_arrow().cast(pa.string())))
 
 
 def joined_histories(before: pa.Table, touched: pl.Series, now: pa.Table) -> pa.Table:
