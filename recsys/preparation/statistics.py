@@ -5,7 +5,7 @@ What is in memory are the counts of a range of days, or those of one cut: one ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Final
@@ -62,13 +62,10 @@ def _write_days(target: Path, files: Sequence[Path]) -> None:
     """The daily counts, some days at a time; each file is sorted by day."""
     bounds = _days_at_once(files)
     frames = (
-        pl.concat(
+        _summed(
             pl.DataFrame(pq.read_table(path, filters=[("day", ">=", low), ("day", "<", high)]))
             for path in files
         )
-        .group_by("day", Col.item_row)
-        .sum()
-        .sort("day", Col.item_row)
         for low, high in zip(bounds[:-1], bounds[1:], strict=True)
     )
     if len(bounds) == 2:
@@ -79,6 +76,17 @@ def _write_days(target: Path, files: Sequence[Path]) -> None:
         writer.write_table(first)
         for frame in frames:
             writer.write_table(frame.to_arrow())
+
+
+def _summed(counts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """The sums by day and item, sorted by both; each of the tables is sorted likewise."""
+    rows = pl.concat(counts)
+    key = rows["day"].to_numpy().astype(np.int64) << 32 | rows[Col.item_row].to_numpy()
+    order = np.argsort(key, kind="stable")  # merges what is sorted
+    first = np.flatnonzero(np.diff(key[order], prepend=key.min() - 1))
+    names = [name for name in rows.columns if name not in ("day", Col.item_row)]
+    sums = {name: np.add.reduceat(rows[name].to_numpy()[order], first) for name in names}
+    return rows.select("day", Col.item_row)[order[first]].with_columns(**sums)
 
 
 def _days_at_once(files: Sequence[Path]) -> list[int]:
