@@ -18,7 +18,7 @@ from recsys.config import Recipe
 from recsys.data.feedback import Feedback
 from recsys.data.pseudonyms import pseudonym
 from recsys.errors import DataError
-from recsys.preparation import preparing
+from recsys.preparation import build, preparing
 from recsys.preparation.build import Build
 from recsys.preparation.kept import KEPT, Kept
 from recsys.preparation.prepared import PREPARED
@@ -142,6 +142,20 @@ def test_it_reads_what_is_new_and_builds_what_that_touches(shop: GrowingLog) -> 
     assert (shop.tasks["Split"], shop.tasks["Build"]) == (1, 1)
     # Both relations as of the end; nothing before the last cut is touched.
     assert shop.tasks["JoinRanges"] == 2
+
+
+def test_of_users_with_later_rows_nothing_is_read_again(shop: GrowingLog) -> None:
+    recipe = shop.recipe()
+    shop.prepare(recipe)
+    shop.add("c", pl.concat([night(95), night(95), night(96, range(2, 6))]))
+    with patch.object(build, "_rows_of", side_effect=AssertionError):
+        second = shop.prepare(recipe)
+        shop.add("d", night(94, range(1)))
+        with pytest.raises(AssertionError):
+            shop.prepare(recipe)
+    (shop.folder / "log" / "events" / "d.parquet").unlink()
+    shutil.rmtree(recipe.root / KEPT)
+    assert second == shop.prepare(recipe)
 
 
 def test_where_the_log_became_longer_and_most_buckets_have_nothing_new(shop: GrowingLog) -> None:
