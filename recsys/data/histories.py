@@ -288,7 +288,9 @@ def histories_of(ordered: pl.DataFrame) -> pa.Table:
     number = np.cumsum(marks["basket"].to_numpy(), dtype=np.int32)
     return UserEvents(
         ordered[Col.user].gather(starts).to_list(),
-        *(ordered[name].to_numpy() for name in (Col.item_row, "code", "us")),
+        ordered[Col.item_row].to_numpy(),
+        ordered["code"].to_numpy(),
+        ordered["us"].to_numpy(),
         number - np.repeat(number[starts], np.diff(offsets)),
         offsets,
     ).to_arrow()
