@@ -19,7 +19,10 @@ _PARTITIONS: Final = 16
 
 
 def by_duckdb(log: Path, target: Path, *, memory_gb: float, threads: int) -> None:
-    """DuckDB, which writes what does not fit its memory to disk."""
+    """DuckDB, which writes what does not fit its memory to disk.
+
+    One list of structs a user, sorted: three lists with an order of their own took 11 GB at 10 M.
+    """
     import duckdb
 
     target.mkdir(parents=True)
@@ -30,13 +33,16 @@ def by_duckdb(log: Path, target: Path, *, memory_gb: float, threads: int) -> Non
         base.execute("SET preserve_insertion_order=false")
         base.execute(
             f"""COPY (
-                SELECT {Col.user}, list({Col.item} ORDER BY {Col.timestamp}) AS items,
-                       list({Col.event_type} ORDER BY {Col.timestamp}) AS types,
-                       list({Col.timestamp} ORDER BY {Col.timestamp}) AS times
-                FROM (SELECT DISTINCT {Col.user}, {Col.item}, {Col.event_type}, {Col.timestamp},
-                             {Col.session}
-                      FROM read_parquet('{log}/events/*.parquet'))
-                GROUP BY {Col.user})
+                SELECT {Col.user}, list_transform(events, lambda each: each.item) AS items,
+                       list_transform(events, lambda each: each.type) AS types,
+                       list_transform(events, lambda each: each.at) AS times
+                FROM (SELECT {Col.user}, list_sort(list({{
+                             'at': {Col.timestamp}, 'item': {Col.item}, 'type': {Col.event_type}
+                             }})) AS events
+                      FROM (SELECT DISTINCT {Col.user}, {Col.item}, {Col.event_type},
+                                   {Col.timestamp}, {Col.session}
+                            FROM read_parquet('{log}/events/*.parquet'))
+                      GROUP BY {Col.user}))
                 TO '{target}/histories.parquet' (FORMAT parquet, COMPRESSION zstd)"""
         )
 

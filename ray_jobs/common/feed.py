@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import ray.data
 
 from recsys.data.histories import UserEvents
-from recsys.preparation.prepared import Prepared, read_shard
+from recsys.preparation.prepared import Prepared
+from recsys.preparation.shards import read_shard
 from recsys.storage.shared import SharedFolder
 from recsys.training.epoch_order import EpochOrder, Piece, Share
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from recsys.arrays import Bools, Float32s, Int8s, Int32s, Int64s
 from recsys.data.distinct_items import DistinctItems, distinct_items
-from recsys.schema import EVENT_CODE, EVENT_TYPES, HISTORIES, RETRACTIONS, Col
+from recsys.schema import EVENT_CODE, EVENT_TYPES, HISTORIES, Col
 
 US_PER_DAY = 86_400_000_000
 
@@ -219,8 +219,7 @@ class UserEvents:
 
     def where(self, keep: Bools) -> UserEvents:
         """The events for which `keep` [E] holds; users left without one are dropped."""
-        user_of_event = np.repeat(np.arange(len(self)), np.diff(self.offsets))[keep]
-        counts = np.bincount(user_of_event, minlength=len(self))
+        counts = np.bincount(self.user_of_event[keep], minlength=len(self))
         stay = counts > 0
         return UserEvents(
             [user for user, ok in zip(self.user_ids, stay, strict=True) if ok],
@@ -230,6 +229,18 @@ class UserEvents:
             self.baskets[keep],
             np.concatenate([[0], np.cumsum(counts[stay])]).astype(np.int64),
         )
+
+    @property
+    def user_of_event(self) -> Int64s:
+        """[E] number of each event's user."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def to_arrow(self) -> pa.Table:
+        """Rows of the `HISTORIES` schema."""
+        columns = (self.item_rows, self.event_codes, self.timestamps, self.baskets)
+        bounds = pa.array(self.offsets, pa.int32())
+        lists = [pa.ListArray.from_arrays(bounds, pa.array(each)) for each in columns]
+        return pa.table([pa.array(self.user_ids, pa.string()), *lists], schema=HISTORIES)
 
     def as_queries(self, now: int) -> Histories:
         """One query a user, asked at `now`."""
@@ -242,36 +253,56 @@ class UserEvents:
 def build_histories(events: pl.DataFrame) -> pa.Table:
     """Canonical events (with `item_row`) -> one row a user, of the `HISTORIES` schema.
 
-    The result does not depend on the order of the rows given: within a user the events are sorted
-    by time, basket, item and type, and users by pseudonym. A user who did nothing but take back has
-    no row.
+    The result does not depend on the order of the rows given, see `in_order`.
+    """
+    return histories_of(in_order(events))
+
+
+def in_order(events: pl.DataFrame) -> pl.DataFrame:
+    """Events in the order of histories: by user, time, session, item and type.
+
+    Returns:
+        `user_id`, `item_row`, `code` (position in `ALL_EVENT_TYPES`), `us`, `session_id`.
     """
     codes = pl.col(Col.event_type).replace_strict(
         list(EVENT_CODE), list(EVENT_CODE.values()), return_dtype=pl.Int8
     )
-    if events[Col.event_type].is_in(RETRACTIONS).any():
-        is_interest = pl.col(Col.event_type).is_in(EVENT_TYPES)
-        events = events.filter(is_interest.any().over(Col.user))
-    ordered = events.select(
+    return events.select(
         Col.user,
         pl.col(Col.item_row).cast(pl.Int32),
         codes.alias("code"),
         pl.col(Col.timestamp).dt.epoch("us").alias("us"),
         Col.session,
     ).sort(Col.user, "us", Col.session, Col.item_row, "code", nulls_last=True)
-    new_basket = (
-        (pl.col(Col.user) != pl.col(Col.user).shift(1))
-        | (pl.col("us") != pl.col("us").shift(1))
-        | pl.col(Col.session).is_null()
-        | pl.col(Col.session).ne_missing(pl.col(Col.session).shift(1))
-    ).fill_null(True)
-    numbered = ordered.with_columns(
-        (new_basket.cast(pl.Int32).cum_sum().over(Col.user) - 1).cast(pl.Int32).alias("basket")
+
+
+def histories_of(ordered: pl.DataFrame) -> pa.Table:
+    """One row a user, of the `HISTORIES` schema, from events of `in_order`.
+
+    A user who did nothing but take back has no row.
+    """
+    is_interest = pl.col("code") < len(EVENT_TYPES)
+    if not ordered.select(is_interest.all()).item():
+        ordered = ordered.filter(is_interest.any().over(Col.user))
+    user, session = pl.col(Col.user), pl.col(Col.session)
+    new_user = user.ne_missing(user.shift(1)).fill_null(True)
+    marks = ordered.select(
+        new_user.alias("user"),
+        (
+            new_user
+            | (pl.col("us") != pl.col("us").shift(1))
+            | session.is_null()
+            | session.ne_missing(session.shift(1))
+        ).alias("basket"),
     )
-    grouped = numbered.group_by(Col.user, maintain_order=True).agg(
-        pl.col(Col.item_row).alias(Col.item_rows),
-        pl.col("code").alias(Col.event_codes),
-        pl.col("us").alias(Col.timestamps),
-        pl.col("basket").alias(Col.baskets),
-    )
-    return grouped.to_arrow().cast(HISTORIES)
+    starts = np.flatnonzero(marks["user"].to_numpy())
+    offsets = np.append(starts, ordered.height)
+    number = np.cumsum(marks["basket"].to_numpy(), dtype=np.int32)
+    return UserEvents(
+        ordered[Col.user].gather(starts).to_list(),
+        ordered[Col.item_row].to_numpy(),
+        ordered["code"].to_numpy(),
+        ordered["us"].to_numpy(),
+        number - np.repeat(number[starts], np.diff(offsets)),
+        offsets,
+    ).to_arrow()

@@ -84,6 +84,11 @@ def moments_of(events: UserEvents, num_items: int, target_codes: Sequence[int]) 
     )
 
 
+def first_of_moments(users: UserEvents) -> Bools:
+    """[E] whether an event is the first of its moment: of its user's, at one timestamp."""
+    return _changes(users.user_of_event) | _changes(users.timestamps)
+
+
 @dataclass(frozen=True)
 class RecentItems:
     """The distinct items of each query's history, with how long ago they last occurred.

@@ -14,6 +14,7 @@ import secrets
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 
 from recsys.config import Privacy
 from recsys.errors import DataError
@@ -103,9 +104,9 @@ def pseudonymise(ids: pl.Series, key: bytes) -> pl.Series:
     Returns:
         [N] strings, under the same name.
     """
-    distinct = ids.drop_nulls().unique()
-    hashed = pl.Series([pseudonym(user_id, key) for user_id in distinct], dtype=pl.String)
-    return ids.replace_strict(distinct, hashed, return_dtype=pl.String)
+    encoded = ids.to_arrow().dictionary_encode()
+    hashed = [pseudonym(user_id, key) for user_id in encoded.dictionary.to_pylist()]
+    return pl.Series(ids.name, pa.array(hashed, pa.large_string()).take(encoded.indices))
 
 
 def key_path(privacy: Privacy, run_dir: Path) -> Path:

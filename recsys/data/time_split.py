@@ -15,6 +15,7 @@ import polars as pl
 
 from recsys.arrays import Bools, Int8s, Int32s, Int64s
 from recsys.data.histories import Histories, UserEvents
+from recsys.data.moments import first_of_moments
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,14 @@ def ask(
                 "basket": users.baskets[target],
                 "item": users.item_rows[target],
                 "us": users.timestamps[target],
+                "start": _moment_starts(users)[target],
             }
         )
         .unique(["user", "basket", "item"])
         .sort("user", "basket", "item")
     )
     baskets = frame.group_by("user", "basket", maintain_order=True).agg(
-        pl.col("us").first(), pl.len().alias("num_relevant")
+        pl.col("us", "start").first(), pl.len().alias("num_relevant")
     )
     user_index = baskets["user"].to_numpy().astype(np.int64)
     now = baskets["us"].to_numpy().astype(np.int64)
@@ -138,7 +140,7 @@ def ask(
         users.event_codes,
         users.timestamps,
         users.offsets[user_index],
-        _first_at_or_after(users, user_index, now),
+        baskets["start"].to_numpy().astype(np.int64),
         now,
         frame["item"].to_numpy().astype(np.int32),
         np.concatenate([[0], np.cumsum(baskets["num_relevant"].to_numpy())]).astype(np.int64),
@@ -166,7 +168,7 @@ def ask_shown(users: UserEvents, *, start: int, end: int | None) -> Questions:
         users.event_codes,
         users.timestamps,
         users.offsets[user_index],
-        _first_at_or_after(users, user_index, now),
+        _moment_starts(users)[picked],
         now,
         users.item_rows[picked],
         np.arange(len(picked) + 1),
@@ -179,12 +181,7 @@ def _in_window(users: UserEvents, start: int, end: int | None) -> Bools:
     return late if end is None else late & (users.timestamps < end)
 
 
-def _first_at_or_after(users: UserEvents, user_index: Int64s, now: Int64s) -> Int64s:
-    """[Q] position of each user's first event at or after `now` (events rise within a user)."""
-    # One search for all users: their times, as ranks, laid end to end.
-    num_events = len(users.timestamps)
-    _, rank = np.unique(np.concatenate([users.timestamps, now]), return_inverse=True)
-    width = num_events + len(now) + 1
-    user_of_event = np.repeat(np.arange(len(users)), np.diff(users.offsets))
-    keys = user_of_event * width + rank[:num_events]
-    return np.searchsorted(keys, user_index * width + rank[num_events:]).astype(np.int64)
+def _moment_starts(users: UserEvents) -> Int64s:
+    """[E] position of the first event of each event's moment."""
+    is_first = first_of_moments(users)
+    return np.maximum.accumulate(np.where(is_first, np.arange(len(is_first)), 0))

@@ -135,13 +135,16 @@ def relation_situations(
     items, local = np.unique(users.item_rows, return_inverse=True)
     own = replace(users, item_rows=local.astype(np.int32))
     moments = moments_of(own, len(items), target_codes)
+    rows = items.astype(np.int64)
+    if not num_removed:
+        return {name: _situations(name, moments, cuts) for name in COUNTED}, rows
     is_counted = moments.user >= num_removed
     counted, removed = moments.where(is_counted), moments.where(~is_counted)
     found = {
         name: _situations(name, counted, cuts).joined(_situations(name, removed, cuts).reversed())
         for name in COUNTED
     }
-    return found, items.astype(np.int64)
+    return found, rows
 
 
 def _situations(name: str, moments: Moments, cuts: Sequence[int]) -> Situations:

@@ -124,11 +124,13 @@ def strongest_of(
     """
     stacked = _Stacked.of(parts, rows)
     counts = sparse.csr_array((len(rows), len(stacked.items)), dtype=np.float32)
+    first = 0
     for cut, each in enumerate(weights):
-        counts = stacked.added(counts, cut)
         if each is None:
             yield None
             continue
+        counts = stacked.added(counts, first, cut)
+        first = cut + 1
         left = np.repeat(np.arange(rows.start, rows.stop), np.diff(counts.indptr))
         right = stacked.items[counts.indices]
         found = each.weigh(counts.data, left, right)
@@ -172,13 +174,14 @@ class _Stacked:
             column, pairs[SINCE].to_numpy(), pairs[COUNT].to_numpy(),
         )  # fmt: skip
 
-    def added(self, before: sparse.csr_array, cut: int) -> sparse.csr_array:
-        """CSR [R, right items] the counts as of a cut, from those as of the cut before it.
+    def added(self, before: sparse.csr_array, first: int, cut: int) -> sparse.csr_array:
+        """CSR [R, right items] the counts as of a cut, from those as of the cut before the first.
 
         One product adds up the parts, and needs no order inside a row.
         """
-        here = np.flatnonzero(self.since == cut)
-        bounds = np.searchsorted(self.row[here], np.arange(self.num_parts * self.num_rows + 1))
+        here = np.flatnonzero((self.since >= first) & (self.since <= cut))
+        sizes = np.bincount(self.row[here], minlength=self.num_parts * self.num_rows)
+        bounds = np.concatenate([[0], np.cumsum(sizes)])
         stack = sparse.csr_array(
             (
                 np.concatenate([before.data, self.count[here].astype(np.float32)]),

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from recsys.arrays import Int32s, Int64s
 from recsys.data.histories import US_PER_DAY, UserEvents
@@ -149,6 +150,11 @@ class DailyCounts:
         return DailyCounts(
             num_items, *(frame[name].to_numpy() for name in ("day", Col.item_row, *_COUNTS))
         )
+
+    def arrays(self) -> dict[str, NDArray[np.integer]]:
+        """All but the number of items, by name."""
+        names = [field.name for field in fields(self) if field.name != "num_items"]
+        return {name: getattr(self, name) for name in names}
 
     def as_of(self, day: int) -> ItemStats:
         """Statistics as of the first moment of a day: all of it is left out."""

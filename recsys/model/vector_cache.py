@@ -16,18 +16,20 @@ import torch
 from torch import Tensor
 
 from recsys.arrays import Float32s, Int64s
+from recsys.storage.reading import to_be_changed
 
 
 class VectorCache:
     """Vectors [T, H] of all texts and the step at which each was computed.
 
     Args:
-        vectors: the vectors at the start, of age 0.
+        vectors: float32, at the start, of age 0; of a memory-mapped file those that change take
+            memory.
         max_age: steps after which a vector is refreshed before it is used.
     """
 
     def __init__(self, vectors: Float32s, max_age: int) -> None:
-        self.vectors = torch.from_numpy(np.array(vectors, dtype=np.float32))
+        self.vectors = torch.from_numpy(to_be_changed(vectors))
         self._computed_at = np.zeros(len(vectors), dtype=np.int64)
         self._is_changed = np.zeros(len(vectors), dtype=bool)
         self._max_age = max_age

@@ -1,7 +1,8 @@
 """The second pass over a log: each bucket becomes a shard of histories, counts and item pairs.
 
-Where a bucket was built before and rows were only added, the users with new rows are built anew
-and take their own place; the bytes are those of a bucket that is built from all its rows.
+Where a bucket was built before and rows were only added, the users with new rows take their own
+place: with later rows behind what they had (see `appended`), or built anew. The bytes are those of
+a bucket that is built from all its rows.
 """
 
 from __future__ import annotations
@@ -20,17 +21,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.config import Recipe, target_codes
-from recsys.data.histories import UserEvents
+from recsys.data.histories import US_PER_DAY, UserEvents
 from recsys.data.time_split import ask
 from recsys.features.item_to_item import relation_situations
 from recsys.features.popularity import count_days, count_items
+from recsys.preparation.appended import Changed, appended, going_on
 from recsys.preparation.kept import Kept
 from recsys.preparation.prepared import WINDOWS, cut_us
 from recsys.preparation.relate import write_pairs
 from recsys.preparation.renumber import renumbered
 from recsys.preparation.split import ITEM_ROWS_FILE, rows_of
-from recsys.preparation.user_rows import UserRows, added_files, joined_crowded, joined_histories
-from recsys.schema import Col
+from recsys.preparation.user_rows import (
+    UserRows,
+    added_files,
+    joined_crowded,
+    joined_histories,
+    rows_of_users,
+)
+from recsys.schema import RETRACTIONS, Col
 from recsys.storage.outputs import place
 from recsys.storage.seals import file_sha256, json_sha256
 
@@ -108,7 +116,8 @@ class Build:
             self.recipe.data.max_events_per_user,
         )
         _write_crowded(rows.crowded, folder)
-        found = {"duplicates": rows.num_duplicates, "events": rows.once.height}
+        found = {"duplicates": rows.num_duplicates, "events": rows.once.height,
+                 "retractions": rows.num_retractions}  # fmt: skip
         table = rows.histories()
         del rows
         return found | self._write(table, folder, None) if len(table) else found
@@ -128,31 +137,40 @@ class Build:
                  for path, new in zip(files, is_new, strict=True) if new]  # fmt: skip
         # None where the log has become longer elsewhere alone.
         rows = pl.concat(fresh) if fresh else pl.read_parquet(files[0], glob=False).clear()
-        touched = rows[Col.user].unique()
-        theirs = [
-            pl.scan_parquet(path, glob=False)
-            .filter(pl.col(Col.user).is_in(touched.implode()))
-            .collect()
-            for path in files
-        ]
-        old = [rows.clear() if new else rows for rows, new in zip(theirs, is_new, strict=True)]
-        then, now = (UserRows.of(_with_rows(each, item_rows), most) for each in (old, theirs))
-        crowded = joined_crowded(last / CROWDED_FILE, touched, now.crowded)
-        _write_crowded(crowded, folder)
+        touched, shard = rows[Col.user].unique(), pq.read_table(last / SHARD_FILE)
+        # A row that repeats another one counts for what a user may have.
+        on = going_on(rows, shard, last / CROWDED_FILE, most - before["duplicates"])
+        if before["retractions"] or rows[Col.event_type].is_in(RETRACTIONS).any():
+            on = on.clear()  # who did nothing but take back has no history to go on
+        is_on = pl.col(Col.user).is_in(on.implode())
+        late = rows.filter(~is_on)[Col.user].unique()
+        theirs = [_rows_of(path, late) for path in files] if late.len() else []
+        old = [each for each, new in zip(theirs, is_new, strict=False) if not new]
+        none = rows.clear()
+        more, was, now = (
+            UserRows.of(_with_rows([none, *each], item_rows), most)
+            for each in ([rows.filter(is_on)], old, theirs)
+        )
+        _write_crowded(joined_crowded(last / CROWDED_FILE, touched, now.crowded), folder)
         found = {
-            "duplicates": before["duplicates"] - then.num_duplicates + now.num_duplicates,
-            "events": before["events"] - then.once.height + now.once.height,
-        }
-        table = joined_histories(pq.read_table(last / SHARD_FILE), touched, now.histories())
+            "duplicates": before["duplicates"]
+            + more.num_duplicates + now.num_duplicates - was.num_duplicates,
+            "events": before["events"] + more.once.height + now.once.height - was.once.height,
+            "retractions": before["retractions"] + now.num_retractions - was.num_retractions,
+        }  # fmt: skip
+        then = UserEvents.from_arrow(rows_of_users(shard, touched))
+        longer = appended(then, UserEvents.from_arrow(more.histories()))
+        built = pa.concat_tables([longer.to_arrow(), now.histories()])
+        table = joined_histories(shard, touched, built)
         if not len(table):
             return found
         since = rows.select(pl.col(Col.timestamp).dt.epoch("us").min()).item() or self.end_us
-        if then.crowded.height or now.crowded.height:
+        if was.crowded.height or now.crowded.height:
             since = 0
-        changed = _Changed(before, last, since, then.histories(), now.histories())
+        changed = Changed.of(before, last, since, then, built, on)
         return found | self._write(table, folder, changed)
 
-    def _write(self, table: pa.Table, folder: Path, changed: _Changed | None) -> dict[str, Any]:
+    def _write(self, table: pa.Table, folder: Path, changed: Changed | None) -> dict[str, Any]:
         """Write the shard and what is counted of it; the counts of it."""
         path = folder / SHARD_FILE
         pq.write_table(table, path, compression="zstd", write_page_checksum=True)
@@ -166,34 +184,47 @@ class Build:
             counts = count_items(users, as_of, codes).with_columns(pl.lit(name).alias("as_of"))
             counts.write_parquet(folder / counts_file(name))
         if changed is None:
-            days, numbers = self._counted(users)
+            days, numbers = count_days(users, codes).sort("day", Col.item_row), self._numbers(users)
         else:
-            days, numbers = self._corrected(changed)
-        days.sort("day", Col.item_row).write_parquet(folder / DAYS_FILE)
+            days, numbers = self._corrected(changed, codes)
+        days.write_parquet(folder / DAYS_FILE)
         early = [moment for moment in cuts.values() if moment is not None]
         found = {"users": len(users), "sha256": file_sha256(path), **numbers}
         return found | {"pairs": _write_parts(users, early, codes, folder, changed)}
 
-    def _counted(self, users: UserEvents) -> tuple[pl.DataFrame, dict[str, int]]:
-        """What adds up over users: daily counts of items, and numbers of baskets."""
+    def _numbers(self, users: UserEvents) -> dict[str, int]:
+        """Numbers of baskets, which add up over users."""
         codes, cuts = target_codes(self.recipe), cut_us(self.recipe.data.cuts)
         learned = ask(users.before(cuts["head"] or 0), start=0, end=None, target_codes=codes)
         numbers = {"learnable": int((learned.stops > learned.starts).sum())}
         for window, (start, end) in WINDOWS.items():
             asked = ask(users, start=cuts[start] or 0, end=cuts[end], target_codes=codes)
             numbers[f"{window}_baskets"] = len(asked)
-        return count_days(users, codes), numbers
+        return numbers
 
-    def _corrected(self, changed: _Changed) -> tuple[pl.DataFrame, dict[str, int]]:
-        """The same, of the bucket as it was and of the users with new rows alone."""
-        tables = (changed.then, changed.now)
-        then, now = (self._counted(UserEvents.from_arrow(table)) for table in tables)
-        counts = pl.exclude("day", Col.item_row)
+    def _corrected(
+        self, changed: Changed, codes: Sequence[int]
+    ) -> tuple[pl.DataFrame, dict[str, int]]:
+        """Daily counts of items and the numbers: of before, less and more those that differ."""
+        was, now = (self._numbers(users) for users in changed.parts(changed.is_recent))
+        numbers = {name: changed.before[name] - was[name] + now[name] for name in now}
+        counts, day = pl.exclude("day", Col.item_row), pl.col("day")
         before = pl.read_parquet(changed.folder / DAYS_FILE, glob=False)
-        days = pl.concat([before, then[0].with_columns(-counts), now[0]])
-        days = days.group_by("day", Col.item_row).agg(counts.sum()).filter(pl.col("events") > 0)
-        was = changed.before
-        return days, {name: was[name] - then[1][name] + now[1][name] for name in now[1]}
+        first = changed.since_us // US_PER_DAY
+        # Whether an item is a user's first target of it, all the targets tell.
+        is_target = np.isin(changed.users.event_codes, np.asarray(codes))
+        counted = changed.parts(changed.is_recent | is_target)
+        less, more = (count_days(users, codes) for users in counted)
+        differ = pl.concat([before, less.with_columns(-counts), more]).filter(day >= first)
+        summed = differ.group_by("day", Col.item_row).agg(counts.sum())
+        late = summed.filter(pl.col("events") > 0).sort("day", Col.item_row)
+        return pl.concat([before.filter(day < first), late]), numbers
+
+
+def _rows_of(path: Path, users: pl.Series) -> pl.DataFrame:
+    """The rows of a bucket file that are some users'."""
+    rows = pl.scan_parquet(path, glob=False)
+    return rows.filter(pl.col(Col.user).is_in(users.implode())).collect()
 
 
 def _with_rows(frames: Sequence[pl.DataFrame], item_rows: Path) -> pl.DataFrame:
@@ -202,30 +233,12 @@ def _with_rows(frames: Sequence[pl.DataFrame], item_rows: Path) -> pl.DataFrame:
     return events.join(rows_of(item_rows, events[Col.item]), on=Col.item, maintain_order="left")
 
 
-@dataclass(frozen=True)
-class _Changed:
-    """How a bucket differs from what it was.
-
-    Attributes:
-        before: the result of it.
-        folder: of it.
-        since_us: nothing before this moment differs.
-        then, now: histories of the users with new rows, as they were and as they are.
-    """
-
-    before: dict[str, Any]
-    folder: Path
-    since_us: int
-    then: pa.Table
-    now: pa.Table
-
-
 def _write_parts(
     users: UserEvents,
     cuts: Sequence[int],
     codes: Sequence[int],
     folder: Path,
-    changed: _Changed | None,
+    changed: Changed | None,
 ) -> list[dict[str, Any]]:
     """Write the pairs of a bucket, or those that come to what was counted of it before."""
     parts = list(changed.before["pairs"]) if changed else []
@@ -235,10 +248,11 @@ def _write_parts(
         (folder / part["part"]).mkdir()
         for file in (changed.folder / part["part"]).iterdir():
             place(file, folder / part["part"] / file.name)
-    if not len(changed.then) and not len(changed.now):
+    if not len(changed.users):
         return parts
-    both = UserEvents.from_arrow(pa.concat_tables([changed.then, changed.now]))
-    counted = relation_situations(both, cuts, codes, num_removed=len(changed.then))
+    counted = relation_situations(
+        changed.users.where(changed.is_recent), cuts, codes, num_removed=changed.num_then
+    )
     return [*parts, write_pairs(folder / f"pairs-{len(parts)}", *counted)]
 
 

@@ -83,7 +83,7 @@ def finish(recipe: Recipe, out: Path, kept: Kept, results: Results) -> None:
     if unusable:
         raise unusable
     buckets = [kept.buckets / row["key"] for row in results.built if row["users"]]
-    write_statistics(out, buckets)
+    write_statistics(out, buckets, results.catalogue.num_items)
     end = recipe.data.cuts.end
     summary = {
         "format": FORMAT,

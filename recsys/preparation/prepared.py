@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import sparse
 
@@ -25,7 +24,8 @@ from recsys.data.time_split import Questions, ask
 from recsys.errors import DataError, RecipeError
 from recsys.features.item_to_item import FILES, Relations
 from recsys.features.popularity import DailyCounts, ItemStats
-from recsys.schema import ALL_EVENT_TYPES, HISTORIES, Col
+from recsys.preparation.shards import read_shard
+from recsys.schema import HISTORIES, Col
 from recsys.storage.matrices import open_matrix
 from recsys.storage.reading import read_json, read_parquet, reading
 from recsys.text.pretrained import fingerprint, locate
@@ -37,37 +37,8 @@ RELATIONS_DIR = "relations"
 QUESTIONS_DIR = "questions"
 STATS_FILE, DAYS_FILE, SUMMARY_FILE = "item_stats.parquet", "item_days.parquet", "prepare.json"
 
-
 _FIX = "run `recsys prepare` again"
 _FINGERPRINTS = ("data_fingerprint", "catalogue_fingerprint", "key_check", "language_model")
-
-
-def read_shard(path: Path, num_items: int) -> pa.Table:
-    """The rows of one history shard: of the schema, its lists in parallel, its numbers in range.
-
-    Raises:
-        DataError: it is missing or broken.
-    """
-    with reading(path, _FIX):
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = file.read()
-        table.validate(full=True)
-        if not table.schema.equals(HISTORIES) or any(c.null_count for c in table.columns):
-            raise ValueError("no table of histories")
-        lists = [column.combine_chunks() for column in table.columns[1:]]
-        if any(not each.offsets.equals(lists[0].offsets) for each in lists):
-            lengths = [pc.list_value_length(each) for each in lists]
-            if any(not each.equals(lengths[0]) for each in lengths):
-                raise ValueError("lists of unequal lengths")
-        rows, codes, _, _ = (pc.list_flatten(each) for each in lists)
-        num_types = len(ALL_EVENT_TYPES)
-        for name, values, high in (("item", rows, num_items), ("event", codes, num_types)):
-            low_high = pc.min_max(values).as_py()
-            if values.null_count or (
-                len(values) and not 0 <= low_high["min"] <= low_high["max"] < high
-            ):
-                raise ValueError(f"an {name} outside 0..{high - 1}")
-        return table
 
 
 def lost_key(recipe: Recipe) -> DataError | None:
@@ -323,6 +294,8 @@ class Prepared:
     ) -> tuple[UserEvents, Questions]:
         """The baskets of a window with their histories.
 
+        Of a sample the memory holds one shard at a time, and the sample's users.
+
         Args:
             window: `head`, `valid` or `test`.
             target_codes: event codes of a relevant item.
@@ -332,19 +305,28 @@ class Prepared:
             seed: of the sample.
 
         Returns:
-            The users read, and the questions in the order of time, which index into them.
+            The users, of a sample its own alone, and the questions in the order of time, which
+            index into them.
         """
-        users = self.users(shards)
         start, end = self.window(window)
-        questions = ask(users, start=start, end=end, target_codes=target_codes).by_time()
         total = self.summary["counts"][f"{window}_baskets"]
+
+        def asked(users: UserEvents) -> Questions:
+            questions = ask(users, start=start, end=end, target_codes=target_codes)
+            if most is None or most >= total:
+                return questions
+            ids = pl.Series(users.user_ids, dtype=pl.String).gather(questions.user_index)
+            keys = pl.DataFrame({"user": ids, "basket": questions.baskets})
+            drawn = keys.hash_rows(seed=seed).to_numpy() < np.uint64(most / total * 2**64)
+            return questions.where(drawn)
+
         if most is None or most >= total:
-            return users, questions
-        keys = pl.DataFrame(
-            {
-                "user": pl.Series(users.user_ids, dtype=pl.String).gather(questions.user_index),
-                "basket": questions.baskets,
-            }
-        )
-        drawn = keys.hash_rows(seed=seed).to_numpy() < np.uint64(most / total * 2**64)
-        return users, questions.where(drawn)
+            users = self.users(shards)
+        else:
+            tables = [HISTORIES.empty_table()]
+            for path in self.shards if shards is None else shards:
+                table = self.shard(path)
+                here = np.unique(asked(UserEvents.from_arrow(table)).user_index)
+                tables.append(table.take(pa.array(here)))
+            users = UserEvents.from_arrow(pa.concat_tables(tables))
+        return users, asked(users).by_time()

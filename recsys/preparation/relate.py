@@ -132,21 +132,23 @@ class AddSums:
 
     def _add(self, row: dict[str, Any], kept: Kept, folder: Path) -> dict[str, Any]:
         name = row["relation"]
-        sums = {name: np.zeros(self.num_items, dtype=np.int64) for name in _SUMS}
+        of_cuts = {name: np.zeros((len(CUTS), self.num_items), dtype=np.int32) for name in _SUMS}
+        for key, part in self.parts:
+            found = kept.read(kept.buckets / key, f"{part}/{_sums_file(name)}", _whole)
+            place = found[SINCE].to_numpy(), found[Col.item_row].to_numpy()
+            for column, counts in of_cuts.items():
+                counts[place] += found[column].to_numpy().astype(np.int32)
+        sums = {column: np.zeros(self.num_items, dtype=np.int64) for column in _SUMS}
         for number, cut in enumerate(CUTS):
-            for key, part in self.parts:
-                rows = pc.field(SINCE) == number
-                file = f"{part}/{_sums_file(name)}"
-                found = kept.read(kept.buckets / key, file, partial(_rows, which=rows))
-                for column, total in sums.items():
-                    total[found[Col.item_row].to_numpy()] += found[column].to_numpy()
+            for column, total in sums.items():
+                total += of_cuts[column][number]
             if cut not in row["cuts"]:
                 continue
             for column in (ON_LEFT, ON_RIGHT):
                 np.save(folder / _sums_of(cut, column), sums[column].astype(np.float32))
-            place = np.empty(self.num_items, dtype=np.int32)
-            place[np.argsort(-sums[COUNTED], kind="stable")] = np.arange(self.num_items)
-            np.save(folder / _sums_of(cut, _PLACE), place)
+            order = np.empty(self.num_items, dtype=np.int32)
+            order[np.argsort(-sums[COUNTED], kind="stable")] = np.arange(self.num_items)
+            np.save(folder / _sums_of(cut, _PLACE), order)
         sizes = np.zeros(self.num_items, dtype=np.int64)
         for key, part in self.parts:
             file = f"{part}/{_pairs_file(name)}"
@@ -164,6 +166,10 @@ def _num_lefts(num_items: int, source: Any) -> Int64s:
             left, counts = np.unique(batch[LEFT].to_numpy(), return_counts=True)
             sizes[left] += counts
     return sizes
+
+
+def _whole(source: Any) -> pa.Table:
+    return pq.read_table(source, page_checksum_verification=True)
 
 
 def _rows(source: Any, which: pc.Expression) -> pa.Table:

@@ -5,7 +5,7 @@ What is in memory are the counts of a range of days, or those of one cut: one ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Final
@@ -26,41 +26,46 @@ ROWS_AT_ONCE: Final = 8_000_000
 _STATS: Final = [field.name for field in fields(ItemStats)]
 
 
-def write_statistics(out: Path, buckets: Sequence[Path]) -> None:
+def write_statistics(out: Path, buckets: Sequence[Path], num_items: int) -> None:
     """Add up the item counts of the buckets.
 
     Args:
         out: folder of the prepared data.
         buckets: folders of the buckets that hold users.
+        num_items: of the catalogue.
     """
-    stats = pl.concat([_added(buckets, cut) for cut in sorted(CUTS)], rechunk=True)
+    stats = pl.concat([_added(buckets, cut, num_items) for cut in sorted(CUTS)], rechunk=True)
     stats.write_parquet(out / STATS_FILE)
     _write_days(out / DAYS_FILE, [folder / build.DAYS_FILE for folder in buckets])
 
 
-def _added(buckets: Sequence[Path], cut: str) -> pl.DataFrame:
-    """The counts as of one cut, bucket by bucket: never more rows than items and those of one."""
-    total: pl.DataFrame | None = None
+def _added(buckets: Sequence[Path], cut: str, num_items: int) -> pl.DataFrame:
+    """The counts as of one cut, bucket by bucket: never more than those of all items."""
+    total = {name: np.zeros(num_items, dtype=np.int64) for name in _STATS}
+    counted = np.zeros(num_items, dtype=np.bool_)
     for folder in buckets:
-        found = pl.read_parquet(folder / build.counts_file(cut), glob=False)
-        counts = found.select("as_of", Col.item_row, *_STATS)
-        both = counts if total is None else pl.concat([total, counts])
-        total = both.group_by("as_of", Col.item_row).agg(pl.col(_STATS).sum())
-    assert total is not None, "a log without users is refused before"
-    return total.sort("as_of", Col.item_row)
+        counts = pl.read_parquet(folder / build.counts_file(cut), glob=False)
+        rows = counts[Col.item_row].to_numpy()
+        counted[rows] = True
+        for name, so_far in total.items():
+            so_far[rows] += counts[name].to_numpy()
+    there = np.flatnonzero(counted)
+    return pl.DataFrame(
+        {
+            Col.item_row: there.astype(np.int32),
+            **{name: each[there] for name, each in total.items()},
+        }
+    ).select(pl.lit(cut).alias("as_of"), Col.item_row, *_STATS)
 
 
 def _write_days(target: Path, files: Sequence[Path]) -> None:
     """The daily counts, some days at a time; each file is sorted by day."""
     bounds = _days_at_once(files)
     frames = (
-        pl.concat(
+        _summed(
             pl.DataFrame(pq.read_table(path, filters=[("day", ">=", low), ("day", "<", high)]))
             for path in files
         )
-        .group_by("day", Col.item_row)
-        .sum()
-        .sort("day", Col.item_row)
         for low, high in zip(bounds[:-1], bounds[1:], strict=True)
     )
     if len(bounds) == 2:
@@ -71,6 +76,17 @@ def _write_days(target: Path, files: Sequence[Path]) -> None:
         writer.write_table(first)
         for frame in frames:
             writer.write_table(frame.to_arrow())
+
+
+def _summed(counts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """The sums by day and item, sorted by both; each of the tables is sorted likewise."""
+    rows = pl.concat(counts)
+    key = rows["day"].to_numpy().astype(np.int64) << 32 | rows[Col.item_row].to_numpy()
+    order = np.argsort(key, kind="stable")  # merges what is sorted
+    first = np.flatnonzero(np.diff(key[order], prepend=key.min() - 1))
+    names = [name for name in rows.columns if name not in ("day", Col.item_row)]
+    sums = {name: np.add.reduceat(rows[name].to_numpy()[order], first) for name in names}
+    return rows.select("day", Col.item_row)[order[first]].with_columns(**sums)
 
 
 def _days_at_once(files: Sequence[Path]) -> list[int]:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recsys.data.checks import drop_crowded_users, with_unreadable
 from recsys.data.feedback import without_logged
-from recsys.data.histories import build_histories
+from recsys.data.histories import histories_of, in_order
 from recsys.preparation.split import LIVE, NEEDED
-from recsys.schema import HISTORIES, Col
+from recsys.schema import EVENT_TYPES, HISTORIES, Col
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class UserRows:
     """The rows of some users.
 
     Attributes:
-        once: those that count, each once.
+        once: those that count, each once; of `histories.in_order`.
         crowded: those of users with too many, for the quarantine; sorted by user.
         num_duplicates: rows that said what another one had said.
     """
@@ -40,7 +41,10 @@ class UserRows:
         """
         known = without_logged(rows, LIVE)
         kept, crowded = drop_crowded_users(known, most)
-        once = kept.unique([Col.user, Col.item, Col.event_type, Col.timestamp, Col.session])
+        ordered = in_order(kept)
+        differs = (pl.col(name).ne_missing(pl.col(name).shift(1)) for name in ordered.columns)
+        is_first = pl.int_range(pl.len()) == 0
+        once = ordered.filter(pl.any_horizontal(is_first, *differs))
         told = with_unreadable(crowded.select(*NEEDED, Col.reason))
         told = told.with_columns(pl.lit("the whole log").alias(Col.source))
         return UserRows(
@@ -49,9 +53,14 @@ class UserRows:
             rows.height - known.height + kept.height - once.height,
         )
 
+    @property
+    def num_retractions(self) -> int:
+        """Events that take something back."""
+        return int((self.once["code"] >= len(EVENT_TYPES)).sum())
+
     def histories(self) -> pa.Table:
         """Their histories, of the `HISTORIES` schema; sorted by user."""
-        return build_histories(self.once) if self.once.height else HISTORIES.empty_table()
+        return histories_of(self.once)
 
 
 def added_files(before: Sequence[str], now: Sequence[str]) -> list[bool] | None:
@@ -67,6 +76,11 @@ def added_files(before: Sequence[str], now: Sequence[str]) -> list[bool] | None:
         if not is_new[-1]:
             left.pop(0)
     return None if left else is_new
+
+
+def rows_of_users(histories: pa.Table, users: pl.Series) -> pa.Table:
+    """The histories of some users."""
+    return histories.filter(pc.is_in(histories[Col.user], users.to_arrow().cast(pa.string())))
 
 
 def joined_histories(before: pa.Table, touched: pl.Series, now: pa.Table) -> pa.Table:

@@ -127,3 +127,15 @@ def map_array(
         if array.ndim != num_dims or not array.dtype.isnative:
             raise ValueError(f"an array of shape {array.shape} where {num_dims} dimensions belong")
         return array
+
+
+def to_be_changed(array: NDArray[Any]) -> NDArray[Any]:
+    """An array to write to, as this one is now.
+
+    Of a whole file that is memory-mapped all processes share the pages that none has written to.
+    """
+    if isinstance(array, np.memmap) and array.filename is not None:
+        mapped = np.load(array.filename, mmap_mode="c")
+        if mapped.shape == array.shape:
+            return np.asarray(mapped)
+    return np.array(array)

@@ -68,7 +68,8 @@ class TextStore:
         with reading(folder / VECTORS, _FIX):
             if vectors.shape != (num_texts, hidden.shape[1]):
                 raise ValueError(f"the shape is {vectors.shape}, not that of the other files")
-            if not np.isfinite(vectors).all():
+            if not all(np.isfinite(vectors[low : low + 65_536]).all()
+                       for low in range(0, num_texts, 65_536)):  # fmt: skip
                 raise ValueError("vectors that are not finite")
         return TextStore(hidden, offsets, vectors, open_matrix(folder, SIMILARITY, _FIX))
 

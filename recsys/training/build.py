@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from recsys.arrays import Float32s
 from recsys.config import Recipe
 from recsys.features.item_fields import ItemFields
+from recsys.features.popularity import DailyCounts
 from recsys.features.side_features import FeaturesOverTime
 from recsys.model.item_encoder import id_rows_of
 from recsys.model.language import load_language_model
@@ -34,10 +37,20 @@ def build_two_tower(
 
 
 def features_over_time(
-    recipe: Recipe, prepared: Prepared, standard_price: Float32s
+    recipe: Recipe,
+    prepared: Prepared,
+    standard_price: Float32s,
+    counts: Callable[[], DailyCounts] | None = None,
 ) -> FeaturesOverTime | None:
-    """Item features as of each question's day; None if the recipe counts at the cuts alone."""
+    """Item features as of each question's day; None if the recipe counts at the cuts alone.
+
+    Args:
+        recipe: the recipe.
+        prepared: the prepared data.
+        standard_price: [I].
+        counts: opens the daily counts; None: they are read into memory.
+    """
     every_days = recipe.data.count_every_days
     if every_days is None:
         return None
-    return FeaturesOverTime(prepared.daily_counts(), standard_price, every_days)
+    return FeaturesOverTime((counts or prepared.daily_counts)(), standard_price, every_days)

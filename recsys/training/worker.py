@@ -16,6 +16,7 @@ from recsys.arrays import Float32s
 from recsys.data.time_split import Questions
 from recsys.features.candidates import PAIR_FEATURES, Candidates
 from recsys.features.item_to_item import Relations
+from recsys.features.popularity import DailyCounts
 from recsys.features.side_features import ITEM_FEATURES, PriceScale, item_features
 from recsys.model.head_fit import Reduce, fit_head
 from recsys.model.ranking_head import HeadExamples
@@ -41,10 +42,20 @@ class Worker(Steps):
         super().__post_init__()
         prices = self.prepared.catalogue.prices
         self.standard_price = PriceScale.fit(prices).standard(prices)
-        self.over_time = features_over_time(self.recipe, self.prepared, self.standard_price)
+        self.over_time = features_over_time(
+            self.recipe, self.prepared, self.standard_price, self._daily_counts
+        )
         self._as_of: dict[str, tuple[Float32s, Relations]] = {}
         self._head: dict[int, HeadQuestions] = {}
         self._validation: dict[int, ValidationQuestions] = {}
+
+    def _daily_counts(self) -> DailyCounts:
+        """The daily counts of items, mapped from a file that all workers of a machine share."""
+        if self.shared is None:
+            return self.prepared.daily_counts()
+        path = self.shared / f"days-{__version__}.safetensors"
+        arrays = computed_once(path, lambda: self.prepared.daily_counts().arrays())
+        return DailyCounts(self.prepared.summary["counts"]["items"], **arrays)
 
     def scorer(self, as_of: str) -> Scorer:
         """Score with the model as it is, and statistics as of a cut; moves the model to the CPU."""

@@ -75,7 +75,7 @@ def night(number: float = 89.5, users: range = range(4)) -> pl.DataFrame:
     return pl.DataFrame(
         {
             Col.user: [f"customer-{user:03d}" for user in users],
-            Col.item: [f"item-{user:04d}" for user in users],
+            Col.item: [f"item-{user % 40:04d}" for user in users],
             Col.event_type: "purchase", Col.timestamp: day(number), Col.session: "s",
             Col.quantity: 1.0,
         },

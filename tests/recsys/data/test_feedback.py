@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from live_feedback import event, write_segment
 
-from recsys.data.feedback import erase_rows, events_table, finished, merge_days, read_events, tidy
+from recsys.data.feedback import erase_rows, events_table, finished, merge_days, read_rows, tidy
 from recsys.errors import DataError
-from recsys.schema import IMPRESSIONS, Col
+from recsys.schema import EVENTS, IMPRESSIONS, Col
 from recsys.state import Tombstone
 
 TODAY = dt.date(2026, 3, 5)
@@ -37,12 +37,12 @@ def test_files_of_before_there_were_such_columns_are_read(tmp_path: Path) -> Non
     new = events_table([replace(event(1), details='{"value": 2.5, "price": 1.0}')])
     path = tmp_path / "2026-03-03-a.parquet"
     pq.write_table(new.drop_columns([Col.value, Col.placement]), path)
-    (row,) = read_events(str(path), 0, 1).to_dicts()
+    (row,) = read_rows(str(path), 0, 1, EVENTS).to_dicts()
     assert (row[Col.price], row[Col.value], row[Col.placement]) == (1.0, None, None)
     pq.write_table(new, tmp_path / "2026-03-03-b.parquet")
     merge_days(tmp_path, TODAY)
     (merged,) = finished(tmp_path)
-    assert read_events(str(merged), 0, 2)[Col.value].to_list() == [None, 2.5]
+    assert read_rows(str(merged), 0, 2, EVENTS)[Col.value].to_list() == [None, 2.5]
 
 
 class TestMerging:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -31,6 +33,15 @@ def test_the_vectors_given_are_copied() -> None:
     vectors = VectorCache(given, 3)
     vectors.put(np.array([1]), torch.ones(1, 2), step=1)
     assert given.sum() == 0
+
+
+def test_of_a_mapped_file_only_the_cache_changes(tmp_path: Path) -> None:
+    np.save(tmp_path / "vectors.npy", np.zeros((3, 2), dtype=np.float32))
+    given = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    first, second = VectorCache(given, 3), VectorCache(given, 3)
+    first.put(np.array([1]), torch.ones(1, 2), step=1)
+    assert first.vectors.tolist() == [[0, 0], [1, 1], [0, 0]]
+    assert second.vectors.sum() == given.sum() == np.load(tmp_path / "vectors.npy").sum() == 0
 
 
 @pytest.mark.parametrize("budget", [None, 4, 9])

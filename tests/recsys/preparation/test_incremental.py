@@ -18,11 +18,11 @@ from recsys.config import Recipe
 from recsys.data.feedback import Feedback
 from recsys.data.pseudonyms import pseudonym
 from recsys.errors import DataError
-from recsys.preparation import preparing
+from recsys.preparation import build, preparing
 from recsys.preparation.build import Build
 from recsys.preparation.kept import KEPT, Kept
-from recsys.preparation.prepared import PREPARED
-from recsys.schema import Col
+from recsys.preparation.prepared import PREPARED, Prepared
+from recsys.schema import EVENT_CODE, RETRACTIONS, Col
 from recsys.state import Tombstone
 
 
@@ -60,6 +60,12 @@ def crowd(shop: GrowingLog, recipe: Recipe) -> None:
     shop.add("c", robot.tail(MOST + 2))
 
 
+def taken_back(number: float, users: range = range(4)) -> pl.DataFrame:
+    return night(number, users).with_columns(
+        pl.Series(Col.event_type, [RETRACTIONS[user % len(RETRACTIONS)] for user in users])
+    )
+
+
 CHANGES: dict[str, Callable[[GrowingLog, Recipe], object]] = {
     "nothing": lambda shop, _: None,
     "a night": lambda shop, _: shop.add("c", night()),
@@ -85,6 +91,7 @@ CHANGES: dict[str, Callable[[GrowingLog, Recipe], object]] = {
     "a file replaced": replaced,
     "a file gone": lambda shop, _: (shop.folder / "log" / "events" / "b1.parquet").unlink(),
     "a user with too many events": crowd,
+    "things taken back": lambda shop, _: shop.add("c", pl.concat([night(88), taken_back(89)])),
 }
 
 
@@ -129,6 +136,24 @@ def test_many_nights_one_after_another(shop: GrowingLog) -> None:
     assert last == shop.prepare(recipe)
 
 
+def test_a_user_who_at_first_did_nothing_but_take_back(shop: GrowingLog) -> None:
+    recipe, users = shop.recipe(), range(100, 104)
+    shop.add("c", taken_back(87, users))
+    shop.prepare(recipe)
+    shop.add("d", night(88, users))
+    shop.prepare(recipe)
+    shop.add("e", pl.concat([night(89, users), taken_back(89.5, users)]))
+    third = shop.prepare(recipe)
+    shutil.rmtree(recipe.root / KEPT)
+    assert third == shop.prepare(recipe)
+    told = Prepared.open(recipe.root)
+    held = pl.concat([pl.DataFrame(pq.read_table(path)) for path in told.shards])
+    new = [pseudonym(f"customer-{user}", KEY.encode()) for user in users]
+    codes = held.filter(pl.col(Col.user).is_in(new))[Col.event_codes].to_list()
+    buy = EVENT_CODE["purchase"]
+    assert sorted(codes) == [[code, buy, buy, code] for code in map(EVENT_CODE.get, RETRACTIONS)]
+
+
 def test_it_reads_what_is_new_and_builds_what_that_touches(shop: GrowingLog) -> None:
     recipe = shop.recipe()
     shop.prepare(recipe)
@@ -142,6 +167,20 @@ def test_it_reads_what_is_new_and_builds_what_that_touches(shop: GrowingLog) -> 
     assert (shop.tasks["Split"], shop.tasks["Build"]) == (1, 1)
     # Both relations as of the end; nothing before the last cut is touched.
     assert shop.tasks["JoinRanges"] == 2
+
+
+def test_of_users_with_later_rows_nothing_is_read_again(shop: GrowingLog) -> None:
+    recipe = shop.recipe()
+    shop.prepare(recipe)
+    shop.add("c", pl.concat([night(95), night(95), night(96, range(2, 6))]))
+    with patch.object(build, "_rows_of", side_effect=AssertionError):
+        second = shop.prepare(recipe)
+        shop.add("d", night(94, range(1)))
+        with pytest.raises(AssertionError):
+            shop.prepare(recipe)
+    (shop.folder / "log" / "events" / "d.parquet").unlink()
+    shutil.rmtree(recipe.root / KEPT)
+    assert second == shop.prepare(recipe)
 
 
 def test_where_the_log_became_longer_and_most_buckets_have_nothing_new(shop: GrowingLog) -> None:

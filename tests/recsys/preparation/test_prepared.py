@@ -105,6 +105,8 @@ class TestShop:
                 "valid", [BUY], shards=shards, most=most, seed=seed
             )
             ids = [users.user_ids[index] for index in questions.user_index]
+            if most == 40:
+                assert set(users.user_ids) == set(ids)
             return set(zip(ids, questions.baskets.tolist(), strict=True))
 
         everything, shards = asked(None, None), shop.prepared.shards

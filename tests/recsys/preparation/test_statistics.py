@@ -49,7 +49,7 @@ def test_they_are_the_sums_of_all_rows(
     buckets: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
 ) -> None:
     monkeypatch.setattr(statistics, "ROWS_AT_ONCE", rows_at_once)
-    write_statistics(tmp_path, buckets)
+    write_statistics(tmp_path, buckets, 9)
     whole = pl.concat([pl.read_parquet(folder / DAYS_FILE) for folder in buckets])
     expected = whole.group_by("day", "item_row").sum().sort("day", "item_row")
     assert pl.read_parquet(tmp_path / ALL_DAYS).equals(expected)

@@ -45,6 +45,13 @@ def test_a_damaged_file_is_made_anew(place: int, tmp_path: Path) -> None:
     assert path.read_bytes() == whole
 
 
+def test_what_one_changes_is_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "arrays.safetensors"
+    one, other = (computed_once(path, lambda: ARRAYS) for _ in range(2))
+    one["rows"][0, 0] = 7
+    assert other["rows"][0, 0] == computed_once(path, never)["rows"][0, 0] == 0
+
+
 def test_what_cannot_be_made_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         computed_once(tmp_path / "arrays.safetensors", never)
