@@ -41,7 +41,7 @@ def check_events(request: Event | Events, pseudonym: Pseudonym) -> None:
     if not caller.user:
         return
     single = isinstance(request, Event)
-    for place, event in enumerate([request] if isinstance(request, Event) else request.each):
+    for place, event in enumerate(request.each):
         if isinstance(event, Event) and not caller.speaks_for(pseudonym(event.user_id)):
             at = ("user_id",) if single else ("events", place, "user_id")
             raise Forbidden(at, "this token is another user's")

@@ -49,7 +49,7 @@ class UserEvents:
             Conflict: a single event whose id another one bears.
             DataError: the store cannot be written.
         """
-        each = [request] if isinstance(request, Event) else request.each
+        each = request.each
         check_events(request, self._users.pseudonym)
         models = [served.model for served in arms.bundles]
 

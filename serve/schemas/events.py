@@ -93,6 +93,11 @@ class Event(StrictModel):
             )
         return value
 
+    @property
+    def each(self) -> list[Event | Refused]:
+        """The event alone; as that of `Events`."""
+        return [self]
+
 
 class Events(StrictModel):
     """Several events, of one or more users, each judged by itself; `atomic` takes all or none."""

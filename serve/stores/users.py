@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,24 +84,20 @@ class Users:
                 came alone, or with `atomic`.
             DataError: the store cannot be written.
         """
-        now = self._clock_us()
-        if isinstance(request, Event):
-            each: Sequence[Event | Refused] = [request]
-            is_single, all_or_none, batch_sent_at = True, True, None
-        else:
-            each, is_single = request.each, False
-            all_or_none, batch_sent_at = request.atomic, request.sent_at
+        now, is_single = self._clock_us(), isinstance(request, Event)
+        all_or_none = isinstance(request, Event) or request.atomic
+        each = request.each
         results: list[dict[str, str]] = []
         places, ids, rows = [], [], []
         for place, event in enumerate(each):
             try:
                 if isinstance(event, Refused):
                     raise event
-                row = self._row(event, types, event.sent_at or batch_sent_at, now)
+                row = self._row(event, types, event.sent_at or request.sent_at, now)
             except Refused as error:
                 if all_or_none:
-                    loc = error.loc if is_single else ("events", place, *error.loc)
-                    raise Refused(loc, error.msg, kind=error.kind) from None
+                    at: tuple[str | int, ...] = () if is_single else ("events", place)
+                    raise Refused((*at, *error.loc), error.msg, kind=error.kind) from None
                 results.append(_refused(error))
                 continue
             results.append({"status": "stored" if row else "ignored"})
