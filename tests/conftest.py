@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 #: Set where nothing may be skipped for want of a program or a right: on the build machine.
 STRICT = "RAYCOMMEND_NO_SKIPS"
 #: What a machine cannot install.
-ALLOWED = (
-    "no GPU",
-    "no namespaces are to be had",
-    "no public data set",
-    "no Chromium is installed",
-)
+ALLOWED = ("no GPU", "no namespaces are to be had", "no public data set")
 
 
 #: The cluster that tests share, while there is one.
