@@ -116,7 +116,7 @@ class Events(StrictModel):
     @classmethod
     def _one_by_one(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Where nothing but events is wrong, and each counts by itself, leave those out."""
-        given = value.get("events") if isinstance(value, dict) else None
+        given: Any = value.get("events") if isinstance(value, dict) else None
         too_many = isinstance(given, list) and len(given) > MAX_EVENTS
         if too_many:  # not all of them are looked at
             value = {**value, "events": given[: MAX_EVENTS + 1]}
@@ -134,7 +134,8 @@ class Events(StrictModel):
                 msg = each["msg"] if loc else "an event is an object with fields"
                 refused.setdefault(place, Refused(loc, msg, kind=each["type"]))
             good = [each for at, each in enumerate(given) if at not in refused]
-            left = handler({**value, "events": good}) if good else cls.model_construct(events=[])
+            nothing: Self = cls.model_construct(events=[])
+            left = handler({**value, "events": good}) if good else nothing
             left._refused = refused
             return left
 
