@@ -12,7 +12,7 @@ from small_disk import fill, mounted
 from tiny import KEY, KEY_ENV, prepare_here, tiny_log, tiny_recipe_file
 
 from ray_jobs import cli
-from recsys.artifacts.checkpoint import is_whole, whole_ones
+from recsys.artifacts.progress import is_whole, whole_ones
 from recsys.artifacts.registry import Registry
 from recsys.artifacts.run import Run
 from recsys.config import load_recipe

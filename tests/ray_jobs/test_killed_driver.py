@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tiny import prepare_here, tiny_log, tiny_recipe_file
 
-from recsys.artifacts.checkpoint import MODEL, whole_ones
+from recsys.artifacts.checkpoint import MODEL
+from recsys.artifacts.progress import whole_ones
 from recsys.artifacts.run import Run
 from recsys.config import load_recipe
 

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import prepare_here, tiny_log, tiny_recipe_file
 
-from recsys.artifacts.checkpoint import whole_ones
+from recsys.artifacts.progress import whole_ones
 from recsys.artifacts.run import Run
 from recsys.config import load_recipe
 

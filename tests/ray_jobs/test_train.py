@@ -28,7 +28,7 @@ from tiny import (
 from ray_jobs import embed, prepare, train
 from ray_jobs.common.choosing import choose
 from recsys.artifacts.bundle import Bundle
-from recsys.artifacts.checkpoint import load_progress
+from recsys.artifacts.progress import load_progress
 from recsys.artifacts.run import Run
 from recsys.artifacts.winner import Winner
 from recsys.config import Recipe, recipe_from_dict, target_codes
