@@ -31,7 +31,8 @@ from benchmarks.training.rates import take_users
 from benchmarks.training.ways import say
 from ray_jobs.common.texts import ensure_store, text_vectors
 from ray_jobs.embed import assemble
-from recsys.artifacts.checkpoint import Progress, save
+from recsys.artifacts.checkpoint import save
+from recsys.artifacts.progress import Progress
 from recsys.artifacts.run import Run
 from recsys.config import Recipe, target_codes
 from recsys.evaluation.baselines import TrainingLog, fit_baselines

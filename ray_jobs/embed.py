@@ -13,7 +13,8 @@ import torch
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.texts import ensure_store, text_vectors
 from recsys.artifacts.bundle import STANDARD_PRICE, Bundle, write_bundle
-from recsys.artifacts.checkpoint import load_model, load_progress
+from recsys.artifacts.checkpoint import load_model
+from recsys.artifacts.progress import load_progress
 from recsys.artifacts.run import Run
 from recsys.config import Recipe, target_codes
 from recsys.data.histories import Histories

@@ -120,6 +120,7 @@ def adapt_loop(config: dict[str, Any]) -> None:
     import torch
 
     from recsys.artifacts import checkpoint as files
+    from recsys.artifacts.progress import Progress
     from recsys.training.pretraining.corpus import Corpus
     from recsys.training.pretraining.masked_language import Adapter, build_masked
 
@@ -135,7 +136,7 @@ def adapt_loop(config: dict[str, Any]) -> None:
     model = build_masked(recipe, corpus).to(device)
     adapter = Adapter(recipe, corpus, model, device)
     # The head's epoch is number 0; `epoch` counts the finished ones, and it with them.
-    progress = files.Progress()
+    progress = Progress()
     checkpoints = Checkpoints(Path(config["run"]), recipe.shared)
     last = checkpoints.last()
     if last is not None:

@@ -76,6 +76,8 @@ def connected(cluster: RayCluster, *, dashboard: bool = False) -> Iterator[None]
             # to be taken away: either saves seconds of every training.
             os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+            # A worker that hangs is asked in vain to leave its group: it is killed after so long.
+            os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", "5")
             # Ray warns of three times as many processes. A trial has a dozen, and most only wait.
             os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(4 * num_cpus))
             options["include_dashboard"] = dashboard

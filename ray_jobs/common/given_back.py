@@ -25,33 +25,34 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def room_given_back() -> Iterator[None]:
-    """Wait, after the block, for controllers of this job to end; remove what they leave.
+    """Wait, after the block, for controllers that started in it to end; remove what they leave.
 
     Inside the block this job starts no placement groups but those of its trainings, and it ends all
     of them itself: here only what has gone wrong is put right.
     """
-    before = _placement_groups()
+    # A training before the block may have left one, which ends when Python forgets the training.
+    before, others = _placement_groups(), _controllers()
     try:
         yield
     finally:
-        _wait_for_controllers()
+        _wait_for_controllers(others)
         after = _placement_groups()
         for each in (after or set()) - before if before is not None else ():
             _remove(each)
 
 
-def _wait_for_controllers() -> None:
-    """Wait until none is alive in two looks: one that has just started may not be seen yet."""
+def _wait_for_controllers(others: set[str]) -> None:
+    """Wait until none but others is alive in two looks: a new one may not be seen at once."""
     deadline, num_quiet = time.monotonic() + ENDS_S, 0
     while num_quiet < 2 and time.monotonic() < deadline:
         time.sleep(PAUSE_S)
-        num_quiet = 0 if _controllers() else num_quiet + 1
+        num_quiet = 0 if _controllers() - others else num_quiet + 1
     if not num_quiet:
         _log.warning("controllers of Ray Train have not ended within %g s", ENDS_S)
 
 
-def _controllers() -> list[Any]:
-    """Controllers of this job's trainings that are alive; none if Ray cannot tell."""
+def _controllers() -> set[str]:
+    """Ids of this job's controllers of trainings that are alive; none if Ray cannot tell."""
     from ray.util.state import list_actors
     from ray.util.state.exception import RayStateApiException
 
@@ -59,8 +60,8 @@ def _controllers() -> list[Any]:
         address, job = _here()
         filters: Any = [("class_name", "=", "TrainController"), ("job_id", "=", job)]
         found = list_actors(address, filters=[*filters, ("state", "!=", "DEAD")], limit=MOST)
-        return list(found)
-    return []
+        return {each.actor_id for each in found}
+    return set()
 
 
 def _placement_groups() -> set[str] | None:

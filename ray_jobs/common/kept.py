@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys.artifacts.checkpoint import CHECKPOINTS, PROGRESS, Progress, whole_ones
+from recsys.artifacts.progress import CHECKPOINTS, PROGRESS, Progress, whole_ones
 from recsys.errors import DataError
 from recsys.storage.seals import json_sha256
 from recsys.storage.shared import SharedFolder

@@ -182,7 +182,8 @@ class _UpperEncoder:
     checkpoint: Path
 
     def load(self) -> None:
-        from recsys.artifacts.checkpoint import load_model, load_progress
+        from recsys.artifacts.checkpoint import load_model
+        from recsys.artifacts.progress import load_progress
         from recsys.model.ranking_head import ScoringHead
         from recsys.training.build import build_two_tower
 

@@ -22,7 +22,7 @@ from recsys.storage.shared import SharedFolder
 from recsys.training.epoch_order import Share, after, dealt
 
 if TYPE_CHECKING:
-    from recsys.artifacts.checkpoint import Progress
+    from recsys.artifacts.progress import Progress
 
 #: Text vectors that training has changed are kept in a checkpoint up to this size; of more, all are
 #: computed anew when they are needed, in the training that goes on as in the one that stopped.
@@ -94,7 +94,7 @@ class Loop:
     def __init__(self, training: Training, group: Group) -> None:
         import torch
 
-        from recsys.artifacts.checkpoint import Progress
+        from recsys.artifacts.progress import Progress
         from recsys.training.build import build_two_tower
         from recsys.training.worker import Worker
 

@@ -203,7 +203,7 @@ class Bundle:
             BundleError: the file is not what it should be; so below.
         """
         path = self.folder / ITEMS
-        columns = pl.DataFrame(SCHEMA.empty_table()).schema
+        columns = pl.Schema(SCHEMA)
         nullable = tuple(name for name in SCHEMA.names if name != Col.item)
         counts = {field.name: pl.Int64 for field in fields(ItemStats)}
         kinds = {**columns, **counts, STANDARD_PRICE: pl.Float32}

@@ -5,9 +5,7 @@ Only what training changes is stored: the frozen part of the language model come
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +13,19 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from recsys.artifacts.progress import FIX, Progress, load_progress, read_progress, seal
 from recsys.errors import DataError
 from recsys.model.ranking_head import ScoringHead
 from recsys.model.vector_cache import VectorCache
-from recsys.storage.reading import read_json, reading
-from recsys.storage.seals import (
-    BROKEN_SEAL,
-    SEAL,
-    file_hashes,
-    file_sha256,
-    is_sealed,
-    sealed,
-)
+from recsys.storage.reading import reading
+from recsys.storage.seals import file_sha256
 from recsys.storage.weights import save_weights
 
-MODEL, HEAD, OPTIMIZER, CACHE, PROGRESS = (
+MODEL, HEAD, OPTIMIZER, CACHE = (
     "model.safetensors", "head.safetensors", "optimizer.safetensors", "text_vectors.safetensors",
-    "progress.json",
 )  # fmt: skip
-#: A training's checkpoints in its folder.
-CHECKPOINTS = "checkpoint_*"
-
-_FIX = "remove the checkpoint: the training goes on from the one before, or train again"
 #: Parameters that no training changes.
 FROZEN = ("language.embeddings.", "language.frozen_layers.")
-
-
-@dataclass
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        epoch: epochs finished.
-        step: steps taken.
-        curve: metrics of each finished epoch.
-        until: the cut that the encoders learn until: `head`, or `valid` in a retraining.
-        left: within an epoch: whom each worker has before it, see `recsys.training.epoch_order`;
-            None where an epoch has ended.
-        losses: within an epoch: sum of its steps' losses over all workers, and number of steps.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    curve: list[dict[str, float]] = field(default_factory=list)
-    until: str = "head"
-    left: list[list[tuple[int, int]]] | None = None
-    losses: tuple[float, int] = (0.0, 0)
 
 
 def save(
@@ -92,12 +57,6 @@ def save(
     seal(folder, progress)
 
 
-def seal(folder: Path, progress: Progress) -> None:
-    """Write the progress, and in it the hashes of the files that lie there: the last of a save."""
-    told = sealed({**asdict(progress), "files": file_hashes(folder, "*.safetensors")})
-    (folder / PROGRESS).write_text(json.dumps(told, indent=2) + "\n")
-
-
 def load_model(folder: Path, model: nn.Module, head: ScoringHead | None) -> Progress:
     """Restore model and head, if there is one, in place; returns the progress.
 
@@ -113,58 +72,6 @@ def load_model(folder: Path, model: nn.Module, head: ScoringHead | None) -> Prog
     return progress
 
 
-def load_progress(folder: Path) -> Progress:
-    """The progress alone.
-
-    Raises:
-        DataError: it is missing or broken.
-    """
-    read = _read_progress(folder)
-    left = read["left"]
-    with reading(folder / PROGRESS, _FIX):
-        if left is not None:
-            left = [[(int(first), int(stop)) for first, stop in share] for share in left]
-        loss, num_losses = read["losses"]
-    return Progress(
-        read["epoch"], read["step"], read["curve"], read["until"], left, (loss, num_losses)
-    )
-
-
-def whole_ones(run: Path) -> list[tuple[Path, Progress]]:
-    """The checkpoints of a training run that are whole, with their progress; oldest first."""
-    found = [(path, load_progress(path)) for path in run.glob(CHECKPOINTS) if is_whole(path)]
-    return sorted(found, key=lambda pair: (pair[1].epoch, pair[0].name))
-
-
-def is_whole(folder: Path) -> bool:
-    """Whether a checkpoint is there as it was written; a worker may be killed while it writes."""
-    try:
-        hashes = _read_progress(folder)["files"]
-        return all(file_sha256(folder / name) == digest for name, digest in hashes.items())
-    except (DataError, OSError):
-        return False
-
-
-def _read_progress(folder: Path) -> dict[str, Any]:
-    path = folder / PROGRESS
-    kinds = {
-        "epoch": int,
-        "step": int,
-        "curve": list,
-        "until": str,
-        "files": dict,
-        "losses": list,
-        SEAL: str,
-    }
-    told = read_json(path, _FIX, kinds)
-    with reading(path, _FIX):
-        if not is_sealed(told):
-            raise ValueError(BROKEN_SEAL)
-        if not isinstance(told.get("left", 0), list | None):
-            raise ValueError("no list of who is left")
-    return told
-
-
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     """Restore the optimiser in place.
 
@@ -176,7 +83,7 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     for name, value in _tensors(folder / OPTIMIZER).items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
-    with reading(folder / OPTIMIZER, _FIX):
+    with reading(folder / OPTIMIZER, FIX):
         optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
@@ -188,7 +95,7 @@ def load_cache(folder: Path, cache: VectorCache, step: int) -> None:
     """
     if (folder / CACHE).exists():
         changed = _tensors(folder / CACHE)
-        with reading(folder / CACHE, _FIX):
+        with reading(folder / CACHE, FIX):
             cache.restore(changed)
     else:
         cache.expire(step)
@@ -196,8 +103,8 @@ def load_cache(folder: Path, cache: VectorCache, step: int) -> None:
 
 def _tensors(path: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The tensors of a file; their names, shapes and types must be the expected ones."""
-    hashes = _read_progress(path.parent)["files"]
-    with reading(path, _FIX):
+    hashes = read_progress(path.parent)["files"]
+    with reading(path, FIX):
         if hashes.get(path.name) != file_sha256(path):
             raise ValueError("the file is not the one that was written (SHA-256)")
         state = load_file(path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys.artifacts.checkpoint import PROGRESS
+from recsys.artifacts.progress import PROGRESS
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import DataError
 from recsys.evaluation.report import METRIC

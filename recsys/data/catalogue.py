@@ -44,7 +44,7 @@ _TEXTS = {
     Col.tokens: pl.List(pl.Int32),
 }  # fmt: skip
 _ITEMS = {
-    **pl.DataFrame(ITEMS.empty_table()).schema,
+    **pl.Schema(ITEMS),
     Col.item_row: pl.Int32, Col.text_row: pl.Int32, Col.content_hash: pl.String,
 }  # fmt: skip
 

@@ -174,7 +174,7 @@ class _Seen:
         }  # fmt: skip
         absent = [name for name in EVENTS_NEEDED if name not in rows.columns]
         self.absent.update(absent)
-        empty = pl.DataFrame(EVENTS.empty_table()).schema
+        empty = pl.Schema(EVENTS)
         others = [name for name in EVENTS.names if name not in EVENTS_NEEDED]
         return rows.with_columns(
             *(made_up[name].alias(name) for name in absent),

@@ -13,16 +13,18 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from scipy import sparse
-from torch import Tensor
 
 from recsys.arrays import Float16s, Float32s, Int32s, Int64s
 from recsys.errors import DataError
 from recsys.storage.matrices import open_matrix
 from recsys.storage.reading import map_array, read_json, reading
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HIDDEN, OFFSETS, VECTORS, META = "hidden.npy", "offsets.npy", "vectors.npy", "text_store.json"
 SIMILARITY = "alike"
@@ -80,6 +82,8 @@ class TextStore:
 
     def batch(self, text_rows: Int64s) -> tuple[Tensor, Tensor]:
         """Hidden states [n, L, H] float32 and mask [n, L] of some texts, padded to the longest."""
+        import torch
+
         starts, lengths = self.offsets[text_rows], np.diff(self.offsets)[text_rows]
         row, column = ragged_index(lengths)
         width = int(lengths.max(initial=1))
@@ -105,6 +109,8 @@ def ragged_index(lengths: Int64s) -> tuple[Int64s, Int64s]:
 
 def pad_tokens(tokens: list[Int32s]) -> tuple[Tensor, Tensor]:
     """Token ids [T, L] and mask [T, L] of some texts."""
+    import torch
+
     lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
     row, column = ragged_index(lengths)
     padded = np.zeros((len(tokens), int(lengths.max(initial=1))), dtype=np.int64)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from small_disk import fill, mounted
-from tiny import KEY, KEY_ENV, prepare_here, tiny_log, tiny_recipe_file
+from tiny import KEY, KEY_ENV, tiny_log, tiny_recipe_file, trainable_here
 
 from ray_jobs import cli
-from recsys.artifacts.checkpoint import is_whole, whole_ones
+from recsys.artifacts.progress import is_whole, whole_ones
 from recsys.artifacts.registry import Registry
 from recsys.artifacts.run import Run
-from recsys.config import load_recipe
+from recsys.config import Recipe, load_recipe
 from recsys.data.feedback import Feedback, count_rows, finished
 from recsys.errors import NoSpaceError
 from recsys.evaluation.report import METRIC
@@ -27,7 +27,7 @@ EPOCHS = 5
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv(KEY_ENV, KEY)
-    with mounted(tmp_path / "disk", megabytes=16) as folder:
+    with mounted(tmp_path / "disk", megabytes=32) as folder:
         yield folder
 
 
@@ -47,11 +47,10 @@ class Commands:
 
     def __init__(self, config: Path, disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.config, self.disk, self.capsys = config, disk, capsys
-        self.overrides: list[str] = []
 
     def status(self, job: str) -> int:
         with pytest.raises(SystemExit) as end:
-            cli.main([job, "--config", str(self.config), *self.overrides])
+            cli.main([job, "--config", str(self.config)])
         return int(end.value.code or 0)
 
     def refused(self, job: str, *, leave: int = 0) -> str:
@@ -79,12 +78,15 @@ def commands(config: Path, disk: Path, capsys: pytest.CaptureFixture[str]) -> Co
 @pytest.mark.ray
 @pytest.mark.usefixtures("cluster")
 def test_each_job_of_the_way_goes_on_once_there_is_room(commands: Commands, config: Path) -> None:
+    """Where the disk fills while trials are trained, what Tune remembers of the search is torn."""
     recipe = load_recipe(config)
-    commands.overrides = ["--set", "train.epochs=1", "--set", "tune.num_trials=1"]
     for job, leave in (("prepare", 100_000), ("tune", 0), ("embed", 0), ("evaluate", 0)):
         commands.refused(job, leave=leave)
         assert not [path for path in recipe.root.glob(".*") if path.name.endswith(".part")]
-        commands.done(job)
+        if job == "tune":
+            _filled_while_it_trains(job, commands, recipe)
+        else:
+            commands.done(job)
     commands.refused("promote")
     commands.done("promote")
     assert len(Registry.of(recipe).history()) == 1
@@ -92,16 +94,16 @@ def test_each_job_of_the_way_goes_on_once_there_is_room(commands: Commands, conf
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("job", ["tune", "train"])
-def test_training_goes_on_from_the_epochs_that_had_room(
-    job: str, commands: Commands, config: Path, disk: Path
-) -> None:
-    """What Tune remembers of the search is torn."""
+def test_training_goes_on_from_the_epochs_that_had_room(commands: Commands, config: Path) -> None:
     recipe = load_recipe(config)
-    runs = Run.open(recipe).trainings
-    prepare_here(recipe)
-    stop = threading.Event()
-    filler = threading.Thread(target=_fill_after_an_epoch, args=(disk, runs, stop))
+    trainable_here(recipe)
+    _filled_while_it_trains("train", commands, recipe)
+
+
+def _filled_while_it_trains(job: str, commands: Commands, recipe: Recipe) -> None:
+    """The job ends in one line once the disk is full; with room again it trains what is left."""
+    runs, stop = Run.open(recipe).trainings, threading.Event()
+    filler = threading.Thread(target=_fill_after_an_epoch, args=(commands.disk, runs, stop))
     filler.start()
     try:
         assert commands.status(job) == 2
@@ -113,12 +115,12 @@ def test_training_goes_on_from_the_epochs_that_had_room(
     (first,) = {path.parent for path in runs.rglob("checkpoint_*")}
     had_room = whole_ones(first)[-1][1].epoch
     assert 1 <= had_room < EPOCHS
-    (disk / "other").unlink()
-    told = commands.done(job)
+    (commands.disk / "other").unlink()
+    said = commands.done(job)
     for epoch in range(1, EPOCHS + 1):
         trials = recipe.tune.num_trials if job == "tune" else 1
         expected = trials if epoch > had_room else trials - 1
-        assert told.count(f"epoch {epoch}/{EPOCHS}") == expected
+        assert said.count(f"epoch {epoch}/{EPOCHS}") == expected
     winner = json.loads(Run.open(recipe).winner_file.read_text())
     trained = whole_ones((recipe.root / winner["checkpoint"]).parent)
     assert winner["metrics"][METRIC] == max(point[METRIC] for point in trained[-1][1].curve)

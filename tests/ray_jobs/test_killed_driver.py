@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import prepare_here, tiny_log, tiny_recipe_file
+from tiny import tiny_log, tiny_recipe_file, trainable_here
 
-from recsys.artifacts.checkpoint import MODEL, whole_ones
+from ray_jobs import train
+from recsys.artifacts.checkpoint import MODEL
+from recsys.artifacts.progress import whole_ones
 from recsys.artifacts.run import Run
 from recsys.config import load_recipe
 
@@ -19,15 +21,18 @@ EPOCHS = 3
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
 @pytest.mark.chaos
-def test_the_same_command_goes_on_from_the_last_whole_checkpoint(tmp_path: Path) -> None:
+def test_the_same_command_goes_on_from_the_last_whole_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The last one is damaged as well: that is said, and the one before it taken."""
     tiny_log(tmp_path / "log")
     config = tiny_recipe_file(
         tmp_path, train={"epochs": EPOCHS, "patience": EPOCHS, "checkpoint_minutes": 0}
     )
     recipe = load_recipe(config)
-    prepare_here(recipe)
+    trainable_here(recipe)
     trainings = Run.open(recipe).trainings
     command = [sys.executable, "-m", "ray_jobs.train", "--config", str(config)]
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -43,10 +48,10 @@ def test_the_same_command_goes_on_from_the_last_whole_checkpoint(tmp_path: Path)
     _until_nobody_writes(training)
     *_, (before, _), (last, _) = whole_ones(training)
     (last / MODEL).write_bytes(b"torn")
-    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert second.returncode == 0, second.stdout + second.stderr
-    assert f"{last} is damaged: the training goes on from {before.name}" in second.stdout
-    assert "epoch 1/3" not in second.stdout, "it is trained"
+    train.execute(Run.open(recipe))
+    second = capsys.readouterr().out
+    assert f"{last} is damaged: the training goes on from {before.name}" in second
+    assert "epoch 1/3" not in second, "it is trained"
     curve = whole_ones(training)[-1][1].curve
     assert [point["epoch"] for point in curve] == list(range(1, EPOCHS + 1))
 

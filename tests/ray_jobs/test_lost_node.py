@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import prepare_here, tiny_log, tiny_recipe_file
+from tiny import tiny_log, tiny_recipe_file, trainable_here
 
-from recsys.artifacts.checkpoint import whole_ones
+from recsys.artifacts.progress import whole_ones
 from recsys.artifacts.run import Run
 from recsys.config import load_recipe
 
@@ -69,6 +69,7 @@ def nodes() -> Iterator[Nodes]:
         # Sooner than on a cluster of machines.
         "RAY_health_check_period_ms": "500",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",
     }
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("coming_and_going.py"))],
@@ -114,7 +115,7 @@ def test_training_goes_on_with_one_worker_and_grows_back(nodes: Nodes, tmp_path:
             data={**_data(folder), "source": str(tmp_path / "log")}, ray={"address": None},
         )  # fmt: skip
         recipe, log = load_recipe(config), folder / "log.txt"
-        prepare_here(recipe)
+        trainable_here(recipe)
         run = Run.open(recipe)
         job = nodes.train(config, log)
         try:

@@ -22,13 +22,14 @@ from tiny import (
     tiny_log,
     tiny_recipe,
     tiny_shop,
+    trainable_here,
     write_log,
 )
 
-from ray_jobs import embed, prepare, train
+from ray_jobs import embed, train
 from ray_jobs.common.choosing import choose
 from recsys.artifacts.bundle import Bundle
-from recsys.artifacts.checkpoint import load_progress
+from recsys.artifacts.progress import load_progress
 from recsys.artifacts.run import Run
 from recsys.artifacts.winner import Winner
 from recsys.config import Recipe, recipe_from_dict, target_codes
@@ -42,50 +43,72 @@ EPOCHS = 4
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """A checkpoint is kept after every step."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Recipe:
+    """A finished training; a checkpoint is kept after every step."""
     folder = tmp_path_factory.mktemp("train")
     tiny_log(folder / "log")
     settings = {"num_workers": 2, "epochs": EPOCHS, "patience": EPOCHS, "batch_size": 2}
-    return tiny_recipe(folder, train={**settings, "checkpoint_minutes": 0})
+    recipe = tiny_recipe(folder, train={**settings, "checkpoint_minutes": 0, "hang_minutes": 0.5})
+    trainable_here(recipe)
+    train.execute(Run.open(recipe))
+    return recipe
+
+
+def _untrained(recipe: Recipe, folder: Path, **settings: object) -> Recipe:
+    """The same prepared data and text store in another run, of which nothing is trained."""
+    raw = recipe.resolved() | {"run_dir": str(folder / "run")}
+    raw["train"] |= settings
+    other, run = recipe_from_dict(raw), Run.open(recipe)
+    trained = shutil.ignore_patterns(run.trainings.name, run.winner_file.name)
+    shutil.copytree(recipe.root, other.root, ignore=trained)
+    return other
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("cluster")
 @pytest.mark.chaos
-def test_a_killed_worker_costs_a_step_and_changes_nothing(recipe: Recipe) -> None:
-    """The run goes on within its epoch, and ends with the weights of an undisturbed one.
+def test_lost_workers_cost_a_step_each_and_change_nothing(
+    undisturbed: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One is killed, and one hangs an epoch later: the other waits for it until that is found.
 
-    Of processes that read footers, which every epoch would wait for, there is none.
+    The run goes on within its epochs, and ends with the weights of an undisturbed one. Of processes
+    that read footers, which every epoch would wait for, there is none.
     """
-    prepare.execute(Run.open(recipe))
-    killed: list[str] = []
+    recipe = _untrained(undisturbed, tmp_path)
+    before = {actor.actor_id for actor in actors(class_name="RayTrainWorker")}
+    ended: list[tuple[int, str]] = []
     stop = threading.Event()
-    killer = threading.Thread(target=_kill_one_worker, args=(recipe, killed, stop))
-    killer.start()
+    ender = threading.Thread(target=_end_workers, args=(recipe, before, ended, stop))
+    ender.start()
     try:
         train.execute(Run.open(recipe))
     finally:
         stop.set()
-        killer.join()
-    classes = {actor.class_name for actor in actors()}
-    assert "RayTrainWorker" in classes
-    assert "FooterReader" not in classes
-    (there,) = killed
-    assert re.fullmatch(r"checkpoint_0001-\d{9}", there), "it was killed within the second epoch"
-    data = json.loads(Run.open(recipe).winner_file.read_text())
+        ender.join()
+        left = [pid for pid, _ in ended if Path(f"/proc/{pid}").exists()]
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+    assert len(ended) == 2
+    assert not left, "it is ended, though it cannot be asked"
+    assert re.fullmatch(r"checkpoint_0001-\d{9}", ended[0][1]), "it was killed within an epoch"
+    assert "FooterReader" not in {actor.class_name for actor in actors()}
+    started = {actor.actor_id for actor in actors(class_name="RayTrainWorker")} - before
+    assert len(started) == 3 * recipe.train.most_workers
+    told = [line for line in capsys.readouterr().out.splitlines() if "start again" in line]
+    assert [line.split("; ")[-1] for line in told] == [
+        f"all start again from the last checkpoint ({number} of 2 times)" for number in (1, 2)
+    ]
+    assert "hangs" in told[1]
     last = json.loads((_latest_checkpoint(recipe) / "progress.json").read_text())
     assert last["epoch"] == EPOCHS
     assert [point["epoch"] for point in last["curve"]] == list(range(1, EPOCHS + 1))
+    data = json.loads(Run.open(recipe).winner_file.read_text())
     assert data["curve"] == last["curve"][: len(data["curve"])]
-    disturbed = _weights(recipe)
-    shutil.rmtree(Run.open(recipe).trainings)
-    train.execute(Run.open(recipe))
-    undisturbed = json.loads((_latest_checkpoint(recipe) / "progress.json").read_text())
+    expected = json.loads((_latest_checkpoint(undisturbed) / "progress.json").read_text())
     assert [_trained(point) for point in last["curve"]] == [
-        _trained(point) for point in undisturbed["curve"]
+        _trained(point) for point in expected["curve"]
     ]
-    assert _weights(recipe) == disturbed
+    assert _weights(recipe) == _weights(undisturbed)
 
 
 def _trained(point: dict[str, Any]) -> dict[str, Any]:
@@ -100,16 +123,24 @@ def _weights(recipe: Recipe) -> dict[str, bytes]:
     }
 
 
-def _kill_one_worker(recipe: Recipe, killed: list[str], stop: threading.Event) -> None:
-    """SIGKILL one training worker within the second epoch."""
-    while not stop.wait(0.01):
-        if not list(Run.open(recipe).trainings.glob("*/checkpoint_0001-*/progress.json")):
-            continue
-        alive = actors(class_name="RayTrainWorker", state="ALIVE")
-        if alive:
-            os.kill(alive[0].pid, signal.SIGKILL)
-            killed.append(_latest_checkpoint(recipe).name)
-            return
+def _end_workers(
+    recipe: Recipe, before: set[str], ended: list[tuple[int, str]], stop: threading.Event
+) -> None:
+    """SIGKILL one worker within the second epoch, and SIGSTOP one within the third."""
+    for epoch, how in ((1, signal.SIGKILL), (2, signal.SIGSTOP)):
+        at_work = f"*/checkpoint_{epoch:04d}-*/progress.json"
+        while not stop.wait(0.01):
+            if not list(Run.open(recipe).trainings.glob(at_work)):
+                continue
+            alive = [
+                actor
+                for actor in actors(class_name="RayTrainWorker", state="ALIVE")
+                if actor.actor_id not in before
+            ]
+            if alive:
+                os.kill(alive[0].pid, how)
+                ended.append((alive[0].pid, _latest_checkpoint(recipe).name))
+                break
 
 
 def _latest_checkpoint(recipe: Recipe) -> Path:
@@ -118,63 +149,18 @@ def _latest_checkpoint(recipe: Recipe) -> Path:
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("cluster")
-@pytest.mark.chaos
-def test_a_worker_that_hangs_is_found_and_replaced(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One of two is stopped, and the other waits for it; the run goes on from its checkpoint."""
-    tiny_log(tmp_path / "log")
-    settings = {"num_workers": 2, "epochs": 3, "patience": 3, "hang_minutes": 0.5}
-    recipe = tiny_recipe(tmp_path, train=settings)
-    prepare_here(recipe)
-    before = {actor.actor_id for actor in actors(class_name="RayTrainWorker")}
-    stopped: list[int] = []
-    end = threading.Event()
-
-    def stop_one() -> None:
-        while not stopped and not end.wait(0.01):
-            if not list(Run.open(recipe).trainings.glob("*/checkpoint_0001")):
-                continue
-            for actor in actors(class_name="RayTrainWorker", state="ALIVE"):
-                if not stopped and actor.actor_id not in before:
-                    os.kill(actor.pid, signal.SIGSTOP)
-                    stopped.append(actor.pid)
-
-    stopper = threading.Thread(target=stop_one)
-    stopper.start()
-    try:
-        train.execute(Run.open(recipe))
-    finally:
-        end.set()
-        stopper.join()
-        left = [pid for pid in stopped if Path(f"/proc/{pid}").exists()]
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-    assert len(stopped) == 1
-    assert not left, "it is ended, though it cannot be asked"
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "hangs" in line]
-    assert line.endswith("; all start again from the last checkpoint (1 of 2 times)")
-    last = json.loads((_latest_checkpoint(recipe) / "progress.json").read_text())
-    assert [point["epoch"] for point in last["curve"]] == [1, 2, 3]
-    started = {actor.actor_id for actor in actors(class_name="RayTrainWorker")} - before
-    assert len(started) == 4
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("cluster")
-def test_a_finished_run_is_not_trained_again(recipe: Recipe) -> None:
-    before = Run.open(recipe).winner_file.read_bytes()
+def test_a_finished_run_is_not_trained_again(undisturbed: Recipe) -> None:
+    before = Run.open(undisturbed).winner_file.read_bytes()
     workers = len(actors(class_name="RayTrainWorker"))
-    train.execute(Run.open(recipe))
-    assert Run.open(recipe).winner_file.read_bytes() == before
+    train.execute(Run.open(undisturbed))
+    assert Run.open(undisturbed).winner_file.read_bytes() == before
     assert len(actors(class_name="RayTrainWorker")) == workers > 0
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("cluster")
-def test_a_retraining_learns_up_to_the_test_window(recipe: Recipe) -> None:
+def test_a_retraining_learns_up_to_the_test_window(undisturbed: Recipe, tmp_path: Path) -> None:
     """As many epochs as were best, the ids of one window more, and a bundle that takes it."""
+    recipe = _untrained(undisturbed, tmp_path, num_workers=1, checkpoint_minutes=None)
     prepared = Prepared.open(recipe.root)
     least = int(prepared.stats("head").num_events.max())
     raw = recipe.resolved()
@@ -216,7 +202,7 @@ def one_sided(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 @pytest.mark.ray
 @pytest.mark.usefixtures("cluster")
 def test_a_worker_without_a_question_trains_along(one_sided: Recipe) -> None:
-    prepared = prepare_here(one_sided)
+    prepared = trainable_here(one_sided)
     codes, (first, second) = target_codes(one_sided), prepared.shards
     for window in ("head", "valid"):
         asked = [
@@ -236,7 +222,7 @@ def test_an_error_of_ours_is_not_tried_again(tmp_path: Path) -> None:
     """It would be the same; a lost worker is replaced `train.max_failures` times."""
     tiny_log(tmp_path / "log")
     recipe = tiny_recipe(tmp_path, train={"learning_rate": 1e20})
-    prepare_here(recipe)
+    trainable_here(recipe)
     assert recipe.train.max_failures == 2
     before = len(actors(class_name="RayTrainWorker"))
     with pytest.raises(Exception, match="diverged") as error:

@@ -15,12 +15,12 @@ from bundles import item_id
 from tiny import (
     NUM_DAYS,
     day,
-    prepare_here,
     tiny_items,
     tiny_log,
     tiny_recipe,
     tiny_recipe_file,
     tiny_settings,
+    trainable_here,
     user_id,
     write_log,
 )
@@ -103,7 +103,7 @@ class TestFailedTrials:
             tmp_path, seed=0, train={"epochs": 1},
             tune={"num_trials": 2, "space": space(1e-3, 1e35)},
         )  # fmt: skip
-        prepare_here(load_recipe(config))
+        trainable_here(load_recipe(config))
         command = [sys.executable, "-m", "ray_jobs.tune", "--config", str(config)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -120,7 +120,7 @@ class TestFailedTrials:
     def test_all_of_them(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         tiny_log(tmp_path / "log")
         config = tiny_recipe_file(tmp_path, tune={"num_trials": 1, "space": space(1e20, 1e20)})
-        prepare_here(load_recipe(config))
+        trainable_here(load_recipe(config))
         with pytest.raises(SystemExit) as end:
             cli.main(["tune", "--config", str(config)])
         done = capsys.readouterr()
@@ -233,14 +233,15 @@ def test_a_finished_search_is_not_run_again(searched: Recipe) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
 @pytest.mark.chaos
-def test_an_interrupted_search_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_search_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C in the second trial; the same command keeps the first, and all epochs of both."""
     tiny_log(tmp_path / "log")
     config = tiny_recipe_file(
         tmp_path, train={"epochs": 4, "patience": 4}, tune={"num_trials": 2, "grace_epochs": 4}
     )
-    prepare_here(load_recipe(config))
+    trainable_here(load_recipe(config))
     command = [sys.executable, "-m", "ray_jobs.tune", "--config", str(config)]
     first = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -257,9 +258,11 @@ def test_an_interrupted_search_goes_on(tmp_path: Path) -> None:
     assert "run the same command to go on" in error
     (done,) = [line.split(":")[0].strip() for line in seen if "epoch 4/4" in line]
 
-    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert second.returncode == 0, second.stdout + second.stderr
-    assert f"{done} (" not in second.stdout, f"{done} was run again"
+    with pytest.raises(SystemExit) as end:
+        cli.main(["tune", "--config", str(config)])
+    second = capsys.readouterr()
+    assert not end.value.code, second.out + second.err
+    assert f"{done} (" not in second.out, f"{done} was run again"
     recipe = load_recipe(config)
     trials = _winner(recipe)["trials"]
     assert done in {trial["trial"] for trial in trials}

@@ -16,7 +16,7 @@ from tiny import KEY, KEY_ENV, prepare_here, tiny_log, tiny_recipe
 
 from ray_jobs import embed, evaluate, pipeline, promote, rollback
 from recsys.artifacts.bundle import Bundle
-from recsys.artifacts.checkpoint import load_progress, seal
+from recsys.artifacts.progress import load_progress, seal
 from recsys.artifacts.registry import Registry
 from recsys.artifacts.run import Run
 from recsys.config import Recipe, recipe_from_dict, target_codes

@@ -118,15 +118,17 @@ class ObjectStore:
 
     @contextmanager
     def failing(self, meets: Meets, times: int | None = None) -> Iterator[None]:
-        """The server answers 500 and does nothing; for good, and then it is not asked for long."""
+        """The server answers 500 and does nothing; for good, and then it is not asked for long.
+
+        So many times: it is asked again without a pause.
+        """
 
         def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
             return _refuse(start_response, "500 Internal Server Error", "InternalError")
 
         with ExitStack() as stack:
             stack.enter_context(self.fault(answer, meets, times or 1_000_000))
-            if times is None:
-                stack.enter_context(impatient())
+            stack.enter_context(impatient() if times is None else hasty())
             yield
 
     def failing_after(self, meets: Meets, times: int = 1) -> Any:
@@ -186,6 +188,11 @@ def _refuse(start_response: Any, status: str, code: str) -> list[bytes]:
 def impatient() -> Any:
     """In the block, who waits for a store waits for a second."""
     return patch.object(patience, "PATIENCE_S", 1.0)
+
+
+def hasty() -> Any:
+    """In the block, who waits for a store asks again at once."""
+    return patch.object(patience, "PAUSE_S", 0.001)
 
 
 @contextmanager

@@ -206,6 +206,13 @@ def store_here(recipe: Recipe) -> TextStore:
     return ensure_store(Run.open(recipe), run)
 
 
+def trainable_here(recipe: Recipe) -> Prepared:
+    """All that a training reads, without a cluster."""
+    prepared = prepare_here(recipe)
+    store_here(recipe)
+    return prepared
+
+
 class Shop(NamedTuple):
     """A recipe and what `prepare` and the text store made of its log."""
 

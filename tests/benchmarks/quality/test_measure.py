@@ -83,6 +83,7 @@ def test_texts_alone(folder: Path) -> None:
     arguments = [
         str(tiny_log(folder / "log")), "--seeds", "1", "--trials", "1", "--work", str(work),
         "--text-only", "--baselines", "none", "--json", str(report), *settings(folder),
+        "--set=train.retrain=false",
     ]  # fmt: skip
     assert measure.main(arguments) == 0
     data = json.loads(report.read_text())

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ray_jobs.common import kept
-from recsys.artifacts.checkpoint import MODEL, PROGRESS, Progress, load_progress, seal
+from recsys.artifacts.checkpoint import MODEL
+from recsys.artifacts.progress import PROGRESS, Progress, load_progress, seal
 from recsys.errors import DataError
 from recsys.storage.shared import SharedFolder
 

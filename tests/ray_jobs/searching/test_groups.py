@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from actors import actors
-from tiny import prepare_here, tiny_log, tiny_recipe
+from tiny import tiny_log, tiny_recipe, trainable_here
 
 from ray_jobs import tune
 from ray_jobs.common.board import the_board
@@ -39,7 +39,7 @@ def test_one_worker_trains_all_trials_and_is_replaced_when_it_dies_or_hangs(
         },
         tune={"num_trials": 3, "max_concurrent": 1, "scheduler": "none"},
     )
-    prepare_here(recipe)
+    trainable_here(recipe)
     before = {actor.actor_id for actor in actors(class_name="RayTrainWorker")}
     ended: list[int] = []
     stop = threading.Event()
@@ -77,13 +77,21 @@ def test_one_worker_trains_all_trials_and_is_replaced_when_it_dies_or_hangs(
     assert [(trial["status"], trial["epochs"]) for trial in trials] == 3 * [("finished", EPOCHS)]
 
 
-def test_a_group_that_is_cut_off_while_it_starts_gives_its_room_back(tmp_path: Path) -> None:
-    """Ray Train's cleaner does not know its placement group yet, and the job goes on."""
+def test_a_group_that_is_cut_off_while_it_starts_gives_its_room_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ray Train's cleaner does not know its placement group yet, and the job goes on.
+
+    The controller of another training is not waited for.
+    """
     import ray
 
+    # Pickled by value: workers do not find this module.
+    other = ray.remote(type("TrainController", (), {})).options(num_cpus=0).remote()
+    ray.get(other.__ray_ready__.remote())
     tiny_log(tmp_path / "log")
     recipe = tiny_recipe(tmp_path)
-    prepare_here(recipe)
+    trainable_here(recipe)
     before, total = _placement_groups(), ray.cluster_resources()["CPU"]
     cut = pytest.raises(RuntimeError, match="cut off")
     with cut, groups_at_work(Run.open(recipe), tmp_path / "search"):
@@ -98,6 +106,7 @@ def test_a_group_that_is_cut_off_while_it_starts_gives_its_room_back(tmp_path: P
         time.sleep(0.2)
     assert ray.available_resources().get("CPU", 0) == total
     assert _placement_groups() <= before
+    assert "have not ended" not in caplog.text
 
 
 def _placement_groups() -> set[str]:

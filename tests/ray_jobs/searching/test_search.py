@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import prepare_here, tiny_log, tiny_recipe, tiny_recipe_file
+from tiny import tiny_log, tiny_recipe, tiny_recipe_file, trainable_here
 
 from ray_jobs import tune
 from ray_jobs.searching.drawing import algorithm, param_space
@@ -64,7 +64,7 @@ def test_a_budget_that_ends_before_the_first_epoch(tmp_path: Path) -> None:
 
     tiny_log(tmp_path / "log")
     recipe = tiny_recipe(tmp_path, tune={"time_budget_s": 2, "max_concurrent": 1})
-    prepare_here(recipe)
+    trainable_here(recipe)
     with pytest.raises(DataError) as error:
         tune.execute(Run.open(recipe))
     assert "stopped by tune.time_budget_s before its first epoch" in str(error.value)
@@ -76,8 +76,11 @@ def test_a_budget_that_ends_before_the_first_epoch(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
 @pytest.mark.chaos
-def test_a_killed_tpe_search_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+def test_a_killed_tpe_search_goes_on_as_if_nothing_had_been(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It knows the trials of before, and draws what a search that nobody killed would draw."""
     tiny_log(tmp_path / "log")
     config = tiny_recipe_file(
@@ -85,16 +88,15 @@ def test_a_killed_tpe_search_goes_on_as_if_nothing_had_been(tmp_path: Path) -> N
         tune={"search": "tpe", "scheduler": "none", "num_trials": 3, "max_concurrent": 1},
     )  # fmt: skip
     recipe = load_recipe(config)
-    prepare_here(recipe)
+    trainable_here(recipe)
     printed = _killed_in_the_second_trial(config)
     (done,) = re.findall(r"(trial-\w+): epoch 2/2", printed)
 
-    command = [sys.executable, "-m", "ray_jobs.tune", "--config", str(config)]
-    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert second.returncode == 0, printed + second.stdout + second.stderr
-    assert f"{done} (" not in second.stdout, f"{done} was run again"
+    tune.execute(Run.open(recipe))
+    second = capsys.readouterr().out
+    assert f"{done} (" not in second, f"{done} was run again"
     # A trial that goes on is told of again, with its place among those that are left.
-    begun = [*dict.fromkeys(re.findall(r"(trial-\w+) \(\d of", printed + second.stdout))]
+    begun = [*dict.fromkeys(re.findall(r"(trial-\w+) \(\d of", printed + second))]
     trials: list[dict[str, Any]] = json.loads(Run.open(recipe).winner_file.read_text())["trials"]
     trials.sort(key=lambda trial: begun.index(trial["trial"]))
     assert [trial["status"] for trial in trials] == 3 * ["finished"]

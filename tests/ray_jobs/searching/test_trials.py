@@ -18,7 +18,7 @@ from ray_jobs.common import trial as one_trial
 from ray_jobs.common.kept import Checkpoints, run_folder
 from ray_jobs.searching.trials import trial_table
 from recsys.artifacts import checkpoint
-from recsys.artifacts.checkpoint import Progress, seal
+from recsys.artifacts.progress import PROGRESS, Progress, seal
 from recsys.artifacts.run import Run
 from recsys.config import recipe_from_dict
 from recsys.errors import RecipeError
@@ -108,7 +108,7 @@ class TestTable:
 
     def test_a_trial_without_an_epoch_comes_last(self, tmp_path: Path) -> None:
         failed = self.result(tmp_path, "a", error=DIVERGED)
-        for number, name in enumerate((checkpoint.MODEL, checkpoint.PROGRESS)):
+        for number, name in enumerate((checkpoint.MODEL, PROGRESS)):
             half = run_folder(tmp_path, "a", SETTINGS) / f"checkpoint_2026-01-01_00-00-0{number}"
             half.mkdir()  # a worker was killed while it wrote
             (half / checkpoint.MODEL).write_bytes(b"weights")

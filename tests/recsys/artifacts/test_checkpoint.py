@@ -8,7 +8,8 @@ import torch
 from tiny import Shop
 
 from recsys.artifacts import checkpoint
-from recsys.artifacts.checkpoint import Progress, trained_state
+from recsys.artifacts.checkpoint import trained_state
+from recsys.artifacts.progress import PROGRESS, Progress, is_whole
 from recsys.errors import DataError
 from recsys.training.build import build_two_tower
 from recsys.training.worker import Worker
@@ -89,17 +90,17 @@ def test_a_checkpoint_of_another_recipe_is_refused(shop: Shop, tmp_path: Path) -
 
 def test_what_was_killed_while_it_wrote_is_not_whole(shop: Shop, tmp_path: Path) -> None:
     mine = worker(shop)
-    assert not checkpoint.is_whole(tmp_path), "nothing is written yet"
+    assert not is_whole(tmp_path), "nothing is written yet"
     checkpoint.save(tmp_path, mine.model, mine.head, mine.optimizer, Progress(1, 1))
-    assert checkpoint.is_whole(tmp_path)
-    for name in (checkpoint.MODEL, checkpoint.HEAD, checkpoint.PROGRESS):
+    assert is_whole(tmp_path)
+    for name in (checkpoint.MODEL, checkpoint.HEAD, PROGRESS):
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2])
-        assert not checkpoint.is_whole(tmp_path)
+        assert not is_whole(tmp_path)
         (tmp_path / name).unlink()
-        assert not checkpoint.is_whole(tmp_path)
+        assert not is_whole(tmp_path)
         (tmp_path / name).write_bytes(content)
-    assert checkpoint.is_whole(tmp_path)
+    assert is_whole(tmp_path)
 
 
 def test_no_file_is_a_pickle(shop: Shop, tmp_path: Path) -> None:
@@ -107,4 +108,4 @@ def test_no_file_is_a_pickle(shop: Shop, tmp_path: Path) -> None:
     steps(mine, shop, 1)
     checkpoint.save(tmp_path, mine.model, mine.head, mine.optimizer, Progress(1, 1))
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
-    assert json.loads((tmp_path / checkpoint.PROGRESS).read_text())["step"] == 1
+    assert json.loads((tmp_path / PROGRESS).read_text())["step"] == 1

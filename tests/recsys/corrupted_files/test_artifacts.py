@@ -16,6 +16,7 @@ from tiny import Shop
 
 from recsys.artifacts import checkpoint
 from recsys.artifacts.bundle import BUNDLE, Bundle
+from recsys.artifacts.progress import PROGRESS, Progress
 from recsys.artifacts.registry import Registry
 from recsys.data.histories import Histories
 from recsys.errors import RaycommendError
@@ -151,7 +152,7 @@ class TestCheckpoints:
         batch = worker.batch(shop.prepared.users(shop.prepared.shards[:1]))
         assert batch is not None
         worker.train_step(batch, 20)
-        progress = checkpoint.Progress(1, 1, [{"ndcg@10": 0.1}])
+        progress = Progress(1, 1, [{"ndcg@10": 0.1}])
         checkpoint.save(tmp_path, model, worker.head, worker.optimizer, progress)
 
         def read(folder: Path) -> Any:
@@ -167,7 +168,7 @@ class TestCheckpoints:
         for name, what in each_damage(tmp_path, files(tmp_path), num_flips=12 * SCALE):
             found = tally.take(name, what)
             # The last line break of the progress does not matter.
-            assert found is None or name == checkpoint.PROGRESS, what
-        for what in each_value(tmp_path / checkpoint.PROGRESS, seed=1, most=60 * SCALE):
-            assert tally.take(checkpoint.PROGRESS, what) is None, what
+            assert found is None or name == PROGRESS, what
+        for what in each_value(tmp_path / PROGRESS, seed=1, most=60 * SCALE):
+            assert tally.take(PROGRESS, what) is None, what
         tally.must_have_refused(0.8)

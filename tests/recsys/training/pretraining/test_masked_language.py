@@ -11,7 +11,8 @@ from process_groups import leave_process_group
 from tiny import Shop, tiny_shop
 from torch.nn.parallel import DistributedDataParallel
 
-from recsys.artifacts.checkpoint import Progress, load_model, load_optimizer, save
+from recsys.artifacts.checkpoint import load_model, load_optimizer, save
+from recsys.artifacts.progress import Progress
 from recsys.errors import RecipeError
 from recsys.model.language import LanguageModel
 from recsys.text.pretrained import load_tokenizer, locate
