@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 from pydantic import (
     Discriminator,
@@ -134,7 +134,7 @@ class Events(StrictModel):
                 msg = each["msg"] if loc else "an event is an object with fields"
                 refused.setdefault(place, Refused(loc, msg, kind=each["type"]))
             good = [each for at, each in enumerate(given) if at not in refused]
-            nothing: Self = cls.model_construct(events=[])
+            nothing = cast("Self", cls.model_construct(events=[]))
             left = handler({**value, "events": good}) if good else nothing
             left._refused = refused
             return left
