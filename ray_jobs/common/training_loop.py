@@ -96,6 +96,7 @@ class Loop:
 
         from recsys.artifacts.checkpoint import Progress
         from recsys.training.build import build_two_tower
+        from recsys.model.sharding import shard
         from recsys.training.worker import Worker
 
         self.training, self.group = training, group
@@ -109,6 +110,8 @@ class Loop:
         self.model, item_rows = build_two_tower(recipe, group.prepared, until)
         self.model.items.start_from(group.store.vectors, recipe.model.whitening)
         self.model.to(group.device)
+        if recipe.train.sharding == "full":
+            shard(self.model, group.device)
         self.worker = Worker(
             recipe, group.prepared, group.store, self.model, item_rows, group.rank, group.world,
             group.parts(recipe), recipe.train.most_workers, group.device, until=until,
@@ -254,6 +257,8 @@ class Loop:
         self._saved_at = time.monotonic()
 
     def _measured(self) -> dict[str, float]:
+        elif self.model.language.is_sharded:
+            files.take_part(self.model, worker.optimizer)
         import torch.distributed as dist
 
         measured = {}
