@@ -27,6 +27,7 @@ from tiny import (
 
 from ray_jobs import embed, prepare, train
 from ray_jobs.common.choosing import choose
+from ray_jobs.common.kept import Checkpoints
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.checkpoint import load_progress
 from recsys.artifacts.run import Run
@@ -119,46 +120,22 @@ def _latest_checkpoint(recipe: Recipe) -> Path:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.chaos
-def test_a_worker_that_hangs_is_found_and_replaced(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One of two is stopped, and the other waits for it; the run goes on from its checkpoint."""
-    tiny_log(tmp_path / "log")
-    settings = {"num_workers": 2, "epochs": 3, "patience": 3, "hang_minutes": 0.5}
-    recipe = tiny_recipe(tmp_path, train=settings)
-    prepare_here(recipe)
-    before = {actor.actor_id for actor in actors(class_name="RayTrainWorker")}
-    stopped: list[int] = []
-    end = threading.Event()
-
-    def stop_one() -> None:
-        while not stopped and not end.wait(0.01):
-            if not list(Run.open(recipe).trainings.glob("*/checkpoint_0001")):
-                continue
-            for actor in actors(class_name="RayTrainWorker", state="ALIVE"):
-                if not stopped and actor.actor_id not in before:
-                    os.kill(actor.pid, signal.SIGSTOP)
-                    stopped.append(actor.pid)
-
-    stopper = threading.Thread(target=stop_one)
-    stopper.start()
+def test_a_sharded_training_learns_what_a_whole_one_does(recipe: Recipe) -> None:
+    """With AdamW, and a checkpoint gathered after every step."""
+    raw = recipe.resolved()
+    raw["train"] |= {"sharding": "full"}
+    runs = [Run.open(each).trained for each in (recipe, recipe_from_dict(raw))]
+    kept = [Checkpoints(run.trainings / run.training_name("train"), recipe.shared) for run in runs]
+    winner = runs[0].winner_file.read_bytes()
     try:
-        train.execute(Run.open(recipe))
+        train.execute(runs[1])
+        whole, sharded = ([_trained(point) for point in each.curve()] for each in kept)
+        assert len(sharded) == len(whole) == EPOCHS
+        for point, expected in zip(sharded, whole, strict=True):
+            assert point == pytest.approx(expected, rel=1e-2)
     finally:
-        end.set()
-        stopper.join()
-        left = [pid for pid in stopped if Path(f"/proc/{pid}").exists()]
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-    assert len(stopped) == 1
-    assert not left, "it is ended, though it cannot be asked"
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "hangs" in line]
-    assert line.endswith("; all start again from the last checkpoint (1 of 2 times)")
-    last = json.loads((_latest_checkpoint(recipe) / "progress.json").read_text())
-    assert [point["epoch"] for point in last["curve"]] == [1, 2, 3]
-    started = {actor.actor_id for actor in actors(class_name="RayTrainWorker")} - before
-    assert len(started) == 4
+        shutil.rmtree(kept[1].run)
+        runs[0].winner_file.write_bytes(winner)
 
 
 @pytest.mark.ray
