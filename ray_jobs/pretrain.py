@@ -19,6 +19,7 @@ from ray_jobs.common.cluster import connected
 from ray_jobs.common.giving_up import giving_up
 from ray_jobs.common.kept import Checkpoints
 from ray_jobs.common.same_code import check_same_code
+from ray_jobs.common.standstill import noticed
 from ray_jobs.common.training_group import fit, group_of_workers, summing, trials_at_once
 from recsys.artifacts.run import Run
 from recsys.config import Pretrain, recipe_from_dict
@@ -153,9 +154,10 @@ def adapt_loop(config: dict[str, Any]) -> None:
                 move_to_device=False,
                 parallel_strategy_kwargs={"broadcast_buffers": False},
             )
-        loss = total(adapter.train_epoch(epoch, wrapped))[0] / world
-        trained = time.monotonic()
-        held_out, num_tokens = total(*adapter.held_out_loss())
+        with noticed(model, recipe.train, world):
+            loss = total(adapter.train_epoch(epoch, wrapped))[0] / world
+            trained = time.monotonic()
+            held_out, num_tokens = total(*adapter.held_out_loss())
         point = {
             "epoch": epoch,
             "loss": loss,

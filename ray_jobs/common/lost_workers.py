@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ray_jobs.common.progress import POLL_S, looking
 
+#: What `standstill` tells.
+_STOOD = re.compile(r"its loop has stood still for \d+ s")
 #: What gloo and NCCL say of a sum that some worker does not take part in.
 _WAITED = re.compile(r"[Tt]imed out waiting (\d+)\s?ms|Timeout\(ms\)=(\d+)")
 
@@ -17,8 +19,9 @@ _WAITED = re.compile(r"[Tt]imed out waiting (\d+)\s?ms|Timeout\(ms\)=(\d+)")
 def what_ended(errors: Mapping[int, Exception]) -> str:
     """What ended a group's workers, in one clause.
 
-    A worker that hangs is found in either of two ways, both after `train.hang_minutes`: its process
-    does not answer Ray Train, or another worker has waited for its part of a sum for so long.
+    A worker that hangs is found in one of three ways, each after `train.hang_minutes`: its process
+    does not answer Ray Train, another worker has waited for its part of a sum for so long, or it is
+    alone and its loop stands still (`ray_jobs.common.standstill`).
 
     Args:
         errors: of the workers by rank; those of some may only follow from another's.
@@ -33,6 +36,9 @@ def what_ended(errors: Mapping[int, Exception]) -> str:
         if isinstance(getattr(error, "health_check_failure", None), RayActorError):
             node = " with its node" if "node has died" in str(error) else ""
             return f"worker {rank} was lost{node}"
+    for rank, error in errors.items():
+        if found := _STOOD.search(str(error)):
+            return f"worker {rank} hangs: {found[0]} (train.hang_minutes)"
     for rank, error in errors.items():
         if found := _WAITED.search(str(error)):
             seconds = int(found[1] or found[2]) / 1000

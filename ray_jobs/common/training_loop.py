@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ray_jobs.common.kept import Checkpoints
 from ray_jobs.common.same_code import check_same_code
+from ray_jobs.common.standstill import noticed
 from ray_jobs.common.training_group import summing
 from ray_jobs.common.work import Training, is_done
 from recsys.config import Recipe, recipe_from_dict, target_codes
@@ -95,6 +96,7 @@ class Loop:
         import torch
 
         from recsys.artifacts.progress import Progress
+        from recsys.model.sharding import shard
         from recsys.training.build import build_two_tower
         from recsys.training.worker import Worker
 
@@ -108,6 +110,8 @@ class Loop:
         until = "head" if self.validates else "valid"
         self.model, item_rows = build_two_tower(recipe, group.prepared, until)
         self.model.items.start_from(group.store.vectors, recipe.model.whitening)
+        if recipe.train.sharding == "full":
+            shard(self.model, group.device)
         self.model.to(group.device)
         self.worker = Worker(
             recipe, group.prepared, group.store, self.model, item_rows, group.rank, group.world,
@@ -163,6 +167,10 @@ class Loop:
 
     def epoch(self) -> None:
         """Train an epoch, or what is left of it; fit the head, validate, keep a checkpoint."""
+        with noticed(self.model, self.recipe.train, self.group.world):
+            self._epoch()
+
+    def _epoch(self) -> None:
         started, progress, worker = time.monotonic(), self.progress, self.worker
         everybody: list[Share] = [[(0, self.group.feed.num_users)]]
         self._shares = dealt(progress.left or everybody, worker.num_parts)
@@ -249,6 +257,8 @@ class Loop:
                 ),
                 METRIC if self.validates else None,
             )
+        elif self.model.language.is_sharded:
+            files.take_part(self.model, worker.optimizer)
         if cache is None:
             worker.cache.expire(worker.step)
         self._saved_at = time.monotonic()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from recsys.artifacts.progress import FIX, Progress, load_progress, read_progress, seal
 from recsys.errors import DataError
 from recsys.model.ranking_head import ScoringHead
+from recsys.model.sharding import share_like, whole
 from recsys.model.vector_cache import VectorCache
 from recsys.storage.reading import reading
 from recsys.storage.seals import file_sha256
@@ -46,15 +47,21 @@ def save(
         progress: of the training.
         cache: what is changed in it is kept; None where there is none, or too much of it.
     """
-    save_weights(trained_state(model), folder / MODEL)
+    save_weights(_whole(_trained(model)), folder / MODEL)
     if head is not None:
         save_weights(
             {name: value.contiguous() for name, value in head.state_dict().items()}, folder / HEAD
         )
-    save_weights(_flatten(optimizer), folder / OPTIMIZER)
+    save_weights(_whole(_flatten(optimizer)), folder / OPTIMIZER)
     if cache is not None:
         save_weights(cache.changed(), folder / CACHE)
     seal(folder, progress)
+
+
+def take_part(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Give one's shares to the worker that saves, where layers are sharded."""
+    for value in (*_trained(model).values(), *_flatten(optimizer).values()):
+        whole(value)
 
 
 def load_model(folder: Path, model: nn.Module, head: ScoringHead | None) -> Progress:
@@ -63,10 +70,12 @@ def load_model(folder: Path, model: nn.Module, head: ScoringHead | None) -> Prog
     Raises:
         DataError: the checkpoint is of another recipe or broken; then nothing is restored.
     """
-    state = _tensors(folder / MODEL, trained_state(model))
+    present = _trained(model)
+    state = _tensors(folder / MODEL, present)
     of_head = None if head is None else _tensors(folder / HEAD, head.state_dict())
     progress = load_progress(folder)
-    model.load_state_dict(state, strict=False)
+    shares = {name: share_like(value, present[name]) for name, value in state.items()}
+    model.load_state_dict(shares, strict=False)
     if head is not None and of_head is not None:
         head.load_state_dict(of_head)
     return progress
@@ -79,11 +88,12 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
         DataError: its file is missing or broken.
     """
     groups = optimizer.state_dict()["param_groups"]
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _tensors(folder / OPTIMIZER).items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
     with reading(folder / OPTIMIZER, FIX):
+        for name, value in _tensors(folder / OPTIMIZER).items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = share_like(value, parameters[int(index)])
         optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
@@ -123,17 +133,24 @@ def _tensors(path: Path, expected: Mapping[str, Tensor] | None = None) -> dict[s
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
     """The parameters and buffers that training may change."""
+    return _whole(_trained(model))
+
+
+def _whole(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors to be stored; where some are sharded, all workers must take part."""
+    return {name: whole(value.detach()).cpu().contiguous() for name, value in state.items()}
+
+
+def _trained(model: nn.Module) -> dict[str, Tensor]:
     return {
-        name: value.detach().cpu().contiguous()
-        for name, value in model.state_dict().items()
-        if not name.startswith(FROZEN)
+        name: value for name, value in model.state_dict().items() if not name.startswith(FROZEN)
     }
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     return {
-        f"{index}.{key}": value.detach().cpu().contiguous()
+        f"{index}.{key}": value
         for index, entries in state.items()
         for key, value in entries.items()
         if isinstance(value, Tensor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from recsys.config.base import Positive, Section
 from recsys.config.data import Data
@@ -62,6 +62,16 @@ class Recipe(Section):
     def _a_place(cls, value: str) -> str:
         place_of(value)
         return value
+
+    @model_validator(mode="after")
+    def _has_layers_to_shard(self) -> Recipe:
+        if self.train.sharding == "full" and self.model.tuning in ("frozen", "lora"):
+            raise ValueError(
+                "train.sharding=full shards layers that are trained whole, and with "
+                f"model.tuning={self.model.tuning} none is: use last_n or full, or "
+                "train.sharding=none"
+            )
+        return self
 
     @property
     def root(self) -> Path:

@@ -66,6 +66,9 @@ class Train(Section):
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the language model's trained layers: `bfloat16` is mixed precision, for recent GPUs."""
+    sharding: Literal["none", "full"] = "none"
+    """`full`: the language model's layers are sharded over the workers (FSDP2), for one that does
+    not fit one device; it takes two workers at least. `pretrain` shards nothing."""
     epochs: Positive = 3
     batch_size: Positive = 32
     """Users in a step of one worker."""
@@ -105,9 +108,18 @@ class Train(Section):
     max_failures: Annotated[int, Field(ge=0)] = 2
     """How often a training's lost workers are replaced."""
     hang_minutes: Annotated[float, Field(gt=0)] = 15
-    """A worker hangs that has not answered for so long, or has kept the others waiting: all are
-    replaced, as where one was lost. More than the slowest thing that one worker does while the
-    others wait, such as writing a checkpoint."""
+    """A worker hangs that has not answered for so long, has kept the others waiting, or, alone, has
+    not called the model: all are replaced, as where one was lost. More than the slowest thing that
+    one worker does while the others wait, such as writing a checkpoint."""
+
+    @model_validator(mode="after")
+    def _has_whom_to_share_with(self) -> Train:
+        if self.sharding == "full" and self.fewest_workers < 2:
+            raise ValueError(
+                "train.sharding=full shares the language model between workers, and "
+                f"train.num_workers lets {self.fewest_workers} train alone: use at least 2"
+            )
+        return self
 
     @property
     def is_elastic(self) -> bool:

@@ -27,8 +27,8 @@ def is_distributed(world: int) -> bool:
 def split_texts(wanted: Int64s, stale: Int64s) -> tuple[list[Int64s], list[Int64s]]:
     """Assign each distinct text that any worker wants to one worker, round-robin.
 
-    Of the wanted ones every worker gets at least one, and so a gradient, even if that text is then
-    encoded twice.
+    Where there is any, every worker gets at least one, even if that text is then encoded twice: of
+    the wanted ones for a gradient, of the stale ones because a sharded language model needs all.
 
     Args:
         wanted: texts that this worker wants with gradient; at least one.
@@ -48,10 +48,11 @@ def split_texts(wanted: Int64s, stale: Int64s) -> tuple[list[Int64s], list[Int64
     first = np.unique(np.concatenate([t[:n] for t, n in zip(told, num_wanted, strict=True)]))
     second = np.unique(np.concatenate([t[n:] for t, n in zip(told, num_wanted, strict=True)]))
     second = np.setdiff1d(second[second >= 0], first)
-    return (
-        [first[rank % len(first) :: world] for rank in range(world)],
-        [second[rank::world] for rank in range(world)],
-    )
+    return _dealt(first, world), _dealt(second, world)
+
+
+def _dealt(texts: Int64s, world: int) -> list[Int64s]:
+    return [texts[rank % max(1, len(texts)) :: world] for rank in range(world)]
 
 
 def gather_vectors(mine_FH: Tensor, sizes: list[int]) -> Tensor:

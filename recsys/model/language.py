@@ -85,6 +85,8 @@ class LanguageModel(nn.Module):
         self.split = len(layers) - num_trained
         #: Whether the trained layers multiply in bfloat16; their weights are float32 always.
         self.in_bfloat16 = False
+        #: See `recsys.model.sharding`: then all workers call the layers equally often.
+        self.is_sharded = False
         self.dim = int(model.config.hidden_size)
         self.embeddings = model.embeddings.requires_grad_(False)
         self.frozen_layers = nn.ModuleList(layers[: self.split]).requires_grad_(False)
@@ -108,7 +110,7 @@ class LanguageModel(nn.Module):
         for the lengths.
         """
         num_groups = len(mask_TL) // TEXTS_OF_LIKE_LENGTH
-        if num_groups < 2 or hidden_TLH.device.type != "cpu":
+        if num_groups < 2 or hidden_TLH.device.type != "cpu" or self.is_sharded:
             return self._pooled(hidden_TLH, mask_TL)
         lengths = mask_TL.sum(1)
         order = torch.argsort(lengths)

@@ -23,6 +23,7 @@ from recsys.features.windows import TrainingBatch, event_weights, training_batch
 from recsys.model.batch import Batch
 from recsys.model.exchange import gather_vectors, is_distributed, split_texts
 from recsys.model.ranking_head import ScoringHead
+from recsys.model.sharding import clip_grad_norm
 from recsys.model.two_tower import TwoTower
 from recsys.model.vector_cache import VectorCache
 from recsys.preparation.prepared import Prepared
@@ -197,7 +198,7 @@ class Steps:
         train = self.recipe.train
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * warmup_cosine(self.step, num_steps, train.warmup_fraction)
-        nn.utils.clip_grad_norm_(self.model.parameters(), train.clip_norm)
+        clip_grad_norm(self.model.parameters(), train.clip_norm)
         self.optimizer.step()
 
     def train_epoch(
@@ -338,8 +339,6 @@ class Steps:
         )
 
     def _encode(self, texts: Int64s) -> Tensor:
-        if not len(texts):  # of few that are too old, none may fall to this worker
-            return torch.zeros(0, self.model.language.dim, device=self.device)
         hidden, mask = self.hidden_states(texts)
         return self.model.language(hidden.to(self.device), mask.to(self.device))
 

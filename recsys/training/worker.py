@@ -58,12 +58,13 @@ class Worker(Steps):
         return DailyCounts(self.prepared.summary["counts"]["items"], **arrays)
 
     def scorer(self, as_of: str) -> Scorer:
-        """Score with the model as it is, and statistics as of a cut; moves the model to the CPU."""
+        """Score with the model as it is, and statistics as of a cut; moves encoders to the CPU."""
         self.model.language.eval()
         stale = self.cache.stale(self.step)
         for low in range(0, len(stale), TEXTS_AT_ONCE):
             self.cache.refresh(stale[low : low + TEXTS_AT_ONCE], self.step, self._encode)
-        self.model.to("cpu")
+        self.model.items.to("cpu")
+        self.model.users.to("cpu")
         vectors = self.model.item_vectors(
             self.cache.vectors, self.prepared.catalogue.text_rows, self.item_rows
         )

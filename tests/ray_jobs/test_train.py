@@ -28,6 +28,7 @@ from tiny import (
 
 from ray_jobs import embed, train
 from ray_jobs.common.choosing import choose
+from ray_jobs.common.kept import Checkpoints
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.progress import load_progress
 from recsys.artifacts.run import Run
@@ -146,6 +147,27 @@ def _end_workers(
 def _latest_checkpoint(recipe: Recipe) -> Path:
     found = Run.open(recipe).trainings.glob("*/checkpoint_*/progress.json")
     return max((path.parent for path in found), key=lambda path: path.name)
+
+
+@pytest.mark.ray
+def test_a_sharded_training_learns_what_a_whole_one_does(undisturbed: Recipe) -> None:
+    """With AdamW, and a checkpoint gathered after every step."""
+    raw = undisturbed.resolved()
+    raw["train"] |= {"sharding": "full"}
+    runs = [Run.open(each).trained for each in (undisturbed, recipe_from_dict(raw))]
+    kept = [
+        Checkpoints(run.trainings / run.training_name("train"), undisturbed.shared) for run in runs
+    ]
+    winner = runs[0].winner_file.read_bytes()
+    try:
+        train.execute(runs[1])
+        whole, sharded = ([_trained(point) for point in each.curve()] for each in kept)
+        assert len(sharded) == len(whole) == EPOCHS
+        for point, expected in zip(sharded, whole, strict=True):
+            assert point == pytest.approx(expected, rel=1e-2)
+    finally:
+        shutil.rmtree(kept[1].run)
+        runs[0].winner_file.write_bytes(winner)
 
 
 @pytest.mark.ray

@@ -6,11 +6,13 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from dying_tasks import DyingModel, sent_along
 from safetensors.torch import load_file, save_file
 from tiny import KEY, KEY_ENV, prepare_here, tiny_log, tiny_recipe
 
@@ -163,6 +165,27 @@ def test_training_makes_the_encoders_better_than_nothing(recipe: Recipe) -> None
         if row["slice"] == "all" and row["metric"] == "ndcg@10"
     }  # fmt: skip
     assert values["raycommend"] > values["popularity"]
+
+
+@pytest.mark.chaos
+def test_a_process_that_is_killed_while_it_evaluates_changes_nothing(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray Data starts its actor again and gives it the same shard."""
+    baselines, mark = evaluate._baselines, tmp_path / "has-died"
+
+    def one_dying(run: Run, store: TextStore) -> dict[str, Any]:
+        models = baselines(run, store)
+        name = list(models)[-1]
+        return models | {name: DyingModel(models[name], mark)}
+
+    outputs = (Run.open(recipe).report_file, Run.open(recipe).rows_file)
+    undisturbed = [path.read_bytes() for path in outputs]
+    monkeypatch.setattr(evaluate, "_baselines", one_dying)
+    with sent_along():
+        evaluate.execute(Run.open(recipe))
+    assert mark.exists(), "nobody died"
+    assert [path.read_bytes() for path in outputs] == undisturbed
 
 
 def test_the_same_bundle_is_promoted_once(recipe: Recipe) -> None:

@@ -1,4 +1,7 @@
-"""Tasks of `prepare` whose process is killed in their midst, the first time that each is run."""
+"""Tasks of `prepare` and models of `evaluate` whose process is killed, the first time that it runs.
+
+Ray's workers do not find this module: it is sent along, see `sent_along`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,19 @@ from types import FrameType
 from typing import Any
 
 Task = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@contextmanager
+def sent_along() -> Iterator[None]:
+    """Send this module's classes to Ray's workers with what they do."""
+    from ray import cloudpickle
+
+    module = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
 
 
 @contextmanager
@@ -82,3 +98,23 @@ class Dying:
 
         with calling(another):
             return self.task(row)
+
+
+@dataclass(frozen=True)
+class DyingModel:
+    """A baseline that dies when it is first asked, and then does not.
+
+    Args:
+        model: what answers.
+        mark: a file that is there once it has died.
+    """
+
+    model: Any
+    mark: Path
+
+    def scores(self, histories: Any) -> Any:
+        """Answer, or die."""
+        if not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.model.scores(histories)

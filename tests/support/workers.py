@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from tiny import Shop
 from torch import Tensor
 
 from recsys.data.histories import UserEvents
+from recsys.model.sharding import shard
 from recsys.text.text_store import TextStore
 from recsys.training.build import build_two_tower
 from recsys.training.worker import Worker
@@ -20,6 +22,8 @@ def make_worker(shop: Shop, rank: int = 0, world: int = 1, **train: object) -> W
     recipe = shop.recipe.model_copy(update={"train": shop.recipe.train.model_copy(update=train)})
     model, item_rows = build_two_tower(recipe, shop.prepared)
     model.items.start_from(shop.store.vectors)
+    if recipe.train.sharding == "full":
+        shard(model, torch.device("cpu"))
     return Worker(recipe, shop.prepared, shop.store, model, item_rows, rank, world)
 
 

@@ -32,6 +32,7 @@ def silent() -> Exception:
 GLOO = RuntimeError(
     "[../gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 900000ms for recv to complete"
 )
+STILL = RuntimeError("a stack trace\nits loop has stood still for 900 s")
 CLOSED = RuntimeError("a stack trace\nConnection closed by peer [127.0.0.1]:27431\n")
 
 
@@ -40,6 +41,7 @@ CLOSED = RuntimeError("a stack trace\nConnection closed by peer [127.0.0.1]:2743
     [
         ({0: GLOO, 1: silent()}, "worker 1 hangs: it does not answer (train.hang_minutes)"),
         ({0: GLOO, 2: GLOO}, "a worker hangs: worker 0 has waited for it 900 s"),
+        ({0: STILL}, "worker 0 hangs: its loop has stood still for 900 s (train.hang_minutes)"),
         ({0: CLOSED, 1: lost("The actor died unexpectedly.")}, "worker 1 was lost"),
         ({1: lost("The actor died because its node has died.")}, "worker 1 was lost with its node"),
         ({3: CLOSED}, "worker 3 failed: Connection closed by peer [127.0.0.1]:27431"),

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import dying_tasks
 import pytest
-from dying_tasks import Counted, Dying
+from dying_tasks import Counted, Dying, sent_along
 from prepare_runs import hashes
 from tiny import KEY, KEY_ENV, tiny_log, tiny_recipe
 
@@ -17,19 +16,9 @@ from recsys.config import Recipe
 from recsys.preparation.preparing import Rows, RunTasks, Task, prepare
 
 
-@pytest.fixture
-def _sent_along() -> Iterator[None]:
-    """Ray's workers do not find the module of the tests' own tasks."""
-    from ray import cloudpickle
-
-    cloudpickle.register_pickle_by_value(dying_tasks)
-    yield
-    cloudpickle.unregister_pickle_by_value(dying_tasks)
-
-
 @pytest.mark.ray
 @pytest.mark.chaos
-@pytest.mark.usefixtures("cluster", "_sent_along")
+@pytest.mark.usefixtures("cluster")
 def test_tasks_whose_processes_are_killed_are_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,7 +43,8 @@ def test_tasks_whose_processes_are_killed_are_run_again(
             yield each
 
     recipe = _recipe(tmp_path, "two")
-    disturbed = prepare(recipe, dying(recipe))
+    with sent_along():
+        disturbed = prepare(recipe, dying(recipe))
     assert {mark.name for mark in marks.iterdir()} == late.keys()
     for part in ("histories", "relations", "catalogue"):
         assert hashes(disturbed / part) == hashes(undisturbed / part)

@@ -89,6 +89,11 @@ class TestValues:
                 ["tune.space", "train.batch_size"],
             ),
             (
+                "train",
+                {"sharding": "full", "num_workers": {"min": 1, "max": 4}},
+                ["train.sharding=full", "train.num_workers lets 1 train alone"],
+            ),
+            (
                 "serve.autoscaling.min_replicas",
                 9,
                 ["serve.autoscaling.max_replicas (2)", "serve.autoscaling.min_replicas (9)"],
@@ -115,6 +120,14 @@ class TestValues:
             recipe_from_dict(changed(key, value))
         for name in names:
             assert name in str(error.value)
+
+    @pytest.mark.parametrize("tuning", ["frozen", "lora"])
+    def test_what_is_not_trained_whole_is_not_sharded(self, tuning: str) -> None:
+        raw = {**SMALL, "train": {"sharding": "full"}}
+        assert recipe_from_dict(raw).train.sharding == "full"
+        named = rf"train\.sharding=full .* model\.tuning={tuning} none is"
+        with pytest.raises(RecipeError, match=named):
+            recipe_from_dict({**raw, "model": {"tuning": tuning}})
 
     def test_one_replica_may_keep_its_users_in_memory(self) -> None:
         serve = {"state": {"backend": "memory"}, "autoscaling": {"max_replicas": 1}}

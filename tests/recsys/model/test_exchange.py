@@ -94,7 +94,7 @@ def test_texts_are_dealt_out_in_turn_and_all_know_how(
     [
         # 3 is encoded with gradient.
         ("overlapping", ([2, 9], [4])),
-        ("an odd number", ([8], [])),
+        ("an odd number", ([8], [8])),
         ("one for both", ([], [])),
     ],
 )
