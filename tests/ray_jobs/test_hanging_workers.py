@@ -1,11 +1,10 @@
-"""Training workers that hang: stopped beside another, or alone and standing still."""
+"""A training worker that is alone, and stands still; of several see `test_train`."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import signal
 import threading
 from pathlib import Path
 
@@ -19,46 +18,6 @@ from recsys.artifacts.run import Run
 from recsys.config import Recipe
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.usefixtures("cluster")]
-
-
-def test_a_worker_that_hangs_is_found_and_replaced(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One of two is stopped, and the other waits for it; the run goes on from its checkpoint."""
-    tiny_log(tmp_path / "log")
-    settings = {"num_workers": 2, "epochs": 3, "patience": 3, "hang_minutes": 0.5}
-    recipe = tiny_recipe(tmp_path, train=settings)
-    prepare_here(recipe)
-    before = {actor.actor_id for actor in actors(class_name="RayTrainWorker")}
-    stopped: list[int] = []
-    end = threading.Event()
-
-    def stop_one() -> None:
-        while not stopped and not end.wait(0.01):
-            if not list(Run.open(recipe).trainings.glob("*/checkpoint_0001")):
-                continue
-            for actor in actors(class_name="RayTrainWorker", state="ALIVE"):
-                if not stopped and actor.actor_id not in before:
-                    os.kill(actor.pid, signal.SIGSTOP)
-                    stopped.append(actor.pid)
-
-    stopper = threading.Thread(target=stop_one)
-    stopper.start()
-    try:
-        train.execute(Run.open(recipe))
-    finally:
-        end.set()
-        stopper.join()
-        left = [pid for pid in stopped if Path(f"/proc/{pid}").exists()]
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-    assert len(stopped) == 1
-    assert not left, "it is ended, though it cannot be asked"
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "hangs" in line]
-    assert line.endswith("; all start again from the last checkpoint (1 of 2 times)")
-    assert _epochs(recipe) == [1, 2, 3]
-    started = {actor.actor_id for actor in actors(class_name="RayTrainWorker")} - before
-    assert len(started) == 4
 
 
 def test_a_lone_worker_that_stands_still_is_found_and_replaced(

@@ -18,7 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from workers import chunks, make_worker
 
 from recsys.artifacts import checkpoint
-from recsys.artifacts.checkpoint import Progress, trained_state
+from recsys.artifacts.checkpoint import trained_state
+from recsys.artifacts.progress import Progress
 from recsys.model.sharding import whole
 from recsys.training.worker import Worker
 
