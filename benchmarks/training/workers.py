@@ -37,7 +37,8 @@ from ray_jobs.common.training_group import group_of_workers, summing
 from recsys.artifacts.run import Run
 from recsys.config import Recipe, recipe_from_dict
 from recsys.data.histories import UserEvents
-from recsys.preparation.prepared import Prepared, read_shard
+from recsys.preparation.prepared import Prepared
+from recsys.preparation.shards import read_shard
 from recsys.text.text_store import TextStore
 from recsys.training.build import build_two_tower
 from recsys.training.epoch_order import EpochOrder, Share, dealt
