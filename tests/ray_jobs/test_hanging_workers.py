@@ -25,7 +25,7 @@ def test_a_lone_worker_that_stands_still_is_found_and_replaced(
 ) -> None:
     """Its process answers, and a read does not return: a shard is a pipe without a writer."""
     tiny_log(tmp_path / "log")
-    settings = {"epochs": 3, "patience": 3, "checkpoint_minutes": None, "hang_minutes": 0.3}
+    settings = {"epochs": 3, "patience": 3, "checkpoint_minutes": None, "hang_minutes": 0.4}
     recipe = tiny_recipe(tmp_path, train=settings)
     prepared = prepare_here(recipe)
     shard = prepared.shards[0].resolve()

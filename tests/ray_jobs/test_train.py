@@ -161,10 +161,12 @@ def test_a_sharded_training_learns_what_a_whole_one_does(undisturbed: Recipe) ->
     winner = runs[0].winner_file.read_bytes()
     try:
         train.execute(runs[1])
-        whole, sharded = ([_trained(point) for point in each.curve()] for each in kept)
-        assert len(sharded) == len(whole) == EPOCHS
-        for point, expected in zip(sharded, whole, strict=True):
-            assert point == pytest.approx(expected, rel=1e-2)
+        whole, sharded = (each.curve() for each in kept)
+        assert [point["step"] for point in sharded] == [point["step"] for point in whole]
+        assert len(sharded) == EPOCHS
+        for name, tolerance in (("loss", 0.01), ("ndcg@10", 0.02)):
+            expected = [point[name] for point in whole]
+            assert [point[name] for point in sharded] == pytest.approx(expected, rel=tolerance)
     finally:
         shutil.rmtree(kept[1].run)
         runs[0].winner_file.write_bytes(winner)
