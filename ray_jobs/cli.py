@@ -45,8 +45,9 @@ def main(argv: list[str] | None = None) -> None:
     if arguments[:1] in (["serve"], ["keys"], ["demo"]):
         _hand_over(arguments[0], arguments[1:])
     parser = argparse.ArgumentParser(
-        prog="recsys", description="Parquet logs in, an autoscaling ranking service out."
-    )
+        prog="recsys", description="Parquet logs in, an autoscaling ranking service out.",
+        formatter_class=_Aligned,
+    )  # fmt: skip
     version = f"raycommend {metadata.version('raycommend')}"
     parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(dest="job", required=True, metavar="JOB")
@@ -69,6 +70,14 @@ def main(argv: list[str] | None = None) -> None:
     if options.job == "plan":
         sys.exit(sizing.show(options))
     sys.exit(_look(options) if options.job in ("runs", "compare") else _run(options.job, options))
+
+
+class _Aligned(argparse.HelpFormatter):
+    """Has the longest job's text on its line: argparse forgets that jobs are indented twice."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = 4 + max(map(len, JOBS))
 
 
 def job_main(job: str) -> None:

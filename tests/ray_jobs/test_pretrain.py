@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -61,6 +61,7 @@ class OneWorker:
             patch.object(ray.train, "get_context", lambda: self),
             patch.object(ray.train.torch, "get_device", lambda: torch.device("cpu")),
             patch.object(Checkpoints, "keep", lambda *told: self.keep(*told)),
+            patch.object(pretrain, "noticed", lambda *_: nullcontext()),
         ):
             yield
 
