@@ -28,7 +28,7 @@ JOBS = {
     "embed": ("encode the catalogue and write the bundle", "evaluate"),
     "evaluate": ("rank the whole catalogue for the test window, beside baselines", "promote"),
     "promote": ("let the bundle become champion if the gate lets it", "serve"),
-    "exposures": ("what was shown, joined to what came of it: clicks, purchases, dwell", "train"),
+    "exposures": ("what was shown, joined to what came of it", "train"),
     "compact": ("live events of the service -> files for the next prepare; erase", "prepare"),
     "rollback": ("make the previous champion the champion again", "serve"),
     "pipeline": ("prepare (-> pretrain) -> tune -> embed -> evaluate -> promote", "serve"),
