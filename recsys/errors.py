@@ -197,3 +197,9 @@ class GateRefused(RaycommendError):
     """The gate lets a challenger not pass; the champion stays."""
 
     exit_code = 3
+
+
+class NotJudged(RaycommendError):
+    """What was logged does not suffice for a verdict."""
+
+    exit_code = 3
