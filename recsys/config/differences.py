@@ -7,6 +7,8 @@ from typing import Any
 
 from recsys.config.recipe import Recipe
 
+#: In place of the value of a key that a recipe does not have.
+UNSET = "(not set)"
 #: Sections that decide the model; all others say where things lie and how they are judged, served.
 MODEL = ("seed", "data", "pretrain", "model", "train", "tune")
 #: Keys of those that say only when, where, or with how much patience.
@@ -27,7 +29,8 @@ def differences(one: Any, two: Any, prefix: str = "") -> Iterator[tuple[str, Any
         prefix: of the keys.
     """
     for key in sorted({*one, *two}):
-        left, right = one.get(key), two.get(key)
+        # To leave an event type out (null) is not the same as to say nothing of it.
+        left, right = one.get(key, UNSET), two.get(key, UNSET)
         if isinstance(left, dict) and isinstance(right, dict):
             yield from differences(left, right, f"{prefix}{key}.")
         elif left != right:

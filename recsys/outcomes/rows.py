@@ -70,7 +70,8 @@ class Taking:
     def events(self, events: pl.DataFrame, *, live: bool) -> Taken:
         """Take in canonical events.
 
-        The value of an event is its own, else price times quantity (1 where none is told).
+        The value of an event is its own, else price times quantity (1 where none is told); NaN and
+        infinity tell nothing.
 
         Args:
             events: the columns of `schema.EVENTS`.
@@ -78,14 +79,16 @@ class Taking:
         """
         mapped = events if live else map_event_types(events, self.names)[0]
         kind = pl.col(Col.event_type)
-        ours = mapped.filter(
-            (kind.is_in([SHOWN, *OUTCOMES]) | pl.col(Col.dwell_ms).is_not_null()).fill_null(False)
-        )
+        tells = kind.is_in([SHOWN, *OUTCOMES]) | pl.col(Col.dwell_ms).is_not_null()
+        ours = mapped.filter(tells & kind.is_not_null())
         broken = pl.col(Col.unreadable).is_not_null() if Col.unreadable in ours.columns else False
-        priced = pl.col(Col.price) * pl.col(Col.quantity).fill_null(1.0)
+        value, price, quantity = (
+            pl.when(pl.col(name).is_finite()).then(pl.col(name))
+            for name in (Col.value, Col.price, Col.quantity)
+        )
         rows = ours.with_columns(
             ours[Col.user] if live else pseudonymise(ours[Col.user], self.key),
-            pl.col(Col.value).fill_null(priced),
+            value.fill_null(price * quantity.fill_null(1.0)).alias(Col.value),
         )
         return self._taken(rows, broken | is_no_id(Col.user) | is_unfit(Col.user))
 

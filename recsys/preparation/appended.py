@@ -101,7 +101,7 @@ class Changed:
     ) -> Changed:  # fmt: skip
         """See above; `on` are the users of `going_on`."""
         users = UserEvents.from_arrow(pa.concat_tables([then.to_arrow(), now]))
-        is_on = np.isin(then.user_ids, on.to_numpy())
+        is_on = pl.Series(then.user_ids, dtype=pl.String).is_in(on.implode()).to_numpy()
         settled = dict(zip(then.user_ids, num_settled(then) * is_on, strict=True))
         begins = users.offsets[:-1] + [settled.get(user, 0) for user in users.user_ids]
         nth = np.arange(len(users.item_rows))

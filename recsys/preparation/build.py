@@ -164,7 +164,8 @@ class Build:
         table = joined_histories(shard, touched, built)
         if not len(table):
             return found
-        since = rows.select(pl.col(Col.timestamp).dt.epoch("us").min()).item() or self.end_us
+        first_us = rows.select(pl.col(Col.timestamp).dt.epoch("us").min()).item()
+        since = self.end_us if first_us is None else first_us
         if was.crowded.height or now.crowded.height:
             since = 0
         changed = Changed.of(before, last, since, then, built, on)

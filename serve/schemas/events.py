@@ -131,7 +131,8 @@ class Events(StrictModel):
                     raise
                 place, *loc = each["loc"][1:]
                 assert isinstance(place, int)
-                msg = each["msg"] if loc else "an event is an object with fields"
+                is_none = each["type"] in ("model_type", "model_attributes_type")
+                msg = "an event is an object with fields" if is_none else each["msg"]
                 refused.setdefault(place, Refused(loc, msg, kind=each["type"]))
             good = [each for at, each in enumerate(given) if at not in refused]
             nothing = cast("Self", cls.model_construct(events=[]))

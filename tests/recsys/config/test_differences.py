@@ -23,6 +23,7 @@ from recsys.config import changed_keys
         ("serve", {"port": 9000}, []),
         ("seed", 8, ["seed"]),
         ("data", {"target_events": ["view"]}, ["data.target_events"]),
+        ("data", {"event_types": {"click": None}}, ["data.event_types.click"]),
         ("model", {"num_layers": 2, "dim": 32}, ["model.dim", "model.num_layers"]),
         ("train", {"epochs": 9, "hang_minutes": 3}, ["train.epochs"]),
         ("tune", {"num_trials": 9}, ["tune.num_trials"]),

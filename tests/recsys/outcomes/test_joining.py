@@ -131,6 +131,30 @@ def test_a_shop_that_logs_its_own_lists_needs_no_service(shop: ShownLists) -> No
     assert second[Col.placement] == "home"
 
 
+def test_a_log_s_event_without_a_type_is_no_outcome(shop: ShownLists) -> None:
+    rows = [event("ann", "i1", "impression", 0), event("ann", "i1", "view", 1, dwell_ms=5)]
+    path = shop.folder / "log" / "events" / "day.parquet"
+    shop.log("day", rows)
+    typed = pl.read_parquet(path)
+    typed.with_columns(pl.col(Col.event_type).replace("view", None)).write_parquet(path)
+    (row,) = shop.join().rows(named=True)
+    assert row[Col.dwell_ms] is None
+    assert shop.counts == {"exposures_in": 1, "exposures": 1}
+
+
+def test_a_value_that_is_no_number_is_not_told(shop: ShownLists) -> None:
+    nan, inf = float("nan"), float("inf")
+    bought = {"price": 3.0, "quantity": nan}, {"value": nan, "price": 4.0}, {"price": inf}
+    shop.log(
+        "day",
+        [
+            event("ann", "i1", "impression", 0),
+            *(event("ann", "i1", "purchase", 1 + n, **more) for n, more in enumerate(bought)),
+        ],
+    )
+    assert shop.join()[Col.value].to_list() == [7.0]
+
+
 def test_an_event_of_log_and_feedback_counts_once(shop: ShownLists) -> None:
     """The log knows its price, the service which list it answered."""
     shop.lists(shown("r1", "ann", 0, "i1"))

@@ -72,6 +72,9 @@ CHANGES: dict[str, Callable[[GrowingLog, Recipe], object]] = {
     "a file that sorts before the others": lambda shop, _: shop.add("a", night()),
     "late events": lambda shop, _: shop.add("c", pl.concat([night(30), night(66), night()])),
     "a first event of all": lambda shop, _: shop.add("c", night(-3)),
+    "an event of the first moment there is": lambda shop, _: shop.add(
+        "c", night().with_columns(pl.lit(0).cast(night()[Col.timestamp].dtype).alias(Col.timestamp))
+    ),
     "a replay": replay,
     "duplicates": lambda shop, _: shop.add("c", pl.concat([night(), night(), night(20)])),
     "new users": lambda shop, _: shop.add("c", night(85, range(100, 140))),

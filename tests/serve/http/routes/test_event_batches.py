@@ -91,6 +91,13 @@ class TestVerdicts:
         assert answer.status_code == 200 and len(answer.content) < 1000
         assert [each["status"] for each in answer.json()["results"]] == ["stored", "refused"]
 
+    def test_an_event_of_far_too_many_fields_is_told_so(self, client: TestClient) -> None:
+        far = {f"field-{number}": 0 for number in range(1000)}
+        refused = post(client, "/events", {"events": [GOOD, {**GOOD, **far}, 7]})["results"][1:]
+        assert [each["message"] for each in refused] == [
+            "far more fields than are known here", "an event is an object with fields",
+        ]  # fmt: skip
+
     @pytest.mark.parametrize("filler", ["0", "{}"])
     def test_a_body_full_of_events_is_refused_without_looking_at_each(
         self, client: TestClient, filler: str
