@@ -16,6 +16,8 @@
   function flush(leaving) {
     clearTimeout(timer);
     timer = 0;
+    // No token is good for another user's: one such event, and the whole batch would be refused.
+    if (token) queue = queue.filter((event) => event.user_id === user || sending.has(event));
     const ready = queue.filter((event) => !sending.has(event));
     while (ready.length) send(ready.splice(0, BATCH), leaving === true);
   }

@@ -142,19 +142,48 @@ def test_a_page_that_is_left_sends_by_beacon_how_long_it_was_looked_at(
     assert all("authorization" not in headers for headers in shop.posted)
 
 
+def with_tokens(
+    recipe: Recipe, folder: Path, access: dict[str, Any], *users: str
+) -> tuple[Service, ASGIApp, list[str]]:
+    """A service that asks for keys, and a token of each user."""
+    key = add_key(folder / "keys.json", "shop", "events", "tokens")
+    access = {**access, "keys": str(folder / "keys.json")}
+    serve = recipe.serve.model_validate({**recipe.serve.model_dump(), "access": access})
+    service = make_service(recipe.model_copy(update={"serve": serve}))
+    app, headers = build_http(service), {"X-API-Key": key}
+    client = TestClient(app)
+    asked = [client.post("/users/token", json={"user_id": u}, headers=headers) for u in users]
+    return service, app, [answer.json()["token"] for answer in asked]
+
+
+@in_browser
+def test_who_comes_next_loses_nothing_by_what_could_not_be_sent_before(
+    recipe: Recipe, bundle: Path, tmp_path: Path
+) -> None:
+    service, app, (first, second) = with_tokens(recipe, tmp_path, {}, "u", "v")
+    (port,) = free_ports(1)
+    body = f"""
+        raycommend.start({{user: "u", token: "{first}", consent: true}});
+        raycommend.track("view", "{item_id(1)}");
+        raycommend.start({{user: "v", token: "{second}"}});
+        raycommend.track("view", "{item_id(2)}");
+    """
+    shop = Shop(app, {"/": page("/tracker.js", body)}, num_refused=1)
+    with listening(shop, port):
+        asyncio.run(service.load(bundle, version_in(bundle)))
+        with browsing(f"http://127.0.0.1:{port}/", tmp_path / "profile"):
+            until(lambda: held(service, "v"), 20)
+
+
 @in_browser
 def test_another_origin_sends_with_a_token_and_tries_again(
     recipe: Recipe, bundle: Path, tmp_path: Path
 ) -> None:
     ours, theirs = free_ports(2)
-    key = add_key(tmp_path / "keys.json", "shop", "events", "tokens")
-    access = {"keys": str(tmp_path / "keys.json"), "origins": [f"http://127.0.0.1:{theirs}"]}
-    serve = recipe.serve.model_validate({**recipe.serve.model_dump(), "access": access})
-    service = make_service(recipe.model_copy(update={"serve": serve}))
-    app = build_http(service)
-    asked = TestClient(app).post("/users/token", json={"user_id": "u"}, headers={"X-API-Key": key})
+    access = {"origins": [f"http://127.0.0.1:{theirs}"]}
+    service, app, (token,) = with_tokens(recipe, tmp_path, access, "u")
     body = f"""
-        const user = "u", token = "{asked.json()["token"]}";
+        const user = "u", token = "{token}";
         raycommend.start({{user, token, consent: true}});
         for (let n = 0; n < 3; n++) raycommend.track("view", "{item_id(5)}");
         raycommend.track("stared", "{item_id(5)}");
