@@ -63,8 +63,9 @@ class Summary:
         report, winner, prepared = found.values()
         last = next(each for each in (report, winner, prepared) if each)
         recipe = recipe_from_dict(last["recipe"], where=folder)
-        bundle, registry = report.get("bundle"), Run.open(recipe).registry
-        is_champion = bundle is not None and registry.champion() == bundle
+        bundle = report.get("bundle")
+        registry = Run.open(recipe).registry if bundle else None
+        is_champion = registry is not None and registry.champion() == bundle
         return Summary(
             folder,
             recipe.name,
@@ -72,7 +73,7 @@ class Summary:
             _settings(winner),
             _value(report, METRIC) if report else None,
             is_champion,
-            is_champion and bool(registry.evidence().get("forced")),
+            registry is not None and is_champion and bool(registry.evidence().get("forced")),
         )
 
 

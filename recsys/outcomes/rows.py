@@ -70,8 +70,9 @@ class Taking:
     def events(self, events: pl.DataFrame, *, live: bool) -> Taken:
         """Take in canonical events.
 
-        The value of an event is its own, else price times quantity (1 where none is told); NaN and
-        infinity tell nothing.
+        The value of an event is its own, else price times quantity (1 where none is told); NaN,
+        infinity and a negative dwell time tell nothing. A purchase of a negative quantity is a
+        return.
 
         Args:
             events: the columns of `schema.EVENTS`.
@@ -79,7 +80,7 @@ class Taking:
         """
         mapped = events if live else map_event_types(events, self.names)[0]
         kind = pl.col(Col.event_type)
-        tells = kind.is_in([SHOWN, *OUTCOMES]) | pl.col(Col.dwell_ms).is_not_null()
+        tells = kind.is_in([SHOWN, *OUTCOMES]) | (pl.col(Col.dwell_ms) >= 0).fill_null(False)
         ours = mapped.filter(tells & kind.is_not_null())
         broken = pl.col(Col.unreadable).is_not_null() if Col.unreadable in ours.columns else False
         value, price, quantity = (
@@ -89,7 +90,10 @@ class Taking:
         rows = ours.with_columns(
             ours[Col.user] if live else pseudonymise(ours[Col.user], self.key),
             value.fill_null(price * quantity.fill_null(1.0)).alias(Col.value),
-        )
+            pl.when((kind == PURCHASE) & (quantity < 0)).then(pl.lit(RETURN)).otherwise(kind)
+            .alias(Col.event_type),
+            pl.when(pl.col(Col.dwell_ms) >= 0).then(Col.dwell_ms).alias(Col.dwell_ms),
+        )  # fmt: skip
         return self._taken(rows, broken | is_no_id(Col.user) | is_unfit(Col.user))
 
     def lists(self, lists: pl.DataFrame) -> Taken:

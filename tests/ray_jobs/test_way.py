@@ -87,7 +87,7 @@ def test_what_trainings_share_goes_with_the_prepared_data(recipe: Recipe, tmp_pa
     """It is made of histories, and an erased user's must not outlive the next `prepare`."""
     run = Run.open(recipe)
     found = list((run.prepared_folder / QUESTIONS_DIR).glob("*/*.safetensors"))
-    assert sorted(path.name.split("-")[0] for path in found) == ["head", "validation"]
+    assert sorted(path.name.split("-")[0] for path in found) == ["days", "head", "validation"]
     other = recipe_from_dict(recipe.resolved() | {"run_dir": str(tmp_path / "run")})
     shutil.copytree(run.prepared_folder, Run.open(other).prepared_folder)
     prepare_here(other)

@@ -155,6 +155,21 @@ def test_a_value_that_is_no_number_is_not_told(shop: ShownLists) -> None:
     assert shop.join()[Col.value].to_list() == [7.0]
 
 
+def test_a_purchase_of_a_negative_quantity_is_a_return(shop: ShownLists) -> None:
+    shop.log(
+        "day",
+        [
+            event("ann", "i1", "impression", 0),
+            event("ann", "i1", "purchase", 1, price=3.0, quantity=2.0),
+            event("ann", "i1", "purchase", 2, price=3.0, quantity=-2.0),
+            event("ann", "i1", "view", 3, dwell_ms=-5),
+        ],
+    )
+    (row,) = shop.join().rows(named=True)
+    assert (row[Col.purchased], row[Col.returned], row[Col.value]) == (True, True, 6.0)
+    assert row[Col.dwell_ms] is None
+
+
 def test_an_event_of_log_and_feedback_counts_once(shop: ShownLists) -> None:
     """The log knows its price, the service which list it answered."""
     shop.lists(shown("r1", "ann", 0, "i1"))
