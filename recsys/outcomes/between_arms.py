@@ -59,7 +59,8 @@ def _rates(
     challenger: pl.DataFrame, incumbent: pl.DataFrame, planned_share: float, settings: Outcomes
 ) -> dict[str, Any]:
     """The p-value of the split, and the difference on each rate."""
-    mismatch_p, rates = 1.0, {}
+    mismatch_p = 1.0
+    rates: dict[str, Any] = {}
     for name in RATES:
         base = rate(incumbent, name, of_all=True)
         found = compare(

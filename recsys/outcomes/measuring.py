@@ -49,7 +49,7 @@ def measure(
     arms, shares = Tally(Col.arm), planned_shares(recipe.serve.arms)
     since = recipe.outcomes.arms_since
     compared = [day for day in sorted(summary["days"]) if since is None or day >= str(since)]
-    days = []
+    days: list[dict[str, Any]] = []
     for day in sorted(summary["days"]):
         rows = _read_day(folder, day, catalogue)
         for tally in (every, *tallies.values(), *([arms] if day in compared else [])):
@@ -58,7 +58,7 @@ def measure(
             alone = Tally(columns["day"], num_items)
             alone.add(rows)
             days += alone.groups()
-    logged = set() if not compared else set(arms.sums[GROUP].drop_nulls())
+    logged: set[str] = set(arms.sums[GROUP].drop_nulls()) if compared else set()
     groups = {name: tally.groups() for name, tally in tallies.items()}
     return {
         "format": FORMAT,

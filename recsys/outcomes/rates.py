@@ -84,8 +84,9 @@ class Tally:
         """Each group's name (None: not told), counts, rates and coverage, by name."""
         if not self._sums:
             return []
-        shown = dict(self._shown[0].group_by(GROUP).len().iter_rows())
-        found = []
+        by_group = self._shown[0].group_by(GROUP).len()
+        shown: dict[Any, int] = {name: number for name, number in by_group.iter_rows()}
+        found: list[dict[str, Any]] = []
         for part in self.sums.partition_by(GROUP):
             name, totals = part[GROUP][0], part.select(pl.col(list(SUMS)).sum()).row(0, named=True)
             counts = {each: int(total) for each, total in totals.items() if each != "revenue"}

@@ -26,7 +26,9 @@ ARMS = {"arms": [{"name": "new", "bundle": "runs/new/bundle"}, {"name": "a"}]}
 @pytest.fixture
 def shop(tmp_path: Path) -> ShownLists:
     """120 users of two arms on three days; of the new arm fewer click, but some buy."""
-    shop, lists, events = ShownLists(tmp_path), [], []
+    shop = ShownLists(tmp_path)
+    lists: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     for number in range(120):
         user, request, hours = f"user-{number}", f"r{number}", 0.5 * number
         arm = "new" if number % 2 else "a"
