@@ -17,6 +17,7 @@ from ray_jobs import plan as sizing
 from ray_jobs.common.cluster import start_cost
 from recsys.config import Recipe, load_recipe
 from recsys.errors import RaycommendError, cause_of
+from recsys.schema import TOLD_BY
 from recsys.storage.location import Place, place_of
 
 #: Job -> what it does, and the job that usually follows.
@@ -28,15 +29,16 @@ JOBS = {
     "embed": ("encode the catalogue and write the bundle", "evaluate"),
     "evaluate": ("rank the whole catalogue for the test window, beside baselines", "promote"),
     "promote": ("let the bundle become champion if the gate lets it", "serve"),
-    "exposures": ("what was shown, joined to what came of it", "train"),
+    "exposures": ("what was shown, joined to what came of it", "outcomes"),
+    "outcomes": ("click, cart and purchase rates with intervals; arms side by side", "train"),
     "compact": ("live events of the service -> files for the next prepare; erase", "prepare"),
     "rollback": ("make the previous champion the champion again", "serve"),
     "pipeline": ("prepare (-> pretrain) -> tune -> embed -> evaluate -> promote", "serve"),
 }
 #: Job -> the options that it alone takes.
-OWN_OPTIONS = {"promote": ("version", "force")}
+OWN_OPTIONS = {"promote": ("version", "force"), "outcomes": ("of",)}
 #: Those that need no Ray, or not always.
-WITHOUT_RAY = {"promote", "compact", "rollback"}
+WITHOUT_RAY = {"promote", "compact", "rollback", "outcomes"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -107,6 +109,11 @@ def _add_options(parser: argparse.ArgumentParser, job: str) -> None:
         parser.add_argument(
             "--force", action="store_true",
             help="promote it whatever the gate says; the registry remembers",
+        )  # fmt: skip
+    if job == "outcomes":
+        parser.add_argument(
+            "--of", nargs="+", choices=TOLD_BY, default=list(TOLD_BY), metavar="WHAT",
+            help=f"tell the rates by these alone: {', '.join(TOLD_BY)}",
         )  # fmt: skip
 
 

@@ -216,3 +216,8 @@ EXPOSURES: Final = pa.schema(
         ),
     ]
 )  # fmt: skip
+#: What outcomes are told by -> the column; an exposure's UTC day is that of its file.
+TOLD_BY: Final = {
+    "arm": Col.arm, "model": Col.model_version, "placement": Col.placement,
+    "position": Col.position, "day": "day",
+}  # fmt: skip

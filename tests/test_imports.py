@@ -29,9 +29,9 @@ ROOMS = {
         "model": "arrays config errors features schema storage text",
         "preparation": "arrays config data errors features schema state storage text",
         "planning": "config errors preparation",
-        "outcomes": "config data errors preparation schema state storage",
         "ranking": "arrays data features model",
         "evaluation": "arrays data errors features model preparation schema",
+        "outcomes": "config data errors evaluation preparation schema state storage",
         "training": "arrays config data errors evaluation features model preparation ranking "
         "schema storage text",
         "artifacts": "arrays config data errors evaluation features model preparation ranking "

@@ -1,7 +1,8 @@
-"""`embed`, `evaluate` and `promote`: the bundle, the report, the gate."""
+"""`embed`, `evaluate`, `promote`, `outcomes`: the bundle, the report, the gate, the arms."""
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -71,3 +72,17 @@ class Promote(Section):
     def _a_place(cls, value: str) -> str:
         place_of(value)
         return value
+
+
+class Outcomes(Section):
+    """Arms side by side; see [Outcomes](outcomes.md#two-arms-side-by-side)."""
+
+    smallest_effect: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+    """The smallest difference that matters, as a share of the incumbent's rate: how many users are
+    still needed is told for it. Fixed before the test."""
+    tuned_for_users: Positive = 10_000
+    """Users of two arms at which the interval of their difference is tightest. Fixed before the
+    test."""
+    arms_since: dt.date | None = None
+    """The UTC day from which arms are compared: the first whole one after `serve.arms` or its salt
+    changed. Null: all days."""
