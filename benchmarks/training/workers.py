@@ -37,6 +37,7 @@ from ray_jobs.common.training_group import group_of_workers, summing
 from recsys.artifacts.run import Run
 from recsys.config import Recipe, recipe_from_dict
 from recsys.data.histories import UserEvents
+from recsys.errors import DataError
 from recsys.preparation.prepared import Prepared
 from recsys.preparation.shards import read_shard
 from recsys.text.text_store import TextStore
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, e.g. runs/demo")
     add_json(parser)
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of each way (3)")
-    parser.add_argument("--steps", type=int, default=60, metavar="N", help="in a round (60)")
+    parser.add_argument("--steps", type=int, default=30, metavar="N", help="in a round (30)")
     return run_report(run, render, parser.parse_args(argv))
 
 
@@ -68,6 +69,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     raw = prepared.summary["recipe"] | {"run_dir": str(options.run.resolve())}
     rounds: dict[str, list[dict[str, Any]]] = {TWO: [], BARE: [], ONE: []}
     recipe = recipe_from_dict(raw)
+    whole = prepared.summary["counts"]["users"] // (
+        2 * recipe.train.batch_size * recipe.train.accumulate
+    )
+    if options.steps > whole:
+        raise DataError(
+            f"an epoch of two workers has {whole} whole steps", where=options.run,
+            field="--steps", value=options.steps, fix="take fewer, or a run of more users",
+        )  # fmt: skip
     with connected(recipe.ray, dashboard=True), tempfile.TemporaryDirectory() as scratch:
         ensure_store(Run.open(recipe).trained)
         for number in range(options.rounds):

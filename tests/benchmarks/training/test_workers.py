@@ -18,6 +18,8 @@ def test_all_ways_take_the_same_steps_and_are_timed(
 ) -> None:
     """The command itself holds the losses of both ways with two workers against each other."""
     shop, path = tiny_shop(tmp_path), tmp_path / "report.json"
+    assert workers.main([str(shop.recipe.root), "--steps", "1000"]) == 2
+    assert "whole steps" in capsys.readouterr().err
     options = ["--rounds", "1", "--steps", "3", "--json", str(path)]
     assert workers.main([str(shop.recipe.root), *options]) == 0
     report = json.loads(path.read_text())
