@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,9 +93,9 @@ def at_hand(place: Place) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / place.uri.rpartition("/")[2]
         folder.mkdir()
-        _copy_run(place, folder)
+        _copy_run(place, folder, (*_FILES, _ROWS))
         for name in place.folders():
-            _copy_run(place / name, folder / name)
+            _copy_run(place / name, folder / name, _FILES)
         try:
             yield folder
         except RaycommendError as error:
@@ -105,13 +105,15 @@ def at_hand(place: Place) -> Iterator[Path]:
             ) from None
 
 
-def _copy_run(place: Location, folder: Path) -> None:
-    """Copy what this module reads of a run; what lies elsewhere in a store has none of it."""
-    for name in (*_FILES, _ROWS):
+def _copy_run(place: Location, folder: Path, names: Sequence[str]) -> None:
+    """Copy files of a run; what lies elsewhere in a store has none of them."""
+    for name in names:
         below, _, file = name.rpartition("/")
-        data = place.read(name)
-        if below and (manifest := manifest_of(place / below)) is not None:
-            data = (place / below).read(manifest.part(file))
+        if not below:
+            data = place.read(name)
+        else:
+            manifest = manifest_of(place / below)
+            data = None if manifest is None else (place / below).read(manifest.part(file))
         if data is not None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)

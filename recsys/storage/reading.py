@@ -136,6 +136,6 @@ def to_be_changed(array: NDArray[Any]) -> NDArray[Any]:
     """
     if isinstance(array, np.memmap) and array.filename is not None:
         mapped = np.load(array.filename, mmap_mode="c")
-        if mapped.shape == array.shape:
+        if (mapped.shape, mapped.strides) == (array.shape, array.strides):
             return np.asarray(mapped)
     return np.array(array)
