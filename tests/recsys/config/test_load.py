@@ -82,8 +82,11 @@ class TestKeys:
             return found
 
         # What changes no result, or asks for none of them anew, is no part of the recipe there.
-        elsewhere = {"data.memory_gb", "data.attribution_window_h"}
-        assert keys(recipe) == known - elsewhere - {"train.warm_epochs", "train.warm_rate"}
+        elsewhere, warm = (
+            {"data.memory_gb", "data.attribution_window_h"},
+            ("epochs", "rate", "users"),
+        )
+        assert keys(recipe) == known - elsewhere - {f"train.warm_{name}" for name in warm}
 
 
 class TestFile:
