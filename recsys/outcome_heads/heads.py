@@ -3,9 +3,9 @@
     P(cart) = P(click) P(cart | click)      P(purchase) = P(click) P(purchase | click)
 
 Both factors are learned from all exposures through the product, so that none is learned from the
-biased sample of clicks (ESMM, arXiv 1804.07931). An outcome implies a click: labels say so where the
-log tells of a purchase without one. Where an item was shown is a bias of the click that training
-adds and serving does not (PAL, arXiv 2007.12865).
+biased sample of clicks (ESMM, arXiv 1804.07931). An outcome implies a click: labels say so where
+the log tells of a purchase without one. Where an item was shown is a bias of the click: training
+adds it, serving does not (PAL, arXiv 2007.12865).
 
 Legend: N rows, F inputs, P probabilities.
 """
@@ -139,8 +139,7 @@ class OutcomeHeads(nn.Module):
         return outputs_of(self.raw(inputs).mean(0))
 
     def bias(self, placement: Tensor, position: Tensor) -> Tensor:
-        """[N] logit that the place adds to a click, relative to the mean over places; 0 where
-        unknown."""
+        """[N] what the place adds to the logit of a click; 0 where it is unknown."""
         at = position.clamp(max=MAX_POSITION)
         return self.position[placement, at] * (position > 0)
 

@@ -46,7 +46,7 @@ def learn(
     spec: InputSpec,
     placements: Mapping[str, int],
     *,
-    settings: FitSettings = FitSettings(),
+    settings: FitSettings,
     shape: Mapping[str, Any] = SHAPE,
     average: Average | None = None,
     num_steps: int | None = None,
@@ -56,7 +56,8 @@ def learn(
 
     Args:
         examples: of this worker.
-        spec, placements: see `OutcomeModel`.
+        spec: of the inputs.
+        placements: see `OutcomeModel`.
         settings: of fitting.
         shape: of the heads.
         average: over workers; each calibrates by its own rows of the later window, and the maps of
@@ -83,7 +84,9 @@ def learn(
     )  # fmt: skip
     calibrations = calibrations_of(first, later_rows, examples.users[examples.later], spec)
     has_value = bool((~examples.batch.value.isnan()).any())
-    return OutcomeModel(spec, placements, heads, shape, calibrations, has_value, {})
+    before = OutcomeModel(spec, placements, first, shape, calibrations, has_value, {})
+    judged = before.probabilities(later_rows.inputs.numpy()).of
+    return OutcomeModel(spec, placements, heads, shape, calibrations, has_value, {}, judged)
 
 
 @torch.no_grad()

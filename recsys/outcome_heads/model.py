@@ -6,7 +6,7 @@ Legend: N rows or items.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +59,8 @@ class OutcomeModel:
         calibrations: of each outcome that the log has.
         has_value: whether the log tells what purchases came to.
         card: plain data, see `card`.
+        judged: outcome -> probabilities on the later window, of heads that had not learned from
+            it; for the card, not written.
     """
 
     spec: InputSpec
@@ -68,6 +70,7 @@ class OutcomeModel:
     calibrations: Mapping[str, Calibration]
     has_value: bool
     card: Mapping[str, Any]
+    judged: Mapping[str, Floats] = field(default_factory=dict)
 
     @torch.inference_mode()
     def outputs(self, inputs: NDArray[np.float32]) -> Outputs:
