@@ -129,6 +129,15 @@ class OutcomeHeads(nn.Module):
         self.linear = nn.Linear(num_inputs, _WIDTH)
         nn.init.zeros_(self.linear.weight)
 
+    @torch.no_grad()
+    def begin_at(self, rates: Tensor, log_value: Tensor) -> None:
+        """Begin at the mean [P] of each outcome and the mean log value: sooner there."""
+        rates = rates.clone()
+        for place in _PRODUCTS:
+            rates[place] /= rates[0].clamp(min=1e-6)
+        self.linear.bias[: len(OUTCOMES)] = rates.clamp(1e-4, 0.99).logit()
+        self.linear.bias[-2] = log_value
+
     def raw(self, inputs: Tensor) -> Tensor:
         """[members, N, width] outputs before their links."""
         scaled = ((inputs - self.mean) / self.deviation).clamp(-4, 4)

@@ -232,7 +232,8 @@ class RateTables:
         meta = read_json(folder / _META, _FIX, kinds, error)
         nothing = Counts.empty()
         return cls(
-            meta["as_of"], tuple(meta["fields"]), meta["half_life_days"], meta["night_h"], meta["days"],
+            meta["as_of"], tuple(meta["fields"]), meta["half_life_days"], meta["night_h"],
+            meta["days"],
             Counts.open(folder, "things", _FIX, error),
             Counts.open(users_folder, "users", _FIX, error) if users_folder else nothing,
             Counts.open(users_folder, "pairs", _FIX, error) if users_folder else nothing,
@@ -297,6 +298,13 @@ def things_of(
     item, placement = of_item(items.keys[:, None]), keys_of("placement", placements)[:, None]
     fields = (of_item(items.groups[name]) for name in tables.fields)
     return [everything, item, *fields, placement, both(item, placement)]
+
+
+def days_of(rows: pl.DataFrame, night_h: int = 0) -> list[pl.DataFrame]:
+    """Exposures, sorted by time, one frame a day that ends at `night_h` UTC."""
+    since = pl.col(Col.timestamp).dt.epoch("us") - night_h * _HOUR_US
+    dated = rows.with_columns(since.floordiv(DAY_US).alias("night"))
+    return [day.drop("night") for day in dated.partition_by("night", maintain_order=True)]
 
 
 def through_days(
