@@ -1,0 +1,148 @@
+"""The shop's nights: what the service took in becomes the next champion, or the last one stays.
+
+The log lies in `log/` of the work folder, the run in `run/`, the bundles in `registry/`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+import yaml
+
+from benchmarks.shop.catalogue import Catalogue
+from benchmarks.shop.visits import FIRST_DAY, Event
+from ray_jobs import compact, embed, evaluate, exposures, prepare, promote, train
+from recsys.artifacts.run import Run
+from recsys.config import load_recipe
+from recsys.errors import RaycommendError
+from recsys.evaluation.report import METRIC
+from recsys.schema import Col
+from recsys.storage.reading import read_json
+
+#: Days before the end of the log at which each window begins.
+WINDOWS: Final = {"head": 8, "valid": 4, "test": 2}
+
+
+@dataclass
+class Night:
+    """What came of a night.
+
+    Attributes:
+        day: after which it was; -1: before the first.
+        champion: the version that is served from then on.
+        is_new: whether it became champion in this night.
+        refused: why the night ended without a new champion, else None.
+        seconds: by stage.
+        ndcg: nDCG@10 of the night's own evaluation, by model; empty if it was not reached.
+    """
+
+    day: int
+    champion: str | None = None
+    is_new: bool = False
+    refused: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    ndcg: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Nights:
+    """The log, the recipe and the jobs of the shop.
+
+    Attributes:
+        work: folder of all.
+        settings: sections of the recipe.
+    """
+
+    work: Path
+    settings: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def config(self) -> Path:
+        """The recipe's file."""
+        return self.work / "shop.yaml"
+
+    @property
+    def _broken(self) -> Path:
+        return self.work / "log" / "events" / "broken.parquet"
+
+    def write_items(self, catalogue: Catalogue, day: int) -> None:
+        """Write the items that are sold on a day."""
+        path = self.work / "log" / "items.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        catalogue.table[catalogue.sold_on(day)].write_parquet(path)
+
+    def write_events(self, events: Sequence[Event], name: str) -> None:
+        """Write a file of the log."""
+        names = [Col.user, Col.item, Col.event_type, Col.timestamp, Col.dwell_ms, Col.value]
+        path = self.work / "log" / "events" / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [[event.get(name) for name in names] for event in events]
+        table = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None)
+        table.with_columns(pl.col(Col.timestamp).cast(pl.Datetime("us", "UTC"))).write_parquet(path)
+
+    def break_export(self) -> None:
+        """Leave a file in the log that is cut off."""
+        self._broken.write_bytes(b"PAR1 and no more")
+
+    def mend_export(self) -> None:
+        """Take it away."""
+        self._broken.unlink(missing_ok=True)
+
+    def run_as_of(self, day: int, arms: Sequence[Mapping[str, Any]]) -> Run:
+        """The run of the night after a day, whose recipe is written."""
+        end = FIRST_DAY + dt.timedelta(days=day + 1)
+        cuts = {name: end - dt.timedelta(days=days) for name, days in WINDOWS.items()}
+        raw = {
+            "name": "shop",
+            "run_dir": str(self.work / "run"),
+            **self.settings,
+            "data": {"source": str(self.work / "log"), "cuts": cuts, **self.settings["data"]},
+            "promote": {"registry": str(self.work / "registry")},
+            "serve": {**self.settings["serve"], "arms": list(arms)},
+        }
+        self.config.write_text(yaml.safe_dump(raw, sort_keys=False))
+        return Run.open(load_recipe(self.config))
+
+    def night(self, run: Run, day: int) -> Night:
+        """Run the stages; an error of the project's own ends the night, and the champion stays."""
+        is_first = day < 0
+        told, champion = Night(day), run.registry.champion()
+        stages = {
+            **({} if is_first else {"compact": compact.execute}),
+            "prepare": prepare.execute,
+            **({} if is_first else {"exposures": exposures.execute}),
+            "train": train.execute,
+            "embed": embed.execute,
+            "evaluate": evaluate.execute,
+            # Whatever the first one is worth: the nights are judged, and not this log.
+            "promote": lambda run: promote.execute(run, force=is_first),
+        }
+        try:
+            for name, execute in stages.items():
+                began = time.monotonic()
+                execute(run)
+                told.seconds[name] = round(time.monotonic() - began, 1)
+                if name == "evaluate":
+                    told.ndcg = _ndcg(run)
+        except RaycommendError as error:
+            if is_first:
+                raise
+            told.refused = f"{name}: {error}"
+        told.champion = run.registry.champion()
+        told.is_new = told.champion != champion
+        return told
+
+
+def _ndcg(run: Run) -> dict[str, float]:
+    report = read_json(run.report_file, "run `recsys evaluate` again", {"rows": list})
+    return {
+        row["model"]: row["value"]
+        for row in report["rows"]
+        if row["metric"] == METRIC and row["slice"] == "all"
+    }
