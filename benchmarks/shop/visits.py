@@ -72,20 +72,24 @@ class Shop:
         shift_day: on which tastes shift.
         logs: by shopper, the events so far: (item row, type, moment), for replays.
         back: day -> events that fall due then.
+        tastes: day -> what tastes were.
     """
 
     shoppers: Shoppers
     shift_day: int
     logs: list[list[tuple[int, str, dt.datetime]]] = field(default_factory=list)
     back: dict[int, list[Event]] = field(default_factory=dict)
+    tastes: dict[int, Float64s] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.logs = self.logs or [[] for _ in range(len(self.shoppers))]
         self.ids: list[str] = self.shoppers.catalogue.table[Col.item].to_list()
+        self.row_of = {item: row for row, item in enumerate(self.ids)}
 
     def begin(self, day: int) -> None:
         """Begin a day."""
         self.shoppers.next_day(day, shift=day == self.shift_day)
+        self.tastes[day] = self.shoppers.taste.copy()
 
     def visitors(self) -> Int64s:
         """Who comes at the next moment."""
@@ -107,8 +111,7 @@ class Shop:
     def look(self, users: Int64s, lists: Sequence[Sequence[str]]) -> Seen:
         """Let visitors look at lists; what they buy is paid for."""
         shoppers = self.shoppers
-        places = {item: row for row, item in enumerate(self.ids)}
-        items = np.array([[places[item] for item in each] for each in lists], dtype=np.int64)
+        items = np.array([[self.row_of[item] for item in each] for each in lists], dtype=np.int64)
         position = np.broadcast_to(np.arange(1, items.shape[1] + 1), items.shape)
         everyone = np.broadcast_to(users[:, None], items.shape)
         chances = shoppers.chances(everyone, items, position)
@@ -166,5 +169,10 @@ class Shop:
         return events
 
     def returned(self, day: int) -> list[Event]:
-        """What comes back on a day, with times of two days after the purchase."""
-        return self.back.pop(day, [])
+        """What comes back on a day; it is over when this is asked."""
+        events = self.back.pop(day, [])
+        for event in events:
+            user = int(event[Col.user].rpartition("-")[2])
+            self.logs[user].append((self.row_of[event[Col.item]], "return", event[Col.timestamp]))
+            self.logs[user].sort(key=lambda told: told[2])
+        return events
