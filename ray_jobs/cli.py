@@ -41,7 +41,10 @@ JOBS = {
     "pipeline": ("prepare (-> pretrain) -> tune -> embed -> evaluate -> promote", "serve"),
 }
 #: Job -> the options that it alone takes.
-OWN_OPTIONS = {"promote": ("version", "force"), "outcomes": ("of",), "nightly": ("day", "again")}
+OWN_OPTIONS = {
+    "train": ("start_from",), "promote": ("version", "force"), "outcomes": ("of",),
+    "nightly": ("day", "again"),
+}  # fmt: skip
 #: Those that need no Ray, or not always.
 WITHOUT_RAY = {"promote", "compact", "rollback", "outcomes"}
 
@@ -107,6 +110,12 @@ def _add_options(parser: argparse.ArgumentParser, job: str) -> None:
         action="store_true",
         help="check recipe and input, say what would be done, do nothing",
     )
+    if job == "train":
+        parser.add_argument(
+            "--from", metavar="START", dest="start_from",
+            help="begin from a bundle's weights: champion, a version of the registry, or a "
+            "bundle's folder or URI",
+        )  # fmt: skip
     if job == "promote":
         parser.add_argument(
             "--version", metavar="V", help="a version of the registry; default: the run's bundle"

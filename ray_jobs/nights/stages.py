@@ -20,11 +20,13 @@ from ray_jobs import (
 )
 from ray_jobs.nights.handover import hand_over
 from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.registry import CHAMPION
 from recsys.artifacts.run import Run
+from recsys.artifacts.warm_start import start_bundle, warm_recipe
 from recsys.config import changed_keys
 from recsys.data.feedback import finished
-from recsys.errors import GateRefused
-from recsys.nightly import Night, Nights, NothingToDo, Stage, Way, way_of
+from recsys.errors import GateRefused, RaycommendError
+from recsys.nightly import WARM, Night, Nights, NothingToDo, Stage, Way, way_of
 from recsys.outcomes.joining import EXPOSURES_DIR, read_summary
 from recsys.schema import TOLD_BY
 from recsys.storage.outputs import whole_file
@@ -62,20 +64,33 @@ def _train(run: Run, night: Night) -> Iterable[str]:
     print(f"    {way.kind}: {way.why}", flush=True)
     if run.recipe.pretrain.epochs:
         pretrain.execute(run)
-    train.execute(run)
+    train.execute(run, start_from=CHAMPION if way.kind == WARM else None)
     return train.report(run)
 
 
 def decide(run: Run, night: Night) -> Way:
     """Whether the night trains from nothing, see `way_of`."""
     champion = champion_of(run)
-    changed = [] if champion is None else changed_keys(run.recipe, champion.recipe)
     return way_of(
         run.recipe, night.date,
         champion=None if champion is None else champion.version,
-        changed=[key for key in changed if not key.startswith("tune.")],
+        refusal=None if champion is None else _refusal(run, champion),
         last_full=Nights(run.recipe.shared).last_full(before=night.day),
     )  # fmt: skip
+
+
+def _refusal(run: Run, champion: Bundle) -> str | None:
+    """Why training cannot start from the champion's weights; None: it can."""
+    if run.recipe.pretrain.epochs:
+        return "pretrain.epochs adapts the language model to each log"
+    changed = changed_keys(run.recipe, champion.recipe)
+    if changed := [key for key in changed if not key.startswith("tune.")]:
+        return f"the recipe was changed since {champion.version}: {', '.join(changed)}"
+    try:
+        warm_recipe(run.recipe, start_bundle(run.recipe, CHAMPION))
+    except RaycommendError as error:
+        return error.problem
+    return None
 
 
 def champion_of(run: Run) -> Bundle | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recsys.config import Cuts, Recipe, with_settings
+from recsys.config import Cuts, Recipe, Section, with_settings
 
 FULL, WARM = "full", "warm"
 
@@ -50,8 +50,14 @@ def with_found(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     Raises:
         RecipeError: it is none with them.
     """
-    found = with_settings(recipe, settings)
-    return recipe.model_copy(update={"model": found.model, "train": found.train})
+    with_settings(recipe, settings)  # checks them
+    sections: dict[str, Section] = {"model": recipe.model, "train": recipe.train}
+    for name, value in settings.items():
+        section, _, key = name.partition(".")
+        # Of plain data some keys would be missing: those that outputs do not hold.
+        given = dict(sections[section]) | {key: value}
+        sections[section] = type(sections[section]).model_validate(given)
+    return recipe.model_copy(update=sections)
 
 
 def way_of(
@@ -59,7 +65,7 @@ def way_of(
     day: dt.date,
     *,
     champion: str | None,
-    changed: Sequence[str],
+    refusal: str | None,
     last_full: dt.date | None,
     drift: str | None = None,
 ) -> Way:
@@ -69,17 +75,15 @@ def way_of(
         recipe: of the night.
         day: of the night.
         champion: its version; None: there is none.
-        changed: keys by which the recipe makes another model than the champion's.
+        refusal: why its weights are no start; None: they are one.
         last_full: the last night that trained from nothing.
         drift: what asks for a full run; None: nothing.
     """
     every = recipe.nightly.full_every_days
     if champion is None:
         return Way(FULL, "there is no champion")
-    if changed:
-        return Way(FULL, f"the champion's recipe was changed: {', '.join(changed)}")
-    if recipe.pretrain.epochs:
-        return Way(FULL, "pretrain.epochs adapts the language model anew")
+    if refusal is not None:
+        return Way(FULL, refusal)
     if drift is not None:
         return Way(FULL, f"drift: {drift}")
     if last_full is None:
