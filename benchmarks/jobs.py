@@ -155,8 +155,10 @@ def _time_all(recipe: Recipe, files: Sequence[Path], options: argparse.Namespace
     save(checkpoint, model, worker.head, worker.optimizer, Progress(until="head", epoch=1))
 
     def embed() -> Any:
-        vectors = text_vectors(job, checkpoint, _here)
-        return assemble(job.bundle_folder, recipe, prepared, checkpoint, vectors, store)
+        found = text_vectors(job, checkpoint, _here)
+        bundle = assemble(job.bundle_folder, recipe, prepared, checkpoint, found.vectors, store)
+        recipe.shared.drop(found.folder)  # the next round is to encode them, too
+        return bundle
 
     bundle = clock.time("embed", embed, lambda _: floors.encode_states(model.language, store, size))
     _time_evaluation(clock, recipe, prepared, store, bundle, options.rounds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import importlib
 import os
 import shlex
@@ -33,10 +34,17 @@ JOBS = {
     "outcomes": ("click, cart and purchase rates with intervals; arms side by side", "train"),
     "compact": ("live events of the service -> files for the next prepare; erase", "prepare"),
     "rollback": ("make the previous champion the champion again", "serve"),
+    "nightly": (
+        "compact -> prepare -> ... -> promote -> hand over; goes on where it was",
+        "outcomes",
+    ),
     "pipeline": ("prepare (-> pretrain) -> tune -> embed -> evaluate -> promote", "serve"),
 }
 #: Job -> the options that it alone takes.
-OWN_OPTIONS = {"promote": ("version", "force"), "outcomes": ("of",)}
+OWN_OPTIONS = {
+    "train": ("start_from",), "promote": ("version", "force"), "outcomes": ("of",),
+    "nightly": ("day", "again"),
+}  # fmt: skip
 #: Those that need no Ray, or not always.
 WITHOUT_RAY = {"promote", "compact", "rollback", "outcomes"}
 
@@ -102,6 +110,12 @@ def _add_options(parser: argparse.ArgumentParser, job: str) -> None:
         action="store_true",
         help="check recipe and input, say what would be done, do nothing",
     )
+    if job == "train":
+        parser.add_argument(
+            "--from", metavar="START", dest="start_from",
+            help="begin from a bundle's weights: champion, a version of the registry, or a "
+            "bundle's folder or URI",
+        )  # fmt: skip
     if job == "promote":
         parser.add_argument(
             "--version", metavar="V", help="a version of the registry; default: the run's bundle"
@@ -110,6 +124,13 @@ def _add_options(parser: argparse.ArgumentParser, job: str) -> None:
             "--force", action="store_true",
             help="promote it whatever the gate says; the registry remembers",
         )  # fmt: skip
+    if job == "nightly":
+        parser.add_argument(
+            "--day", type=_day, metavar="DATE", help="the night of this day (UTC); default: today"
+        )
+        parser.add_argument(
+            "--again", action="store_true", help="run the day's night once more, though it is over"
+        )
     if job == "outcomes":
         parser.add_argument(
             "--of", nargs="+", choices=TOLD_BY, default=list(TOLD_BY), metavar="WHAT",
@@ -182,6 +203,13 @@ def _place(text: str) -> Place:
         return place_of(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _day(text: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date: write 2026-11-30") from None
 
 
 def command_line(job: str, options: argparse.Namespace) -> str:

@@ -126,20 +126,27 @@ def report(run: Run) -> list[str]:
     ]
 
 
-def _open(run: Run) -> UserState:
+def missing_store(run: Run) -> DataError | None:
+    """Why there is no store of users that can be reached; None: there is one."""
     state, path = state_of(run.recipe), run.root / STATE_FILE
     if state.backend == "memory":
-        raise DataError(
+        return DataError(
             "keeps its users in the service's process, where no other can reach them",
             where="recipe", field="serve.state.backend", value="memory",
             fix="use sqlite or redis",
         )  # fmt: skip
     if state.backend == "sqlite" and not Path(state.path or path).is_file():
-        raise DataError(
+        return DataError(
             "no store of users here", where=state.path or path, field="serve.state.path",
             fix="run `recsys serve` first, on this machine",
         )  # fmt: skip
-    return open_state(state, path)
+    return None
+
+
+def _open(run: Run) -> UserState:
+    if (missing := missing_store(run)) is not None:
+        raise missing
+    return open_state(state_of(run.recipe), run.root / STATE_FILE)
 
 
 if __name__ == "__main__":

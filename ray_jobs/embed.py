@@ -8,17 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import torch
 
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.texts import ensure_store, text_vectors
-from recsys.artifacts.bundle import STANDARD_PRICE, Bundle, write_bundle
+from recsys.artifacts.bundle import ID_ROW, STANDARD_PRICE, Bundle, write_bundle
 from recsys.artifacts.checkpoint import load_model
 from recsys.artifacts.progress import load_progress
 from recsys.artifacts.run import Run
 from recsys.config import Recipe, target_codes
 from recsys.data.histories import Histories
 from recsys.features.side_features import PriceScale, item_features
+from recsys.model.item_encoder import NO_ID
 from recsys.model.ranking_head import ScoringHead
 from recsys.preparation.prepared import Prepared
 from recsys.ranking.index import Index
@@ -42,11 +44,11 @@ def execute(run: Run) -> Path:
     chosen = run.with_recipe(winner.recipe)
     with connected(run.recipe.ray):
         store = ensure_store(chosen)
-        vectors = text_vectors(chosen, winner.checkpoint)
+        vectors = text_vectors(chosen, winner.checkpoint).vectors
     with run.recipe.shared.whole(run.bundle_folder) as out:
         assemble(
             out, chosen.recipe, run.prepared, winner.checkpoint, vectors, store,
-            searched=winner.searched,
+            searched=winner.searched, started_from=winner.started_from,
         )  # fmt: skip
     tracker_of(run.recipe).bundle(run)
     return run.bundle_folder
@@ -61,17 +63,18 @@ def assemble(
     store: TextStore,
     *,
     searched: bool = False,
+    started_from: str | None = None,
 ) -> Bundle:
     """Write the bundle of a checkpoint, with popularity and relations as of the end of the log.
 
-    Where a search chose the recipe's settings, the bundle says so.
+    Where a search chose the recipe's settings, or training began from a bundle, it says so.
     """
     model, item_rows = build_two_tower(recipe, prepared, load_progress(checkpoint).until)
     head = ScoringHead(recipe.model.temperature)
     progress = load_model(checkpoint, model, head)
     model.language.merge_adapters()
     catalogue, stats = prepared.catalogue, prepared.stats("end")
-    items = model.item_vectors(torch.from_numpy(vectors), catalogue.text_rows, item_rows)
+    items = model.item_vectors(torch.from_numpy(np.array(vectors)), catalogue.text_rows, item_rows)
     scale = PriceScale.fit(catalogue.prices)
     standard = scale.standard(catalogue.prices)
     scorer = Scorer.build(
@@ -85,7 +88,10 @@ def assemble(
         print(f"building an index of {len(items):,} items", flush=True)
         queries = scorer.user_parts(_recent_users(prepared)).numpy()
         index = Index.build(item_part, queries, seed=recipe.seed)
-    table = catalogue.items.with_columns(**vars(stats), **{STANDARD_PRICE: standard})
+    id_rows = pl.Series(item_rows[:, 0].numpy()).replace(NO_ID, None)
+    table = catalogue.items.with_columns(
+        **vars(stats), **{STANDARD_PRICE: standard, ID_ROW: id_rows}
+    )
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     weights |= {f"head.{name}": value.contiguous() for name, value in head.state_dict().items()}
     return write_bundle(
@@ -104,6 +110,7 @@ def assemble(
             "price_scale": [scale.mean, scale.deviation],
             "trained_epochs": progress.epoch,
             "searched": searched,
+            "started_from": started_from,
             "language_model": prepared.summary["language_model"],
         },
         index=index,

@@ -1,9 +1,10 @@
 """Prepared data -> a checkpoint: data-parallel fine-tuning on Ray Train.
 
-    python -m ray_jobs.train --config recipes/demo.yaml
+    python -m ray_jobs.train --config recipes/demo.yaml [--from champion]
 
 Killed workers are replaced and go on from the last epoch; a run started again under the same recipe
-does the same.
+does the same. With `--from` training begins from a bundle's weights, and takes a small part of the
+time, see `recsys.artifacts.warm_start`.
 """
 
 from __future__ import annotations
@@ -16,24 +17,37 @@ from ray_jobs.common.choosing import choose, line_of
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.fine_tuning import trainer_of
 from ray_jobs.common.kept import Checkpoints
-from ray_jobs.common.texts import ensure_store
+from ray_jobs.common.texts import ensure_store, text_vectors
 from ray_jobs.common.training_group import fit, trials_at_once
 from ray_jobs.common.work import is_done
+from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.checkpoint import save
+from recsys.artifacts.progress import Progress
 from recsys.artifacts.run import Run
+from recsys.artifacts.warm_start import load_start, start_bundle, warm_recipe
+from recsys.config import with_settings
 from recsys.evaluation.report import METRIC
+from recsys.model.ranking_head import ScoringHead
 from recsys.tracking import tracker_of
+from recsys.training.build import build_two_tower
+from recsys.training.optim import build_optimizer
 
 
-def plan(run: Run) -> list[str]:
+def plan(run: Run, *, start_from: str | None = None) -> list[str]:
     """What a run would do."""
     run.check_trainable()
     tracker_of(run.recipe).check()
+    start = []
+    if start_from is not None:
+        run, bundle = _warm(run, start_from)
+        start = [f"start from {bundle.version} in {bundle.folder}"]
     recipe, train = run.recipe, run.recipe.train
     device = "GPU" if train.use_gpu else "CPU"
     fewest, most = train.fewest_workers, train.most_workers
     workers = str(most) if fewest == most else f"{fewest} to {most}"
     return [
         f"read {run.prepared_folder}",
+        *start,
         f"train {recipe.model.language_model} ({recipe.model.tuning}) on {workers} "
         f"{device} workers, at most {train.epochs} epochs, {train.optimizer} "
         f"at {train.learning_rate:g}",
@@ -41,28 +55,68 @@ def plan(run: Run) -> list[str]:
     ]
 
 
-def execute(run: Run) -> Path:
-    """Train one recipe and name its best checkpoint the winner."""
+def execute(run: Run, *, start_from: str | None = None) -> Path:
+    """Train one recipe and name its best checkpoint the winner.
+
+    Args:
+        run: prepared.
+        start_from: a bundle to begin from, see `start_bundle`; None: the pretrained language model.
+    """
     run.check_trainable()
     tracker_of(run.recipe).check()
     run = run.trained
     with connected(run.recipe.ray, dashboard=True):
         trials_at_once(run.recipe)
+        if start_from is None:
+            name, bundle = run.training_name("train"), None
+            training = run
+        else:
+            training, bundle = _warm(run, start_from)
+            name = training.training_name("warm", start=bundle.version)
         ensure_store(run)
-        checkpoints = Checkpoints(run.trainings / run.training_name("train"), run.recipe.shared)
-        if not is_done(checkpoints.curve(), run.recipe):
-            build = partial(trainer_of, run, checkpoints)
-            fit(build, checkpoints, line_of(run.recipe.train.epochs))
+        checkpoints = Checkpoints(run.trainings / name, run.recipe.shared)
+        if not is_done(checkpoints.curve(), training.recipe):
+            vectors = None if bundle is None else _started(training, bundle, checkpoints)
+            build = partial(trainer_of, training, checkpoints, text_vectors=vectors)
+            fit(build, checkpoints, line_of(training.recipe.train.epochs))
         checkpoint, metrics = checkpoints.best(METRIC)
-        choose(run, checkpoint, metrics, trials=[])
+        chosen = run if bundle is None else run.with_recipe(warm_recipe(run.recipe, bundle))
+        choose(chosen, checkpoint, metrics, trials=[], start=bundle)
     return run.winner_file
+
+
+def _warm(run: Run, start_from: str) -> tuple[Run, Bundle]:
+    """The run under the recipe of a warm training, and the bundle that it begins from."""
+    bundle, train = start_bundle(run.recipe, start_from), run.recipe.train
+    recipe = warm_recipe(run.recipe, bundle)
+    rate = train.warm_rate * recipe.train.learning_rate
+    settings = {"train.epochs": train.warm_epochs, "train.learning_rate": rate}
+    return run.with_recipe(with_settings(recipe, settings)), bundle
+
+
+def _started(run: Run, bundle: Bundle, checkpoints: Checkpoints) -> Path:
+    """Write the checkpoint that a warm training goes on from; returns the texts' vectors."""
+    recipe, prepared = run.recipe, run.prepared
+    start = checkpoints.last()
+    if start is None:
+        model, item_rows = build_two_tower(recipe, prepared)
+        head = ScoringHead(recipe.model.temperature)
+        load_start(bundle, model, head, item_rows, prepared.catalogue.items)
+        optimizer = build_optimizer(model, recipe.train, [])
+        checkpoints.keep(
+            Progress(), lambda folder: save(folder, model, head, optimizer, Progress(), None)
+        )
+        start = checkpoints.latest()
+    return text_vectors(run, start).folder
 
 
 def report(run: Run) -> list[str]:
     """The curve of the winner."""
     data = json.loads(run.winner_file.read_text())
     return [
-        f"epoch {point['epoch']}: loss {point['loss']:.4f}, validation {METRIC} {point[METRIC]:.4f}"
+        f"epoch {point['epoch']}: "
+        + (f"loss {point['loss']:.4f}, " if "loss" in point else "")
+        + f"validation {METRIC} {point[METRIC]:.4f}"
         for point in data["curve"]
     ]
 

@@ -22,7 +22,7 @@ ROOMS = {
         "schema": "",
         "storage": "errors",
         "config": "errors schema storage",
-        "text": "arrays errors storage",
+        "text": "arrays errors schema storage",
         "state": "arrays config errors schema",
         "data": "arrays config errors schema state storage text",
         "features": "arrays config data errors schema storage",

@@ -12,13 +12,20 @@ from ray_jobs.common.kept import Checkpoints
 from ray_jobs.common.progress import epoch_line
 from ray_jobs.common.training_group import fit
 from ray_jobs.common.work import is_done
+from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.run import Run
 from recsys.artifacts.winner import Winner, write_winner
 from recsys.evaluation.report import METRIC
 from recsys.tracking import tracker_of
 
 
-def choose(run: Run, chosen: Path, metrics: dict[str, Any], trials: list[dict[str, Any]]) -> None:
+def choose(
+    run: Run,
+    chosen: Path,
+    metrics: dict[str, Any],
+    trials: list[dict[str, Any]],
+    start: Bundle | None = None,
+) -> None:
     """Name a checkpoint, or what it is retrained to, the run's winner; `embed` goes on from it.
 
     Args:
@@ -26,11 +33,14 @@ def choose(run: Run, chosen: Path, metrics: dict[str, Any], trials: list[dict[st
         chosen: the checkpoint.
         metrics: of its last epoch, on the validation window.
         trials: of the search, best first.
+        start: the bundle that training began from, with the settings that were searched for it.
     """
     goes_on = chosen
     if run.recipe.train.retrain:
         goes_on = retrain(run, int(metrics["epoch"]))
-    winner = Winner(run.recipe, goes_on, searched=bool(trials))
+    searched = bool(trials) if start is None else bool(start.meta.get("searched"))
+    started_from = None if start is None else start.version
+    winner = Winner(run.recipe, goes_on, searched, started_from)
     write_winner(run.winner_file, winner, run.prepared, chosen, metrics, trials)
     run.recipe.shared.hand_in(run.winner_file)
     tracker_of(run.recipe).training(run)

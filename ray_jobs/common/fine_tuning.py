@@ -15,7 +15,13 @@ from recsys.errors import RecipeError
 from recsys.training.pretraining.adapted import bring_adapted
 
 
-def trainer_of(run: Run, checkpoints: Checkpoints, remarks: Path, again: int | None = None) -> Any:
+def trainer_of(
+    run: Run,
+    checkpoints: Checkpoints,
+    remarks: Path,
+    again: int | None = None,
+    text_vectors: Path | None = None,
+) -> Any:
     """The Ray Train trainer of one training under the run's recipe.
 
     Args:
@@ -23,9 +29,11 @@ def trainer_of(run: Run, checkpoints: Checkpoints, remarks: Path, again: int | N
         checkpoints: of the training.
         remarks: file of lines for whoever waits.
         again: see `Training`.
+        text_vectors: likewise.
     """
     checkpoints.tell_damaged()
-    work = One(Training(run.recipe.resolved(), str(checkpoints.run), again))
+    vectors = None if text_vectors is None else str(text_vectors)
+    work = One(Training(run.recipe.resolved(), str(checkpoints.run), again, vectors))
     callback = giving_up(run.recipe.train.max_failures, remarks)
     return build_trainer(run, checkpoints.run, work, callback)
 
@@ -76,6 +84,7 @@ def train_loop(config: dict[str, Any]) -> None:
         try:
             loop.resume()
             loop.check_samples()
+            loop.judge_start()
             while not loop.is_done():
                 loop.epoch()
                 if not work.wants_more(training, loop.progress.curve[-1], group.rank):

@@ -24,8 +24,10 @@ def epoch_line(point: dict[str, Any], num_epochs: int, metric: str) -> str:
         validated = (
             f", validation {metric} {point[metric]:.4f} on {point['num_valid']:,.0f} baskets"
         )
+    # A warm training tells of what it starts from before it has a loss.
+    loss = f"loss {point['loss']:.4f}" if "loss" in point else "as it starts"
     return (
-        f"epoch {point['epoch']}/{num_epochs}: loss {point['loss']:.4f}{validated} "
+        f"epoch {point['epoch']}/{num_epochs}: {loss}{validated} "
         f"({point['train_s']:.0f} s training, {point['valid_s']:.0f} s validation)"
     )
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from recsys.arrays import Int64s
+from recsys.artifacts.checkpoint import language_digest
 from recsys.artifacts.run import Run
 from recsys.config import Recipe
 from recsys.features.item_to_item import content_similarity
@@ -30,7 +32,15 @@ from recsys.text.text_store import (
     TextStore,
     is_complete,
     pad_tokens,
+    ragged_index,
     write_meta,
+)
+from recsys.text.text_vectors import (
+    HASHES,
+    TextVectors,
+    read_hashes,
+    rows_among,
+    write_hashes,
 )
 from recsys.training.pretraining.adapted import bring_adapted
 
@@ -51,29 +61,54 @@ def ensure_store(run: Run, run_texts: RunTexts | None = None) -> TextStore:
     """
     recipe, prepared, folder = run.recipe, run.prepared, run.text_store_folder
     recipe.shared.bring(folder)
-    if not is_complete(folder):
-        texts = prepared.catalogue.texts
-        lengths = texts[Col.tokens].list.len().to_numpy().astype(np.int64)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        width = hidden_size(locate(recipe.model.language_model))
-        with recipe.shared.whole(folder) as out:
-            np.save(out / OFFSETS, offsets)
-            hidden = _create(out / HIDDEN, np.float16, (int(offsets[-1]), width))
-            vectors = _create(out / VECTORS, np.float32, (texts.height, width))
-            task = _LowerEncoder(recipe, prepared.folder)
-            for low, high, parts in (run_texts or run_actors)(recipe, task, texts.height):
-                vectors[low:high] = parts[VECTORS]
-                hidden[offsets[low] : offsets[high]] = parts[HIDDEN]
-            vectors.flush()
-            hidden.flush()
-            similar = content_similarity(vectors, prepared.catalogue.text_rows)
-            save_matrix(out, SIMILARITY, similar)
-            write_meta(out, texts.height)
+    if is_complete(folder):
+        return TextStore.open(folder)
+    texts = prepared.catalogue.texts
+    hashes = texts[Col.content_hash]
+    earlier = _earlier_store(run)
+    known = rows_among(hashes, None if earlier is None else read_hashes(earlier))
+    missing = np.flatnonzero(known < 0)
+    lengths = texts[Col.tokens].list.len().to_numpy().astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    width = hidden_size(locate(recipe.model.language_model))
+    with recipe.shared.whole(folder) as out:
+        np.save(out / OFFSETS, offsets)
+        hidden = _create(out / HIDDEN, np.float16, (int(offsets[-1]), width))
+        vectors = _create(out / VECTORS, np.float32, (texts.height, width))
+        if earlier is not None:
+            TextStore.open(earlier).copy_texts(known, hidden, offsets, vectors)
+        task = _LowerEncoder(recipe, prepared.folder, missing)
+        run_texts = run_texts or _runner(missing, is_rest=earlier is not None)
+        for low, high, parts in run_texts(recipe, task, len(missing)):
+            rows = missing[low:high]
+            vectors[rows] = parts[VECTORS]
+            place, token = ragged_index(lengths[rows])
+            hidden[offsets[rows][place] + token] = parts[HIDDEN]
+        vectors.flush()
+        hidden.flush()
+        similar = content_similarity(vectors, prepared.catalogue.text_rows)
+        save_matrix(out, SIMILARITY, similar)
+        write_hashes(out, hashes)
+        write_meta(out, texts.height)
+    for path in run.earlier_text_stores():
+        recipe.shared.drop(path)
     return TextStore.open(folder)
 
 
-def text_vectors(run: Run, checkpoint: Path, run_texts: RunTexts | None = None) -> np.ndarray:
-    """[T, H] vectors of all distinct texts by a checkpoint's language model.
+def _earlier_store(run: Run) -> Path | None:
+    """The store of another catalogue that shares the most texts, if there is one."""
+    hashes = run.prepared.catalogue.texts[Col.content_hash]
+    shared = {}
+    for path in run.earlier_text_stores():
+        run.recipe.shared.bring(path)
+        if is_complete(path) and (path / HASHES).is_file():
+            shared[path] = int((rows_among(hashes, read_hashes(path)) >= 0).sum())
+    best = max(shared, key=lambda path: shared[path], default=None)
+    return best if best is not None and shared[best] else None
+
+
+def text_vectors(run: Run, checkpoint: Path, run_texts: RunTexts | None = None) -> TextVectors:
+    """Vectors of all distinct texts by a checkpoint's language model; known ones are kept.
 
     Args:
         run: of the checkpoint's recipe.
@@ -81,13 +116,48 @@ def text_vectors(run: Run, checkpoint: Path, run_texts: RunTexts | None = None) 
         run_texts: see `ensure_store`.
     """
     recipe, prepared = run.recipe, run.prepared
-    num_texts = prepared.catalogue.num_texts
+    folder = run.text_vectors_folder(language_digest(checkpoint))
+    recipe.shared.bring(folder)
+    hashes = prepared.catalogue.texts[Col.content_hash]
+    kept = TextVectors.open(folder) if folder.is_dir() else None
+    known = rows_among(hashes, None if kept is None else kept.hashes)
+    if kept is not None and np.array_equal(known, np.arange(len(kept.hashes))):
+        return kept
+    missing = np.flatnonzero(known < 0)
     width = hidden_size(locate(recipe.model.language_model))
-    vectors = np.zeros((num_texts, width), dtype=np.float32)
-    task = _UpperEncoder(recipe, prepared.folder, run.text_store_folder, checkpoint)
-    for low, high, parts in (run_texts or run_actors)(recipe, task, num_texts):
-        vectors[low:high] = parts[VECTORS]
-    return vectors
+    vectors = np.zeros((len(hashes), width), dtype=np.float32)
+    if kept is not None:
+        vectors[known >= 0] = kept.vectors[known[known >= 0]]
+    task = _UpperEncoder(recipe, prepared.folder, missing, run.text_store_folder, checkpoint)
+    run_texts = run_texts or _runner(missing, is_rest=kept is not None)
+    for low, high, parts in run_texts(recipe, task, len(missing)):
+        vectors[missing[low:high]] = parts[VECTORS]
+    with recipe.shared.whole(folder) as out:
+        TextVectors.write(out, vectors, hashes)
+    _drop_old_vectors(run, folder)
+    return TextVectors.open(folder)
+
+
+def _drop_old_vectors(run: Run, newest: Path) -> None:
+    """Keep the vectors by the newest trained model and by the one before: the champion's may be."""
+    shared = run.recipe.shared
+    found = [newest.parent / name for name in shared.names(newest.parent)]
+    written = {path: path.lstat().st_mtime if path.exists() else 0.0 for path in found}
+    for path in sorted(set(found) - {newest}, key=lambda path: written[path])[:-1]:
+        shared.drop(path)
+
+
+def _runner(missing: Int64s, *, is_rest: bool) -> RunTexts:
+    """Actors; for the few texts of a night they would take longer to start than to encode."""
+    return _run_here if is_rest and len(missing) <= TEXTS_PER_TASK else run_actors
+
+
+def _run_here(
+    recipe: Recipe, task: Any, num_texts: int
+) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
+    if num_texts:
+        task.load()
+        yield 0, num_texts, task.encode(0, num_texts)
 
 
 def run_actors(
@@ -135,10 +205,11 @@ class _Actor:
 
 @dataclass
 class _LowerEncoder:
-    """Tokens -> hidden states at the split, and vectors of the untouched model."""
+    """Tokens of some texts -> hidden states at the split, and vectors of the untouched model."""
 
     recipe: Recipe
     prepared: Path
+    rows: Int64s
 
     def load(self) -> None:
         from recsys.model.language import load_language_model
@@ -148,7 +219,7 @@ class _LowerEncoder:
         self.device = _device()
         self.language = language.eval().to(self.device)
         self.recipe.shared.bring(self.prepared)
-        tokens = Prepared(self.prepared).catalogue.texts[Col.tokens]
+        tokens = Prepared(self.prepared).catalogue.texts[Col.tokens].gather(self.rows)
         self.tokens = [np.asarray(ids, dtype=np.int32) for ids in tokens]
 
     def encode(self, low: int, high: int) -> dict[str, np.ndarray]:
@@ -174,10 +245,11 @@ class _LowerEncoder:
 
 @dataclass
 class _UpperEncoder:
-    """Hidden states at the split -> vectors by the trained layers."""
+    """Hidden states of some texts at the split -> vectors by the trained layers."""
 
     recipe: Recipe
     prepared: Path
+    rows: Int64s
     store_folder: Path
     checkpoint: Path
 
@@ -201,12 +273,13 @@ class _UpperEncoder:
     def encode(self, low: int, high: int) -> dict[str, np.ndarray]:
         import torch
 
+        asked = self.rows[low:high]
         encoded = np.zeros((high - low, self.language.dim), dtype=np.float32)
-        for rows in self.store.by_length(self.recipe.embed.batch_size, low, high):
+        for rows in self.store.by_length(self.recipe.embed.batch_size, asked):
             hidden, mask = self.store.batch(rows)
             with torch.no_grad():
                 vectors = self.language(hidden.to(self.device), mask.to(self.device))
-                encoded[rows - low] = vectors.cpu().numpy()
+                encoded[np.searchsorted(asked, rows)] = vectors.cpu().numpy()
         return {VECTORS: encoded}
 
 

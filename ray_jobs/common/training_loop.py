@@ -13,6 +13,7 @@ from ray_jobs.common.same_code import check_same_code
 from ray_jobs.common.standstill import noticed
 from ray_jobs.common.training_group import summing
 from ray_jobs.common.work import Training, is_done
+from recsys.arrays import Float32s
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.data.histories import UserEvents
 from recsys.data.time_split import Questions
@@ -65,6 +66,13 @@ class Group:
         self.shared = prepared / QUESTIONS_DIR / store.name
         self._questions: dict[tuple[object, ...], Questions] = {}
 
+    def text_vectors(self, folder: Path) -> Float32s:
+        """[T, H] vectors of all texts, memory-mapped."""
+        from recsys.text.text_vectors import TextVectors
+
+        self.folder.bring(folder)
+        return TextVectors.open(folder).vectors
+
     def parts(self, recipe: Recipe) -> range:
         """The parts of a training that this worker plays: one, where no workers are missing."""
         return range(self.rank, recipe.train.most_workers, self.world)
@@ -106,15 +114,19 @@ class Loop:
         if not recipe.train.use_gpu:
             torch.set_num_threads(max(1, int(recipe.train.cpus_per_worker)))
         self.validates = not training.again
+        store = group.store
         # A retraining holds nothing out: it learns one window further, and does not validate.
         until = "head" if self.validates else "valid"
         self.model, item_rows = build_two_tower(recipe, group.prepared, until)
-        self.model.items.start_from(group.store.vectors, recipe.model.whitening)
+        self.model.items.start_from(store.vectors, recipe.model.whitening)
+        if training.text_vectors is not None:
+            self.model.language.requires_grad_(False)
+            store = replace(store, vectors=group.text_vectors(Path(training.text_vectors)))
         if recipe.train.sharding == "full":
             shard(self.model, group.device)
         self.model.to(group.device)
         self.worker = Worker(
-            recipe, group.prepared, group.store, self.model, item_rows, group.rank, group.world,
+            recipe, group.prepared, store, self.model, item_rows, group.rank, group.world,
             group.parts(recipe), recipe.train.most_workers, group.device, until=until,
             shared=group.shared,
         )  # fmt: skip
@@ -160,6 +172,16 @@ class Loop:
                     "the sample of the window's baskets holds none", field=f"train.{name}",
                     value=getattr(self.recipe.train, name), fix="take a larger one",
                 )  # fmt: skip
+
+    def judge_start(self) -> None:
+        """Validate what a warm training starts from: as epoch 0 it is the first candidate."""
+        if self.training.text_vectors is None or self.progress.curve:
+            return
+        started = time.monotonic()
+        point = {"epoch": 0, "step": 0, **self._validated(), "train_s": 0.0}
+        point["valid_s"] = time.monotonic() - started
+        self.progress = replace(self.progress, curve=[point])
+        self._keep(self.progress)
 
     def is_done(self) -> bool:
         """Whether all epochs are trained, or the last ones were no better (early stopping)."""
@@ -274,14 +296,15 @@ class Loop:
             ]
             reduce = dist.all_reduce if self.group.world > 1 else None
             measured["head_loss"] = self.worker.fit_head(*examples, reduce=reduce)
-        if self.validates:
-            found = [
-                self.worker.validate(questions, part)
-                for part, questions in zip(self.worker.parts, self.valid_questions, strict=True)
-            ]
-            gain, count = self.group.total(*map(sum, zip(*found, strict=True)))
-            measured |= {METRIC: gain / max(count, 1), "num_valid": count}
-        return measured
+        return measured | self._validated() if self.validates else measured
+
+    def _validated(self) -> dict[str, float]:
+        found = [
+            self.worker.validate(questions, part)
+            for part, questions in zip(self.worker.parts, self.valid_questions, strict=True)
+        ]
+        gain, count = self.group.total(*map(sum, zip(*found, strict=True)))
+        return {METRIC: gain / max(count, 1), "num_valid": count}
 
 
 def steps_per_epoch(recipe: Recipe, prepared: Prepared) -> int:

@@ -20,11 +20,14 @@ class Training:
         recipe: resolved.
         run: folder of its checkpoints.
         again: epochs of a retraining, which does not validate; None: a training that does.
+        text_vectors: of a warm training: folder of the vectors of all texts. The language model is
+            held fixed, and what training starts from is judged before the first epoch.
     """
 
     recipe: dict[str, Any]
     run: str
     again: int | None = None
+    text_vectors: str | None = None
 
     @property
     def name(self) -> str:
@@ -80,7 +83,8 @@ def is_done(curve: list[dict[str, Any]], recipe: Recipe, again: int | None = Non
     """
     from recsys.training.optim import should_stop
 
-    if len(curve) >= (again or recipe.train.epochs):
+    # The curve of a warm training begins with epoch 0.
+    if curve and curve[-1]["epoch"] >= (again or recipe.train.epochs):
         return True
     if again:
         return False

@@ -4,7 +4,7 @@ bundle.json          format, version, recipe, fingerprints, metrics, every file'
 model.safetensors    every weight
 encoder/config.json  architecture of the language model
 tokenizer/           tokenizer.json
-items.parquet        ids, texts, features, popularity
+items.parquet        ids, texts, features, popularity, rows of the id vectors
 vectors.npy          [I, D] item vectors, memory-mapped
 index/               [I, D + 2] the item side of the score, memory-mapped; of many items by cell too
 relations/           transitions, co-occurrence, content similarity, memory-mapped
@@ -26,11 +26,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from recsys.arrays import Float32s
+from recsys.arrays import Float32s, Int64s
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import BundleError, RecipeError
 from recsys.features.item_to_item import Relations, relation_files
 from recsys.features.popularity import ItemStats
+from recsys.model.item_encoder import NO_ID
 from recsys.ranking.index import Index
 from recsys.schema import ITEMS as SCHEMA
 from recsys.schema import Col
@@ -53,8 +54,8 @@ BUNDLE, MODEL, ITEMS, VECTORS = "bundle.json", "model.safetensors", "items.parqu
 ENCODER_DIR, TOKENIZER_DIR, INDEX_DIR = "encoder", "tokenizer", "index"
 RELATIONS_DIR = "relations"
 ITEM_PART, INDEX_META = "item_part.npy", "index.json"
-#: Column of `items.parquet` with the standardised price.
-STANDARD_PRICE = "standard_price"
+#: Columns of `items.parquet`: the standardised price; the row of the item's id vector, or null.
+STANDARD_PRICE, ID_ROW = "standard_price", "id_row"
 _FIX = "restore it from a copy, or write the bundle again"
 _NEEDED = {
     MODEL, ITEMS, VECTORS, f"{INDEX_DIR}/{ITEM_PART}", f"{ENCODER_DIR}/{CONFIG}",
@@ -216,6 +217,19 @@ class Bundle:
             if not items[STANDARD_PRICE].is_finite().all():
                 raise ValueError("prices that are not finite")
         return items
+
+    @cached_property
+    def id_rows(self) -> Int64s | None:
+        """[I] row of each item's id vector, `NO_ID` where it has none; None: nobody noted them."""
+        path = self.folder / ITEMS
+        with reading(path, _FIX, BundleError):
+            if ID_ROW not in pl.read_parquet_schema(path):
+                return None
+            rows = pl.read_parquet(path, columns=[ID_ROW])[ID_ROW].fill_null(NO_ID)
+            known = rows.filter(rows != NO_ID).sort().to_list()
+            if len(rows) != self.num_items or known != list(range(len(known))):
+                raise ValueError(f"`{ID_ROW}` does not number the items that have an id vector")
+        return rows.to_numpy().astype(np.int64)
 
     @cached_property
     def vectors(self) -> Float32s:

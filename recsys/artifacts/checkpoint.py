@@ -5,6 +5,7 @@ Only what training changes is stored: the frozen part of the language model come
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,20 @@ def load_model(folder: Path, model: nn.Module, head: ScoringHead | None) -> Prog
     if head is not None and of_head is not None:
         head.load_state_dict(of_head)
     return progress
+
+
+def language_digest(folder: Path) -> str:
+    """SHA-256 of the language model's trained layers, 16 hex digits.
+
+    Raises:
+        DataError: the checkpoint is broken.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(_tensors(folder / MODEL).items()):
+        if name.startswith("language."):
+            digest.update(name.encode())
+            digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:

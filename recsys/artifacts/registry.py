@@ -34,7 +34,7 @@ CHAMPION = "champion"
 _MANIFEST = "bundle.json"
 _ASIDE = ".tmp-"
 #: Keys of a manifest that are no part of the bundle's identity.
-_BESIDE = {"metrics", SEAL, "searched", "language_model"}
+_BESIDE = {"metrics", SEAL, "searched", "language_model", "started_from"}
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

@@ -15,6 +15,7 @@ from recsys.config import Recipe
 from recsys.data.feedback import Feedback
 from recsys.preparation.prepared import PREPARED, Prepared
 from recsys.storage.mirror import Mirror
+from recsys.storage.seals import json_sha256, text_sha256
 from recsys.text.pretrained import fingerprint, locate
 from recsys.training.pretraining.adapted import LANGUAGE_DIR, PRETRAIN_FILE, adapted, bring_adapted
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from recsys.artifacts.bundle import Bundle
     from recsys.artifacts.winner import Winner
 
-#: Folder of the trainings in a run's folder.
-TRAININGS = "ray"
+#: Folders in a run's folder: the trainings, the text stores, vectors of texts by trained models.
+TRAININGS, TEXT_STORES, TEXT_VECTORS = "ray", "text_store", "text_vectors"
 
 
 @dataclass(frozen=True)
@@ -167,19 +168,40 @@ class Run:
     @cached_property
     def text_store_folder(self) -> Path:
         """The hidden states of this catalogue by this language model, up to its split."""
+        return self.root / TEXT_STORES / f"{self.prepared.catalogue.fingerprint}-{self._encoding}"
+
+    @property
+    def _encoding(self) -> str:
+        """How texts become hidden states, whatever the catalogue."""
         model = self.recipe.model
         language = fingerprint(locate(model.language_model))
         split = model.tuning if model.tuning in ("frozen", "full") else f"last{model.last_n}"
-        tokens = self.recipe.data.max_tokens
-        catalogue = self.prepared.catalogue.fingerprint
-        return self.root / "text_store" / f"{catalogue}-{language}-{split}-{tokens}"
+        return f"{language}-{split}-{self.recipe.data.max_tokens}"
 
-    def training_name(self, kind: str, *sections: str) -> str:
+    def earlier_text_stores(self) -> list[Path]:
+        """Text stores of other catalogues by the same language model."""
+        folder = self.root / TEXT_STORES
+        found = [folder / name for name in self.recipe.shared.names(folder)]
+        return [
+            path for path in found
+            if path.name.endswith(f"-{self._encoding}") and path != self.text_store_folder
+        ]  # fmt: skip
+
+    def text_vectors_folder(self, trained: str) -> Path:
+        """The vectors of texts by trained layers.
+
+        Args:
+            trained: digest of their weights.
+        """
+        return self.root / TEXT_VECTORS / json_sha256([self._encoding, trained])[:16]
+
+    def training_name(self, kind: str, *sections: str, start: str | None = None) -> str:
         """Name of a training or a search: the same recipe and data resume, others start afresh.
 
         Args:
-            kind: `train`, `tune` or `retrain`.
+            kind: `train`, `tune`, `retrain` or `warm`.
             sections: of the recipe, beside `data`, `model` and `train`, that make a difference.
+            start: version of the bundle that training begins from.
         """
         parts = [
             kind,
@@ -187,6 +209,7 @@ class Run:
             # A model's folder may be rewritten under its name.
             fingerprint(locate(self.recipe.model.language_model))[:8],
             self.prepared.summary["data_fingerprint"][:8],
+            *([] if start is None else [text_sha256(start)[:8]]),
         ]
         return "-".join(parts)
 

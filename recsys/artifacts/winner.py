@@ -28,11 +28,13 @@ class Winner:
         recipe: that it was trained under; its language model is the one that training began from.
         checkpoint: folder of the weights.
         searched: whether a search chose the recipe's settings.
+        started_from: version of the bundle whose weights training began from, if any.
     """
 
     recipe: Recipe
     checkpoint: Path
     searched: bool = False
+    started_from: str | None = None
 
     @staticmethod
     def read(path: Path, prepared: Prepared, shared: SharedFolder) -> Winner:
@@ -71,7 +73,8 @@ class Winner:
                 "the language model is not the one that the winner was trained on", where=path,
                 field="language_model", value=language, fix=_FIX,
             )  # fmt: skip
-        return Winner(recipe, checkpoint, bool(data.get("trials")))
+        searched = bool(data.get("searched", data.get("trials")))
+        return Winner(recipe, checkpoint, searched, data.get("started_from"))
 
 
 def write_winner(
@@ -107,5 +110,7 @@ def write_winner(
             },
             "curve": json.loads((chosen / PROGRESS).read_text())["curve"],
             "trials": trials,
+            "searched": winner.searched,
+            "started_from": winner.started_from,
         },
     )

@@ -11,6 +11,7 @@ from recsys.config.differences import changed_keys, differences
 from recsys.config.evaluation import BaselineName, Embed, Evaluate, Outcomes, Promote
 from recsys.config.load import apply_override, load_recipe
 from recsys.config.model import Model
+from recsys.config.nightly import Nightly, Webhook
 from recsys.config.privacy import Privacy
 from recsys.config.recipe import RayCluster, Recipe, target_codes
 from recsys.config.search import Tune
@@ -36,6 +37,7 @@ __all__ = [
     "Fraction",
     "ItemField",
     "Model",
+    "Nightly",
     "Outcomes",
     "Port",
     "Positive",
@@ -53,6 +55,7 @@ __all__ = [
     "Tracking",
     "Train",
     "Tune",
+    "Webhook",
     "apply_override",
     "changed_keys",
     "check_space",

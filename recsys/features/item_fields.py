@@ -64,6 +64,31 @@ class ItemFields:
         ]
         return np.stack(columns, axis=1) if columns else np.zeros((items.height, 0), dtype=np.int64)
 
+    def rows_in(self, other: ItemFields) -> Int64s:
+        """[rows] each row's row in another vocabulary; -1 where that has none.
+
+        A value is the same value. A range of prices is the other's range that its middle lies in.
+        """
+        found = np.full(self.num_rows, -1, dtype=np.int64)
+        found[UNKNOWN] = UNKNOWN
+        theirs = dict(zip(other.names, other.values, strict=True))
+        middles = _middles(self.price_bounds)
+        for name, values in zip(self.names, self.values, strict=True):
+            for value, row in values.items():
+                if name == Col.price:
+                    value = int(np.searchsorted(other.price_bounds, middles[int(value)]))
+                found[row] = theirs.get(name, {}).get(value, -1)
+        return found
+
+
+def _middles(bounds: Float64s) -> Float64s:
+    """[ranges] a price inside each range; the outer ones are taken to be as wide as the next."""
+    if not len(bounds):
+        return np.zeros(1)
+    gaps = np.diff(bounds) if len(bounds) > 1 else np.ones(1)
+    edges = np.concatenate([[bounds[0] - gaps[0]], bounds, [bounds[-1] + gaps[-1]]])
+    return (edges[1:] + edges[:-1]) / 2
+
 
 def _values(column: pl.Series, price_bounds: Float64s) -> pl.Series:
     """A field's values, null where unknown; of a price the number of its range."""

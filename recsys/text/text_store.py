@@ -92,10 +92,31 @@ class TextStore:
         mask = np.arange(width) < lengths[:, None]
         return torch.from_numpy(hidden), torch.from_numpy(mask)
 
-    def by_length(self, size: int, low: int = 0, high: int | None = None) -> Iterator[Int64s]:
-        """Rows of texts [low, high) in batches of similar length, so that little is padding."""
-        high = self.num_texts if high is None else high
-        order = np.argsort(np.diff(self.offsets)[low:high], kind="stable") + low
+    def copy_texts(
+        self, known: Int64s, hidden: Float16s, offsets: Int64s, vectors: Float32s
+    ) -> None:
+        """Copy texts into the arrays of another store.
+
+        Args:
+            known: of each text there its row here, -1 where it has none.
+            hidden: of that store, written.
+            offsets: of that store.
+            vectors: of that store, written.
+        """
+        there = np.flatnonzero(known >= 0)
+        here = known[there]
+        # Both are sorted by text: those between two new ones lie side by side in both.
+        breaks = np.flatnonzero((np.diff(there) != 1) | (np.diff(here) != 1)) + 1
+        for to, source in zip(np.split(there, breaks), np.split(here, breaks), strict=True):
+            if len(to):
+                low, high = self.offsets[source[0]], self.offsets[source[-1] + 1]
+                hidden[offsets[to[0]] : offsets[to[-1] + 1]] = self.hidden[low:high]
+                vectors[to] = self.vectors[source]
+
+    def by_length(self, size: int, rows: Int64s | None = None) -> Iterator[Int64s]:
+        """Rows of texts (all by default) in batches of similar length: little is padding."""
+        rows = np.arange(self.num_texts) if rows is None else rows
+        order = rows[np.argsort(np.diff(self.offsets)[rows], kind="stable")]
         for start in range(0, len(order), size):
             yield order[start : start + size]
 

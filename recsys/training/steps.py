@@ -5,6 +5,7 @@ Legend: N distinct items of a batch, T their distinct texts, W workers, I items.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -79,7 +80,10 @@ class Steps:
         self.parts = tuple(self.parts) or (self.rank,)
         self.text_rows = catalogue.text_rows.astype(np.int64)
         self.model.language.in_bfloat16 = train.precision == "bfloat16"
-        self.cache = VectorCache(self.store.vectors, train.max_vector_age)
+        #: Whether the language model learns; else no text vector ever grows old.
+        self.trains_texts = any(each.requires_grad for each in self.model.language.parameters())
+        max_age = train.max_vector_age if self.trains_texts else sys.maxsize
+        self.cache = VectorCache(self.store.vectors, max_age)
         self.codes = target_codes(self.recipe)
         self.weights = event_weights(self.codes, EVENT_CODE, train.event_weights)
         counts = self.prepared.stats(self.until).num_targets
@@ -285,9 +289,7 @@ class Steps:
             texts: [T] distinct texts of each part's batch, most wanted first.
             rngs: choose among them.
         """
-        settings = self.recipe
-        is_frozen = settings.model.tuning == "frozen"
-        budget = 0 if is_frozen else settings.train.fresh_texts_per_step
+        budget = self.recipe.train.fresh_texts_per_step if self.trains_texts else 0
         if budget == 0:
             return [texts[0][:0]]
         chosen = [

@@ -30,8 +30,9 @@ from ray_jobs import embed, train
 from ray_jobs.common.choosing import choose
 from ray_jobs.common.kept import Checkpoints
 from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.lineage import changed_recipe
 from recsys.artifacts.progress import load_progress
-from recsys.artifacts.run import Run
+from recsys.artifacts.run import TEXT_VECTORS, Run
 from recsys.artifacts.winner import Winner
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.data.pseudonyms import pseudonymise
@@ -207,6 +208,42 @@ def test_a_retraining_learns_up_to_the_test_window(undisturbed: Recipe, tmp_path
     # Whichever epoch was best above: of several, each is followed by the next.
     choose(Run.open(again).trained, again.root / winner["checkpoint"], {"epoch": 3}, trials=[])
     assert load_progress(Run.open(recipe).winner.checkpoint).epoch == 3
+
+
+@pytest.mark.ray
+def test_a_warm_training_starts_where_its_bundle_stands(
+    undisturbed: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Epoch 0 is what the bundle scored; run again it resumes, from another bundle it does not."""
+    train.execute(Run.open(undisturbed))
+    embed.execute(Run.open(undisturbed))
+    start = Run.open(undisturbed).bundle()
+    recipe = _untrained(undisturbed, tmp_path)
+    before = len(actors(class_name="RayTrainWorker"))
+    train.execute(Run.open(recipe), start_from=str(start.folder))
+    assert len(actors(class_name="RayTrainWorker")) == before + 2
+    winner = json.loads(Run.open(recipe).winner_file.read_text())
+    first, last = winner["curve"][0], winner["curve"][-1]
+    best = json.loads(Run.open(undisturbed).winner_file.read_text())["metrics"]
+    assert first["epoch"] == 0 and "loss" not in first
+    assert first["ndcg@10"] == pytest.approx(best["ndcg@10"], abs=1e-3)
+    assert winner["metrics"]["ndcg@10"] >= first["ndcg@10"]
+    assert winner["started_from"] == start.version
+    told = capsys.readouterr().out
+    assert f"epoch 0/1: as it starts, validation ndcg@10 {first['ndcg@10']:.4f}" in told
+    assert last["epoch"] == recipe.train.warm_epochs or winner["metrics"]["epoch"] == 0
+    assert Run.open(recipe).winner.recipe == recipe_from_dict(recipe.resolved())
+
+    train.execute(Run.open(recipe), start_from=str(start.folder))
+    assert len(actors(class_name="RayTrainWorker")) == before + 2, "it was trained again"
+    assert json.loads(Run.open(recipe).winner_file.read_text()) == winner
+
+    embed.execute(Run.open(recipe))
+    bundle = Run.open(recipe).bundle()
+    assert bundle.meta["started_from"] == start.version
+    assert changed_recipe(bundle, start) == [], "it is a refresh"
+    (kept,) = (Run.open(recipe).root / TEXT_VECTORS).iterdir()
+    assert kept.name in {path.name for path in (undisturbed.root / TEXT_VECTORS).iterdir()}
 
 
 @pytest.fixture(scope="module")

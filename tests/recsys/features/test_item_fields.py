@@ -52,6 +52,35 @@ def test_the_order_of_the_items_changes_nothing() -> None:
     assert (one.rows(ITEMS) == other.rows(ITEMS)).all()
 
 
+def test_rows_in_another_vocabulary_are_those_of_the_same_values() -> None:
+    then = ItemFields.of(ITEMS, ["category", "brand"])
+    new = frame(*[("aaa", "acme", None)] * MIN_ITEMS, *[("globex", None, None)] * MIN_ITEMS)
+    now = ItemFields.of(new, ["brand", "category"])
+    found = now.rows_in(then)
+    assert found[UNKNOWN] == UNKNOWN
+    brands, categories = now.values
+    assert found[brands["aaa"]] == -1
+    assert found[brands["globex"]] == then.values[1]["globex"] != brands["globex"]
+    assert found[categories["acme"]] == then.values[0]["acme"]
+
+
+@pytest.mark.parametrize(("shift", "grown"), [(0.0, 1.0), (0.3, 1.0), (2.0, 1.01)])
+def test_ranges_of_prices_are_found_though_their_bounds_move(shift: float, grown: float) -> None:
+    prices = [float(price) for price in range(10 * PRICE_RANGES)]
+    then = ItemFields.of(frame(*[(None, None, price) for price in prices]), ["price"])
+    moved = [price * grown + shift for price in prices]
+    now = ItemFields.of(frame(*[(None, None, price) for price in moved]), ["price"])
+    assert now.rows_in(then).tolist() == list(range(PRICE_RANGES + 1))
+
+
+def test_a_range_of_prices_that_nobody_had_is_none_of_another() -> None:
+    then = ItemFields.of(frame(*[("acme", None, None)] * MIN_ITEMS), ["brand", "price"])
+    now = ItemFields.of(ITEMS, ["price"])
+    assert now.rows_in(then).tolist() == [UNKNOWN, *[-1] * (now.num_rows - 1)]
+    same = ItemFields.of(frame(*[("acme", None, 5.0)] * 10), ["price"])
+    assert same.rows_in(same).tolist() == [UNKNOWN, 1]
+
+
 def test_without_fields_there_are_no_columns() -> None:
     fields = ItemFields.of(ITEMS, [])
     assert fields.rows(ITEMS).shape == (ITEMS.height, 0)
