@@ -26,15 +26,19 @@ from typing import Any
 import polars as pl
 
 from benchmarks.command import add_json, run_report
+from benchmarks.ports import free_ports
 from benchmarks.shop.catalogue import Catalogue
 from benchmarks.shop.days import Days, arms
-from benchmarks.shop.nights import Nights
+from benchmarks.shop.nights import Night, Nights
 from benchmarks.shop.report import render, report_of
 from benchmarks.shop.service import served, set_clock
 from benchmarks.shop.shoppers import Shoppers
 from benchmarks.shop.visits import MOMENTS, Event, Shop, moment
 from ray_jobs.common.cluster import connected
+from recsys.artifacts.run import Run
 from recsys.config import RayCluster
+from recsys.errors import DataError
+from recsys.schema import Col
 from recsys.state import CLOCK_FILE
 
 KEY = "RAYCOMMEND_PSEUDONYM_KEY"
@@ -50,6 +54,7 @@ class Size:
         history: days of the log before the service.
         train: of the recipe.
         model: likewise.
+        margin: what a refresh may lose at the gate: a small shop cannot tell less apart.
     """
 
     shoppers: int
@@ -58,14 +63,17 @@ class Size:
     history: int
     train: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
+    margin: float = 0.02
 
 
-WHOLE = Size(1500, 800, 60, 42, {"epochs": 2, "batch_size": 32}, {"dim": 64, "max_history": 64})
-SMALL = Size(200, 150, 20, 20, {"epochs": 1, "batch_size": 16}, {"dim": 16, "max_history": 32,
-             "num_layers": 1, "num_heads": 2})  # fmt: skip
+WHOLE = Size(800, 600, 50, 28, {"epochs": 2, "batch_size": 16}, {"dim": 64, "max_history": 64})
+SMALL = Size(
+    200, 150, 20, 20, {"epochs": 2, "batch_size": 16},
+    {"dim": 16, "max_history": 32, "num_layers": 1, "num_heads": 2}, margin=0.5,
+)  # fmt: skip
 
 
-def settings(size: Size) -> dict[str, dict[str, Any]]:
+def settings(size: Size, port: int) -> dict[str, dict[str, Any]]:
     """Sections of the recipe."""
     return {
         "data": {
@@ -82,7 +90,9 @@ def settings(size: Size) -> dict[str, dict[str, Any]]:
             "num_actors": 1, "num_bootstrap": 200, "max_rows": 2000,
             "baselines": ["popularity", "trending", "item_knn"],
         },
+        "promote": {"margin": size.margin},
         "serve": {
+            "port": port,
             "exclude_owned": True,
             "autoscaling": {"min_replicas": 1, "max_replicas": 1},
             "text_encoder": {"min_replicas": 0, "max_replicas": 1},
@@ -111,10 +121,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="shop-") as name:
         work = Path(name) if options.work is None else options.work.absolute()
-        return drive(work, SMALL if options.small else WHOLE, options.nights, options.seed)
+        size = SMALL if options.small else WHOLE
+        return drive(work, size, options.nights, options.seed).report
 
 
-def drive(work: Path, size: Size, num_nights: int, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Driven:
+    """A shop that was driven.
+
+    Attributes:
+        report: see `report_of`.
+        shop: as it is at the end.
+        shown: of all days, see `Days.serve`.
+        run: as it is at the end.
+    """
+
+    report: dict[str, Any]
+    shop: Shop
+    shown: pl.DataFrame
+    run: Run
+
+
+def drive(work: Path, size: Size, num_nights: int, seed: int) -> Driven:
     """Let the shop run, and tell what came of it.
 
     Args:
@@ -123,8 +151,8 @@ def drive(work: Path, size: Size, num_nights: int, seed: int) -> dict[str, Any]:
         num_nights: days that are served, each with its night.
         seed: of all that is generated.
 
-    Returns:
-        The report, see `report_of`.
+    Raises:
+        DataError: the first night ends without a champion, or the service fails.
     """
     began = time.monotonic()
     shift_day, broken_day = num_nights // 2, num_nights // 2 - 1
@@ -132,38 +160,41 @@ def drive(work: Path, size: Size, num_nights: int, seed: int) -> dict[str, Any]:
         size.items, {day: size.new_items for day in range(1, num_nights, 7)}, seed
     )
     shop = Shop(Shoppers.generate(catalogue, size.shoppers, seed), shift_day)
-    nights, clock = Nights(work, settings(size)), work / "clock"
+    (port,), clock = free_ports(1), work / "clock"
+    nights = Nights(work, settings(size, port))
     nights.write_items(catalogue, -1)
     nights.write_events(browsed(shop, size.history), "history")
     os.environ.setdefault(KEY, secrets.token_hex(16))
     set_clock(clock, moment(0, 0))
     os.environ[CLOCK_FILE] = str(clock)
-    shown, told = [], []
+    shown = []
     with connected(RayCluster(address="local"), dashboard=True):
-        run = nights.run_as_of(-1, [])
-        told.append(nights.night(run, -1))
-        _say(told[-1], began)
-        assert told[0].champion is not None
-        served_arms = arms(str(run.registry.path(told[0].champion)))
-        nights.run_as_of(-1, served_arms)
-        with served(nights.config, clock, work / "service.log") as service:
+        run = nights.run()
+        told = [nights.night(run, -1)]
+        _say(told[0], began)
+        if told[0].champion is None:
+            raise DataError(
+                f"the first night has no champion: {told[0].refused}", where=work,
+                fix="this is a fault of the benchmark or of the jobs",
+            )  # fmt: skip
+        run = nights.run(arms(str(run.registry.path(told[0].champion))))
+        with served(nights.config, port, clock, work / "service.log") as service:
             days = Days(shop, service, os.environ[KEY].encode())
             for day in range(num_nights):
                 shown.append(days.serve(day))
                 shown[-1].write_parquet(work / f"truth-{day:02d}.parquet")
-                print(f"day {day}: {shown[-1]['request_id'].n_unique():,} lists", flush=True)
+                print(f"day {day}: {shown[-1][Col.request].n_unique():,} lists", flush=True)
                 nights.write_items(catalogue, day)
                 if day == broken_day:
                     nights.break_export()
-                told.append(nights.night(nights.run_as_of(day, served_arms), day))
+                told.append(nights.night(Run.open(run.recipe), day))
                 nights.mend_export()
-                if told[-1].is_new:
-                    service.update()
                 _say(told[-1], began)
-    return report_of(
+    report = report_of(
         pl.concat(shown), told, catalogue, seed=seed, shoppers=size.shoppers, items=size.items,
         shift_day=shift_day, broken_day=broken_day, seconds=round(time.monotonic() - began),
     )  # fmt: skip
+    return Driven(report, shop, pl.concat(shown), run)
 
 
 def browsed(shop: Shop, num_days: int) -> list[Event]:
@@ -177,8 +208,12 @@ def browsed(shop: Shop, num_days: int) -> list[Event]:
     return events
 
 
-def _say(night: Any, began: float) -> None:
+def _say(night: Night, began: float) -> None:
     stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in night.seconds.items())
-    became = night.champion if night.is_new else f"{night.champion} stays ({night.refused})"
+    became = (
+        f"{night.way}, {night.champion}"
+        if night.is_new
+        else f"{night.champion} stays ({night.refused})"
+    )
     print(f"night {night.day}: {became}; {stages}; nDCG@10 {night.ndcg}; "
           f"{time.monotonic() - began:.0f} s so far", flush=True)  # fmt: skip

@@ -6,7 +6,6 @@ The log lies in `log/` of the work folder, the run in `run/`, the bundles in `re
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,8 @@ import yaml
 
 from benchmarks.shop.catalogue import Catalogue
 from benchmarks.shop.visits import FIRST_DAY, Event
-from ray_jobs import compact, embed, evaluate, exposures, prepare, promote, train
+from ray_jobs import nightly
+from recsys import nightly as kept
 from recsys.artifacts.run import Run
 from recsys.config import load_recipe
 from recsys.errors import RaycommendError
@@ -25,8 +25,12 @@ from recsys.evaluation.report import METRIC
 from recsys.schema import Col
 from recsys.storage.reading import read_json
 
-#: Days before the end of the log at which each window begins.
-WINDOWS: Final = {"head": 8, "valid": 4, "test": 2}
+#: Where the windows of the first night begin; later ones are as long. Its test window is that day
+#: and the one before.
+CUTS: Final = {
+    name: FIRST_DAY - dt.timedelta(days=days)
+    for name, days in {"head": 8, "valid": 4, "test": 2}.items()
+}
 
 
 @dataclass
@@ -37,16 +41,18 @@ class Night:
         day: after which it was; -1: before the first.
         champion: the version that is served from then on.
         is_new: whether it became champion in this night.
-        refused: why the night ended without a new champion, else None.
+        way: how it trained, `full` or `warm`; None: it did not come to that.
+        refused: why there is no new champion: what the gate said, or the error that ended it.
         seconds: by stage.
         ndcg: nDCG@10 of the night's own evaluation, by model; empty if it was not reached.
     """
 
     day: int
-    champion: str | None = None
-    is_new: bool = False
-    refused: str | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
+    champion: str | None
+    is_new: bool
+    way: str | None
+    refused: str | None
+    seconds: dict[str, float]
     ndcg: dict[str, float] = field(default_factory=dict)
 
 
@@ -94,49 +100,36 @@ class Nights:
         """Take it away."""
         self._broken.unlink(missing_ok=True)
 
-    def run_as_of(self, day: int, arms: Sequence[Mapping[str, Any]]) -> Run:
-        """The run of the night after a day, whose recipe is written."""
-        end = FIRST_DAY + dt.timedelta(days=day + 1)
-        cuts = {name: end - dt.timedelta(days=days) for name, days in WINDOWS.items()}
+    def run(self, arms: Sequence[Mapping[str, Any]] = ()) -> Run:
+        """The run, whose recipe is written."""
         raw = {
             "name": "shop",
             "run_dir": str(self.work / "run"),
             **self.settings,
-            "data": {"source": str(self.work / "log"), "cuts": cuts, **self.settings["data"]},
-            "promote": {"registry": str(self.work / "registry")},
+            "data": {"source": str(self.work / "log"), "cuts": CUTS, **self.settings["data"]},
+            "nightly": {"test_days": 1},
+            "promote": {"registry": str(self.work / "registry"), **self.settings["promote"]},
             "serve": {**self.settings["serve"], "arms": list(arms)},
         }
         self.config.write_text(yaml.safe_dump(raw, sort_keys=False))
         return Run.open(load_recipe(self.config))
 
     def night(self, run: Run, day: int) -> Night:
-        """Run the stages; an error of the project's own ends the night, and the champion stays."""
-        is_first = day < 0
-        told, champion = Night(day), run.registry.champion()
-        stages = {
-            **({} if is_first else {"compact": compact.execute}),
-            "prepare": prepare.execute,
-            **({} if is_first else {"exposures": exposures.execute}),
-            "train": train.execute,
-            "embed": embed.execute,
-            "evaluate": evaluate.execute,
-            # Whatever the first one is worth: the nights are judged, and not this log.
-            "promote": lambda run: promote.execute(run, force=is_first),
-        }
+        """Run `recsys nightly` after a day; what it refuses or fails at leaves the champion."""
+        date, before, refused = (
+            (FIRST_DAY + dt.timedelta(days=day)).date(), run.registry.champion(), None
+        )  # fmt: skip
         try:
-            for name, execute in stages.items():
-                began = time.monotonic()
-                execute(run)
-                told.seconds[name] = round(time.monotonic() - began, 1)
-                if name == "evaluate":
-                    told.ndcg = _ndcg(run)
+            nightly.execute(run, day=date)
         except RaycommendError as error:
-            if is_first:
-                raise
-            told.refused = f"{name}: {error}"
-        told.champion = run.registry.champion()
-        told.is_new = told.champion != champion
-        return told
+            refused = str(error)
+        found = kept.Nights(run.recipe.shared).read(date.isoformat())
+        assert found is not None
+        champion = run.registry.champion()
+        return Night(
+            day, champion, champion != before, found.way and found.way["kind"], refused,
+            found.seconds, _ndcg(run) if "evaluate" in found.stages else {},
+        )  # fmt: skip
 
 
 def _ndcg(run: Run) -> dict[str, float]:

@@ -103,7 +103,11 @@ def render(report: dict[str, Any]) -> list[str]:
                      f"{_cell(row, 4)}")  # fmt: skip
     lines.append("")
     for night in report["nights"]:
-        became = f"champion {night['champion']}" if night["is_new"] else "no new champion"
+        became = (
+            f"champion {night['champion']} ({night['way']})"
+            if night["is_new"]
+            else "no new champion"
+        )
         why = f" ({night['refused']})" if night["refused"] else ""
         lines.append(f"night {night['day']}: {became}, {sum(night['seconds'].values()):.0f} s{why}")
     return lines

@@ -24,7 +24,7 @@ from recsys.state import CLOCK_FILE
 
 #: Clients at once.
 CONNECTIONS: Final = 4
-#: Seconds that the service may take to start, and to take a new champion.
+#: Seconds that the service may take to start.
 START_S: Final = 300.0
 
 
@@ -51,15 +51,11 @@ class Service:
         port: on loopback.
         clock: the file whose modification time is the service's time.
         log: what the service prints.
-        command: that started it.
-        environment: likewise.
     """
 
     port: int
     clock: Path
     log: Path
-    command: Sequence[str]
-    environment: Mapping[str, str]
 
     def set_clock(self, now: dt.datetime) -> None:
         """Set the service's time."""
@@ -75,24 +71,6 @@ class Service:
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             answers = list(pool.map(self._one_after_the_other, parts))
         return [answers[at % CONNECTIONS][at // CONNECTIONS] for at in range(len(calls))]
-
-    def update(self) -> None:
-        """Hand the champion to the service, by the command that it printed.
-
-        Raises:
-            DataError: it does not take it.
-        """
-        told = re.search(r"^update .*(ray\.address=\S+)$", self.log.read_text(), re.MULTILINE)
-        assert told, self.log.read_text()
-        done = subprocess.run(
-            [*self.command, "--set", told[1]], env=dict(self.environment),
-            capture_output=True, text=True, timeout=START_S, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise DataError(
-                f"the champion was not taken: {done.stderr.strip()}", where=self.log,
-                fix="read the log",
-            )  # fmt: skip
 
     def _one_after_the_other(self, calls: Sequence[Call]) -> list[dict[str, Any]]:
         connection, answers = HTTPConnection("127.0.0.1", self.port, timeout=60), []
@@ -122,18 +100,19 @@ def set_clock(file: Path, now: dt.datetime) -> None:
 
 
 @contextmanager
-def served(config: Path, clock: Path, log: Path) -> Iterator[Service]:
+def served(config: Path, port: int, clock: Path, log: Path) -> Iterator[Service]:
     """The champion, served until the block ends.
 
     Args:
         config: the recipe's file.
+        port: of the recipe.
         clock: see `Service`.
         log: likewise.
 
     Raises:
         DataError: it does not start.
     """
-    port, metrics, stats = free_ports(3)
+    metrics, stats = free_ports(2)
     # Nothing of the Ray of this process, which runs the nights.
     environment = {name: value for name, value in os.environ.items() if name[:4] != "RAY_"} | {
         CLOCK_FILE: str(clock),
@@ -142,14 +121,13 @@ def served(config: Path, clock: Path, log: Path) -> Iterator[Service]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
     }
     command = [sys.executable, "-m", "serve", "--config", str(config)]
-    command += ["--set", f"serve.port={port}"]
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
         _wait(process, log)
-        yield Service(port, clock, log, command, environment)
+        yield Service(port, clock, log)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(120)

@@ -139,7 +139,7 @@ class Shoppers:
         affordable = np.exp(about.log_price[items]) <= self.left[users]
         return Chances(
             look=looking(position),
-            open=expit(appeal - 3.0),
+            open=expit(appeal - 3.5),
             cart=expit(0.5 * appeal - 1.5),
             buy=expit(0.5 * about.quality[items] + 0.5) * affordable,
             back=expit(-2.0 - about.quality[items]),
