@@ -22,10 +22,14 @@ from ray_jobs.nights.stages import STAGES, champion_of, decide
 from recsys.artifacts.lineage import check_start
 from recsys.artifacts.run import Run
 from recsys.config import Recipe, searched
+from recsys.config.differences import MODEL
 from recsys.errors import GateRefused, RaycommendError, cause_of
 from recsys.nightly import Night, Nights, WebhookSender, go_through, recipe_of
 from recsys.nightly.deciding import with_found
 from recsys.nightly.night import now
+
+#: Sections of the recipe that what the stages make depends on.
+DECISIVE = (*MODEL, "embed", "evaluate", "promote")
 
 
 def plan(run: Run, *, day: dt.date | None = None, again: bool = False) -> list[str]:
@@ -112,7 +116,7 @@ def execute(run: Run, *, day: dt.date | None = None, again: bool = False) -> Pat
 def _night(run: Run, day: dt.date | None, again: bool) -> tuple[Night, bool]:
     """The night of a day as far as it has come, and whether it begins now."""
     date = day or _today()
-    recipe = recipe_of(run.recipe, date, _today()).fingerprint()
+    recipe = recipe_of(run.recipe, date, _today()).fingerprint(*DECISIVE)
     found = Nights(run.recipe.shared).read(date.isoformat())
     # What was done under another recipe is not what this one asks for.
     if found is not None and not (again and found.ended_at) and found.recipe == recipe:

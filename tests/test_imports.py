@@ -37,6 +37,7 @@ ROOMS = {
         "artifacts": "arrays config data errors evaluation features model preparation ranking "
         "schema storage text training",
         "tracking": "artifacts config errors evaluation storage",
+        "nightly": "config errors storage",
         "recommender": "arrays artifacts config data errors features model preparation ranking "
         "schema storage text training",
     },
