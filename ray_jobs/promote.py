@@ -15,7 +15,7 @@ from ray_jobs.common.cluster import connected
 from ray_jobs.common.texts import ensure_store
 from recsys.arrays import Float64s
 from recsys.artifacts.bundle import Bundle
-from recsys.artifacts.lineage import changed_recipe, check_challenger
+from recsys.artifacts.lineage import changed_recipe, check_challenger, check_unseen
 from recsys.artifacts.run import Run
 from recsys.errors import DataError, GateRefused
 from recsys.evaluation.evidence import Evidence, Rule, told
@@ -151,25 +151,8 @@ def _asked(
     if evidence.champion is not None and evidence.num_users >= MIN_USERS:
         asked[evidence.champion] = Bundle.open(run.registry.path(evidence.champion))
     for bundle in asked.values():
-        check_unseen(run, bundle)
+        check_unseen(run.recipe, bundle)
     return asked
-
-
-def check_unseen(run: Run, bundle: Bundle) -> None:
-    """Refuse a bundle that has learned from the test window.
-
-    Raises:
-        DataError: so it has.
-    """
-    cuts, test = bundle.recipe.data.cuts, run.recipe.data.cuts.test
-    seen_until = cuts.test if bundle.recipe.train.retrain else cuts.valid
-    if seen_until > test:
-        raise DataError(
-            f"{bundle.version} learned from baskets up to {seen_until:%Y-%m-%d}, some of this test "
-            "window: the comparison would flatter it",
-            where=run.root, field="data.cuts.test", value=str(test),
-            fix="prepare with cuts that lie later than that bundle's",
-        )  # fmt: skip
 
 
 def _compared(run: Run, evidence: Evidence, challenger: Bundle, rows: pl.DataFrame) -> Evidence:

@@ -75,7 +75,7 @@ class Promote(Section):
 
 
 class Outcomes(Section):
-    """Arms side by side; see [Outcomes](outcomes.md#two-arms-side-by-side)."""
+    """Arms side by side, and other policies on the logged lists; see [Outcomes](outcomes.md)."""
 
     smallest_effect: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     """The smallest difference that matters, as a share of the incumbent's rate: how many users are
@@ -86,3 +86,8 @@ class Outcomes(Section):
     arms_since: dt.date | None = None
     """The UTC day from which arms are compared: the first whole one after `serve.arms` or its salt
     changed. Null: all days."""
+    max_lists: Positive | None = None
+    """Lists that another policy is judged on: all those of a sample of users. Null: all lists."""
+    places: Positive | None = None
+    """The first places of each list that count there. The further down, the less two policies
+    overlap. Null: all places."""
