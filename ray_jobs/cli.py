@@ -32,6 +32,7 @@ JOBS = {
     "promote": ("let the bundle become champion if the gate lets it", "serve"),
     "exposures": ("what was shown, joined to what came of it", "outcomes"),
     "outcomes": ("click, cart and purchase rates with intervals; arms side by side", "train"),
+    "policy-value": ("what a bundle would have earned on the logged lists", "promote"),
     "compact": ("live events of the service -> files for the next prepare; erase", "prepare"),
     "rollback": ("make the previous champion the champion again", "serve"),
     "nightly": (
@@ -44,6 +45,7 @@ JOBS = {
 OWN_OPTIONS = {
     "train": ("start_from",), "promote": ("version", "force"), "outcomes": ("of",),
     "nightly": ("day", "again"),
+    "policy-value": ("bundle", "arm", "exploration", "epsilon", "temperature"),
 }  # fmt: skip
 #: Those that need no Ray, or not always.
 WITHOUT_RAY = {"promote", "compact", "rollback", "outcomes"}
@@ -92,7 +94,9 @@ class _Aligned(argparse.HelpFormatter):
 
 def job_main(job: str) -> None:
     """Entry point of `python -m ray_jobs.<job>`."""
-    parser = argparse.ArgumentParser(prog=f"python -m ray_jobs.{job}", description=JOBS[job][0])
+    parser = argparse.ArgumentParser(
+        prog=f"python -m ray_jobs.{job.replace('-', '_')}", description=JOBS[job][0]
+    )
     _add_options(parser, job)
     sys.exit(_run(job, parser.parse_args()))
 
@@ -131,11 +135,31 @@ def _add_options(parser: argparse.ArgumentParser, job: str) -> None:
         parser.add_argument(
             "--again", action="store_true", help="run the day's night once more, though it is over"
         )
+    if job == "policy-value":
+        _add_policy(parser)
     if job == "outcomes":
         parser.add_argument(
             "--of", nargs="+", choices=TOLD_BY, default=list(TOLD_BY), metavar="WHAT",
             help=f"tell the rates by these alone: {', '.join(TOLD_BY)}",
         )  # fmt: skip
+
+
+def _add_policy(parser: argparse.ArgumentParser) -> None:
+    """What is judged: a bundle, and how it makes lists of its scores."""
+    parser.add_argument(
+        "bundle", nargs="?", metavar="BUNDLE",
+        help="a path or URI, a version of the registry, or champion; default: the run's bundle",
+    )  # fmt: skip
+    parser.add_argument(
+        "--arm", metavar="NAME",
+        help="judge this arm of serve.arms; default: its first arm that explores, with BUNDLE",
+    )  # fmt: skip
+    ways = ("none", "epsilon", "plackett_luce")
+    parser.add_argument("--exploration", choices=ways, help="how lists are drawn; none: sorted")
+    parser.add_argument("--epsilon", type=float, metavar="E", help="of --exploration epsilon")
+    parser.add_argument(
+        "--temperature", type=float, metavar="T", help="of --exploration plackett_luce"
+    )
 
 
 def _run(job: str, options: argparse.Namespace) -> int:
@@ -145,7 +169,7 @@ def _run(job: str, options: argparse.Namespace) -> int:
         from recsys.artifacts.run import Run  # after the recipe: a wrong key is told at once
 
         folders = written_to(recipe)
-        module = importlib.import_module(f"ray_jobs.{job}")
+        module = importlib.import_module(f"ray_jobs.{job.replace('-', '_')}")
         run = Run.open(recipe)
         own = {name: getattr(options, name) for name in OWN_OPTIONS.get(job, ())}
         if options.dry_run:

@@ -15,14 +15,13 @@ from recsys.artifacts.run import Run
 from recsys.evaluation.arms import MISMATCH_P
 from recsys.outcomes.between_arms import planned_shares
 from recsys.outcomes.joining import EXPOSURES_DIR, read_summary
-from recsys.outcomes.measuring import measure
+from recsys.outcomes.measuring import OUTCOMES_FILE, measure
 from recsys.outcomes.rates import RATES
 from recsys.preparation.prepared import SUMMARY_FILE
 from recsys.schema import TOLD_BY
 from recsys.storage.outputs import write_json
 from recsys.storage.reading import read_json
 
-OUTCOMES_FILE = "outcomes.json"
 _COUNTS = ("exposures", "requests", "users")
 
 

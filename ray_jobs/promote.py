@@ -12,15 +12,18 @@ import polars as pl
 
 from ray_jobs.common.answering import answer_all
 from ray_jobs.common.cluster import connected
+from ray_jobs.common.judged_lists import exploring_policy, judge_lists, logged_lists
 from ray_jobs.common.texts import ensure_store
 from recsys.arrays import Float64s
 from recsys.artifacts.bundle import Bundle
-from recsys.artifacts.lineage import changed_recipe, check_challenger
+from recsys.artifacts.lineage import changed_recipe, check_challenger, check_unseen
 from recsys.artifacts.run import Run
-from recsys.errors import DataError, GateRefused
+from recsys.errors import DataError, GateRefused, NotJudged
 from recsys.evaluation.evidence import Evidence, Rule, told
 from recsys.evaluation.gate import MIN_USERS, Verdict, beats
 from recsys.evaluation.report import COLUMNS, METRIC, OURS
+from recsys.outcomes.evidence import OutcomeEvidence, of_arms, of_lists
+from recsys.outcomes.measuring import OUTCOMES_FILE
 from recsys.recommender.loading import scorer_on
 from recsys.schema import Col
 from recsys.storage.location import Place
@@ -131,7 +134,8 @@ def _known(run: Run, challenger: Bundle, rows: pl.DataFrame, champion: str | Non
     if champion is not None:
         incumbent = Bundle.open(run.registry.path(champion), verify=False)
         rule = Rule.of(settings.rule, settings.margin, changed_recipe(challenger, incumbent))
-        evidence = replace(evidence, rule=rule)
+        on = METRIC if settings.on == METRIC else settings.outcome
+        evidence = replace(evidence, rule=rule, on=on)
     if challenger.version == rows["bundle"][0]:
         evidence = _beside_baseline(run, evidence, rows, _metric(rows, _COLUMN))
     return evidence
@@ -148,33 +152,26 @@ def _asked(
     asked = {}
     if challenger.version != rows["bundle"][0]:
         asked[challenger.version] = challenger
-    if evidence.champion is not None and evidence.num_users >= MIN_USERS:
+    if _answers(evidence) and evidence.champion is not None:
         asked[evidence.champion] = Bundle.open(run.registry.path(evidence.champion))
     for bundle in asked.values():
-        check_unseen(run, bundle)
+        check_unseen(run.recipe, bundle)
+    if evidence.champion is not None and evidence.on != METRIC and _by_arms(run, evidence) is None:
+        _both(run, challenger, evidence.champion)
+        logged_lists(run)
     return asked
 
 
-def check_unseen(run: Run, bundle: Bundle) -> None:
-    """Refuse a bundle that has learned from the test window.
-
-    Raises:
-        DataError: so it has.
-    """
-    cuts, test = bundle.recipe.data.cuts, run.recipe.data.cuts.test
-    seen_until = cuts.test if bundle.recipe.train.retrain else cuts.valid
-    if seen_until > test:
-        raise DataError(
-            f"{bundle.version} learned from baskets up to {seen_until:%Y-%m-%d}, some of this test "
-            "window: the comparison would flatter it",
-            where=run.root, field="data.cuts.test", value=str(test),
-            fix="prepare with cuts that lie later than that bundle's",
-        )  # fmt: skip
+def _answers(evidence: Evidence) -> bool:
+    """Whether the champion answers the questions of the evaluation."""
+    return evidence.on == METRIC and evidence.num_users >= MIN_USERS
 
 
 def _compared(run: Run, evidence: Evidence, challenger: Bundle, rows: pl.DataFrame) -> Evidence:
     """What is known after the bundles were asked, too."""
     asked = _asked(run, evidence, challenger, rows)
+    if evidence.champion is not None and evidence.on != METRIC:
+        evidence = _by_outcomes(run, evidence, challenger, evidence.champion)
     if not asked:
         return evidence
     answers = answers_of(run, rows, asked)
@@ -185,6 +182,44 @@ def _compared(run: Run, evidence: Evidence, challenger: Bundle, rows: pl.DataFra
     theirs = answers[evidence.champion]
     verdict = _difference(run, rows, ours, theirs)
     return replace(evidence, over_champion=verdict, bound=evidence.rule.bound(theirs))
+
+
+def _both(run: Run, challenger: Bundle, champion: str) -> dict[str, Bundle]:
+    """Challenger and champion, of which neither has learned from the lists they are judged on."""
+    both = {"challenger": challenger, "champion": Bundle.open(run.registry.path(champion))}
+    for bundle in both.values():
+        check_unseen(run.recipe, bundle)
+    return both
+
+
+def _by_arms(run: Run, evidence: Evidence) -> OutcomeEvidence | None:
+    """What a test of two arms says, if there was one."""
+    settings, path = run.recipe.promote, run.root / OUTCOMES_FILE
+    run.recipe.shared.bring_files([path])
+    if evidence.champion is None or not path.is_file():
+        return None
+    told = read_json(path, "run `recsys outcomes` again", {"comparisons": list})
+    versions = evidence.challenger, evidence.champion
+    return of_arms(told, *versions, settings.outcome, settings.confidence)
+
+
+def _by_outcomes(run: Run, evidence: Evidence, challenger: Bundle, champion: str) -> Evidence:
+    """What a test of two arms says; where there was none, what the logged lists do."""
+    assert evidence.rule is not None
+    settings, found = run.recipe.promote, _by_arms(run, evidence)
+    if found is None:
+        both, policy = _both(run, challenger, champion), exploring_policy(run.recipe)
+        policies = {name: (bundle, policy) for name, bundle in both.items()}
+        try:
+            judged, _ = judge_lists(run, logged_lists(run), policies)
+        except NotJudged as error:
+            return replace(evidence, source="the logged lists", doubts=(error.problem,))
+        found = of_lists(judged, *both, settings.outcome, settings.confidence)
+    evidence = replace(evidence, source=found.source, doubts=found.doubts)
+    if found.doubts:
+        return evidence
+    bound = evidence.rule.bound_of(found.champion)
+    return replace(evidence, over_champion=found.verdict, bound=bound)
 
 
 def _beside_baseline(run: Run, evidence: Evidence, rows: pl.DataFrame, ours: Float64s) -> Evidence:

@@ -31,7 +31,7 @@ ROOMS = {
         "planning": "config errors preparation",
         "ranking": "arrays data features model",
         "evaluation": "arrays data errors features model preparation schema",
-        "outcomes": "config data errors evaluation preparation schema state storage",
+        "outcomes": "arrays config data errors evaluation preparation ranking schema state storage",
         "training": "arrays config data errors evaluation features model preparation ranking "
         "schema storage text",
         "artifacts": "arrays config data errors evaluation features model preparation ranking "
