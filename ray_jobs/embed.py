@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ray_jobs.common.cluster import connected
+from ray_jobs.common.tasks import tasks_on
 from ray_jobs.common.texts import ensure_store, text_vectors
 from recsys.artifacts.bundle import STANDARD_PRICE, Bundle, write_bundle
 from recsys.artifacts.checkpoint import load_model
@@ -18,6 +19,7 @@ from recsys.artifacts.progress import load_progress
 from recsys.artifacts.run import Run
 from recsys.config import Recipe, target_codes
 from recsys.data.histories import Histories
+from recsys.drift.reference import Reference
 from recsys.features.side_features import PriceScale, item_features
 from recsys.model.ranking_head import ScoringHead
 from recsys.preparation.prepared import Prepared
@@ -43,10 +45,12 @@ def execute(run: Run) -> Path:
     with connected(run.recipe.ray):
         store = ensure_store(chosen)
         vectors = text_vectors(chosen, winner.checkpoint)
+        with tasks_on(run.recipe) as run_tasks:
+            reference = Reference.measure(run.recipe, run.prepared, run_tasks)
     with run.recipe.shared.whole(run.bundle_folder) as out:
         assemble(
             out, chosen.recipe, run.prepared, winner.checkpoint, vectors, store,
-            searched=winner.searched,
+            searched=winner.searched, reference=reference,
         )  # fmt: skip
     tracker_of(run.recipe).bundle(run)
     return run.bundle_folder
@@ -61,10 +65,12 @@ def assemble(
     store: TextStore,
     *,
     searched: bool = False,
+    reference: Reference | None = None,
 ) -> Bundle:
     """Write the bundle of a checkpoint, with popularity and relations as of the end of the log.
 
-    Where a search chose the recipe's settings, the bundle says so.
+    Where a search chose the recipe's settings, the bundle says so. With a reference of the log, it
+    gets that and its own scores.
     """
     model, item_rows = build_two_tower(recipe, prepared, load_progress(checkpoint).until)
     head = ScoringHead(recipe.model.temperature)
@@ -85,6 +91,8 @@ def assemble(
         print(f"building an index of {len(items):,} items", flush=True)
         queries = scorer.user_parts(_recent_users(prepared)).numpy()
         index = Index.build(item_part, queries, seed=recipe.seed)
+    if reference is not None:
+        reference = reference.with_scores(scorer, prepared, recipe.seed)
     table = catalogue.items.with_columns(**vars(stats), **{STANDARD_PRICE: standard})
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     weights |= {f"head.{name}": value.contiguous() for name, value in head.state_dict().items()}
@@ -107,6 +115,7 @@ def assemble(
             "language_model": prepared.summary["language_model"],
         },
         index=index,
+        reference=None if reference is None else reference.as_json(),
     )
 
 

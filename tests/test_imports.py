@@ -39,6 +39,8 @@ ROOMS = {
         "tracking": "artifacts config errors evaluation storage",
         "recommender": "arrays artifacts config data errors features model preparation ranking "
         "schema storage text training",
+        "drift": "arrays artifacts config data errors features outcomes preparation ranking schema "
+        "storage",
     },
     "serve": {
         "settings": "",
