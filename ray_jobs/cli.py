@@ -33,6 +33,7 @@ JOBS = {
     "exposures": ("what was shown, joined to what came of it", "outcomes"),
     "outcomes": ("click, cart and purchase rates with intervals; arms side by side", "train"),
     "policy-value": ("what a bundle would have earned on the logged lists", "promote"),
+    "drift": ("what came since the champion beside what it was made from (PSI)", "train"),
     "compact": ("live events of the service -> files for the next prepare; erase", "prepare"),
     "rollback": ("make the previous champion the champion again", "serve"),
     "nightly": (
@@ -44,7 +45,7 @@ JOBS = {
 #: Job -> the options that it alone takes.
 OWN_OPTIONS = {
     "train": ("start_from",), "promote": ("version", "force"), "outcomes": ("of",),
-    "nightly": ("day", "again"),
+    "nightly": ("day", "again"), "drift": ("window_days",),
     "policy-value": ("bundle", "arm", "exploration", "epsilon", "temperature"),
 }  # fmt: skip
 #: Those that need no Ray, or not always.
@@ -142,6 +143,17 @@ def _add_options(parser: argparse.ArgumentParser, job: str) -> None:
             "--of", nargs="+", choices=TOLD_BY, default=list(TOLD_BY), metavar="WHAT",
             help=f"tell the rates by these alone: {', '.join(TOLD_BY)}",
         )  # fmt: skip
+    if job == "drift":
+        parser.add_argument(
+            "--window-days", type=_positive, metavar="N",
+            help="look at the last N days at most; default: drift.days of the recipe",
+        )  # fmt: skip
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 def _add_policy(parser: argparse.ArgumentParser) -> None:

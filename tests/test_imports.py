@@ -40,6 +40,8 @@ ROOMS = {
         "nightly": "config errors storage",
         "recommender": "arrays artifacts config data errors features model preparation ranking "
         "schema storage text training",
+        "drift": "arrays artifacts config data errors features outcomes preparation ranking schema "
+        "storage",
     },
     "serve": {
         "settings": "",
