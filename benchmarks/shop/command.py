@@ -30,6 +30,7 @@ from benchmarks.ports import free_ports
 from benchmarks.shop.catalogue import Catalogue
 from benchmarks.shop.days import Days, arms
 from benchmarks.shop.nights import Night, Nights
+from benchmarks.shop.replay import judge
 from benchmarks.shop.report import render, report_of
 from benchmarks.shop.service import served, set_clock
 from benchmarks.shop.shoppers import Shoppers
@@ -155,7 +156,7 @@ def drive(work: Path, size: Size, num_nights: int, seed: int) -> Driven:
         DataError: the first night ends without a champion, or the service fails.
     """
     began = time.monotonic()
-    shift_day, broken_day = num_nights // 2, num_nights // 2 - 1
+    shift_day, broken_day = num_nights // 2, num_nights // 3
     catalogue = Catalogue.generate(
         size.items, {day: size.new_items for day in range(1, num_nights, 7)}, seed
     )
@@ -190,9 +191,11 @@ def drive(work: Path, size: Size, num_nights: int, seed: int) -> Driven:
                 told.append(nights.night(Run.open(run.recipe), day))
                 nights.mend_export()
                 _say(told[-1], began)
+        judged = judge(nights.as_of(run, num_nights - 1), shop, pl.concat(shown))
     report = report_of(
-        pl.concat(shown), told, catalogue, seed=seed, shoppers=size.shoppers, items=size.items,
-        shift_day=shift_day, broken_day=broken_day, seconds=round(time.monotonic() - began),
+        pl.concat(shown), told, catalogue, judged=judged, seed=seed, shoppers=size.shoppers,
+        items=size.items, shift_day=shift_day, broken_day=broken_day,
+        seconds=round(time.monotonic() - began),
     )  # fmt: skip
     return Driven(report, shop, pl.concat(shown), run)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +17,11 @@ import yaml
 
 from benchmarks.shop.catalogue import Catalogue
 from benchmarks.shop.visits import FIRST_DAY, Event
-from ray_jobs import nightly
+from ray_jobs import compact, drift, nightly, prepare
 from recsys import nightly as kept
 from recsys.artifacts.run import Run
 from recsys.config import load_recipe
+from recsys.drift.findings import read_findings
 from recsys.errors import RaycommendError
 from recsys.evaluation.report import METRIC
 from recsys.schema import Col
@@ -45,6 +47,7 @@ class Night:
         refused: why there is no new champion: what the gate said, or the error that ended it.
         seconds: by stage.
         ndcg: nDCG@10 of the night's own evaluation, by model; empty if it was not reached.
+        drifted: quantities of the day that `recsys drift` finds drifted since the champion's log.
     """
 
     day: int
@@ -54,6 +57,7 @@ class Night:
     refused: str | None
     seconds: dict[str, float]
     ndcg: dict[str, float] = field(default_factory=dict)
+    drifted: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,18 @@ class Nights:
         self.config.write_text(yaml.safe_dump(raw, sort_keys=False))
         return Run.open(load_recipe(self.config))
 
+    def as_of(self, run: Run, day: int) -> Run:
+        """The run under the recipe of the night after a day."""
+        date = (FIRST_DAY + dt.timedelta(days=day)).date()
+        return Run.open(kept.recipe_of(run.recipe, date, dt.datetime.now(dt.UTC).date()))
+
     def night(self, run: Run, day: int) -> Night:
         """Run `recsys nightly` after a day; what it refuses or fails at leaves the champion."""
-        date, before, refused = (
-            (FIRST_DAY + dt.timedelta(days=day)).date(), run.registry.champion(), None
-        )  # fmt: skip
+        date = (FIRST_DAY + dt.timedelta(days=day)).date()
+        before, refused, drifted = run.registry.champion(), None, list[str]()
+        if before is not None:
+            with suppress(RaycommendError):  # the night says why
+                drifted = _drifted(self.as_of(run, day))
         try:
             nightly.execute(run, day=date)
         except RaycommendError as error:
@@ -128,8 +139,16 @@ class Nights:
         champion = run.registry.champion()
         return Night(
             day, champion, champion != before, found.way and found.way["kind"], refused,
-            found.seconds, _ndcg(run) if "evaluate" in found.stages else {},
+            found.seconds, _ndcg(run) if "evaluate" in found.stages else {}, drifted,
         )  # fmt: skip
+
+
+def _drifted(run: Run) -> list[str]:
+    """What the last day differs in from the champion's log, of which it is no part yet."""
+    compact.execute(run)
+    prepare.execute(run)
+    found = read_findings(drift.execute(run, window_days=1))
+    return [each["name"] for each in found["quantities"] if each["verdict"] == "drifted"]
 
 
 def _ndcg(run: Run) -> dict[str, float]:

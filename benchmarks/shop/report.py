@@ -68,13 +68,21 @@ def differences(shown: pl.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
+def noticed(nights: Sequence[Night], shift_day: int) -> list[str]:
+    """What has drifted on the planted day, and had not on the day before."""
+    drifted = {night.day: set(night.drifted) for night in nights}
+    return sorted(drifted[shift_day] - drifted[shift_day - 1])
+
+
 def report_of(
-    shown: pl.DataFrame, nights: Sequence[Night], catalogue: Catalogue, **more: Any
+    shown: pl.DataFrame, nights: Sequence[Night], catalogue: Catalogue, shift_day: int, **more: Any
 ) -> dict[str, Any]:
     """The whole report as plain data."""
     return {
         "generated": True,
         **more,
+        "shift_day": shift_day,
+        "noticed": noticed(nights, shift_day),
         "nights": [asdict(night) for night in nights],
         "days": summary(shown, catalogue),
         "differences": differences(shown),
@@ -108,8 +116,21 @@ def render(report: dict[str, Any]) -> list[str]:
             if night["is_new"]
             else "no new champion"
         )
+        if night["drifted"]:
+            became += f"; drifted: {', '.join(night['drifted'])}"
         why = f" ({night['refused']})" if night["refused"] else ""
         lines.append(f"night {night['day']}: {became}, {sum(night['seconds'].values()):.0f} s{why}")
+    lines += ["", f"tastes shifted on day {report['shift_day']}; drift that was not there the day "
+              f"before: {', '.join(report['noticed']) or 'none'}", ""]  # fmt: skip
+    for row in report["judged"]:
+        if row["refused"]:
+            told = f"refused ({'; '.join(row['refused'])})"
+        else:
+            told = f"{_cell(row, 3)} on {row['lists']} lists"
+        lines.append(
+            f"policy-value of {row['bundle']} at temperature {row['temperature']:g}: {told} clicks "
+            f"a list, in truth {row['truth']:.3f}"
+        )
     return lines
 
 

@@ -86,6 +86,16 @@ def test_the_truth_about_lists_that_another_model_draws(driven: Driven) -> None:
     assert keen.mean() > 1.3 * blind.mean()
 
 
+def test_the_shift_is_noticed_on_its_day(driven: Driven) -> None:
+    assert driven.report["shift_day"] == 1 and driven.report["noticed"]
+
+
+def test_policy_value_holds_the_truth(driven: Driven) -> None:
+    for row in driven.report["judged"]:
+        assert row["bundle"] == driven.report["nights"][-1]["champion"]
+        assert row["refused"] or row["low"] < row["truth"] < row["high"]
+
+
 def test_the_report_tells_rates_near_the_truth(driven: Driven) -> None:
     shown = driven.shown
     low, high = rate_of(shown, "ctr").interval(0.999)
