@@ -14,6 +14,7 @@ from benchmarks.shop.catalogue import Catalogue
 from benchmarks.shop.days import ARMS, FROZEN, LOOP, POPULAR
 from benchmarks.shop.nights import Night
 from recsys.evaluation.metrics.ratio import Ratio, ratio
+from recsys.evaluation.report import finite
 from recsys.schema import Col
 
 #: Rate -> its numerator, by shown item and by list.
@@ -134,11 +135,12 @@ def render(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _told(found: Ratio) -> dict[str, float]:
+def _told(found: Ratio) -> dict[str, float | None]:
     low, high = found.interval()
-    return {"value": found.value, "low": low, "high": high}
+    return {"value": finite(found.value), "low": finite(low), "high": finite(high)}
 
 
-def _cell(told: dict[str, float], digits: int) -> str:
-    value, low, high = (f"{told[name]:.{digits}f}" for name in ("value", "low", "high"))
+def _cell(told: dict[str, float | None], digits: int) -> str:
+    ends = (told["value"], told["low"], told["high"])
+    value, low, high = ("?" if end is None else f"{end:.{digits}f}" for end in ends)
     return f"{value} [{low}, {high}]"
