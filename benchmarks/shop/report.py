@@ -65,7 +65,9 @@ def differences(shown: pl.DataFrame) -> list[dict[str, Any]]:
             half = float(ndtri(0.975)) * float(np.hypot(ours.error, theirs.error))
             value = ours.value - theirs.value
             told = {"value": value, "low": value - half, "high": value + half}
-            rows.append({"over": other, "rate": name, "relative": value / theirs.value, **told})
+            told = {name: finite(each) for name, each in told.items()}
+            relative = value / theirs.value if theirs.value else None
+            rows.append({"over": other, "rate": name, "relative": relative, **told})
     return rows
 
 
@@ -108,8 +110,8 @@ def render(report: dict[str, Any]) -> list[str]:
                      f"{cells[2]:>24}{row['coverage']:>10.3f}")  # fmt: skip
     lines.append("")
     for row in report["differences"]:
-        lines.append(f"{LOOP} over {row['over']}: {row['rate']} {row['relative']:+.1%}, "
-                     f"{_cell(row, 4)}")  # fmt: skip
+        relative = "" if row["relative"] is None else f"{row['relative']:+.1%}, "
+        lines.append(f"{LOOP} over {row['over']}: {row['rate']} {relative}{_cell(row, 4)}")
     lines.append("")
     for night in report["nights"]:
         became = (
