@@ -219,7 +219,9 @@ def test_a_champion_that_comes_while_bundles_are_compared_stays(
 ON_CLICKS = {"promote.on": "outcome"}
 
 
-def arms_tested(run: Run, challenger: str, champion: str, *, low: float, refusals: list[str]) -> None:
+def arms_tested(
+    run: Run, challenger: str, champion: str, *, low: float, refusals: list[str]
+) -> None:
     """What `recsys outcomes` leaves of a test of two arms."""
     rate = {
         "difference": low + 0.01, "incumbent_value": 0.2, "refusals": refusals,
