@@ -39,6 +39,7 @@ ROOMS = {
         "tracking": "artifacts config errors evaluation storage",
         "recommender": "arrays artifacts config data errors features model preparation ranking "
         "schema storage text training",
+        "reporting": "",
     },
     "serve": {
         "settings": "",
