@@ -7,7 +7,6 @@ takes erased users out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +14,7 @@ import polars as pl
 import torch
 
 from recsys.arrays import Int64s
+from recsys.artifacts.run import Run
 from recsys.config import Recipe, target_codes
 from recsys.data.histories import Histories
 from recsys.data.time_split import Questions
@@ -103,23 +103,29 @@ def lists_by_user(scorer: Scorer, prepared: Prepared, recipe: Recipe) -> dict[st
     }
 
 
-def forget(path: Path, erased: Mapping[str, Tombstone]) -> bool:
-    """Take erased users out of `examples.json`, if it is there; whether any was in it.
+def forget(run: Run, erased: Mapping[str, Tombstone]) -> bool:
+    """Take erased users out of `examples.json` and `decision.json`; whether any was in them.
 
     Raises:
-        DataError: it is broken.
+        DataError: one of the files is broken.
     """
-    if not path.is_file():
+    if not run.examples_file.is_file():
         return False
-    found = read_json(path, _FIX, {"users": list})
-    left = [
-        user
+    found = read_json(run.examples_file, _FIX, {"users": list})
+    gone = {
+        user["user"]
         for user in found["users"]
-        if user["user"] not in erased or user["asked_us"] > erased[user["user"]].until_us
-    ]
-    if len(left) == len(found["users"]):
+        if user["user"] in erased and user["asked_us"] <= erased[user["user"]].until_us
+    }
+    if not gone:
         return False
-    write_json(path, found | {"users": left})
+    left = [user for user in found["users"] if user["user"] not in gone]
+    write_json(run.examples_file, found | {"users": left})
+    if run.decision_file.is_file():
+        decision = read_json(run.decision_file, "run `recsys promote` again", {})
+        for user in gone & set((decision["changes"] or {}).get("lists", {})):
+            del decision["changes"]["lists"][user]
+        write_json(run.decision_file, decision)
     return True
 
 

@@ -34,7 +34,7 @@ class Line:
     Attributes:
         name: in the legend; empty for none.
         points: (across, up), in the order to be joined.
-        labels: of the points, beside them; none by default.
+        labels: of the points, above them where there is room; none by default.
     """
 
     name: str
@@ -207,10 +207,13 @@ def _drawn(
                     "<title>{}</title></path>"
                 ).format(colour, x, y, shape, told)
             )
-    parts += [
-        Markup('<text x="{:.1f}" y="{:.1f}">{}</text>').format(x + 6, y - 6, label)
-        for (x, y), label in zip(places, line.labels, strict=False)
-    ]
+    free = -math.inf
+    for (x, y), label in zip(places, line.labels, strict=False):
+        if x >= free:  # else it would stand on the one before
+            parts.append(
+                Markup('<text x="{:.1f}" y="{:.1f}">{}</text>').format(x - 3, y - 8, label)
+            )
+            free = x + 4 + 7 * len(label)
     return Markup().join(parts)
 
 

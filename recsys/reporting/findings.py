@@ -17,6 +17,8 @@ from recsys.storage.reading import BROKEN, read_json
 
 #: Files of a run's folder beside those that `Run` names.
 OUTCOMES, POLICY_VALUE, DRIFT = "outcomes.json", "policy_value.json", "drift.json"
+#: Of each night one, by its day.
+NIGHTS: Final = "nightly/*/night.json"
 _FIX: Final = "run its job again"
 
 
@@ -35,6 +37,7 @@ class Findings:
         outcomes: of `outcomes`.
         policy_value: of `policy-value`.
         drift: of `drift`.
+        night: the latest of `nightly`.
         has_trials_page: whether the page of a search lies beside this one.
         unread: names of files that cannot be read, and why.
     """
@@ -49,6 +52,7 @@ class Findings:
     outcomes: dict[str, Any] = field(default_factory=dict)
     policy_value: dict[str, Any] = field(default_factory=dict)
     drift: dict[str, Any] = field(default_factory=dict)
+    night: dict[str, Any] = field(default_factory=dict)
     has_trials_page: bool = False
     unread: dict[str, str] = field(default_factory=dict)
 
@@ -67,6 +71,8 @@ class Findings:
             for each in map(found._json, (run.examples_file, run.decision_file))
         )
         found.outcomes, found.policy_value, found.drift = map(found._json, others)
+        if nights := sorted(run.root.glob(NIGHTS)):
+            found.night = found._json(nights[-1])
         if run.trials_file.is_file():
             try:
                 found.trials = read_trials(run.trials_file)
@@ -78,7 +84,10 @@ class Findings:
         """The summary alone: prepared data in a store are not fetched for it."""
         try:
             data = run.recipe.shared.read(run.prepared_folder, SUMMARY_FILE)
-            return {} if data is None else dict(json.loads(data))
+            found = {} if data is None else json.loads(data)
+            if not isinstance(found, dict):
+                raise ValueError("no JSON object")
+            return found
         except BROKEN as error:
             self.unread[SUMMARY_FILE] = str(error)
             return {}

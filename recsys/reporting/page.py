@@ -14,7 +14,17 @@ from markupsafe import Markup
 from recsys.artifacts.run import Run
 from recsys.reporting.blocks import Block, Folded, Section, Table
 from recsys.reporting.findings import Findings
-from recsys.reporting.sections import changes, data, outcomes, people, ranking, training
+from recsys.reporting.sections import (
+    changes,
+    data,
+    drift,
+    night,
+    outcomes,
+    people,
+    policy_value,
+    ranking,
+    training,
+)
 from recsys.reporting.sections.verdict import Verdict, verdict
 from recsys.storage.outputs import whole_file
 from recsys.storage.reading import BROKEN
@@ -22,7 +32,8 @@ from recsys.storage.reading import BROKEN
 #: In the order of the page.
 SECTIONS: Final[Sequence[Callable[[Findings], Section]]] = (
     changes.section, ranking.baselines, ranking.slices, people.section, outcomes.section,
-    ranking.diversity, training.section, data.section,
+    policy_value.section, ranking.diversity, drift.section, night.section, training.section,
+    data.section,
 )  # fmt: skip
 #: What a file of another release is missing, or has otherwise.
 _OTHER_FORMAT: Final = "its file is of another release, which this one cannot read"

@@ -74,15 +74,16 @@ def _group(name: str, groups: list[dict[str, Any]]) -> Block:
         (
             "not told" if group["name"] is None else str(group["name"]),
             f"{group['exposures']:,}",
-            *_cells(group["rates"]["ctr"], "ctr"),
+            (clicks := _cells(group["rates"]["ctr"], "ctr"))[0],
             "" if value is None else whisker(value, low, high, axis, place),
+            clicks[1],
             *_cells(group["rates"]["cvr"], "cvr"),
         )
         for place, (group, (low, value, high)) in enumerate(zip(groups, bounds, strict=True))
     ]
-    columns = (name.capitalize(), "Shown", "Clicks per item shown", "95 % interval", "",
+    columns = (name.capitalize(), "Shown", "Clicks per item shown", "", "95 % interval",
                "Purchases per item shown", "95 % interval")  # fmt: skip
-    table = Table(f"Rates by {name}", columns, rows, (1, 2, 3, 5, 6))
+    table = Table(f"Rates by {name}", columns, rows, (1, 2, 4, 5, 6))
     return Folded(f"By {name}: {len(groups)} groups", [table])
 
 

@@ -36,28 +36,28 @@ def section(found: Findings) -> Section:
 
 
 def _heading(user: dict[str, Any]) -> str:
-    hits = sum(item["taken"] for item in user["list"])
-    took = len(user["taken"])
+    hits, took = sum(item["taken"] for item in user["list"]), len(user["taken"])
     return (
-        f"User {user['user'][:8]}: {user['num_events']:,} events before, {took} "
-        f"item{'s' * (took != 1)} taken, {hits} of {'them' if took != 1 else 'it'} in the list"
+        f"User {user['user'][:8]}: {_many(user['num_events'], 'event')} before, "
+        f"{_many(took, 'item')} taken, {hits} in the list"
     )
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _user(user: dict[str, Any], shared: set[str] | None) -> list[Block]:
     rows = [
         (
             f"{place}",
-            _title(item),
+            ("✓ " if item["taken"] else "") + _title(item),
             _reason(item),
-            "✓ taken" if item["taken"] else "",
             *(() if shared is None else ("" if item["item_id"] in shared else "new",)),
         )
         for place, item in enumerate(user["list"], start=1)
     ]
-    columns = ["Place", "Item", "Why", "Taken"] + ["Not in the champion's list"] * (
-        shared is not None
-    )
+    columns = ["Place", "Item", "Why"] + ["Beside the champion's"] * (shared is not None)
     marked = [place for place, item in enumerate(user["list"]) if item["taken"]]
     listed = Table("The list", columns, rows, marked=marked)
     took = "Taken then: " + "; ".join(map(_title, user["taken"])) + "."

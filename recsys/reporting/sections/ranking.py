@@ -37,19 +37,19 @@ def baselines(found: Findings) -> Section:
         (
             model,
             number(row["value"]),
-            interval(row["low"], row["high"]),
             _whisker(row, axis),
+            interval(row["low"], row["high"]),
             *(number(cells[model, metric]["value"]) for metric in others),
         )
         for model, row in zip(ranked, rated, strict=True)
     ]
-    columns = ("Model", NAMES[METRIC], "95 % interval", "", *(NAMES[each] for each in others))
+    columns = ("Model", NAMES[METRIC], "", "95 % interval", *(NAMES[each] for each in others))
     asked = (
         f"{report['num_questions']:,} baskets of the test window; each model ranks all "
         f"{report['num_items']:,} items. {METRIC_TOLD}"
     )
     table = Table(
-        "Models by nDCG@10", columns, rows, (1, 2, *range(4, len(columns))),
+        "Models by nDCG@10", columns, rows, (1, *range(3, len(columns))),
         marked=[ranked.index(OURS)],
     )  # fmt: skip
     return Section(name, title, [asked, table, Folded("How it is measured", [report["protocol"]])])
@@ -74,16 +74,16 @@ def slices(found: Findings) -> Section:
             slice_told(row["slice"]),
             row["model"],
             number(row["value"]),
-            interval(row["low"], row["high"]),
             _whisker(row, axis),
+            interval(row["low"], row["high"]),
             f"{row['num_rows']:,}",
         )
         for row in pairs
     ]
     table = Table(
         "nDCG@10 by slice, beside the slice's best baseline",
-        ("Slice", "Model", "nDCG@10", "95 % interval", "", "Baskets"),
-        rows, (2, 3, 5), [place for place, row in enumerate(pairs) if row["model"] == OURS],
+        ("Slice", "Model", "nDCG@10", "", "95 % interval", "Baskets"),
+        rows, (2, 4, 5), [place for place, row in enumerate(pairs) if row["model"] == OURS],
     )  # fmt: skip
     told = Table(
         "The slices", ("Slice", "What is in it"), [(slice_told(n), t) for n, t in SLICES.items()]
@@ -102,6 +102,9 @@ def diversity(found: Findings) -> Section:
         [(at["intra_list"], at[METRIC]) for at in points],
         [f"{at['diversity']:g}" for at in points],
     )
+    axes = tuple(
+        Axis.of([point[place] for point in line.points], with_zero=place == 1) for place in (0, 1)
+    )
     rows = [
         (f"{at['diversity']:g}", number(at[METRIC]), number(at["intra_list"], ".3f"),
          f"{at['coverage']:.1%}")
@@ -114,7 +117,7 @@ def diversity(found: Findings) -> Section:
             "The number at a point is the setting.",
             figure(
                 [line], caption="nDCG@10 by variety within a list, over some 300 baskets",
-                across="variety within a list (1 - cosine)", up="nDCG@10",
+                across="variety within a list (1 - cosine)", up="nDCG@10", axes=axes,
             ),
             Table(
                 "Settings of serve.diversity",
