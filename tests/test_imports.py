@@ -39,6 +39,8 @@ ROOMS = {
         "tracking": "artifacts config errors evaluation storage",
         "recommender": "arrays artifacts config data errors features model preparation ranking "
         "schema storage text training",
+        "reporting": "arrays artifacts config data errors evaluation outcomes preparation ranking "
+        "schema state storage",
     },
     "serve": {
         "settings": "",
