@@ -80,11 +80,11 @@ class Evidence:
         rule: of that comparison.
         over_champion: the paired difference; None: not compared.
         bound: that its interval must lie above.
-        on: what the two are compared on.
-        source: what the comparison rests on, in words; None: the questions of the evaluation.
-        doubts: why no verdict may rest on that.
         baseline: the best of the evaluation; None: there was none.
         over_baseline: the paired difference to that; None: not compared.
+        on: what challenger and champion are compared on.
+        source: what that comparison rests on, in words; None: the questions of the evaluation.
+        doubts: why no verdict may rest on it.
     """
 
     challenger: str
@@ -94,11 +94,11 @@ class Evidence:
     rule: Rule | None = None
     over_champion: Verdict | None = None
     bound: float = 0.0
+    baseline: str | None = None
+    over_baseline: Verdict | None = None
     on: str = METRIC
     source: str | None = None
     doubts: tuple[str, ...] = ()
-    baseline: str | None = None
-    over_baseline: Verdict | None = None
 
     @property
     def refusals(self) -> list[str]:

@@ -16,6 +16,7 @@ from recsys.config import Recipe
 from recsys.outcomes.between_arms import compare_arms, planned_shares
 from recsys.outcomes.joining import read_summary
 from recsys.outcomes.rates import GROUP, Tally
+from recsys.outcomes.score_quality import Scored
 from recsys.outcomes.tasks import day_file
 from recsys.schema import EXPOSURES, TOLD_BY, Col
 from recsys.storage.reading import read_parquet
@@ -24,7 +25,8 @@ FORMAT: Final = 1
 #: What `recsys outcomes` writes in the run's folder.
 OUTCOMES_FILE: Final = "outcomes.json"
 _COLUMNS: Final = (
-    Col.exposure, Col.request, Col.user, Col.item, Col.position, Col.arm, Col.model_version,
+    Col.exposure, Col.request, Col.user, Col.item, Col.position, Col.score, Col.arm,
+    Col.model_version,
     Col.placement, Col.clicked, Col.carted, Col.purchased, Col.dwell_ms, Col.value,
 )  # fmt: skip
 _FIX: Final = "run `recsys exposures` again"
@@ -51,6 +53,7 @@ def measure(
     tallies = {name: Tally(column, num_items) for name, column in columns.items() if name != "day"}
     arms, shares = Tally(Col.arm), planned_shares(recipe.serve.arms)
     models: dict[str, set[str]] = defaultdict(set)
+    scored = Scored()
     since = recipe.outcomes.arms_since
     compared = [day for day in sorted(summary["days"]) if since is None or day >= str(since)]
     days: list[dict[str, Any]] = []
@@ -58,6 +61,7 @@ def measure(
         rows = _read_day(folder, day, catalogue)
         for tally in (every, *tallies.values(), *([arms] if day in compared else [])):
             tally.add(rows)
+        scored.add(rows)
         if day in compared:
             for arm, version in (
                 rows.select(Col.arm, Col.model_version).drop_nulls().unique().rows()
@@ -76,6 +80,7 @@ def measure(
         "days": len(summary["days"]),
         "num_items": num_items,
         "all": every.groups(),
+        "scores": scored.told(),
         "by": groups | ({"day": days} if "day" in columns else {}),
         "compared_days": len(compared),
         "comparisons": compare_arms(arms.sums, shares, recipe.outcomes, versions)
