@@ -30,6 +30,7 @@ JOBS = {
     "embed": ("encode the catalogue and write the bundle", "evaluate"),
     "evaluate": ("rank the whole catalogue for the test window, beside baselines", "promote"),
     "promote": ("let the bundle become champion if the gate lets it", "serve"),
+    "report": ("the page of a run anew, from what its jobs have found", "promote"),
     "exposures": ("what was shown, joined to what came of it", "outcomes"),
     "outcomes": ("click, cart and purchase rates with intervals; arms side by side", "train"),
     "compact": ("live events of the service -> files for the next prepare; erase", "prepare"),
@@ -46,7 +47,7 @@ OWN_OPTIONS = {
     "nightly": ("day", "again"),
 }  # fmt: skip
 #: Those that need no Ray, or not always.
-WITHOUT_RAY = {"promote", "compact", "rollback", "outcomes"}
+WITHOUT_RAY = {"promote", "compact", "rollback", "outcomes", "report"}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -30,7 +30,9 @@ from recsys.data.feedback import (
     tidy,
 )
 from recsys.errors import DataError
-from recsys.state import STATE_FILE, UserState, joined, open_state, state_of
+from recsys.reporting.examples import forget
+from recsys.reporting.page import write_page
+from recsys.state import STATE_FILE, Tombstone, UserState, joined, open_state, state_of
 from recsys.storage.conditional import locked
 from recsys.storage.mirror import Mirror
 from recsys.storage.outputs import whole_file
@@ -76,6 +78,7 @@ def execute(run: Run) -> Path:
                 files = _files(feedback)
                 erase_rows(feedback.unchecked(files, erased), erased)
                 feedback.mark_checked(files, erased)
+                _forget(run, erased)
             for folder in (feedback.events, feedback.impressions):
                 merge_days(folder, dt.datetime.now(dt.UTC).date())
         state.sweep()
@@ -109,6 +112,15 @@ def drain(state: UserState, feedback: Feedback, mirror: Mirror | None = None) ->
         if batch.events and mirror is not None:
             mirror.upload(path)
         state.settle(batch.id)
+
+
+def _forget(run: Run, erased: dict[str, Tombstone]) -> None:
+    """Take erased users off the run's page."""
+    shown = [run.examples_file, run.decision_file]
+    run.recipe.shared.bring_files(shown)
+    if forget(run, erased):
+        run.recipe.shared.hand_in(*filter(Path.is_file, shown))
+        write_page(run)
 
 
 def _files(feedback: Feedback) -> list[Path]:

@@ -5,7 +5,8 @@ python -m ray_jobs.promote --config recipes/demo.yaml
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,11 +18,14 @@ from recsys.arrays import Float64s
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.lineage import changed_recipe, check_challenger
 from recsys.artifacts.run import Run
+from recsys.config import differences
 from recsys.errors import DataError, GateRefused
 from recsys.evaluation.evidence import Evidence, Rule, told
 from recsys.evaluation.gate import MIN_USERS, Verdict, beats
-from recsys.evaluation.report import COLUMNS, METRIC, OURS
+from recsys.evaluation.report import COLUMNS, COMPARED, METRIC, OURS
 from recsys.recommender.loading import scorer_on
+from recsys.reporting.decision import changed_items, note_decision
+from recsys.reporting.examples import lists_by_user
 from recsys.schema import Col
 from recsys.storage.location import Place
 from recsys.storage.reading import read_json, read_parquet, reading
@@ -66,11 +70,14 @@ def execute(run: Run, *, version: str | None = None, force: bool = False) -> Pla
         registry.add(challenger.folder, challenger.version)
     champion = registry.champion()
     if champion != challenger.version:
-        evidence = _known(run, challenger, rows, champion)
+        evidence, changes = _known(run, challenger, rows, champion), None
+        if force or not evidence.refusals:
+            evidence, changes = _compared(run, evidence, challenger, rows)
+        if promoted := force or not evidence.refusals:
+            registry.promote(challenger.version, over=champion, evidence=evidence.as_json())
+        if version is None:
+            note_decision(run, evidence, promoted=promoted, changes=changes)
         _check(run, evidence, force)
-        evidence = _compared(run, evidence, challenger, rows)
-        _check(run, evidence, force)
-        registry.promote(challenger.version, over=champion, evidence=evidence.as_json())
     return registry.place(challenger.version)
 
 
@@ -172,19 +179,45 @@ def check_unseen(run: Run, bundle: Bundle) -> None:
         )  # fmt: skip
 
 
-def _compared(run: Run, evidence: Evidence, challenger: Bundle, rows: pl.DataFrame) -> Evidence:
-    """What is known after the bundles were asked, too."""
+def _compared(
+    run: Run, evidence: Evidence, challenger: Bundle, rows: pl.DataFrame
+) -> tuple[Evidence, dict[str, Any] | None]:
+    """What is known after the bundles were asked, too, and what is other than the champion's."""
     asked = _asked(run, evidence, challenger, rows)
     if not asked:
-        return evidence
+        return evidence, None
     answers = answers_of(run, rows, asked)
-    ours = answers.get(challenger.version, _metric(rows, _COLUMN))
+    own = answers.get(challenger.version)
+    ours = _metric(rows, _COLUMN) if own is None else own.of("all", METRIC)
     evidence = _beside_baseline(run, evidence, rows, ours)
     if evidence.rule is None or evidence.champion not in answers:
-        return evidence
-    theirs = answers[evidence.champion]
+        return evidence, None
+    champion = answers[evidence.champion]
+    theirs = champion.of("all", METRIC)
     verdict = _difference(run, rows, ours, theirs)
-    return replace(evidence, over_champion=verdict, bound=evidence.rule.bound(theirs))
+    evidence = replace(evidence, over_champion=verdict, bound=evidence.rule.bound(theirs))
+    if own is not None:
+        return evidence, None
+    return evidence, _changes(run, rows, challenger, asked[evidence.champion], champion)
+
+
+def _changes(
+    run: Run, rows: pl.DataFrame, challenger: Bundle, champion: Bundle, theirs: Answered
+) -> dict[str, Any]:
+    """What is other than the champion's: metrics, recipe, items, lists; see docs/formats.md."""
+    metrics = []
+    for slice_, metric in COMPARED:
+        column = f"{OURS}:{slice_}/{metric}"
+        if column in rows.columns:  # those of an earlier release have one metric
+            ours, other = _metric(rows, column), theirs.of(slice_, metric)
+            found = _difference(run, rows, ours, other).as_json()
+            metrics.append({"slice": slice_, "metric": metric, **found})
+    return {
+        "metrics": metrics,
+        "recipe": list(differences(champion.recipe.resolved(), challenger.recipe.resolved())),
+        "items": changed_items(champion, challenger),
+        "lists": theirs.lists,
+    }
 
 
 def _beside_baseline(run: Run, evidence: Evidence, rows: pl.DataFrame, ours: Float64s) -> Evidence:
@@ -218,11 +251,25 @@ def _check(run: Run, evidence: Evidence, force: bool) -> None:
     raise GateRefused("; ".join(evidence.refusals), where=run.registry.root, fix=fix)
 
 
-def answers_of(run: Run, rows: pl.DataFrame, bundles: dict[str, Bundle]) -> dict[str, Float64s]:
-    """Let bundles answer the questions of the evaluation.
+@dataclass(frozen=True)
+class Answered:
+    """What a bundle answered.
 
-    Returns:
-        Version -> [Q] its metric, in the order of the rows.
+    Attributes:
+        values: [Q, M] metrics, see `COLUMNS`, in the order of the evaluation's rows.
+        lists: ids of items by user, see `lists_by_user`.
+    """
+
+    values: Float64s
+    lists: dict[str, list[str]]
+
+    def of(self, slice_: str, metric: str) -> Float64s:
+        """[Q] a metric of a slice."""
+        return self.values[:, COLUMNS.index((slice_, metric))]
+
+
+def answers_of(run: Run, rows: pl.DataFrame, bundles: dict[str, Bundle]) -> dict[str, Answered]:
+    """Let bundles answer the questions of the evaluation, by version.
 
     Raises:
         DataError: other data are prepared now.
@@ -243,8 +290,12 @@ def answers_of(run: Run, rows: pl.DataFrame, bundles: dict[str, Bundle]) -> dict
             "the evaluation was made on other data than is prepared now",
             where=run.rows_file, fix="run `recsys evaluate` again",
         )  # fmt: skip
-    column = COLUMNS.index(("all", METRIC))
-    return {version: values[version][:, column].astype(np.float64) for version in bundles}
+    return {
+        version: Answered(
+            values[version].astype(np.float64), lists_by_user(models[version], prepared, recipe)
+        )
+        for version in bundles
+    }
 
 
 def report(run: Run) -> list[str]:

@@ -40,6 +40,8 @@ ROOMS = {
         "nightly": "config errors storage",
         "recommender": "arrays artifacts config data errors features model preparation ranking "
         "schema storage text training",
+        "reporting": "arrays artifacts config data errors evaluation outcomes preparation ranking "
+        "schema state storage",
     },
     "serve": {
         "settings": "",

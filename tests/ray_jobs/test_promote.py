@@ -15,14 +15,13 @@ from object_store import ObjectStore
 from tiny import day, tiny_recipe
 
 from ray_jobs import promote, rollback
-from recsys.arrays import Float64s
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.registry import Registry
 from recsys.artifacts.run import Run
 from recsys.config import Recipe, with_settings
 from recsys.errors import BundleError, DataError, GateRefused
 from recsys.evaluation.gate import MIN_USERS
-from recsys.evaluation.report import METRIC, OURS
+from recsys.evaluation.report import COLUMNS, COMPARED, METRIC, OURS
 
 
 @pytest.fixture
@@ -205,11 +204,39 @@ def test_a_champion_that_comes_while_bundles_are_compared_stays(
     Registry.of(remote).add(third.folder, third.version)
     evaluated(remote, seed=2, users=MIN_USERS, rows=50)
 
-    def answered(*_: object) -> dict[str, Float64s]:
+    def answered(*_: object) -> dict[str, promote.Answered]:
         Registry.of(remote).promote(third.version, over=first.version)
-        return {first.version: np.full(50, 0.4)}
+        return {first.version: promote.Answered(np.full((50, len(COLUMNS)), 0.4), {})}
 
     monkeypatch.setattr(promote, "answers_of", answered)
     with pytest.raises(BundleError, match=f"another was first: {third.version} is champion since"):
         promote.execute(Run.open(remote))
     assert Registry.of(remote).champion() == third.version
+
+
+def test_what_the_gate_said_and_what_changed_are_noted_for_the_page(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.open(recipe)
+    first = evaluated(recipe, seed=1, users=MIN_USERS, rows=50)
+    promote.execute(run)
+    noted = json.loads(run.decision_file.read_text())
+    assert (noted["bundle"], noted["promoted"], noted["changes"]) == (first.version, True, None)
+    changed = Run.open(with_settings(recipe, {"train.learning_rate": 0.5}))
+    second = evaluated(changed.recipe, seed=2, users=MIN_USERS, rows=50)
+    rows = pl.read_parquet(run.rows_file)
+    told = [pl.lit(0.5).alias(f"{OURS}:{slice_}/{metric}") for slice_, metric in COMPARED]
+    rows.with_columns(told).write_parquet(run.rows_file)
+    theirs = promote.Answered(np.full((50, len(COLUMNS)), 0.6), {"u1": ["i1"]})
+    monkeypatch.setattr(promote, "answers_of", lambda *_: {first.version: theirs})
+    with pytest.raises(GateRefused):
+        promote.execute(changed)
+    noted = json.loads(run.decision_file.read_text())
+    assert (noted["bundle"], noted["promoted"]) == (second.version, False)
+    assert noted["evidence"]["champion"] == first.version and noted["evidence"]["refusals"]
+    changes = noted["changes"]
+    assert [(each["slice"], each["metric"]) for each in changes["metrics"]] == COMPARED
+    assert all(each["difference"] == pytest.approx(-0.1) for each in changes["metrics"])
+    assert changes["recipe"] == [["train.learning_rate", recipe.train.learning_rate, 0.5]]
+    assert changes["items"]["new"] == changes["items"]["gone"] == 0 < changes["items"]["both"]
+    assert changes["lists"] == {"u1": ["i1"]}
