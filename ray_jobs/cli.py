@@ -33,6 +33,7 @@ JOBS = {
     "report": ("the page of a run anew, from what its jobs have found", "promote"),
     "exposures": ("what was shown, joined to what came of it", "outcomes"),
     "outcomes": ("click, cart and purchase rates with intervals; arms side by side", "train"),
+    "drift": ("what came since the champion beside what it was made from (PSI)", "train"),
     "compact": ("live events of the service -> files for the next prepare; erase", "prepare"),
     "rollback": ("make the previous champion the champion again", "serve"),
     "nightly": (
@@ -44,7 +45,7 @@ JOBS = {
 #: Job -> the options that it alone takes.
 OWN_OPTIONS = {
     "train": ("start_from",), "promote": ("version", "force"), "outcomes": ("of",),
-    "nightly": ("day", "again"),
+    "drift": ("window_days",), "nightly": ("day", "again"),
 }  # fmt: skip
 #: Those that need no Ray, or not always.
 WITHOUT_RAY = {"promote", "compact", "rollback", "outcomes", "report"}
@@ -137,6 +138,17 @@ def _add_options(parser: argparse.ArgumentParser, job: str) -> None:
             "--of", nargs="+", choices=TOLD_BY, default=list(TOLD_BY), metavar="WHAT",
             help=f"tell the rates by these alone: {', '.join(TOLD_BY)}",
         )  # fmt: skip
+    if job == "drift":
+        parser.add_argument(
+            "--window-days", type=_positive, metavar="N",
+            help="look at the last N days at most; default: drift.days of the recipe",
+        )  # fmt: skip
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 def _run(job: str, options: argparse.Namespace) -> int:

@@ -42,6 +42,8 @@ ROOMS = {
         "schema storage text training",
         "reporting": "arrays artifacts config data errors evaluation outcomes preparation ranking "
         "schema state storage",
+        "drift": "arrays artifacts config data errors features outcomes preparation ranking schema "
+        "storage",
     },
     "serve": {
         "settings": "",

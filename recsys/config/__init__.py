@@ -8,7 +8,7 @@ from recsys.config.base import EventName, Fraction, ItemField, Port, Positive, R
 from recsys.config.checking import known_keys, recipe_from_dict
 from recsys.config.data import Columns, Cuts, Data
 from recsys.config.differences import changed_keys, differences
-from recsys.config.evaluation import BaselineName, Embed, Evaluate, Outcomes, Promote
+from recsys.config.evaluation import BaselineName, Drift, Embed, Evaluate, Outcomes, Promote
 from recsys.config.load import apply_override, load_recipe
 from recsys.config.model import Model
 from recsys.config.nightly import Nightly, Webhook
@@ -31,6 +31,7 @@ __all__ = [
     "Cuts",
     "Data",
     "Distribution",
+    "Drift",
     "Embed",
     "Evaluate",
     "EventName",

@@ -1,4 +1,4 @@
-"""`embed`, `evaluate`, `promote`, `outcomes`: the bundle, the report, the gate, the arms."""
+"""`embed`, `evaluate`, `promote`, `outcomes`, `drift`: the bundle and how it is judged."""
 
 from __future__ import annotations
 
@@ -86,3 +86,15 @@ class Outcomes(Section):
     arms_since: dt.date | None = None
     """The UTC day from which arms are compared: the first whole one after `serve.arms` or its salt
     changed. Null: all days."""
+
+
+class Drift(Section):
+    """What came since the champion was made; see [Drift](drift.md)."""
+
+    days: Positive = 7
+    """The last days that are looked at, at most: of those after the champion's log."""
+    full_run_psi: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 0.25
+    """A full run is asked for where the 95 % interval of a quantity's PSI lies above. Null: never.
+    """
+    full_run_ctr_loss: Annotated[float, Field(gt=0, lt=1)] | None = 0.25
+    """And where the click-through rate has surely lost this share of what it was. Null: never."""

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from recsys.config.base import Positive, Section
 from recsys.config.data import Data
-from recsys.config.evaluation import Embed, Evaluate, Outcomes, Promote
+from recsys.config.evaluation import Drift, Embed, Evaluate, Outcomes, Promote
 from recsys.config.model import Model
 from recsys.config.nightly import Nightly
 from recsys.config.privacy import Privacy
@@ -55,6 +55,7 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     promote: Promote = Promote()
     outcomes: Outcomes = Outcomes()
+    drift: Drift = Drift()
     serve: Serve = Serve()
     # No part of the recipe that outputs hold: it changes none of them, and may name what is secret.
     nightly: Annotated[Nightly, Field(exclude=True)] = Nightly()
