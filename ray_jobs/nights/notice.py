@@ -10,7 +10,7 @@ from recsys.evaluation.report import METRIC, OURS
 from recsys.nightly import Night
 from recsys.storage.reading import read_json
 
-FINISHED, REFUSED, FAILED = "nightly.finished", "nightly.refused", "nightly.failed"
+FINISHED, REFUSED, FAILED = "night.finished", "night.refused", "night.failed"
 
 
 def kind_of(night: Night) -> str:

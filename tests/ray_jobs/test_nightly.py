@@ -100,7 +100,7 @@ class TestBroken:
         champion = give_champion(config)
         assert status_of(config, FIRST) == 2
         kind, data = told(receiver)
-        assert kind == "nightly.failed" and data["failed"]["stage"] == stage
+        assert kind == "night.failed" and data["failed"]["stage"] == stage
         assert error in data["failed"]["error"] and error in data["verdict"]
         assert data["champion"] == {"before": champion, "after": champion}
         assert f"{champion} stays champion" in data["verdict"]
@@ -139,7 +139,7 @@ class TestBroken:
         give_champion(config)
         assert status_of(config, FIRST, "--set", "name=grocer") == 2
         kind, data = told(receiver)
-        assert (kind, data["failed"]["stage"]) == ("nightly.failed", "start")
+        assert (kind, data["failed"]["stage"]) == ("night.failed", "start")
         assert "one product's line" in data["failed"]["error"]
 
 
@@ -212,7 +212,7 @@ def test_two_nights_the_second_one_killed_and_gone_on_with(
     assert "[11/11] page" in printed and "nothing to do: no store of users here" in printed
     kind, data = told(receiver)
     champion = registry.champion()
-    assert kind == "nightly.finished" and data["training"]["kind"] == "full"
+    assert kind == "night.finished" and data["training"]["kind"] == "full"
     assert data["champion"] == {"before": None, "after": champion}
     assert data["metrics"]["bundle"] == champion and data["verdict"].startswith(f"{champion} is")
     first = nights.read(FIRST.isoformat())
@@ -245,7 +245,7 @@ def test_two_nights_the_second_one_killed_and_gone_on_with(
     printed = capsys.readouterr().out
     assert printed.count("done before") == 4 and f"warm: from {champion}" in printed
     kind, data = told(receiver)
-    assert kind == "nightly.finished" and data["training"]["kind"] == "warm"
+    assert kind == "night.finished" and data["training"]["kind"] == "warm"
     assert data["champion"]["before"] == champion != data["champion"]["after"]
     bundle = Bundle.open(registry.path("champion"))
     assert bundle.meta["started_from"] == champion
