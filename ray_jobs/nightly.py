@@ -2,8 +2,8 @@
 
     python -m ray_jobs.nightly --config recipes/demo.yaml
 
-compact, prepare, exposures, train, embed, evaluate, promote, hand over, outcomes. A night that was
-killed goes on at the stage where it was; see `recsys.nightly`.
+compact, prepare, exposures, drift, train, embed, evaluate, promote, hand over, outcomes, page. A
+night that was killed goes on at the stage where it was; see `recsys.nightly`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from ray_jobs import compact, prepare
+from ray_jobs import report as page
 from ray_jobs.cli import written_to
 from ray_jobs.common.cluster import connected
 from ray_jobs.nights.notice import kind_of, notice_of, verdict_of
@@ -89,7 +90,7 @@ def execute(run: Run, *, day: dt.date | None = None, again: bool = False) -> Pat
         this = Run.open(_recipe(run.recipe, night))
         cluster = partial(connected, this.recipe.ray, dashboard=True)
         go_through(STAGES, this, night, nights, cluster)
-        night.ended_at, night.verdict = now(), verdict_of(this, night)
+        night.ended_at = now()
         nights.write(night)
     except KeyboardInterrupt:
         raise
@@ -102,6 +103,7 @@ def execute(run: Run, *, day: dt.date | None = None, again: bool = False) -> Pat
             night.verdict = verdict_of(this, night)
             if night.recipe:
                 nights.write(night)
+                page.execute(this)
         _tell(webhook, this, night)
         raise
     _tell(webhook, this, night)

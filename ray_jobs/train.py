@@ -10,6 +10,7 @@ time, see `recsys.artifacts.warm_start`.
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,9 @@ from recsys.model.ranking_head import ScoringHead
 from recsys.tracking import tracker_of
 from recsys.training.build import build_two_tower
 from recsys.training.optim import build_optimizer
+
+#: Names of trainings that start from a bundle begin with it.
+WARM = "warm"
 
 
 def plan(run: Run, *, start_from: str | None = None) -> list[str]:
@@ -72,7 +76,7 @@ def execute(run: Run, *, start_from: str | None = None) -> Path:
             training = run
         else:
             training, bundle = _warm(run, start_from)
-            name = training.training_name("warm", start=bundle.version)
+            name = training.training_name(WARM, start=bundle.version)
         ensure_store(run)
         checkpoints = Checkpoints(run.trainings / name, run.recipe.shared)
         if not is_done(checkpoints.curve(), training.recipe):
@@ -82,6 +86,8 @@ def execute(run: Run, *, start_from: str | None = None) -> Path:
         checkpoint, metrics = checkpoints.best(METRIC)
         chosen = run if bundle is None else run.with_recipe(warm_recipe(run.recipe, bundle))
         choose(chosen, checkpoint, metrics, trials=[], start=bundle)
+        if bundle is not None:
+            _drop_earlier(run, checkpoints)
     return run.winner_file
 
 
@@ -108,6 +114,15 @@ def _started(run: Run, bundle: Bundle, checkpoints: Checkpoints) -> Path:
         )
         start = checkpoints.latest()
     return text_vectors(run, start).folder
+
+
+def _drop_earlier(run: Run, present: Checkpoints) -> None:
+    """Remove the warm trainings of earlier nights: nothing names their checkpoints any more."""
+    for folder in run.trainings.glob(f"{WARM}-*"):
+        if folder != present.run:
+            for name in present.shared.names(folder):
+                present.shared.drop(folder / name)
+            shutil.rmtree(folder)
 
 
 def report(run: Run) -> list[str]:

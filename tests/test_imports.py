@@ -40,10 +40,10 @@ ROOMS = {
         "nightly": "config errors storage",
         "recommender": "arrays artifacts config data errors features model preparation ranking "
         "schema storage text training",
-        "drift": "arrays artifacts config data errors features outcomes preparation ranking schema "
-        "storage",
         "reporting": "arrays artifacts config data errors evaluation outcomes preparation ranking "
         "schema state storage",
+        "drift": "arrays artifacts config data errors features outcomes preparation ranking schema "
+        "storage",
     },
     "serve": {
         "settings": "",

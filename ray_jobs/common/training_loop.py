@@ -154,7 +154,8 @@ class Loop:
             self.progress = files.load_model(last, self.model, worker.head)
             files.load_optimizer(last, worker.optimizer)
             worker.step = self.progress.step
-            files.load_cache(last, worker.cache, worker.step)
+            if worker.trains_texts:
+                files.load_cache(last, worker.cache, worker.step)
         if self.group.world > 1:
             worker.wrapped = ray.train.torch.prepare_model(self.model, move_to_device=False)
 

@@ -10,7 +10,7 @@ from recsys.evaluation.report import METRIC, OURS
 from recsys.nightly import Night
 from recsys.storage.reading import read_json
 
-FINISHED, REFUSED, FAILED = "nightly.finished", "nightly.refused", "nightly.failed"
+FINISHED, REFUSED, FAILED = "night.finished", "night.refused", "night.failed"
 
 
 def kind_of(night: Night) -> str:
@@ -36,15 +36,17 @@ def verdict_of(run: Run, night: Night) -> str:
 
 def notice_of(run: Run, night: Night) -> dict[str, Any]:
     """What the receiver gets."""
+    location = run.recipe.shared.location
     return {
         "run": run.recipe.name,
-        "run_dir": str(run.recipe.shared.location or run.root),
+        "run_dir": str(location or run.root),
         "day": night.day,
         "training": night.way,
         "seconds": night.seconds,
         "verdict": night.verdict,
         "champion": {"before": night.champion_before, "after": run.registry.champion()},
         "metrics": _metrics(run) if "evaluate" in night.stages else None,
+        "page": str(location / run.page_file.name if location else run.page_file),
         "failed": night.failed,
     }
 

@@ -9,6 +9,7 @@ import yaml
 
 from ray_jobs import (
     compact,
+    drift,
     embed,
     evaluate,
     exposures,
@@ -16,15 +17,18 @@ from ray_jobs import (
     prepare,
     pretrain,
     promote,
+    report,
     train,
 )
 from ray_jobs.nights.handover import hand_over
-from recsys.artifacts.bundle import Bundle
+from ray_jobs.nights.notice import verdict_of
+from recsys.artifacts.bundle import REFERENCE, Bundle
 from recsys.artifacts.registry import CHAMPION
 from recsys.artifacts.run import Run
 from recsys.artifacts.warm_start import start_bundle, warm_recipe
 from recsys.config import changed_keys
 from recsys.data.feedback import finished
+from recsys.drift.findings import asks_full_run
 from recsys.errors import GateRefused, RaycommendError
 from recsys.nightly import WARM, Night, Nights, NothingToDo, Stage, Way, way_of
 from recsys.outcomes.joining import EXPOSURES_DIR, read_summary
@@ -57,6 +61,17 @@ def _exposures(run: Run, _: Night) -> Iterable[str]:
     return exposures.report(run)
 
 
+def _drift(run: Run, night: Night) -> Iterable[str]:
+    champion = champion_of(run)
+    if champion is None:
+        raise NothingToDo("there is no champion")
+    if REFERENCE not in champion.meta["files"]:
+        raise NothingToDo(f"{champion.version} has no reference: an earlier release wrote it")
+    drift.execute(run)
+    night.drift = asks_full_run(run)
+    return drift.report(run)
+
+
 def _train(run: Run, night: Night) -> Iterable[str]:
     if night.way is None:
         night.way = asdict(decide(run, night))
@@ -76,6 +91,7 @@ def decide(run: Run, night: Night) -> Way:
         champion=None if champion is None else champion.version,
         refusal=None if champion is None else _refusal(run, champion),
         last_full=Nights(run.recipe.shared).last_full(before=night.day),
+        drift=night.drift,
     )  # fmt: skip
 
 
@@ -135,15 +151,25 @@ def _outcomes(run: Run, _: Night) -> Iterable[str]:
     return [f"the rates lie in {run.root / outcomes.OUTCOMES_FILE}"]
 
 
+def _page(run: Run, night: Night) -> Iterable[str]:
+    begun, night.failed = night.failed, None
+    night.verdict = verdict_of(run, night)
+    Nights(run.recipe.shared).write(night)  # the page tells of the night too
+    night.failed = begun
+    return [f"the page is {report.execute(run)}"]
+
+
 #: In this order.
 STAGES: tuple[Stage[Run], ...] = (
     Stage("compact", _compact),
     Stage("prepare", _prepare, on_ray=True),
     Stage("exposures", _exposures, on_ray=True),
+    Stage("drift", _drift, on_ray=True),
     Stage("train", _train, on_ray=True),
     Stage("embed", _embed, on_ray=True),
     Stage("evaluate", _evaluate, on_ray=True),
     Stage("promote", _promote, on_ray=True),
     Stage("hand over", _hand_over),
     Stage("outcomes", _outcomes),
+    Stage("page", _page),
 )

@@ -18,7 +18,7 @@ from recsys.storage.shared import SharedFolder
 FOLDER, FILE = "nightly", "night.json"
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "day": str, "recipe": str, "started_at": str, "settings": dict, "stages": dict,
-    "way": (dict, type(None)), "champion_before": (str, type(None)),
+    "drift": (str, type(None)), "way": (dict, type(None)), "champion_before": (str, type(None)),
     "refused": (str, type(None)), "failed": (dict, type(None)), "ended_at": (str, type(None)),
     "verdict": (str, type(None)),
 }  # fmt: skip
@@ -35,6 +35,7 @@ class Night:
         settings: of the champion, which a search found: dotted name -> value.
         champion_before: the version that was champion when it began.
         stages: of each that is done, in order: `seconds`, and what it told, line by line.
+        drift: why it asks for a full run; None: it does not.
         way: `kind` and `why` of the training, once it is decided.
         refused: what the gate had against the bundle.
         failed: `stage` and `error` of the last attempt, until all stages are done.
@@ -48,6 +49,7 @@ class Night:
     settings: dict[str, Any] = field(default_factory=dict)
     champion_before: str | None = None
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    drift: str | None = None
     way: dict[str, str] | None = None
     refused: str | None = None
     failed: dict[str, str] | None = None

@@ -72,7 +72,7 @@ class WebhookSender:
         """Tell it, again where that may help.
 
         Args:
-            kind: such as `nightly.finished`.
+            kind: such as `night.finished`.
             data: plain data.
             sleep: between attempts.
 

@@ -100,7 +100,7 @@ class TestBroken:
         champion = give_champion(config)
         assert status_of(config, FIRST) == 2
         kind, data = told(receiver)
-        assert kind == "nightly.failed" and data["failed"]["stage"] == stage
+        assert kind == "night.failed" and data["failed"]["stage"] == stage
         assert error in data["failed"]["error"] and error in data["verdict"]
         assert data["champion"] == {"before": champion, "after": champion}
         assert f"{champion} stays champion" in data["verdict"]
@@ -130,7 +130,7 @@ class TestBroken:
         lists.write_bytes(b"no table")
         capsys.readouterr()
         assert status_of(config, FIRST) == 2
-        assert "[1/9] compact: done before\n[2/9] prepare\n" in capsys.readouterr().out
+        assert "[1/11] compact: done before\n[2/11] prepare\n" in capsys.readouterr().out
         assert told(receiver)[1]["failed"]["stage"] == "exposures"
         assert status_of(config, FIRST, "--set", "data.max_tokens=8") == 2
         assert "compact: done before" not in capsys.readouterr().out, "another recipe"
@@ -139,7 +139,7 @@ class TestBroken:
         give_champion(config)
         assert status_of(config, FIRST, "--set", "name=grocer") == 2
         kind, data = told(receiver)
-        assert (kind, data["failed"]["stage"]) == ("nightly.failed", "start")
+        assert (kind, data["failed"]["stage"]) == ("night.failed", "start")
         assert "one product's line" in data["failed"]["error"]
 
 
@@ -183,7 +183,7 @@ def test_a_dry_run_tells_and_does_nothing(
     assert status_of(config, FIRST, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
     wanted = [
-        f"would run the night of {FIRST}: compact, prepare, exposures, train, embed, evaluate, ",
+        f"would run the night of {FIRST}: compact, prepare, exposures, drift, train, embed, ",
         "would cut the log at 2024-02-20 (head), 2024-03-05 (valid) and 2024-03-18 (test)",
         "would take nothing in: no store of users here",
         "would train, full: there is no champion",
@@ -209,10 +209,10 @@ def test_two_nights_the_second_one_killed_and_gone_on_with(
     nights, registry = Nights(SharedFolder(recipe.root)), Registry.of(recipe)
     assert status_of(config, FIRST) == 0
     printed = capsys.readouterr().out
-    assert "[9/9] outcomes" in printed and "nothing to do: no store of users here" in printed
+    assert "[11/11] page" in printed and "nothing to do: no store of users here" in printed
     kind, data = told(receiver)
     champion = registry.champion()
-    assert kind == "nightly.finished" and data["training"]["kind"] == "full"
+    assert kind == "night.finished" and data["training"]["kind"] == "full"
     assert data["champion"] == {"before": None, "after": champion}
     assert data["metrics"]["bundle"] == champion and data["verdict"].startswith(f"{champion} is")
     first = nights.read(FIRST.isoformat())
@@ -231,21 +231,21 @@ def test_two_nights_the_second_one_killed_and_gone_on_with(
         lines = []
         for line in killed.stdout:
             lines.append(line)
-            if "[4/9] train" in line:
+            if "[5/11] train" in line:
                 break
     finally:
         killed.send_signal(signal.SIGKILL)
         killed.wait()
     assert any("40 live events" in line for line in lines), lines
     second = nights.read(SECOND.isoformat())
-    assert second is not None and [*second.stages] == ["compact", "prepare", "exposures"]
+    assert second is not None and [*second.stages] == ["compact", "prepare", "exposures", "drift"]
     assert registry.champion() == champion and len(receiver.got) == 1
 
     assert status_of(config, SECOND) == 0
     printed = capsys.readouterr().out
-    assert printed.count("done before") == 3 and f"warm: from {champion}" in printed
+    assert printed.count("done before") == 4 and f"warm: from {champion}" in printed
     kind, data = told(receiver)
-    assert kind == "nightly.finished" and data["training"]["kind"] == "warm"
+    assert kind == "night.finished" and data["training"]["kind"] == "warm"
     assert data["champion"]["before"] == champion != data["champion"]["after"]
     bundle = Bundle.open(registry.path("champion"))
     assert bundle.meta["started_from"] == champion

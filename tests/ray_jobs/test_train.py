@@ -220,6 +220,8 @@ def test_a_warm_training_starts_where_its_bundle_stands(
     start = Run.open(undisturbed).bundle()
     recipe = _untrained(undisturbed, tmp_path)
     before = len(actors(class_name="RayTrainWorker"))
+    last_night = Run.open(recipe).trainings / "warm-last-night"
+    (last_night / "checkpoint_0001").mkdir(parents=True)
     train.execute(Run.open(recipe), start_from=str(start.folder))
     assert len(actors(class_name="RayTrainWorker")) == before + 2
     winner = json.loads(Run.open(recipe).winner_file.read_text())
@@ -229,6 +231,7 @@ def test_a_warm_training_starts_where_its_bundle_stands(
     assert first["ndcg@10"] == pytest.approx(best["ndcg@10"], abs=1e-3)
     assert winner["metrics"]["ndcg@10"] >= first["ndcg@10"]
     assert winner["started_from"] == start.version
+    assert not last_night.exists()
     told = capsys.readouterr().out
     assert f"epoch 0/1: as it starts, validation ndcg@10 {first['ndcg@10']:.4f}" in told
     assert last["epoch"] == recipe.train.warm_epochs or winner["metrics"]["epoch"] == 0

@@ -31,7 +31,7 @@ def sent(receiver: Receiver, **settings: object) -> tuple[str | None, list[float
     """Why it was not told, and the pauses between attempts."""
     pauses: list[float] = []
     sender = WebhookSender.of(Webhook(url=f"{receiver.url}/hook?token=t", **settings))  # type: ignore[arg-type]
-    return sender.send("nightly.finished", {"day": "2026-11-30"}, pauses.append), pauses
+    return sender.send("night.finished", {"day": "2026-11-30"}, pauses.append), pauses
 
 
 def is_genuine(got: Got) -> bool:
@@ -59,7 +59,7 @@ def test_a_receiver_can_tell_who_sent_it(receiver: Receiver) -> None:
     assert not is_genuine(Got(got.path, got.headers, got.body.replace(b"11-30", b"11-29")))
     body = got.json()
     assert body.keys() == {"type", "timestamp", "data"}
-    assert (body["type"], body["data"]) == ("nightly.finished", {"day": "2026-11-30"})
+    assert (body["type"], body["data"]) == ("night.finished", {"day": "2026-11-30"})
 
 
 def test_a_receiver_that_fails_is_told_again_under_one_id(receiver: Receiver) -> None:
@@ -96,7 +96,7 @@ def test_without_a_url_nobody_is_told_and_no_secret_is_needed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv(SECRET_VARIABLE, raising=False)
-    assert WebhookSender.of(Webhook()).send("nightly.failed", {}) is None
+    assert WebhookSender.of(Webhook()).send("night.failed", {}) is None
 
 
 @pytest.mark.parametrize("secret", [None, "", "hunter2", "whsec_", "whsec_c2hvcnQ=", "whsec_%%%"])
