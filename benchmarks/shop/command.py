@@ -201,12 +201,15 @@ def drive(work: Path, size: Size, num_nights: int, seed: int) -> Driven:
 
 
 def browsed(shop: Shop, num_days: int) -> list[Event]:
-    """The log before the service: what shoppers did without it."""
+    """The log before the service, when a page of best sellers stood in its place."""
     events: list[Event] = []
     for day in range(-num_days, 0):
         shop.begin(day)
         for number in range(MOMENTS):
-            events += shop.browse(shop.visitors(), day, moment(day, number))
+            users, at = shop.visitors(), moment(day, number)
+            events += shop.browse(users, day, at)
+            seen = shop.look(users, shop.bestsellers(users, day))
+            events += shop.answers(seen, day, at, [None] * len(users))
         events += shop.returned(day)
     return events
 

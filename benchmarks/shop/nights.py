@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,11 +16,11 @@ import yaml
 
 from benchmarks.shop.catalogue import Catalogue
 from benchmarks.shop.visits import FIRST_DAY, Event
-from ray_jobs import compact, drift, nightly, prepare
+from ray_jobs import nightly
 from recsys import nightly as kept
 from recsys.artifacts.run import Run
 from recsys.config import load_recipe
-from recsys.drift.findings import read_findings
+from recsys.drift.findings import DRIFT_FILE, read_findings
 from recsys.errors import RaycommendError
 from recsys.evaluation.report import METRIC
 from recsys.schema import Col
@@ -112,6 +111,7 @@ class Nights:
             **self.settings,
             "data": {"source": str(self.work / "log"), "cuts": CUTS, **self.settings["data"]},
             "nightly": {"test_days": 1},
+            "drift": {"days": 1},
             "promote": {"registry": str(self.work / "registry"), **self.settings["promote"]},
             "serve": {**self.settings["serve"], "arms": list(arms)},
         }
@@ -126,10 +126,7 @@ class Nights:
     def night(self, run: Run, day: int) -> Night:
         """Run `recsys nightly` after a day; what it refuses or fails at leaves the champion."""
         date = (FIRST_DAY + dt.timedelta(days=day)).date()
-        before, refused, drifted = run.registry.champion(), None, list[str]()
-        if before is not None:
-            with suppress(RaycommendError):  # the night says why
-                drifted = _drifted(self.as_of(run, day))
+        before, refused = run.registry.champion(), None
         try:
             nightly.execute(run, day=date)
         except RaycommendError as error:
@@ -139,16 +136,15 @@ class Nights:
         champion = run.registry.champion()
         return Night(
             day, champion, champion != before, found.way and found.way["kind"], refused,
-            found.seconds, _ndcg(run) if "evaluate" in found.stages else {}, drifted,
+            found.seconds,
+            _ndcg(run) if "evaluate" in found.stages else {},
+            _drifted(run) if before is not None and "drift" in found.stages else [],
         )  # fmt: skip
 
 
 def _drifted(run: Run) -> list[str]:
-    """What the last day differs in from the champion's log, of which it is no part yet."""
-    compact.execute(run)
-    prepare.execute(run)
-    found = read_findings(drift.execute(run, window_days=1))
-    return [each["name"] for each in found["quantities"] if each["verdict"] == "drifted"]
+    found = read_findings(run.root / DRIFT_FILE)["quantities"]
+    return [each["name"] for each in found if each["verdict"] == "drifted"]
 
 
 def _ndcg(run: Run) -> dict[str, float]:

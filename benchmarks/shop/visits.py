@@ -108,6 +108,14 @@ class Shop:
         seen = self._drawn(users, known, chances, items >= 0)
         return self._told(seen, day, at - dt.timedelta(minutes=5), "view", [None] * len(users))
 
+    def bestsellers(self, users: Int64s, day: int) -> list[list[str]]:
+        """What a page without a service shows: of what each has not opened, the most opened."""
+        sold = self.shoppers.catalogue.sold_on(day)
+        opened = self.shoppers.opened[:, sold]
+        counts = np.where(opened[users], -1, opened.sum(axis=0))
+        best = np.argsort(-counts, axis=1, kind="stable")[:, :K]
+        return [[self.ids[row] for row in sold[each]] for each in best]
+
     def look(self, users: Int64s, lists: Sequence[Sequence[str]]) -> Seen:
         """Let visitors look at lists; what they buy is paid for."""
         shoppers = self.shoppers
@@ -119,9 +127,9 @@ class Shop:
         return self._drawn(users, items, chances, clicked)
 
     def answers(
-        self, seen: Seen, day: int, at: dt.datetime, requests: Sequence[str]
+        self, seen: Seen, day: int, at: dt.datetime, requests: Sequence[str | None]
     ) -> list[Event]:
-        """The events that shops post of lists, in the minutes after `at`."""
+        """The events that shops post of lists, in the minutes after `at`; under their requests."""
         return self._told(seen, day, at, "click", requests)
 
     def _drawn(self, users: Int64s, items: Int64s, chances: Chances, clicked: Bools) -> Seen:
