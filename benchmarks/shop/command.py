@@ -156,7 +156,7 @@ def drive(work: Path, size: Size, num_nights: int, seed: int) -> Driven:
         DataError: the first night ends without a champion, or the service fails.
     """
     began = time.monotonic()
-    shift_day, broken_day = num_nights // 2, num_nights // 3
+    shift_day, broken_day = num_nights // 2, max(0, num_nights // 2 - 2)
     catalogue = Catalogue.generate(
         size.items, {day: size.new_items for day in range(1, num_nights, 7)}, seed
     )
