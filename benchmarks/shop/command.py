@@ -40,7 +40,6 @@ from recsys.artifacts.run import Run
 from recsys.config import RayCluster
 from recsys.errors import DataError
 from recsys.schema import Col
-from recsys.state import CLOCK_FILE
 
 KEY = "RAYCOMMEND_PSEUDONYM_KEY"
 
@@ -167,7 +166,6 @@ def drive(work: Path, size: Size, num_nights: int, seed: int) -> Driven:
     nights.write_events(browsed(shop, size.history), "history")
     os.environ.setdefault(KEY, secrets.token_hex(16))
     set_clock(clock, moment(0, 0))
-    os.environ[CLOCK_FILE] = str(clock)
     shown = []
     with connected(RayCluster(address="local"), dashboard=True):
         run = nights.run()
@@ -216,10 +214,8 @@ def browsed(shop: Shop, num_days: int) -> list[Event]:
 
 def _say(night: Night, began: float) -> None:
     stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in night.seconds.items())
-    became = (
-        f"{night.way}, {night.champion}"
-        if night.is_new
-        else f"{night.champion} stays ({night.refused})"
-    )
+    became = f"{night.way}, {night.champion}"
+    if not night.is_new:
+        became = f"{night.champion} stays ({night.refused})"
     print(f"night {night.day}: {became}; {stages}; nDCG@10 {night.ndcg}; "
           f"{time.monotonic() - began:.0f} s so far", flush=True)  # fmt: skip

@@ -16,7 +16,6 @@ from benchmarks.shop.report import differences, rate_of, render
 from benchmarks.shop.visits import K
 from recsys.recommender.by_id import Recommender
 from recsys.schema import Col
-from recsys.state import CLOCK_FILE
 
 pytestmark = [pytest.mark.ray, pytest.mark.serve]
 
@@ -24,7 +23,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.serve]
 @pytest.fixture(scope="module")
 def driven(tmp_path_factory: pytest.TempPathFactory) -> Driven:
     with patch.dict(os.environ, {KEY: "0123456789abcdef0123456789abcdef"}):
-        os.environ.pop(CLOCK_FILE, None)
         return drive(tmp_path_factory.mktemp("shop"), SMALL, 2, 0)
 
 
