@@ -65,7 +65,7 @@ def true_clicks(
 
     Args:
         shop: after the days of these lists.
-        model: whose catalogue holds all items that were sold then.
+        model: draws from all items of its catalogue, as `policy-value` has it.
         shown: of `Days.serve`, the lists of named users alone.
         temperature: of the Plackett-Luce draws.
         seed: of the draws.
@@ -73,22 +73,20 @@ def true_clicks(
     Returns:
         [lists] by request, in the order of `shown`.
     """
-    rng, found = np.random.default_rng(seed), []
+    rng, found, none = np.random.default_rng(seed), [], np.zeros(0, dtype=np.int32)
     rows = np.array([shop.row_of[model.item_id(row)] for row in range(model.num_items)])
     lists = shown.unique(Col.request, keep="first", maintain_order=True)
     for user, at, day in lists.select("shopper", Col.timestamp, "day").iter_rows():
         events = [(shop.ids[item], kind, then) for item, kind, then in shop.logs[user]]
         before = model.history([event for event in events if event[2] < at], now=at)
         (encoded,) = model.encode([before], whole=True)
-        sold = shop.shoppers.catalogue.born[rows] <= day
-        drawn = []
-        for number in rng.integers(2**63, size=DRAWS).tolist():
-            exploration = Exploration(number, temperature=temperature)
-            none = np.zeros(0, dtype=np.int32)
-            found_rows, _, _ = model.draw(
-                encoded, K, exploration, exclude=none, allowed=sold, exclude_owned=True
-            )
-            drawn.append(found_rows)
+        drawn = [
+            model.draw(
+                encoded, K, Exploration(number, temperature=temperature),
+                exclude=none, allowed=None, exclude_owned=True,
+            )[0]
+            for number in rng.integers(2**63, size=DRAWS).tolist()
+        ]  # fmt: skip
         items = rows[np.stack(drawn)]
         users = np.full(items.shape, user)
         position = np.broadcast_to(np.arange(1, K + 1), items.shape)
