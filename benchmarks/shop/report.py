@@ -64,8 +64,8 @@ def differences(shown: pl.DataFrame) -> list[dict[str, Any]]:
             )
             half = float(ndtri(0.975)) * float(np.hypot(ours.error, theirs.error))
             value = ours.value - theirs.value
-            told = {"value": value, "low": value - half, "high": value + half}
-            told = {name: finite(each) for name, each in told.items()}
+            ends = {"value": value, "low": value - half, "high": value + half}
+            told = {end: finite(each) for end, each in ends.items()}
             relative = value / theirs.value if theirs.value else None
             rows.append({"over": other, "rate": name, "relative": relative, **told})
     return rows
