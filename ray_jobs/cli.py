@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import importlib
 import os
 import shlex
@@ -29,18 +30,27 @@ JOBS = {
     "embed": ("encode the catalogue and write the bundle", "evaluate"),
     "evaluate": ("rank the whole catalogue for the test window, beside baselines", "promote"),
     "promote": ("let the bundle become champion if the gate lets it", "serve"),
+    "report": ("the page of a run anew, from what its jobs have found", "promote"),
     "exposures": ("what was shown, joined to what came of it", "outcomes"),
     "outcomes": ("click, cart and purchase rates with intervals; arms side by side", "train"),
+    "policy-value": ("what a bundle would have earned on the logged lists", "promote"),
+    "drift": ("what came since the champion beside what it was made from (PSI)", "train"),
     "compact": ("live events of the service -> files for the next prepare; erase", "prepare"),
     "rollback": ("make the previous champion the champion again", "serve"),
+    "nightly": (
+        "compact -> prepare -> ... -> promote -> hand over; goes on where it was",
+        "outcomes",
+    ),
     "pipeline": ("prepare (-> pretrain) -> tune -> embed -> evaluate -> promote", "serve"),
 }
 #: Job -> the options that it alone takes.
 OWN_OPTIONS = {
     "train": ("start_from",), "promote": ("version", "force"), "outcomes": ("of",),
+    "nightly": ("day", "again"), "drift": ("window_days",),
+    "policy-value": ("bundle", "arm", "exploration", "epsilon", "temperature"),
 }  # fmt: skip
 #: Those that need no Ray, or not always.
-WITHOUT_RAY = {"promote", "compact", "rollback", "outcomes"}
+WITHOUT_RAY = {"promote", "compact", "rollback", "outcomes", "report"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -86,7 +96,9 @@ class _Aligned(argparse.HelpFormatter):
 
 def job_main(job: str) -> None:
     """Entry point of `python -m ray_jobs.<job>`."""
-    parser = argparse.ArgumentParser(prog=f"python -m ray_jobs.{job}", description=JOBS[job][0])
+    parser = argparse.ArgumentParser(
+        prog=f"python -m ray_jobs.{job.replace('-', '_')}", description=JOBS[job][0]
+    )
     _add_options(parser, job)
     sys.exit(_run(job, parser.parse_args()))
 
@@ -118,11 +130,49 @@ def _add_options(parser: argparse.ArgumentParser, job: str) -> None:
             "--force", action="store_true",
             help="promote it whatever the gate says; the registry remembers",
         )  # fmt: skip
+    if job == "nightly":
+        parser.add_argument(
+            "--day", type=_day, metavar="DATE", help="the night of this day (UTC); default: today"
+        )
+        parser.add_argument(
+            "--again", action="store_true", help="run the day's night once more, though it is over"
+        )
+    if job == "policy-value":
+        _add_policy(parser)
     if job == "outcomes":
         parser.add_argument(
             "--of", nargs="+", choices=TOLD_BY, default=list(TOLD_BY), metavar="WHAT",
             help=f"tell the rates by these alone: {', '.join(TOLD_BY)}",
         )  # fmt: skip
+    if job == "drift":
+        parser.add_argument(
+            "--window-days", type=_positive, metavar="N",
+            help="look at the last N days at most; default: drift.days of the recipe",
+        )  # fmt: skip
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _add_policy(parser: argparse.ArgumentParser) -> None:
+    """What is judged: a bundle, and how it makes lists of its scores."""
+    parser.add_argument(
+        "bundle", nargs="?", metavar="BUNDLE",
+        help="a path or URI, a version of the registry, or champion; default: the run's bundle",
+    )  # fmt: skip
+    parser.add_argument(
+        "--arm", metavar="NAME",
+        help="judge this arm of serve.arms; default: its first arm that explores, with BUNDLE",
+    )  # fmt: skip
+    ways = ("none", "epsilon", "plackett_luce")
+    parser.add_argument("--exploration", choices=ways, help="how lists are drawn; none: sorted")
+    parser.add_argument("--epsilon", type=float, metavar="E", help="of --exploration epsilon")
+    parser.add_argument(
+        "--temperature", type=float, metavar="T", help="of --exploration plackett_luce"
+    )
 
 
 def _run(job: str, options: argparse.Namespace) -> int:
@@ -132,7 +182,7 @@ def _run(job: str, options: argparse.Namespace) -> int:
         from recsys.artifacts.run import Run  # after the recipe: a wrong key is told at once
 
         folders = written_to(recipe)
-        module = importlib.import_module(f"ray_jobs.{job}")
+        module = importlib.import_module(f"ray_jobs.{job.replace('-', '_')}")
         run = Run.open(recipe)
         own = {name: getattr(options, name) for name in OWN_OPTIONS.get(job, ())}
         if options.dry_run:
@@ -190,6 +240,13 @@ def _place(text: str) -> Place:
         return place_of(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _day(text: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date: write 2026-11-30") from None
 
 
 def command_line(job: str, options: argparse.Namespace) -> str:

@@ -30,7 +30,9 @@ from recsys.data.feedback import (
     tidy,
 )
 from recsys.errors import DataError
-from recsys.state import STATE_FILE, UserState, joined, open_state, state_of
+from recsys.reporting.examples import forget
+from recsys.reporting.page import write_page
+from recsys.state import STATE_FILE, Tombstone, UserState, joined, open_state, state_of
 from recsys.storage.conditional import locked
 from recsys.storage.mirror import Mirror
 from recsys.storage.outputs import whole_file
@@ -76,6 +78,7 @@ def execute(run: Run) -> Path:
                 files = _files(feedback)
                 erase_rows(feedback.unchecked(files, erased), erased)
                 feedback.mark_checked(files, erased)
+                _forget(run, erased)
             for folder in (feedback.events, feedback.impressions):
                 merge_days(folder, dt.datetime.now(dt.UTC).date())
         state.sweep()
@@ -111,6 +114,15 @@ def drain(state: UserState, feedback: Feedback, mirror: Mirror | None = None) ->
         state.settle(batch.id)
 
 
+def _forget(run: Run, erased: dict[str, Tombstone]) -> None:
+    """Take erased users off the run's page."""
+    shown = [run.examples_file, run.decision_file]
+    run.recipe.shared.bring_files(shown)
+    if forget(run, erased):
+        run.recipe.shared.hand_in(*filter(Path.is_file, shown))
+        write_page(run)
+
+
 def _files(feedback: Feedback) -> list[Path]:
     return [*finished(feedback.events), *finished(feedback.impressions)]
 
@@ -126,20 +138,27 @@ def report(run: Run) -> list[str]:
     ]
 
 
-def _open(run: Run) -> UserState:
+def missing_store(run: Run) -> DataError | None:
+    """Why there is no store of users that can be reached; None: there is one."""
     state, path = state_of(run.recipe), run.root / STATE_FILE
     if state.backend == "memory":
-        raise DataError(
+        return DataError(
             "keeps its users in the service's process, where no other can reach them",
             where="recipe", field="serve.state.backend", value="memory",
             fix="use sqlite or redis",
         )  # fmt: skip
     if state.backend == "sqlite" and not Path(state.path or path).is_file():
-        raise DataError(
+        return DataError(
             "no store of users here", where=state.path or path, field="serve.state.path",
             fix="run `recsys serve` first, on this machine",
         )  # fmt: skip
-    return open_state(state, path)
+    return None
+
+
+def _open(run: Run) -> UserState:
+    if (missing := missing_store(run)) is not None:
+        raise missing
+    return open_state(state_of(run.recipe), run.root / STATE_FILE)
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def say_where(run: Run) -> None:
     for line in evaluate.report(run):
         print(line)
     print(
-        f"\nreport     {run.report_file}"
+        f"\nreport     {run.page_file}, for a browser"
         f"\nbundle     {run.bundle_folder}"
         f"\nchampion   {run.registry.champion()} in {run.registry.root}"
         f"\n\nnext: make serve                 the service, at http://{serve.host}:{serve.port}"

@@ -12,6 +12,7 @@ import polars as pl
 import torch
 
 from ray_jobs.common.cluster import connected
+from ray_jobs.common.tasks import tasks_on
 from ray_jobs.common.texts import ensure_store, text_vectors
 from recsys.artifacts.bundle import ID_ROW, STANDARD_PRICE, Bundle, write_bundle
 from recsys.artifacts.checkpoint import load_model
@@ -19,6 +20,7 @@ from recsys.artifacts.progress import load_progress
 from recsys.artifacts.run import Run
 from recsys.config import Recipe, target_codes
 from recsys.data.histories import Histories
+from recsys.drift.reference import Reference
 from recsys.features.side_features import PriceScale, item_features
 from recsys.model.item_encoder import NO_ID
 from recsys.model.ranking_head import ScoringHead
@@ -45,10 +47,12 @@ def execute(run: Run) -> Path:
     with connected(run.recipe.ray):
         store = ensure_store(chosen)
         vectors = text_vectors(chosen, winner.checkpoint).vectors
+        with tasks_on(run.recipe) as run_tasks:
+            reference = Reference.measure(run.recipe, run.prepared, run_tasks)
     with run.recipe.shared.whole(run.bundle_folder) as out:
         assemble(
             out, chosen.recipe, run.prepared, winner.checkpoint, vectors, store,
-            searched=winner.searched, started_from=winner.started_from,
+            searched=winner.searched, started_from=winner.started_from, reference=reference,
         )  # fmt: skip
     tracker_of(run.recipe).bundle(run)
     return run.bundle_folder
@@ -64,10 +68,12 @@ def assemble(
     *,
     searched: bool = False,
     started_from: str | None = None,
+    reference: Reference | None = None,
 ) -> Bundle:
     """Write the bundle of a checkpoint, with popularity and relations as of the end of the log.
 
-    Where a search chose the recipe's settings, or training began from a bundle, it says so.
+    Where a search chose the recipe's settings, or training began from a bundle, it says so. With a
+    reference of the log, it gets that and its own scores.
     """
     model, item_rows = build_two_tower(recipe, prepared, load_progress(checkpoint).until)
     head = ScoringHead(recipe.model.temperature)
@@ -88,6 +94,8 @@ def assemble(
         print(f"building an index of {len(items):,} items", flush=True)
         queries = scorer.user_parts(_recent_users(prepared)).numpy()
         index = Index.build(item_part, queries, seed=recipe.seed)
+    if reference is not None:
+        reference = reference.with_scores(scorer, prepared, recipe.seed)
     id_rows = pl.Series(item_rows[:, 0].numpy()).replace(NO_ID, None)
     table = catalogue.items.with_columns(
         id_rows.alias(ID_ROW), **vars(stats), **{STANDARD_PRICE: standard}
@@ -114,6 +122,7 @@ def assemble(
             "language_model": prepared.summary["language_model"],
         },
         index=index,
+        reference=None if reference is None else reference.as_json(),
     )
 
 

@@ -1,5 +1,7 @@
 """A bundle and baselines -> `report.json`: the test window, the whole catalogue, every basket.
 
+The same for people in `report.html`, with ten users and their lists.
+
 python -m ray_jobs.evaluate --config recipes/demo.yaml
 """
 
@@ -21,9 +23,12 @@ from recsys.config import target_codes
 from recsys.errors import DataError
 from recsys.evaluation.baselines import TrainingLog, fit_baselines
 from recsys.evaluation.gate import Verdict, beats, comparison
-from recsys.evaluation.report import COLUMNS, METRIC, OURS, PROTOCOL, summarise, table
+from recsys.evaluation.report import COLUMNS, COMPARED, METRIC, OURS, PROTOCOL, summarise, table
 from recsys.preparation.prepared import Prepared
 from recsys.recommender.loading import scorer_on
+from recsys.reporting.examples import make_examples, sampled
+from recsys.reporting.page import write_page
+from recsys.reporting.trade_off import trade_off
 from recsys.schema import Col
 from recsys.storage.outputs import whole_file, write_json
 from recsys.text.text_store import TextStore
@@ -39,7 +44,7 @@ def plan(run: Run) -> list[str]:
     return [
         f"rank {counts['items']:,} items for {baskets:,} baskets",
         f"with {bundle.version} and {', '.join(settings.baselines)}",
-        f"write {run.report_file}",
+        f"write {run.report_file} and {run.page_file.name}",
     ]
 
 
@@ -56,6 +61,9 @@ def execute(run: Run) -> Path:
         scorer = scorer_on(bundle, prepared, "test", store.content_similarity)
         models = {OURS: scorer, **_baselines(run, store)}
         users, baskets, values = answer_all(run.recipe, prepared, models)
+    asked, questions = sampled(prepared, run.recipe)
+    examples = make_examples(scorer, prepared, asked, questions, bundle.version)
+    diversity = trade_off(scorer, questions, settings.batch_size)
     seed = run.recipe.seed
     rows = summarise(values, users, num_bootstrap=settings.num_bootstrap, seed=seed)
     best = _best_baseline(rows)
@@ -66,12 +74,14 @@ def execute(run: Run) -> Path:
             0.95, settings.num_bootstrap, seed,
         )  # fmt: skip
     _write_rows(run, bundle, users, baskets, values)
+    write_json(run.examples_file, examples)
     # The report last: who finds it takes the rows for whole.
-    _write_report(run, bundle, rows, len(users), best, verdict)
-    run.recipe.shared.hand_in(run.rows_file, run.report_file)
+    _write_report(run, bundle, rows, len(users), best, verdict, diversity)
+    run.recipe.shared.hand_in(run.rows_file, run.examples_file, run.report_file)
     own = {f"{r['slice']}/{r['metric']}": r["value"] for r in rows if r["model"] == OURS}
     with run.recipe.shared.changing(run.bundle_folder) as folder:
         Bundle.open(folder, verify=False).note_metrics(own)
+    write_page(run)
     return run.report_file
 
 
@@ -113,6 +123,10 @@ def _write_rows(
 ) -> None:
     columns = {Col.user: users, "basket": baskets, "bundle": [bundle.version] * len(users)}
     columns |= {f"{name}:{METRIC}": values[name][:, _COLUMN] for name in values}
+    columns |= {
+        f"{OURS}:{slice_}/{metric}": values[OURS][:, COLUMNS.index((slice_, metric))]
+        for slice_, metric in COMPARED
+    }
     with whole_file(run.rows_file) as aside:
         pl.DataFrame(columns).write_parquet(aside)
 
@@ -124,6 +138,7 @@ def _write_report(
     num_questions: int,
     best: str | None,
     verdict: Verdict | None,
+    diversity: list[dict[str, Any]],
 ) -> None:
     write_json(
         run.report_file,
@@ -138,6 +153,7 @@ def _write_report(
             "data_fingerprint": run.prepared.summary["data_fingerprint"],
             "best_baseline": best,
             "gain_over_best_baseline": verdict.as_json() if verdict else None,
+            "diversity": diversity,
             "rows": rows,
         },
     )

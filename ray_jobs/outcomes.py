@@ -15,14 +15,14 @@ from recsys.artifacts.run import Run
 from recsys.evaluation.arms import MISMATCH_P
 from recsys.outcomes.between_arms import planned_shares
 from recsys.outcomes.joining import EXPOSURES_DIR, read_summary
-from recsys.outcomes.measuring import measure
+from recsys.outcomes.measuring import OUTCOMES_FILE, measure
 from recsys.outcomes.rates import RATES
 from recsys.preparation.prepared import SUMMARY_FILE
+from recsys.reporting.page import write_page
 from recsys.schema import TOLD_BY
 from recsys.storage.outputs import write_json
 from recsys.storage.reading import read_json
 
-OUTCOMES_FILE = "outcomes.json"
 _COUNTS = ("exposures", "requests", "users")
 
 
@@ -41,7 +41,7 @@ def plan(run: Run, *, of: Sequence[str]) -> list[str]:
         f"{folder}",
         f"tell their rates by {', '.join(of)}",
         *(f"compare the arm {name} with {incumbent}" for name in others),
-        f"write {run.root / OUTCOMES_FILE}",
+        f"write {run.root / OUTCOMES_FILE} and {run.page_file.name}",
     ]
 
 
@@ -61,6 +61,7 @@ def execute(run: Run, *, of: Sequence[str]) -> Path:
     catalogue = pl.Series(run.prepared.item_ids().tolist()) if is_prepared else None
     write_json(path, measure(run.recipe, folder, of, catalogue))
     run.recipe.shared.hand_in(path)
+    write_page(run)
     return path
 
 

@@ -5,23 +5,28 @@ python -m ray_jobs.promote --config recipes/demo.yaml
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from ray_jobs.common.answering import answer_all
+from ray_jobs.common.by_outcomes import by_arms, by_lists, check_outcomes
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.texts import ensure_store
 from recsys.arrays import Float64s
 from recsys.artifacts.bundle import Bundle
-from recsys.artifacts.lineage import changed_recipe, check_challenger
+from recsys.artifacts.lineage import changed_recipe, check_challenger, check_unseen
 from recsys.artifacts.run import Run
+from recsys.config import differences
 from recsys.errors import DataError, GateRefused
 from recsys.evaluation.evidence import Evidence, Rule, told
 from recsys.evaluation.gate import MIN_USERS, Verdict, beats
-from recsys.evaluation.report import COLUMNS, METRIC, OURS
+from recsys.evaluation.report import COLUMNS, COMPARED, METRIC, OURS
 from recsys.recommender.loading import scorer_on
+from recsys.reporting.decision import changed_items, note_decision
+from recsys.reporting.examples import lists_by_user
 from recsys.schema import Col
 from recsys.storage.location import Place
 from recsys.storage.reading import read_json, read_parquet, reading
@@ -66,11 +71,14 @@ def execute(run: Run, *, version: str | None = None, force: bool = False) -> Pla
         registry.add(challenger.folder, challenger.version)
     champion = registry.champion()
     if champion != challenger.version:
-        evidence = _known(run, challenger, rows, champion)
+        evidence, changes = _known(run, challenger, rows, champion), None
+        if force or not evidence.refusals:
+            evidence, changes = _compared(run, evidence, challenger, rows)
+        if promoted := force or not evidence.refusals:
+            registry.promote(challenger.version, over=champion, evidence=evidence.as_json())
+        if version is None:
+            note_decision(run, evidence, promoted=promoted, changes=changes)
         _check(run, evidence, force)
-        evidence = _compared(run, evidence, challenger, rows)
-        _check(run, evidence, force)
-        registry.promote(challenger.version, over=champion, evidence=evidence.as_json())
     return registry.place(challenger.version)
 
 
@@ -131,7 +139,8 @@ def _known(run: Run, challenger: Bundle, rows: pl.DataFrame, champion: str | Non
     if champion is not None:
         incumbent = Bundle.open(run.registry.path(champion), verify=False)
         rule = Rule.of(settings.rule, settings.margin, changed_recipe(challenger, incumbent))
-        evidence = replace(evidence, rule=rule)
+        on = METRIC if settings.on == METRIC else settings.outcome
+        evidence = replace(evidence, rule=rule, on=on)
     if challenger.version == rows["bundle"][0]:
         evidence = _beside_baseline(run, evidence, rows, _metric(rows, _COLUMN))
     return evidence
@@ -148,43 +157,74 @@ def _asked(
     asked = {}
     if challenger.version != rows["bundle"][0]:
         asked[challenger.version] = challenger
-    if evidence.champion is not None and evidence.num_users >= MIN_USERS:
+    if _answers(evidence) and evidence.champion is not None:
         asked[evidence.champion] = Bundle.open(run.registry.path(evidence.champion))
     for bundle in asked.values():
-        check_unseen(run, bundle)
+        check_unseen(run.recipe, bundle)
+    if evidence.champion is not None and evidence.on != METRIC:
+        check_outcomes(run, challenger, evidence.champion)
     return asked
 
 
-def check_unseen(run: Run, bundle: Bundle) -> None:
-    """Refuse a bundle that has learned from the test window.
-
-    Raises:
-        DataError: so it has.
-    """
-    cuts, test = bundle.recipe.data.cuts, run.recipe.data.cuts.test
-    seen_until = cuts.test if bundle.recipe.train.retrain else cuts.valid
-    if seen_until > test:
-        raise DataError(
-            f"{bundle.version} learned from baskets up to {seen_until:%Y-%m-%d}, some of this test "
-            "window: the comparison would flatter it",
-            where=run.root, field="data.cuts.test", value=str(test),
-            fix="prepare with cuts that lie later than that bundle's",
-        )  # fmt: skip
+def _answers(evidence: Evidence) -> bool:
+    """Whether the champion answers the questions of the evaluation."""
+    return evidence.on == METRIC and evidence.num_users >= MIN_USERS
 
 
-def _compared(run: Run, evidence: Evidence, challenger: Bundle, rows: pl.DataFrame) -> Evidence:
-    """What is known after the bundles were asked, too."""
+def _compared(
+    run: Run, evidence: Evidence, challenger: Bundle, rows: pl.DataFrame
+) -> tuple[Evidence, dict[str, Any] | None]:
+    """What is known after the bundles were asked, too, and what is other than the champion's."""
     asked = _asked(run, evidence, challenger, rows)
+    if evidence.champion is not None and evidence.on != METRIC:
+        evidence = _by_outcomes(run, evidence, challenger, evidence.champion)
     if not asked:
-        return evidence
+        return evidence, None
     answers = answers_of(run, rows, asked)
-    ours = answers.get(challenger.version, _metric(rows, _COLUMN))
+    own = answers.get(challenger.version)
+    ours = _metric(rows, _COLUMN) if own is None else own.of("all", METRIC)
     evidence = _beside_baseline(run, evidence, rows, ours)
     if evidence.rule is None or evidence.champion not in answers:
-        return evidence
-    theirs = answers[evidence.champion]
+        return evidence, None
+    champion = answers[evidence.champion]
+    theirs = champion.of("all", METRIC)
     verdict = _difference(run, rows, ours, theirs)
-    return replace(evidence, over_champion=verdict, bound=evidence.rule.bound(theirs))
+    evidence = replace(evidence, over_champion=verdict, bound=evidence.rule.bound(theirs))
+    if own is not None:
+        return evidence, None
+    return evidence, _changes(run, rows, challenger, asked[evidence.champion], champion)
+
+
+def _changes(
+    run: Run, rows: pl.DataFrame, challenger: Bundle, champion: Bundle, theirs: Answered
+) -> dict[str, Any]:
+    """What is other than the champion's: metrics, recipe, items, lists; see docs/formats.md."""
+    metrics = []
+    for slice_, metric in COMPARED:
+        column = f"{OURS}:{slice_}/{metric}"
+        if column in rows.columns:  # those of an earlier release have one metric
+            ours, other = _metric(rows, column), theirs.of(slice_, metric)
+            found = _difference(run, rows, ours, other).as_json()
+            metrics.append({"slice": slice_, "metric": metric, **found})
+    return {
+        "metrics": metrics,
+        "recipe": list(differences(champion.recipe.resolved(), challenger.recipe.resolved())),
+        "items": changed_items(champion, challenger),
+        "lists": theirs.lists,
+    }
+
+
+def _by_outcomes(run: Run, evidence: Evidence, challenger: Bundle, champion: str) -> Evidence:
+    """What a test of two arms says; where there was none, what the logged lists do."""
+    assert evidence.rule is not None
+    found = by_arms(run, challenger.version, champion)
+    if found is None:
+        found = by_lists(run, challenger, Bundle.open(run.registry.path(champion)))
+    evidence = replace(evidence, source=found.source, doubts=found.doubts)
+    if found.doubts:
+        return evidence
+    bound = evidence.rule.bound_of(found.champion)
+    return replace(evidence, over_champion=found.verdict, bound=bound)
 
 
 def _beside_baseline(run: Run, evidence: Evidence, rows: pl.DataFrame, ours: Float64s) -> Evidence:
@@ -210,7 +250,7 @@ def _check(run: Run, evidence: Evidence, force: bool) -> None:
         return
     stays = f"{evidence.champion} stays champion" if evidence.champion else "there is no champion"
     fix = f"{stays}; the bundle is kept in the registry, and --force promotes it all the same"
-    if evidence.num_users < MIN_USERS:
+    if evidence.on == METRIC and evidence.num_users < MIN_USERS:
         fix = (
             f"{stays}; evaluate on more baskets, with an earlier data.cuts.test or a larger "
             "evaluate.max_rows"
@@ -218,11 +258,25 @@ def _check(run: Run, evidence: Evidence, force: bool) -> None:
     raise GateRefused("; ".join(evidence.refusals), where=run.registry.root, fix=fix)
 
 
-def answers_of(run: Run, rows: pl.DataFrame, bundles: dict[str, Bundle]) -> dict[str, Float64s]:
-    """Let bundles answer the questions of the evaluation.
+@dataclass(frozen=True)
+class Answered:
+    """What a bundle answered.
 
-    Returns:
-        Version -> [Q] its metric, in the order of the rows.
+    Attributes:
+        values: [Q, M] metrics, see `COLUMNS`, in the order of the evaluation's rows.
+        lists: ids of items by user, see `lists_by_user`.
+    """
+
+    values: Float64s
+    lists: dict[str, list[str]]
+
+    def of(self, slice_: str, metric: str) -> Float64s:
+        """[Q] a metric of a slice."""
+        return self.values[:, COLUMNS.index((slice_, metric))]
+
+
+def answers_of(run: Run, rows: pl.DataFrame, bundles: dict[str, Bundle]) -> dict[str, Answered]:
+    """Let bundles answer the questions of the evaluation, by version.
 
     Raises:
         DataError: other data are prepared now.
@@ -243,8 +297,12 @@ def answers_of(run: Run, rows: pl.DataFrame, bundles: dict[str, Bundle]) -> dict
             "the evaluation was made on other data than is prepared now",
             where=run.rows_file, fix="run `recsys evaluate` again",
         )  # fmt: skip
-    column = COLUMNS.index(("all", METRIC))
-    return {version: values[version][:, column].astype(np.float64) for version in bundles}
+    return {
+        version: Answered(
+            values[version].astype(np.float64), lists_by_user(models[version], prepared, recipe)
+        )
+        for version in bundles
+    }
 
 
 def report(run: Run) -> list[str]:

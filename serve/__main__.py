@@ -16,7 +16,7 @@ from pathlib import Path
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.lineage import champion_place, check_bundle
 from recsys.config import Recipe, load_recipe
-from recsys.errors import RaycommendError, RecipeError
+from recsys.errors import DataError, RaycommendError, RecipeError
 from recsys.state import STATE_FILE, URL_VARIABLE
 from recsys.storage.location import Place, place_of
 from serve.launch.checks import check, warnings
@@ -43,6 +43,11 @@ def main(argv: list[str] | None = None) -> int:
         "--bundle", metavar="PLACE", help="serve the bundle of this folder or URI, not the champion"
     )
     parser.add_argument(
+        "--update", action="store_true",
+        help="hand it to the service on the cluster of `ray.address`, else to the run's own "
+        "on this machine; start none",
+    )  # fmt: skip
+    parser.add_argument(
         "--dry-run", action="store_true", help="check recipe and bundle, say what would be served"
     )
     options = parser.parse_args(argv)
@@ -58,9 +63,11 @@ def main(argv: list[str] | None = None) -> int:
             for warning in warnings(recipe):
                 print(f"warning: {warning}")
             return 0
+        if options.update and recipe.ray.address is None:
+            recipe = _at_own_service(recipe)
         from serve.launch.run import start
 
-        start(recipe, bundle, command=command_of(options))
+        start(recipe, bundle, command=command_of(options), update=options.update)
     except RaycommendError as error:
         print(f"serve: {error}", file=sys.stderr)
         return error.exit_code
@@ -78,6 +85,22 @@ def command_of(options: argparse.Namespace) -> list[str]:
         if not override.startswith("ray.address="):  # the command for an update names its own
             words += ["--set", override]
     return words if options.bundle is None else [*words, "--bundle", str(place_of(options.bundle))]
+
+
+def _at_own_service(recipe: Recipe) -> Recipe:
+    """The recipe with the address of the run's service on this machine.
+
+    Raises:
+        DataError: none runs.
+    """
+    path = recipe.service_address_file
+    if not path.is_file():
+        raise DataError(
+            "no service of this run runs on this machine", where=path, field="ray.address",
+            fix="set ray.address to what the service printed, or start one",
+        )  # fmt: skip
+    ray = recipe.ray.model_copy(update={"address": path.read_text()})
+    return recipe.model_copy(update={"ray": ray})
 
 
 def _place(text: str) -> Place:

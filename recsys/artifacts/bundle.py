@@ -8,6 +8,7 @@ items.parquet        ids, texts, features, popularity, rows of the id vectors
 vectors.npy          [I, D] item vectors, memory-mapped
 index/               [I, D + 2] the item side of the score, memory-mapped; of many items by cell too
 relations/           transitions, co-occurrence, content similarity, memory-mapped
+reference.json       counts of the log's last days, for `recsys drift`; earlier releases wrote none
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ from recsys.text.pretrained import CONFIG, TOKENIZER, locate
 FORMAT = 4
 BUNDLE, MODEL, ITEMS, VECTORS = "bundle.json", "model.safetensors", "items.parquet", "vectors.npy"
 ENCODER_DIR, TOKENIZER_DIR, INDEX_DIR = "encoder", "tokenizer", "index"
-RELATIONS_DIR = "relations"
+RELATIONS_DIR, REFERENCE = "relations", "reference.json"
 ITEM_PART, INDEX_META = "item_part.npy", "index.json"
 #: Columns of `items.parquet`: the standardised price; the row of the item's id vector, or null.
 STANDARD_PRICE, ID_ROW = "standard_price", "id_row"
@@ -75,6 +76,7 @@ def write_bundle(
     relations: Relations,
     facts: dict[str, Any],
     index: Index | None = None,
+    reference: dict[str, Any] | None = None,
 ) -> Bundle:
     """Write a whole bundle or nothing.
 
@@ -88,6 +90,7 @@ def write_bundle(
         relations: as of the end of the log.
         facts: further keys of `bundle.json`, such as fingerprints.
         index: over `item_part`; None: requests read all of it.
+        reference: see `recsys.drift.reference`; None: drift cannot be told of this bundle.
     """
     language = locate(recipe.model.language_model)
     with whole_folder(target) as out:
@@ -102,6 +105,8 @@ def write_bundle(
         relations.save(out / RELATIONS_DIR)
         kind = {"kind": "exact"} if index is None else index.save(out / INDEX_DIR)
         write_json(out / INDEX_DIR / INDEX_META, {**kind, "num_items": len(vectors)})
+        if reference is not None:
+            write_json(out / REFERENCE, reference)
         hashes = file_hashes(out)
         content = json_sha256([hashes, recipe.resolved()])
         meta = {

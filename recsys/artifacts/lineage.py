@@ -111,6 +111,23 @@ def changed_recipe(challenger: Bundle, incumbent: Bundle) -> list[str]:
     return changed
 
 
+def check_unseen(recipe: Recipe, bundle: Bundle) -> None:
+    """Refuse a bundle that has learned from the recipe's test window.
+
+    Raises:
+        DataError: so it has.
+    """
+    cuts, test = bundle.recipe.data.cuts, recipe.data.cuts.test
+    seen_until = cuts.test if bundle.recipe.train.retrain else cuts.valid
+    if seen_until > test:
+        raise DataError(
+            f"{bundle.version} learned from baskets up to {seen_until:%Y-%m-%d}, some of this test "
+            "window: the comparison would flatter it",
+            where=recipe.root, field="data.cuts.test", value=str(test),
+            fix="prepare with cuts that lie later than that bundle's",
+        )  # fmt: skip
+
+
 def check_previous(recipe: Recipe) -> None:
     """Refuse a rollback to a bundle that is another product's.
 

@@ -105,10 +105,26 @@ class Run:
         """The report's metrics of each question."""
         return self.root / "evaluation_rows.parquet"
 
+    @property
+    def examples_file(self) -> Path:
+        """Ten users with their lists; `evaluate` writes it, `compact` takes erased users out."""
+        return self.root / "examples.json"
+
+    @property
+    def decision_file(self) -> Path:
+        """What the gate said of the run's bundle, and why; `promote` writes it."""
+        return self.root / "decision.json"
+
+    @property
+    def page_file(self) -> Path:
+        """All of it for people, see `recsys.reporting`."""
+        return self.root / "report.html"
+
     def bring_results(self) -> None:
         """Have the files here that jobs write at their ends, where the run lies in a store."""
         results = (self.pretrain_file, self.winner_file, self.trials_file, self.trials_page)
-        self.recipe.shared.bring_files([*results, self.report_file, self.rows_file])
+        found = (self.report_file, self.rows_file, self.examples_file, self.decision_file)
+        self.recipe.shared.bring_files([*results, *found])
 
     @property
     def feedback(self) -> Feedback:

@@ -8,9 +8,10 @@ from recsys.config.base import EventName, Fraction, ItemField, Port, Positive, R
 from recsys.config.checking import known_keys, recipe_from_dict
 from recsys.config.data import Columns, Cuts, Data
 from recsys.config.differences import changed_keys, differences
-from recsys.config.evaluation import BaselineName, Embed, Evaluate, Outcomes, Promote
+from recsys.config.evaluation import BaselineName, Drift, Embed, Evaluate, Outcomes, Promote
 from recsys.config.load import apply_override, load_recipe
 from recsys.config.model import Model
+from recsys.config.nightly import Nightly, Webhook
 from recsys.config.privacy import Privacy
 from recsys.config.recipe import RayCluster, Recipe, target_codes
 from recsys.config.search import Tune
@@ -30,12 +31,14 @@ __all__ = [
     "Cuts",
     "Data",
     "Distribution",
+    "Drift",
     "Embed",
     "Evaluate",
     "EventName",
     "Fraction",
     "ItemField",
     "Model",
+    "Nightly",
     "Outcomes",
     "Port",
     "Positive",
@@ -53,6 +56,7 @@ __all__ = [
     "Tracking",
     "Train",
     "Tune",
+    "Webhook",
     "apply_override",
     "changed_keys",
     "check_space",

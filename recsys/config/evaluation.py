@@ -1,4 +1,4 @@
-"""`embed`, `evaluate`, `promote`, `outcomes`: the bundle, the report, the gate, the arms."""
+"""`embed`, `evaluate`, `promote`, `outcomes`, `drift`: the bundle and how it is judged."""
 
 from __future__ import annotations
 
@@ -57,6 +57,11 @@ class Promote(Section):
     registry: str = "runs/registry/{name}"
     """Folder or URI of the bundles; one product's line, see `recsys.artifacts.lineage`."""
     metric: Literal["ndcg@10"] = "ndcg@10"
+    on: Literal["ndcg@10", "outcome"] = "ndcg@10"
+    """What a challenger is compared with the champion on: the evaluation's metric, or what came of
+    what was shown, see [the gate](evaluation.md#promote-on-outcomes)."""
+    outcome: Literal["clicks", "carts", "purchases", "dwell_ms", "revenue"] = "clicks"
+    """Which one, with `on: outcome`."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Of the intervals of paired differences."""
     rule: Literal["better", "not_worse"] | None = None
@@ -75,7 +80,7 @@ class Promote(Section):
 
 
 class Outcomes(Section):
-    """Arms side by side; see [Outcomes](outcomes.md#two-arms-side-by-side)."""
+    """Arms side by side, and other policies on the logged lists; see [Outcomes](outcomes.md)."""
 
     smallest_effect: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     """The smallest difference that matters, as a share of the incumbent's rate: how many users are
@@ -86,3 +91,20 @@ class Outcomes(Section):
     arms_since: dt.date | None = None
     """The UTC day from which arms are compared: the first whole one after `serve.arms` or its salt
     changed. Null: all days."""
+    max_lists: Positive | None = None
+    """Lists that another policy is judged on: all those of a sample of users. Null: all lists."""
+    places: Positive | None = None
+    """The first places of each list that count there. The further down, the less two policies
+    overlap. Null: all places."""
+
+
+class Drift(Section):
+    """What came since the champion was made; see [Drift](drift.md)."""
+
+    days: Positive = 7
+    """The last days that are looked at, at most: of those after the champion's log."""
+    full_run_psi: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 0.25
+    """A full run is asked for where the 95 % interval of a quantity's PSI lies above. Null: never.
+    """
+    full_run_ctr_loss: Annotated[float, Field(gt=0, lt=1)] | None = 0.25
+    """And where the click-through rate has surely lost this share of what it was. Null: never."""

@@ -9,8 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from recsys.config.base import Positive, Section
 from recsys.config.data import Data
-from recsys.config.evaluation import Embed, Evaluate, Outcomes, Promote
+from recsys.config.evaluation import Drift, Embed, Evaluate, Outcomes, Promote
 from recsys.config.model import Model
+from recsys.config.nightly import Nightly
 from recsys.config.privacy import Privacy
 from recsys.config.search import Tune
 from recsys.config.serving import Serve
@@ -54,7 +55,10 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     promote: Promote = Promote()
     outcomes: Outcomes = Outcomes()
+    drift: Drift = Drift()
     serve: Serve = Serve()
+    # No part of the recipe that outputs hold: it changes none of them, and may name what is secret.
+    nightly: Annotated[Nightly, Field(exclude=True)] = Nightly()
     ray: RayCluster = RayCluster()
     storage: Storage = Storage()
 
@@ -107,6 +111,16 @@ class Recipe(Section):
             return place
         run = self.shared.location
         return None if run is None else run / "feedback"
+
+    @property
+    def service_folder(self) -> Path:
+        """What a service on this machine, at the recipe's port, keeps in the run's folder."""
+        return self.root / f"service-{self.serve.port}"
+
+    @property
+    def service_address_file(self) -> Path:
+        """Ray's address of that service, while it runs."""
+        return self.service_folder / "ray_address"
 
     def named_place(self, text: str) -> Place:
         """The place of a path or URI, in which `{name}` is the recipe's."""

@@ -58,7 +58,11 @@ class Rule:
         Args:
             champion: [Q] its metric; NaN: the row does not count.
         """
-        return 0.0 if self.name == BETTER else -self.margin * float(np.nanmean(champion))
+        return self.bound_of(float(np.nanmean(champion)))
+
+    def bound_of(self, champion: float) -> float:
+        """The same by what the champion is worth."""
+        return 0.0 if self.name == BETTER else -self.margin * champion
 
     def __str__(self) -> str:
         return f"{self.name} ({self.why})"
@@ -78,6 +82,9 @@ class Evidence:
         bound: that its interval must lie above.
         baseline: the best of the evaluation; None: there was none.
         over_baseline: the paired difference to that; None: not compared.
+        on: what challenger and champion are compared on.
+        source: what that comparison rests on, in words; None: the questions of the evaluation.
+        doubts: why no verdict may rest on it.
     """
 
     challenger: str
@@ -89,6 +96,9 @@ class Evidence:
     bound: float = 0.0
     baseline: str | None = None
     over_baseline: Verdict | None = None
+    on: str = METRIC
+    source: str | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def refusals(self) -> list[str]:
@@ -101,16 +111,21 @@ class Evidence:
             )
         if self.rule is None:
             return found
-        if self.num_users < MIN_USERS:
+        beside = f"{self.challenger} beside {self.champion}"
+        if self.doubts:
+            why = "; ".join(self.doubts)
+            return [*found, f"{beside} on {self.on} is not judged, by {self.source}: {why}"]
+        if self.on == METRIC and self.num_users < MIN_USERS:
             return [
-                *found, f"{self.challenger} beside {self.champion} is {not_judged(self.num_users)}"
+                *found, f"{beside} is {not_judged(self.num_users)}"
             ]  # fmt: skip
         if self.over_champion is not None and not self.over_champion.above(self.bound):
-            lost = f"may lose more than {self.rule.margin:.1%} of {self.champion}'s {METRIC}"
-            said = {BETTER: f"does not beat {self.champion} on {METRIC}", NOT_WORSE: lost}
+            lost = f"may lose more than {self.rule.margin:.1%} of {self.champion}'s {self.on}"
+            said = {BETTER: f"does not beat {self.champion} on {self.on}", NOT_WORSE: lost}
+            source = "" if self.source is None else f", {self.source}"
             found.append(
                 f"{self.challenger} {said[self.rule.name]}: {self._figures(self.over_champion)}, "
-                f"not above {self.bound:+.5f}; by the rule {self.rule}"
+                f"not above {self.bound:+.5f}; by the rule {self.rule}{source}"
             )
         return found
 
@@ -128,7 +143,7 @@ class Evidence:
         else:
             asked = {BETTER: "zero", NOT_WORSE: f"-{self.rule.margin:.1%} of the champion's"}
             lines = [
-                f"compare it with {self.champion} on {METRIC} by the rule {self.rule}: the "
+                f"compare it with {self.champion} on {self.on} by the rule {self.rule}: the "
                 f"{self.confidence:.0%} interval must lie above {asked[self.rule.name]}"
             ]
         if self.baseline is not None:
@@ -139,7 +154,8 @@ class Evidence:
         """The same as JSON data; `refusals` were overridden by force."""
         verdicts = {"over_champion": self.over_champion, "over_baseline": self.over_baseline}
         return {
-            "metric": METRIC,
+            "metric": self.on,
+            "source": self.source,
             "confidence": self.confidence,
             "num_users": self.num_users,
             "champion": self.champion,
@@ -164,9 +180,11 @@ def told(evidence: dict[str, Any]) -> list[str]:
 def _told(evidence: dict[str, Any]) -> list[str]:
     lines = []
     if evidence["over_champion"] is not None:
+        source = f", {evidence['source']}" if evidence.get("source") else ""
         lines.append(
-            f"over {evidence['champion']} by the rule {evidence['rule']} ({evidence['why']}): "
-            f"{comparison(evidence['over_champion'])}, asked for above {evidence['bound']:+.4f}"
+            f"over {evidence['champion']} by the rule {evidence['rule']} ({evidence['why']})"
+            f"{source}: {comparison(evidence['over_champion'])}, asked for above "
+            f"{evidence['bound']:+.4f}"
         )
     elif evidence["num_users"] < MIN_USERS:
         lines.append(not_judged(evidence["num_users"]))

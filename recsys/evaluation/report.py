@@ -55,6 +55,9 @@ PROTOCOL = (
 
 #: The columns of `values_of`.
 COLUMNS = [(slice_, metric) for slice_ in SLICES for metric in METRICS]
+#: Those that are told beside the champion's.
+COMPARED = [("all", METRIC), ("all", "hr@10"), ("all", "recall@50")]
+COMPARED += [(slice_, METRIC) for slice_ in SLICES if slice_ != "all"]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,10 @@ def planned_shares(arms: Sequence[Arm]) -> dict[str, float]:
 
 
 def compare_arms(
-    sums: pl.DataFrame, shares: Mapping[str, float], settings: Outcomes
+    sums: pl.DataFrame,
+    shares: Mapping[str, float],
+    settings: Outcomes,
+    models: Mapping[str, Sequence[str]],
 ) -> list[dict[str, Any]]:
     """Each other arm beside the incumbent, as plain data.
 
@@ -36,6 +39,7 @@ def compare_arms(
         sums: of arms, see `Tally.sums`.
         shares: of `planned_shares`.
         settings: of the recipe.
+        models: arm -> versions of the models that it answered with.
     """
     names = list(shares)
     ours = sums.filter(pl.col(GROUP).is_in(names))
@@ -46,6 +50,7 @@ def compare_arms(
         {
             "challenger": name,
             "incumbent": names[0],
+            "models": [list(models.get(each, [])) for each in (name, names[0])],
             "users": [of_arm[name].height, of_arm[names[0]].height],
             "users_in_several_arms": num_left_out,
             "planned_share": (planned := shares[name] / (shares[name] + shares[names[0]])),
@@ -72,6 +77,7 @@ def _rates(
         mismatch_p = found.mismatch_p
         rates[name] = {
             "difference": known(found.difference),
+            "incumbent_value": known(base.value),
             "effective_outcomes": found.effective_outcomes,
             "refusals": found.refusals,
             **_verdict(found, settings.smallest_effect * base.value),

@@ -5,6 +5,7 @@ A file is a UTC day. It is read, added up and forgotten.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,13 +16,17 @@ from recsys.config import Recipe
 from recsys.outcomes.between_arms import compare_arms, planned_shares
 from recsys.outcomes.joining import read_summary
 from recsys.outcomes.rates import GROUP, Tally
+from recsys.outcomes.score_quality import Scored
 from recsys.outcomes.tasks import day_file
 from recsys.schema import EXPOSURES, TOLD_BY, Col
 from recsys.storage.reading import read_parquet
 
 FORMAT: Final = 1
+#: What `recsys outcomes` writes in the run's folder.
+OUTCOMES_FILE: Final = "outcomes.json"
 _COLUMNS: Final = (
-    Col.exposure, Col.request, Col.user, Col.item, Col.position, Col.arm, Col.model_version,
+    Col.exposure, Col.request, Col.user, Col.item, Col.position, Col.score, Col.arm,
+    Col.model_version,
     Col.placement, Col.clicked, Col.carted, Col.purchased, Col.dwell_ms, Col.value,
 )  # fmt: skip
 _FIX: Final = "run `recsys exposures` again"
@@ -47,6 +52,8 @@ def measure(
     every = Tally(None, num_items)
     tallies = {name: Tally(column, num_items) for name, column in columns.items() if name != "day"}
     arms, shares = Tally(Col.arm), planned_shares(recipe.serve.arms)
+    models: dict[str, set[str]] = defaultdict(set)
+    scored = Scored()
     since = recipe.outcomes.arms_since
     compared = [day for day in sorted(summary["days"]) if since is None or day >= str(since)]
     days: list[dict[str, Any]] = []
@@ -54,21 +61,31 @@ def measure(
         rows = _read_day(folder, day, catalogue)
         for tally in (every, *tallies.values(), *([arms] if day in compared else [])):
             tally.add(rows)
+        scored.add(rows)
+        if day in compared:
+            for arm, version in (
+                rows.select(Col.arm, Col.model_version).drop_nulls().unique().rows()
+            ):
+                models[arm].add(version)
         if "day" in columns:
             alone = Tally(columns["day"], num_items)
             alone.add(rows)
             days += alone.groups()
     logged: set[str] = set(arms.sums[GROUP].drop_nulls()) if compared else set()
     groups = {name: tally.groups() for name, tally in tallies.items()}
+    versions = {arm: sorted(found) for arm, found in models.items()}
     return {
         "format": FORMAT,
         "attribution_window_h": summary["attribution_window_h"],
         "days": len(summary["days"]),
         "num_items": num_items,
         "all": every.groups(),
+        "scores": scored.told(),
         "by": groups | ({"day": days} if "day" in columns else {}),
         "compared_days": len(compared),
-        "comparisons": compare_arms(arms.sums, shares, recipe.outcomes) if compared else [],
+        "comparisons": compare_arms(arms.sums, shares, recipe.outcomes, versions)
+        if compared
+        else [],
         "not_compared": sorted(logged - set(shares)) if len(logged) > 1 else [],
     }
 

@@ -88,13 +88,22 @@ def plackett_luce(scores: Float32s, k: int, temperature: float, rng: np.random.G
     logits = scores.astype(np.float64) / temperature
     keys = logits + rng.gumbel(size=len(logits))
     places, _ = top_k(keys, k)
-    # log of the sum over what is left at each place: what is never shown, then the places from the
-    # last to the first. Sums alone, no difference: that would lose all digits where one item rules.
-    shown = logits[places]
-    never = np.delete(logits, places)
-    rest = _log_sum(never) if len(never) else -np.inf
+    _, left = plackett_luce_left(np.delete(logits, places), logits[places])
+    return Drawn(places, np.minimum(np.exp(logits[places] - left), 1.0))
+
+
+def plackett_luce_left(never: Float64s, shown: Float64s) -> tuple[float, Float64s]:
+    """Logs of the sums of exp over what is left: below the list, and at each of its places.
+
+    Sums alone, no difference: that would lose all digits where one item rules.
+
+    Args:
+        never: logits of what is not shown; -inf does not count.
+        shown: [k] logits of what is, in the order of the list.
+    """
+    rest = _log_sum(never)
     left = np.logaddexp.accumulate(np.concatenate([[rest], shown[::-1]]))[1:][::-1]
-    return Drawn(places, np.minimum(np.exp(shown - left), 1.0))
+    return rest, left
 
 
 def epsilon_greedy(scores: Float32s, k: int, epsilon: float, rng: np.random.Generator) -> Drawn:
@@ -131,5 +140,7 @@ def epsilon_greedy(scores: Float32s, k: int, epsilon: float, rng: np.random.Gene
 
 def _log_sum(logits: Float64s) -> float:
     """The logarithm of the sum of exp."""
-    largest = logits.max()
+    largest = logits.max(initial=-np.inf)
+    if largest == -np.inf:
+        return -np.inf
     return float(largest + np.log(np.exp(logits - largest).sum()))

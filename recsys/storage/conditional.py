@@ -145,6 +145,11 @@ class Lease:
             self._location.remove([self._name])
 
 
+def holder() -> str:
+    """The name of this process, for who finds a lock held."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
 @contextmanager
 def locked(location: Location, name: str) -> Iterator[Lease]:
     """Hold a lock object in the block.
@@ -152,7 +157,7 @@ def locked(location: Location, name: str) -> Iterator[Lease]:
     Raises:
         StorageError: another holds it.
     """
-    lease = Lease(location, name, f"process {os.getpid()} on {socket.gethostname()}")
+    lease = Lease(location, name, holder())
     lease.take()
     try:
         yield lease

@@ -117,14 +117,20 @@ class SharedFolder:
             with conditional.locked(self.location, "job"):
                 yield
             return
-        path = self.folder / ".lock"
+        path, at_work = self.folder / ".lock", ""
         lock = _lock(path)
         if lock is None:
+            with suppress(OSError):
+                at_work = path.read_text()
             raise DataError(
-                "in use: another job of this run is at work", where=self.folder,
-                field="run_dir", fix="wait until it has ended, or set another run_dir",
+                f"in use: another job of this run is at work ({at_work or 'unknown'})",
+                where=self.folder, field="run_dir",
+                fix="wait until it has ended, or set another run_dir",
             )  # fmt: skip
         with lock:
+            with suppress(OSError):  # on a full disk
+                os.ftruncate(lock.fileno(), 0)
+                os.write(lock.fileno(), conditional.holder().encode())
             try:
                 yield
             finally:

@@ -36,7 +36,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def start(
-    recipe: Recipe, bundle: Place, *, block: bool = True, command: Sequence[str] = ()
+    recipe: Recipe,
+    bundle: Place,
+    *,
+    block: bool = True,
+    command: Sequence[str] = (),
+    update: bool = False,
 ) -> Callable[[], None]:
     """Serve a bundle on a local Ray, or on the cluster of `ray.address`.
 
@@ -47,6 +52,7 @@ def start(
         bundle: the bundle's folder, which every node of the cluster can read, or its URI.
         block: stay until SIGINT, SIGTERM or SIGHUP, then end what was started here.
         command: that started the service, for what it prints.
+        update: hand it to a service that runs, and start none.
 
     Returns:
         What ends the service; with `block` it has been called.
@@ -76,6 +82,11 @@ def start(
     print(f"serving {version} from {bundle}: starting", flush=True)
     with ExitStack() as stack:
         cluster = start_cluster(stack, recipe, address)
+        if update and cluster.is_ours:
+            raise DataError(
+                "no service runs there that could take the bundle", field="ray.address",
+                value=address, fix="start it with `recsys serve`, which takes the champion",
+            )  # fmt: skip
         key = own_key(load_key(recipe.privacy, recipe.root, create=False))
         url, grpc_address = deploy(recipe, bundle, version, cluster.dashboard, key, cluster.logs)
         print(f"service    {url}\nAPI docs   {url}/docs")
@@ -184,7 +195,7 @@ def _local(stack: ExitStack, recipe: Recipe) -> Cluster:
     needed = math.ceil(2 * replicas * recipe.serve.cpus_per_replica)
     num_cpus = max(recipe.ray.num_cpus or os.cpu_count() or 1, needed)
     context = stack.enter_context(_connected("local", num_cpus=num_cpus, include_dashboard=True))
-    files.link(Path(context.address_info["session_dir"]))
+    files.link(Path(context.address_info["session_dir"]), context.address_info["gcs_address"])
     _start_serve(recipe)
     stack.callback(drain, environment.scratch, recipe.serve.grace_s)
     return Cluster(

@@ -91,9 +91,9 @@ def test_every_file_is_applied_or_told_how() -> None:
     applied = set(kustomization()["resources"])
     generated = {file for each in kustomization()["configMapGenerator"] for file in each["files"]}
     files = {path.name for path in FOLDER.glob("*.yaml")}
-    assert applied | generated | NOT_SENT | {"service.yaml"} == files
-    assert not applied & {"service.yaml", "pipeline.yaml"}
-    # pipeline.yaml goes into a ConfigMap, where kustomize's namespace does not reach.
+    assert applied | generated | NOT_SENT | {"service.yaml", "pipeline.yaml"} == files
+    assert not applied & {"service.yaml", "pipeline.yaml", "night.yaml"}
+    # night.yaml goes into a ConfigMap, where kustomize's namespace does not reach.
     assert all("namespace" not in each.data["metadata"] for each in manifests())
 
 
@@ -211,7 +211,7 @@ def test_images_and_versions_are_the_released_ones() -> None:
 
 
 def test_the_night_creates_the_job_and_may_do_nothing_else() -> None:
-    (job,), (role,) = of_kind("RayJob"), of_kind("Role")
+    job, (role,) = jobs()["night.yaml"], of_kind("Role")
     (pod,) = [pod for pod in pods() if pod.of.kind == "CronJob"]
     (binding,), (account,) = of_kind("RoleBinding"), of_kind("ServiceAccount")
     assert pod.spec["serviceAccountName"] == account.name
@@ -221,14 +221,19 @@ def test_the_night_creates_the_job_and_may_do_nothing_else() -> None:
     assert role.data["rules"] == [
         {"apiGroups": [group], "resources": ["rayjobs"], "verbs": ["create"]}
     ]
-    assert pod.container["args"][-1] == mounted_file(pod, "raycommend-pipeline", "pipeline.yaml")
+    assert pod.container["args"][-1] == mounted_file(pod, "raycommend-night", "night.yaml")
     assert job.spec["activeDeadlineSeconds"] < 24 * 3600
     assert job.spec["clusterSelector"] == {"ray.io/cluster": of_kind("RayCluster")[0].name}
 
 
-def test_the_job_leaves_the_cluster_alone() -> None:
+def jobs() -> dict[str, Manifest]:
+    """The jobs, by file."""
+    return {each.file: each for each in of_kind("RayJob")}
+
+
+@pytest.mark.parametrize("job", jobs().values(), ids=str)
+def test_a_job_leaves_the_cluster_alone(job: Manifest) -> None:
     """What KubeRay's operator demands of a job on a cluster that stays, beyond its schema."""
-    (job,) = of_kind("RayJob")
     assert not job.spec.keys() & {
         "rayClusterSpec", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished",
     }  # fmt: skip
@@ -237,16 +242,18 @@ def test_the_job_leaves_the_cluster_alone() -> None:
     assert {rule["policy"] for rule in rules} == {"DeleteSelf"}
 
 
-def test_the_job_is_understood(recipe_path: str) -> None:
-    (job,) = of_kind("RayJob")
-    told = []
+@pytest.mark.parametrize(
+    ("file", "names"), [("pipeline.yaml", ["compact", "pipeline"]), ("night.yaml", ["nightly"])]
+)
+def test_a_job_is_understood(file: str, names: list[str], recipe_path: str) -> None:
+    job, told = jobs()[file], []
     for command in job.spec["entrypoint"].split(" && "):
         words = shlex.split(command)
         assert words[0] == "recsys" and words[1] in JOBS
         assert words[words.index("--config") + 1] == recipe_path
         given = [value for word, value in zip(words, words[1:], strict=False) if word == "--set"]
         told.append((words[1], load_recipe(FOLDER / "recipe.yaml", given)))
-    assert [name for name, _ in told] == ["compact", "pipeline"]
+    assert [name for name, _ in told] == names
     assert told[-1][1].ray.address == "auto"
 
 

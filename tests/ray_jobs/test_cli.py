@@ -62,7 +62,7 @@ def test_help_names_every_job() -> None:
 @pytest.mark.parametrize("job", JOBS)
 def test_a_job_by_module_is_the_same_command(job: str) -> None:
     module = subprocess.run(
-        [sys.executable, "-m", f"ray_jobs.{job}", "--help"],
+        [sys.executable, "-m", f"ray_jobs.{job.replace('-', '_')}", "--help"],
         cwd=ROOT, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert module.returncode == 0, module.stderr

@@ -18,6 +18,7 @@ from ray_jobs import outcomes as job
 from recsys.artifacts.run import Run
 from recsys.config import recipe_from_dict
 from recsys.outcomes.joining import EXPOSURES_DIR
+from recsys.outcomes.measuring import OUTCOMES_FILE
 from recsys.schema import TOLD_BY
 
 ARMS = {"arms": [{"name": "new", "bundle": "runs/new/bundle"}, {"name": "a"}]}
@@ -53,7 +54,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) ->
 
 
 def written(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "run" / job.OUTCOMES_FILE).read_text())
+    found: dict[str, Any] = json.loads((folder / "run" / OUTCOMES_FILE).read_text())
     return found
 
 
@@ -64,7 +65,7 @@ def test_the_command_tells_rates_and_compares_arms(
     told = run(capsys, "--config", config, "--dry-run")
     assert "would read 240 exposures on 3 days" in told and "Ray" not in told
     assert "would compare the arm new with a" in told
-    assert not (tmp_path / "run" / job.OUTCOMES_FILE).exists()
+    assert not (tmp_path / "run" / OUTCOMES_FILE).exists()
     told = run(capsys, "--config", config)
     found = written(tmp_path)
     assert {*found["by"]} == {*TOLD_BY} and found["num_items"] is None
@@ -76,14 +77,16 @@ def test_the_command_tells_rates_and_compares_arms(
     assert [each["name"] for each in found["by"]["position"]] == [1, 2]
     (compared,) = found["comparisons"]
     assert compared["mismatch_p"] == 1 and compared["users"] == [60, 60]
+    assert compared["models"] == [["m1"], ["m1"]]
+    assert compared["rates"]["ctr"]["incumbent_value"] == pytest.approx(30 / 120)
     assert "new less a: 60 and 60 users, planned 50.0% of them" in told
     assert "ctr: -0.08333 [" in told and "more users to show the smallest effect" in told
     assert "cvr: no verdict: one arm is worth 0.0 outcomes" in told
     assert "no coverage: nothing is prepared" in told
-    assert f"-> {tmp_path / 'run' / job.OUTCOMES_FILE}" in told
-    first = (tmp_path / "run" / job.OUTCOMES_FILE).read_bytes()
+    assert f"-> {tmp_path / 'run' / OUTCOMES_FILE}" in told
+    first = (tmp_path / "run" / OUTCOMES_FILE).read_bytes()
     run(capsys, "--config", config)
-    assert (tmp_path / "run" / job.OUTCOMES_FILE).read_bytes() == first
+    assert (tmp_path / "run" / OUTCOMES_FILE).read_bytes() == first
 
 
 def test_a_part_of_it(shop: ShownLists, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,4 +140,4 @@ def test_a_run_in_a_store_comes_to_the_same(
         shutil.copytree(shop.out, out, dirs_exist_ok=True)
     here = job.execute(Run.open(shop.recipe), of=["arm"])
     assert job.execute(Run.open(stored), of=["arm"]) != here
-    assert store.read(f"runs/tiny/{job.OUTCOMES_FILE}") == here.read_bytes()
+    assert store.read(f"runs/tiny/{OUTCOMES_FILE}") == here.read_bytes()

@@ -15,14 +15,15 @@ from object_store import ObjectStore
 from tiny import day, tiny_recipe
 
 from ray_jobs import promote, rollback
-from recsys.arrays import Float64s
+from ray_jobs.common import by_outcomes
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.registry import Registry
 from recsys.artifacts.run import Run
 from recsys.config import Recipe, with_settings
-from recsys.errors import BundleError, DataError, GateRefused
+from recsys.errors import BundleError, DataError, GateRefused, NotJudged
 from recsys.evaluation.gate import MIN_USERS
-from recsys.evaluation.report import METRIC, OURS
+from recsys.evaluation.report import COLUMNS, COMPARED, METRIC, OURS
+from recsys.outcomes.measuring import OUTCOMES_FILE
 
 
 @pytest.fixture
@@ -205,11 +206,110 @@ def test_a_champion_that_comes_while_bundles_are_compared_stays(
     Registry.of(remote).add(third.folder, third.version)
     evaluated(remote, seed=2, users=MIN_USERS, rows=50)
 
-    def answered(*_: object) -> dict[str, Float64s]:
+    def answered(*_: object) -> dict[str, promote.Answered]:
         Registry.of(remote).promote(third.version, over=first.version)
-        return {first.version: np.full(50, 0.4)}
+        return {first.version: promote.Answered(np.full((50, len(COLUMNS)), 0.4), {})}
 
     monkeypatch.setattr(promote, "answers_of", answered)
     with pytest.raises(BundleError, match=f"another was first: {third.version} is champion since"):
         promote.execute(Run.open(remote))
     assert Registry.of(remote).champion() == third.version
+
+
+def test_what_the_gate_said_and_what_changed_are_noted_for_the_page(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.open(recipe)
+    first = evaluated(recipe, seed=1, users=MIN_USERS, rows=50)
+    promote.execute(run)
+    noted = json.loads(run.decision_file.read_text())
+    assert (noted["bundle"], noted["promoted"], noted["changes"]) == (first.version, True, None)
+    changed = Run.open(with_settings(recipe, {"train.learning_rate": 0.5}))
+    second = evaluated(changed.recipe, seed=2, users=MIN_USERS, rows=50)
+    rows = pl.read_parquet(run.rows_file)
+    told = [pl.lit(0.5).alias(f"{OURS}:{slice_}/{metric}") for slice_, metric in COMPARED]
+    rows.with_columns(told).write_parquet(run.rows_file)
+    theirs = promote.Answered(np.full((50, len(COLUMNS)), 0.6), {"u1": ["i1"]})
+    monkeypatch.setattr(promote, "answers_of", lambda *_: {first.version: theirs})
+    with pytest.raises(GateRefused):
+        promote.execute(changed)
+    noted = json.loads(run.decision_file.read_text())
+    assert (noted["bundle"], noted["promoted"]) == (second.version, False)
+    assert noted["evidence"]["champion"] == first.version and noted["evidence"]["refusals"]
+    changes = noted["changes"]
+    assert [(each["slice"], each["metric"]) for each in changes["metrics"]] == COMPARED
+    assert all(each["difference"] == pytest.approx(-0.1) for each in changes["metrics"])
+    assert changes["recipe"] == [["train.learning_rate", recipe.train.learning_rate, 0.5]]
+    assert changes["items"]["new"] == changes["items"]["gone"] == 0 < changes["items"]["both"]
+    assert changes["lists"] == {"u1": ["i1"]}
+
+
+ON_CLICKS = {"promote.on": "outcome"}
+
+
+def arms_tested(
+    run: Run, challenger: str, champion: str, *, low: float, refusals: list[str]
+) -> None:
+    """What `recsys outcomes` leaves of a test of two arms."""
+    rate = {
+        "difference": low + 0.01, "incumbent_value": 0.2, "refusals": refusals,
+        "interval": None if refusals else [low, low + 0.02],
+    }  # fmt: skip
+    compared = {
+        "challenger": "new", "incumbent": "old", "models": [[challenger], [champion]],
+        "users": [500, 500], "rates": {"ctr": rate},
+    }  # fmt: skip
+    (run.root / OUTCOMES_FILE).write_text(json.dumps({"comparisons": [compared]}))
+
+
+def test_two_arms_decide_where_the_recipe_says_so(recipe: Recipe) -> None:
+    """By the rule of a refresh: it may lose 2 % of the champion's .2, which is .004."""
+    recipe = with_settings(recipe, ON_CLICKS)
+    run, registry = Run.open(recipe), Registry.of(recipe)
+    first = evaluated(recipe, seed=1, users=MIN_USERS, rows=50)
+    promote.execute(run)
+    second = evaluated(recipe, seed=2, users=3, rows=50)
+    arms_tested(run, second.version, first.version, low=-0.005, refusals=[])
+    assert f"compare it with {first.version} on clicks" in promote.plan(run)[1]
+    with pytest.raises(GateRefused, match="may lose more than 2.0% .*, ctr of the arms new and"):
+        promote.execute(run)
+    srm = ["users are not split between the arms as planned"]
+    arms_tested(run, second.version, first.version, low=0.1, refusals=srm)
+    with pytest.raises(GateRefused, match="clicks is not judged, by ctr .* not split"):
+        promote.execute(run)
+    assert registry.champion() == first.version
+    arms_tested(run, second.version, first.version, low=-0.003, refusals=[])
+    stricter = with_settings(recipe, ON_CLICKS | {"promote.confidence": 0.99})
+    with pytest.raises(GateRefused, match="its interval is at 95%, not at 99.0%"):
+        promote.execute(Run.open(stricter))
+    promote.execute(run)
+    assert registry.champion() == second.version
+    evidence = registry.evidence()
+    assert evidence["source"] == "ctr of the arms new and old" and evidence["metric"] == "clicks"
+    assert evidence["bound"] == pytest.approx(-0.004)
+    assert "ctr of the arms new and old: +0.0070 [-0.0030, +0.0170]" in promote.report(run)[1]
+
+
+def test_without_such_a_test_the_logged_lists_decide(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arms that answered with other models say nothing; nor do lists that cannot be judged."""
+    recipe = with_settings(recipe, ON_CLICKS)
+    run, registry = Run.open(recipe), Registry.of(recipe)
+    first = evaluated(recipe, seed=1, users=MIN_USERS, rows=50)
+    promote.execute(run)
+    second = evaluated(recipe, seed=2, users=MIN_USERS, rows=50)
+    arms_tested(run, "another", first.version, low=0.1, refusals=[])
+    with pytest.raises(DataError, match="no prepared data"):
+        promote.plan(run)
+
+    def refuse(*_: object) -> None:
+        raise NotJudged("no logged list can be judged: 7 not_drawn", fix="explore")
+
+    monkeypatch.setattr(by_outcomes, "logged_lists", lambda _: None)
+    monkeypatch.setattr(by_outcomes, "judge_lists", refuse)
+    with pytest.raises(GateRefused, match="not judged, by the logged lists: no logged list can"):
+        promote.execute(run)
+    promote.execute(run, force=True)
+    assert registry.champion() == second.version
+    assert "forced, although" in promote.report(run)[1]

@@ -18,6 +18,7 @@ from bundles import KEY, make_recipe
 from benchmarks.ports import free_ports
 from recsys.config import Recipe
 from recsys.errors import DataError, RecipeError
+from recsys.state import CLOCK_FILE
 from recsys.storage.scratch import Scratch
 from serve.__main__ import command_of, main
 from serve.launch import checks, run
@@ -47,6 +48,13 @@ def test_a_public_host_without_keys_is_warned_of(
     assert [host in each for each in told] == [True] * is_public
     keys = recipe.serve.access.model_copy(update={"keys": str(tmp_path / "keys.json")})
     assert warnings(with_serve(recipe, host=host, access=keys)) == []
+
+
+def test_a_service_that_goes_by_the_clock_of_a_replay_says_so(recipe, monkeypatch):
+    assert warnings(recipe) == []
+    monkeypatch.setenv(CLOCK_FILE, "/replay/clock")
+    (warning,) = warnings(recipe)
+    assert warning.endswith("the service's time is that of /replay/clock")
 
 
 def test_what_is_cheap_to_see_is_seen_before_the_bundle_is_read(
@@ -160,13 +168,26 @@ def test_a_service_shows_its_own_files_and_keeps_its_logs(recipe: Recipe) -> Non
         (session.parent / "session_latest").symlink_to(session.name)
         (session / "logs" / "serve" / "replica.log").write_text(round_)
         (session / "prom_metrics_service_discovery.json").write_text(f'["{round_}"]')
-        files.link(session)
+        files.link(session, "127.0.0.1:6379")
+        assert recipe.service_address_file.read_text() == "127.0.0.1:6379"
         assert files.targets.read_text() == f'["{round_}"]'
         assert (files.logs / "serve" / "replica.log").read_text() == round_
         files.keep(scratch)
         scratch.clear()
-        assert not files.targets.is_symlink()
+        assert not files.targets.is_symlink() and not files.address.exists()
         assert not scratch.folder.exists()
         assert not files.logs.is_symlink()
         assert (files.logs / "serve" / "replica.log").read_text() == round_
     assert (files.folder / "logs-before" / "serve" / "replica.log").read_text() == "first"
+
+
+def test_an_update_starts_no_service(
+    recipe: Recipe, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("RAYCOMMEND_PSEUDONYM_KEY", KEY)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe.resolved()))
+    assert main(["--config", str(path), "--bundle", str(bundle), "--update"]) == 2
+    told = capsys.readouterr()
+    assert "no service of this run runs on this machine" in told.err and told.out == ""

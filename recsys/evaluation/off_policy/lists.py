@@ -65,7 +65,8 @@ def iips(lists: Lists, *, clip: float = np.inf, confidence: float = 0.95) -> Est
     weights, there = lists.weights()
     used = np.minimum(weights, clip)
     values = (used * np.where(there, lists.outcomes, 0.0)).sum(axis=1)
-    return _per_list(values, lists, weights, used, confidence)
+    overlap = _worst(lists, weights, used)
+    return estimate(values, np.ones_like(values), lists.users, overlap, confidence)
 
 
 def cascade_doubly_robust(
@@ -99,23 +100,31 @@ def cascade_doubly_robust(
         Cascade Behavior Model, arXiv 2202.01562; RIPS: McInerney et al., arXiv
         2007.12986.
     """
+    values, overlap = cascade_values(lists, predicted, expected, clip)
+    return estimate(values, np.ones_like(values), lists.users, overlap, confidence)
+
+
+def cascade_values(
+    lists: Lists,
+    predicted: NDArray[np.floating[Any]],
+    expected: NDArray[np.floating[Any]],
+    clip: float = np.inf,
+) -> tuple[Float64s, Overlap]:
+    """[L] what each list adds to `cascade_doubly_robust`, which is their mean, and the overlap.
+
+    The difference of two policies on one log is the mean of their lists' differences.
+    """
     assert predicted.shape == expected.shape == lists.outcomes.shape
     single, there = lists.weights()
     weights = np.cumprod(single, axis=1)
     used = np.minimum(weights, clip)
     above = np.concatenate([np.ones((len(used), 1)), used[:, :-1]], axis=1)
     places = used * (lists.outcomes - predicted) + above * expected
-    values = np.where(there, places, 0.0).sum(axis=1)
-    return _per_list(values, lists, weights, used, confidence)
+    return np.where(there, places, 0.0).sum(axis=1), _worst(lists, weights, used)
 
 
-def _per_list(
-    values: Float64s,
-    lists: Lists,
-    weights: NDArray[np.floating[Any]],
-    used: NDArray[np.floating[Any]],
-    confidence: float,
-) -> Estimate:
+def _worst(
+    lists: Lists, weights: NDArray[np.floating[Any]], used: NDArray[np.floating[Any]]
+) -> Overlap:
     places = zip(weights.T, used.T, strict=True)
-    overlap = Overlap.worst([Overlap.of(*place, lists.users) for place in places])
-    return estimate(values, np.ones_like(values), lists.users, overlap, confidence)
+    return Overlap.worst([Overlap.of(*place, lists.users) for place in places])

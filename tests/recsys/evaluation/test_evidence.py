@@ -94,6 +94,17 @@ SECOND = replace(FIRST, champion="a", rule=Rule.of(None, MARGIN, []), bound=-0.0
              "+0.00000; by the rule better (the recipe was changed: model.dim)"],
         ),
         (
+            replace(SECOND, num_users=3, on="clicks", source="policy value", bound=-0.004,
+                    over_champion=Verdict(0.0, -0.005, 0.003, 50)),
+            ["b may lose more than 2.0% of a's clicks: +0.00000 [-0.00500, +0.00300] at 95%, not "
+             "above -0.00400; by the rule not_worse (a refresh: the champion's recipe but for "
+             "dates and places), policy value"],
+        ),
+        (
+            replace(SECOND, on="clicks", source="ctr of two arms", doubts=("SRM", "too few")),
+            ["b beside a on clicks is not judged, by ctr of two arms: SRM; too few"],
+        ),
+        (
             replace(SECOND, num_users=3),
             ["b beside a is not judged: 3 users have rows to compare, fewer than 20 prove nothing"],
         ),
@@ -119,6 +130,11 @@ def test_evidence_in_words() -> None:
     assert told(replace(FIRST, num_users=1, over_baseline=Verdict(0, 0, 0)).as_json()) == [
         "not judged: 1 user has rows to compare, fewer than 20 prove nothing"
     ]
+    outcome = replace(evidence, on="clicks", source="ctr of the arms x and y").as_json()
+    assert outcome["metric"] == "clicks" and outcome["source"] == "ctr of the arms x and y"
+    assert "dates and places), ctr of the arms x and y: +0.0010" in told(outcome)[0]
+    earlier = {name: value for name, value in evidence.as_json().items() if name != "source"}
+    assert told(earlier) == told(evidence.as_json())
     assert told({}) == []
     assert told({"rule": "of a later release"}) == [
         "decided on evidence that this release cannot read"

@@ -54,7 +54,7 @@ def test_the_incumbent_answers_with_the_champion(
 def test_a_difference_is_told_with_the_users_still_needed() -> None:
     old, new = clicks(1, 0.2, 1000), clicks(2, 0.3, 1000)
     sums = pl.concat([arm_sums("old", old), arm_sums("new", new, 1000)])
-    (found,) = compare_arms(sums, {"old": 0.5, "new": 0.5}, SETTINGS)
+    (found,) = compare_arms(sums, {"old": 0.5, "new": 0.5}, SETTINGS, {})
     assert (found["challenger"], found["incumbent"]) == ("new", "old")
     assert found["users"] == [1000, 1000] and found["users_in_several_arms"] == 0
     each = [ratio(np.array(part), np.full(1000, 10.0), np.arange(1000)) for part in (new, old)]
@@ -65,12 +65,13 @@ def test_a_difference_is_told_with_the_users_still_needed() -> None:
     assert told["verdict"] == "higher" and told["refusals"] == []
     assert told["users_needed"] == slow.users_needed(0.05 * each[1].value) > 0
     back, enough = Outcomes(tuned_for_users=2000, smallest_effect=0.5), {"new": 0.5, "old": 0.5}
-    (turned,) = compare_arms(sums, enough, back)
+    (turned,) = compare_arms(sums, enough, back, {})
     assert turned["rates"]["ctr"]["verdict"] == "lower"
     assert turned["rates"]["ctr"]["users_needed"] == 0
     assert found["rates"]["cvr"] == {
-        "difference": 0.0, "effective_outcomes": 0.0, "interval": None, "verdict": None,
-        "users_needed": None, "refusals": ["one arm is worth 0.0 outcomes, fewer than 10"],
+        "difference": 0.0, "incumbent_value": 0.0, "effective_outcomes": 0.0, "interval": None,
+        "verdict": None, "users_needed": None,
+        "refusals": ["one arm is worth 0.0 outcomes, fewer than 10"],
     }  # fmt: skip
 
 
@@ -82,7 +83,7 @@ def test_all_users_are_split_and_few_are_few() -> None:
     sums = sums.with_columns(
         dwells.cast(pl.Float64).alias("dwells"), (dwells * (number + 1.0)).alias("dwell_ms")
     )
-    (found,) = compare_arms(sums, {"old": 0.5, "new": 0.5}, SETTINGS)
+    (found,) = compare_arms(sums, {"old": 0.5, "new": 0.5}, SETTINGS, {})
     told = found["rates"]["mean_dwell_ms"]
     assert found["mismatch_p"] == 1 and told["difference"] == pytest.approx(1.5 - 20.5)
     assert told["effective_outcomes"] == 2 and told["interval"] is told["verdict"] is None
@@ -95,12 +96,12 @@ def test_a_wrong_split_blocks_every_verdict(num_new: int) -> None:
     sums = pl.concat(
         [arm_sums("old", clicks(1, 0.2, 1000)), arm_sums("new", clicks(2, 0.3, num_new), 1000)]
     )
-    (found,) = compare_arms(sums, {"old": 0.5, "new": 0.5}, SETTINGS)
+    (found,) = compare_arms(sums, {"old": 0.5, "new": 0.5}, SETTINGS, {})
     assert found["mismatch_p"] < 0.001
     for rate in found["rates"].values():
         assert "sample-ratio mismatch" in rate["refusals"][0]
         assert rate["interval"] is rate["verdict"] is rate["users_needed"] is None
-    (found,) = compare_arms(sums, {"old": 5, "new": 4}, SETTINGS)
+    (found,) = compare_arms(sums, {"old": 5, "new": 4}, SETTINGS, {})
     assert (found["rates"]["ctr"]["verdict"] == "higher") == (num_new > 0)
 
 
@@ -110,6 +111,6 @@ def test_who_was_in_two_arms_counts_in_neither() -> None:
     fallen_back = arm_sums("old", [10] * 200, 500)
     stranger = arm_sums("gone", [10] * 500)
     sums = pl.concat([old, new, fallen_back, stranger])
-    (found,) = compare_arms(sums, {"old": 0.5, "new": 0.5}, SETTINGS)
+    (found,) = compare_arms(sums, {"old": 0.5, "new": 0.5}, SETTINGS, {})
     assert found["users"] == [300, 500] and found["users_in_several_arms"] == 200
     assert found["mismatch_p"] < 0.001

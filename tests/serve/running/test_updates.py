@@ -8,9 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from bundles import diverge, version_in
 from load import Load
 from running_service import Running
+
+from ray_jobs.nights.handover import KEY_VARIABLE, hand_over
+from recsys.artifacts.run import Run
+from recsys.config import load_recipe
 
 pytestmark = [pytest.mark.serve, pytest.mark.ray]
 
@@ -71,9 +76,29 @@ def test_an_update_that_fails_is_taken_back_and_may_be_tried_again(
     # Or a new replica would load the broken bundle.
     running.wait_until_all("failed_update", None)
     assert {model["version"] for model in running.models()} == {before}
-    update = running.run("--set", address, "--bundle", str(other_bundle))
+    update = running.run("--update", "--bundle", str(other_bundle))
     assert update.returncode == 0, update.stderr
     assert running.model()["version"] == version_in(other_bundle)
+
+
+def test_a_night_hands_the_champion_over(
+    running: Running, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service is found by the run's folder, and asked as clients ask it."""
+    config = running.command[running.command.index("--config") + 1]
+    own = [word for word in running.command if word.startswith("serve.")]
+    recipe = load_recipe(
+        config, [*own, f"promote.registry={tmp_path}", f"nightly.service_url={running.url}"]
+    )
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.resolved()))
+    run = Run.open(recipe)
+    run.registry.add(bundle, version_in(bundle))
+    run.registry.promote(version_in(bundle))
+    for name, value in (running.environment | {KEY_VARIABLE: running.key}).items():
+        monkeypatch.setenv(name, value)
+    told = hand_over(run, tmp_path / "recipe.yaml")
+    assert told == [f"the service answers with {version_in(bundle)}"]
+    assert running.model()["version"] == version_in(bundle)
 
 
 def test_a_folder_whose_content_was_replaced_is_taken_anew(

@@ -1,0 +1,1 @@
+"""Drift: what came since a bundle was made, beside what it was made from."""

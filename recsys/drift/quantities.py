@@ -1,0 +1,146 @@
+"""What is compared: the quantities, and the bins of each.
+
+All are counted by event or by visit, so a window of a day can lie beside one of four weeks. A visit
+is all that a user does on one UTC day.
+
+Legend: I items, N values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.arrays import Float64s, Int32s, Int64s
+from recsys.features.popularity import DailyCounts
+from recsys.preparation.prepared import Prepared
+from recsys.schema import EVENT_TYPES, Col
+
+#: An item counts as new for so many days from its first event on.
+NEW_DAYS: Final = 7
+#: Bins of a quantity that has no fixed ones: those of equal mass in the reference.
+NUM_QUANTILES: Final = 10
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One quantity.
+
+    Attributes:
+        kind: `distribution` is judged by the PSI, `share` by its change.
+        unit: what is counted.
+        text: what it is.
+        edges: where the bins begin, but for the first; None: quantiles of the reference.
+    """
+
+    kind: Literal["distribution", "share"]
+    unit: Literal["event", "visit", "exposure", "place"]
+    text: str
+    edges: tuple[float, ...] | None = None
+
+
+EVENT_MIX, PRICE, TEXT_LENGTH, ITEM_AGE = "event_mix", "price", "text_length", "item_age_days"
+NEW_ITEMS, NEW_USERS, CTR, TOP_SCORE = "new_items", "new_users", "ctr", "top_score"
+EVENTS, AWAY = "events_per_visit", "days_since_visit"
+
+QUANTITIES: Final = {
+    EVENT_MIX: Quantity("distribution", "event", "type of the event"),
+    PRICE: Quantity("distribution", "event", "price of the event's item"),
+    TEXT_LENGTH: Quantity("distribution", "event", "characters of the item's text"),
+    ITEM_AGE: Quantity(
+        "distribution", "event", "days since the item's first event", (1, 7, 28, 91, 365)
+    ),
+    EVENTS: Quantity("distribution", "visit", "events of the visit", (2, 3, 5, 10, 20, 50)),
+    AWAY: Quantity(
+        "distribution", "visit", "days since the user's last visit", (2, 4, 8, 15, 31, 92)
+    ),
+    TOP_SCORE: Quantity("distribution", "place", "scores of the best ten at sampled visits"),
+    NEW_ITEMS: Quantity("share", "event", f"items in the first {NEW_DAYS} days of their events"),
+    NEW_USERS: Quantity("share", "visit", "users without an earlier event"),
+    CTR: Quantity("share", "exposure", "clicked exposures"),
+}
+
+
+@dataclass(frozen=True)
+class Bins:
+    """The bins of a number: below the first edge, from each edge on, and one for unknown.
+
+    Attributes:
+        edges: rising.
+    """
+
+    edges: tuple[float, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        """Of all bins."""
+        told = [f"{edge:.6g}" for edge in self.edges]
+        pairs = [f"{low} to {high}" for low, high in zip(told, told[1:], strict=False)]
+        first, last = (f"< {told[0]}", f">= {told[-1]}") if told else ("any", "")
+        return [first, *pairs, *([last] if last else []), "unknown"]
+
+    def of(self, values: NDArray[Any]) -> Int64s:
+        """[N] the bin of each value; NaN is unknown."""
+        found = np.searchsorted(np.asarray(self.edges), values, side="right")
+        return np.where(np.isnan(values), len(self.edges) + 1, found).astype(np.int64)
+
+    @staticmethod
+    def of_mass(values: NDArray[Any], weights: NDArray[Any]) -> Bins:
+        """Bins of about equal mass.
+
+        Args:
+            values: [N], NaN where unknown.
+            weights: [N] rows of each value.
+        """
+        known = ~np.isnan(values) & (weights > 0)
+        distinct, position = np.unique(values[known], return_inverse=True)
+        below = np.cumsum(np.bincount(position, weights[known], minlength=len(distinct)))
+        if not len(distinct):
+            return Bins(())
+        cuts = np.arange(1, NUM_QUANTILES) / NUM_QUANTILES * below[-1]
+        places = np.unique(np.searchsorted(below, cuts, side="right"))
+        inside = places[(places > 0) & (places < len(distinct))]
+        return Bins(tuple(float(edge) for edge in distinct[inside]))
+
+
+@dataclass(frozen=True)
+class ItemFacts:
+    """What the quantities ask of the items.
+
+    Attributes:
+        prices: [I] NaN where unknown.
+        text_lengths: [I] characters.
+        first_days: [I] int32 day of the first event; the largest number: none yet.
+    """
+
+    prices: Float64s
+    text_lengths: Float64s
+    first_days: Int32s
+
+    @staticmethod
+    def of(prepared: Prepared, counts: DailyCounts) -> ItemFacts:
+        """The facts of a prepared catalogue."""
+        catalogue = prepared.catalogue
+        lengths = catalogue.texts[Col.text].str.len_chars().cast(pl.Float64).to_numpy()
+        first = np.full(catalogue.num_items, np.iinfo(np.int32).max, dtype=np.int32)
+        np.minimum.at(first, counts.item_rows, counts.days)
+        return ItemFacts(
+            catalogue.prices.astype(np.float64), lengths[catalogue.text_rows], first
+        )  # fmt: skip
+
+
+def fixed_bins() -> dict[str, Bins]:
+    """The bins that do not depend on the reference."""
+    return {name: Bins(each.edges) for name, each in QUANTITIES.items() if each.edges}
+
+
+def labels_of(name: str, bins: dict[str, Bins]) -> Sequence[str]:
+    """What the bins of a quantity hold."""
+    if QUANTITIES[name].kind == "share":
+        return ("without", "with")
+    return EVENT_TYPES if name == EVENT_MIX else bins[name].labels

@@ -1,0 +1,1 @@
+"""The sections of the page, a subject a module: functions of what was found."""

@@ -1,0 +1,85 @@
+"""The first screen says what the gate decided, and no more than is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import found
+import pytest
+from found import BETTER, EVEN, UNSURE, WORSE
+
+from recsys.reporting.sections.verdict import Verdict, verdict
+
+
+def told(decision: dict[str, Any], **more: Any) -> Verdict:
+    return verdict(dataclasses.replace(found.everything(), decision=decision, **more))
+
+
+@pytest.mark.parametrize(
+    ("decision", "tone", "sentence"),
+    [
+        (found.decision(BETTER), "good", "Yes: it is surely better than b-old, and the champion"),
+        (found.decision(EVEN, rule="not_worse"), "good", "It is as good as b-old, within the"),
+        (found.decision(None), "good", "It is the first champion. Beside item_knn, the best"),
+        (found.decision(None, EVEN), "open", "It is the first champion. Beside item_knn, the best"),
+        (found.decision(None, None), "open", "It is the first champion."),
+        (found.decision(EVEN, promoted=False), "bad", "No: it stays out. It is not surely better"),
+        (
+            found.decision(WORSE, promoted=False, rule="not_worse"), "bad",
+            "No: it stays out. It may be worse than b-old by more than the recipe allows",
+        ),
+        (found.decision(BETTER, WORSE, promoted=False), "bad", "It is surely worse than item_knn"),
+        (found.decision(WORSE), "bad", "It is the champion by force only. It is not surely better"),
+    ],
+)  # fmt: skip
+def test_the_gates_decision_in_a_sentence(
+    decision: dict[str, Any], tone: str, sentence: str
+) -> None:
+    found_ = told(decision)
+    assert sentence in found_.sentence and found_.tone == tone
+
+
+def test_by_how_much_and_how_sure() -> None:
+    report = found.report()
+    row = next(row for row in report["rows"] if row["metric"] == "ndcg@10")
+    row["value"] = 0.22
+    said = told(found.decision(BETTER, EVEN), report=report)
+    assert said.how_much[1] == ("+0.0200 (+10.0%) beside the champion b-old, which has 0.2000.")
+    assert (
+        "surely better. The 95% interval of the difference is +0.0100 to +0.0300, by 900"
+        in (said.how_sure[0])
+    )
+    assert "not surely better or worse" in said.how_sure[1]
+    assert said.command == "recsys serve --config FILE"
+
+
+def test_too_few_users_are_told_and_not_judged() -> None:
+    decision = found.decision(UNSURE, UNSURE, promoted=False, num_users=3)
+    decision["evidence"]["over_champion"] = None
+    said = told(decision)
+    assert "could not be compared with b-old: not judged: 3 users" in said.sentence
+    assert said.how_sure[0].endswith("fewer than 20 prove nothing.")
+
+
+def test_before_the_gate_the_best_baseline_is_beside_it() -> None:
+    said = told({})
+    assert said.sentence == (
+        "Not decided yet: beside the best baseline, item_knn, it is surely better."
+    )
+    assert said.command == "recsys promote --config FILE"
+    assert "without a baseline" in told({}, report=found.report(None)).sentence
+
+
+def test_a_gate_on_outcomes_says_so() -> None:
+    """In their own unit: nobody takes a difference in clicks for one in nDCG@10."""
+    decision = found.decision(BETTER)
+    decision["evidence"] |= {"metric": "clicks", "source": "ctr of the arms new and old"}
+    said = told(decision)
+    assert said.how_much[1] == (
+        "+0.0200 beside the champion b-old on clicks, ctr of the arms new and old."
+    )
+    decision = found.decision(None, promoted=False)
+    why = "b-new beside b-old on clicks is not judged, by the logged lists: no overlap"
+    decision["evidence"] |= {"champion": "b-old", "source": "the logged lists", "refusals": [why]}
+    assert said.tone == "good" and why in told(decision).sentence
