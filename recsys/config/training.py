@@ -107,7 +107,7 @@ class Train(Section):
     of the recipe that outputs hold: a refreshed model has the recipe of the model."""
     warm_rate: Annotated[float, Field(gt=0, exclude=True)] = 0.3
     """Times `learning_rate`, where training starts from a bundle."""
-    warm_users: Annotated[float, Field(gt=0, le=1, exclude=True)] = 0.3
+    warm_users: Annotated[float, Field(gt=0, le=1, exclude=True)] = 0.2
     """Share of the users that such a training reads in an epoch, others each night."""
     checkpoint_minutes: Annotated[float, Field(ge=0)] | None = 15
     """A checkpoint is kept after each epoch, and within one when so long has passed. Null: after
