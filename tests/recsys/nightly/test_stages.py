@@ -76,7 +76,7 @@ def test_all_stages_in_order_in_one_cluster(shop: Shop, nights: Nights) -> None:
     assert (shop.folder / "third").read_text() == "log first second third "
     assert shop.clusters == ["up", "down"] and this.failed is None
     kept = nights.read("2026-11-30")
-    assert kept == this and tuple(kept.stages) == NAMES == ("first", "second", "third")
+    assert kept is not None and tuple(kept.stages) == NAMES
     assert kept.stages["second"]["told"] == ["wrote second"] and kept.seconds.keys() == {*NAMES}
 
 
