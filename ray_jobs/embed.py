@@ -98,7 +98,7 @@ def assemble(
         reference = reference.with_scores(scorer, prepared, recipe.seed)
     id_rows = pl.Series(item_rows[:, 0].numpy()).replace(NO_ID, None)
     table = catalogue.items.with_columns(
-        **vars(stats), **{STANDARD_PRICE: standard, ID_ROW: id_rows}
+        id_rows.alias(ID_ROW), **vars(stats), **{STANDARD_PRICE: standard}
     )
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     weights |= {f"head.{name}": value.contiguous() for name, value in head.state_dict().items()}

@@ -20,7 +20,7 @@ from ray_jobs.common.fine_tuning import trainer_of
 from ray_jobs.common.kept import Checkpoints
 from ray_jobs.common.texts import ensure_store, text_vectors
 from ray_jobs.common.training_group import fit, trials_at_once
-from ray_jobs.common.work import is_done
+from ray_jobs.common.work import Start, is_done
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.checkpoint import save
 from recsys.artifacts.progress import Progress
@@ -72,23 +72,36 @@ def execute(run: Run, *, start_from: str | None = None) -> Path:
     with connected(run.recipe.ray, dashboard=True):
         trials_at_once(run.recipe)
         if start_from is None:
-            name, bundle = run.training_name("train"), None
-            training = run
+            _in_full(run)
         else:
-            training, bundle = _warm(run, start_from)
-            name = training.training_name(WARM, start=bundle.version)
-        ensure_store(run)
-        checkpoints = Checkpoints(run.trainings / name, run.recipe.shared)
-        if not is_done(checkpoints.curve(), training.recipe):
-            vectors = None if bundle is None else _started(training, bundle, checkpoints)
-            build = partial(trainer_of, training, checkpoints, text_vectors=vectors)
-            fit(build, checkpoints, line_of(training.recipe.train.epochs))
-        checkpoint, metrics = checkpoints.best(METRIC)
-        chosen = run if bundle is None else run.with_recipe(warm_recipe(run.recipe, bundle))
-        choose(chosen, checkpoint, metrics, trials=[], start=bundle)
-        if bundle is not None:
-            _drop_earlier(run, checkpoints)
+            _from_bundle(run, start_from)
     return run.winner_file
+
+
+def _in_full(run: Run) -> None:
+    ensure_store(run)
+    checkpoints = Checkpoints(run.trainings / run.training_name("train"), run.recipe.shared)
+    if not is_done(checkpoints.curve(), run.recipe):
+        build = partial(trainer_of, run, checkpoints)
+        fit(build, checkpoints, line_of(run.recipe.train.epochs))
+    checkpoint, metrics = checkpoints.best(METRIC)
+    choose(run, checkpoint, metrics, trials=[])
+
+
+def _from_bundle(run: Run, start_from: str) -> None:
+    training, bundle = _warm(run, start_from)
+    share = run.recipe.train.warm_users
+    ensure_store(training)
+    name = training.training_name(WARM, start=f"{bundle.version} {share}")
+    checkpoints = Checkpoints(run.trainings / name, run.recipe.shared)
+    if not is_done(checkpoints.curve(), training.recipe):
+        start = Start(str(_started(training, bundle, checkpoints)), share)
+        build = partial(trainer_of, training, checkpoints, start=start)
+        fit(build, checkpoints, line_of(training.recipe.train.epochs))
+    checkpoint, metrics = checkpoints.best(METRIC)
+    refreshed = run.with_recipe(warm_recipe(run.recipe, bundle))
+    choose(refreshed, checkpoint, metrics, trials=[], start=bundle)
+    _drop_earlier(run, checkpoints)
 
 
 def _warm(run: Run, start_from: str) -> tuple[Run, Bundle]:

@@ -15,7 +15,8 @@ import datetime as dt
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         answers = {}
         for name, start in (("warm", str(champion)), ("full", None)):
             jobs = {
-                "train": lambda run, start=start: train.execute(run, start_from=start),
+                "train": partial(train.execute, start_from=start),
                 "embed": embed.execute,
                 "evaluate": evaluate.execute,
             }
@@ -106,7 +107,7 @@ def _num_events(recipe: Recipe) -> int:
     return int(Run.open(recipe).prepared.stats("head").num_events.sum())
 
 
-def _timed(recipe: Recipe, jobs: dict[str, Callable[[Run], object]]) -> dict[str, float]:
+def _timed(recipe: Recipe, jobs: Mapping[str, Callable[[Run], object]]) -> dict[str, float]:
     found = {}
     for name, job in jobs.items():
         started = time.monotonic()

@@ -8,7 +8,7 @@ from typing import Any
 from ray_jobs.common.giving_up import giving_up
 from ray_jobs.common.kept import Checkpoints
 from ray_jobs.common.training_group import group_of_workers
-from ray_jobs.common.work import One, Training, Work
+from ray_jobs.common.work import One, Start, Training, Work
 from recsys.artifacts.run import Run
 from recsys.config import recipe_from_dict
 from recsys.errors import RecipeError
@@ -20,7 +20,7 @@ def trainer_of(
     checkpoints: Checkpoints,
     remarks: Path,
     again: int | None = None,
-    text_vectors: Path | None = None,
+    start: Start | None = None,
 ) -> Any:
     """The Ray Train trainer of one training under the run's recipe.
 
@@ -29,11 +29,10 @@ def trainer_of(
         checkpoints: of the training.
         remarks: file of lines for whoever waits.
         again: see `Training`.
-        text_vectors: likewise.
+        start: likewise.
     """
     checkpoints.tell_damaged()
-    vectors = None if text_vectors is None else str(text_vectors)
-    work = One(Training(run.recipe.resolved(), str(checkpoints.run), again, vectors))
+    work = One(Training(run.recipe.resolved(), str(checkpoints.run), again, start))
     callback = giving_up(run.recipe.train.max_failures, remarks)
     return build_trainer(run, checkpoints.run, work, callback)
 

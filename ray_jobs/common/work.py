@@ -13,6 +13,22 @@ from recsys.evaluation.report import METRIC
 
 
 @dataclass(frozen=True)
+class Start:
+    """What workers are told of a training that starts from a bundle.
+
+    The first checkpoint holds its weights, and is judged before the first epoch; its language model
+    is held fixed.
+
+    Attributes:
+        text_vectors: folder of the vectors of all texts.
+        users: share of all users that an epoch reads.
+    """
+
+    text_vectors: str
+    users: float
+
+
+@dataclass(frozen=True)
 class Training:
     """What workers are told of one training.
 
@@ -20,14 +36,13 @@ class Training:
         recipe: resolved.
         run: folder of its checkpoints.
         again: epochs of a retraining, which does not validate; None: a training that does.
-        text_vectors: of a warm training: folder of the vectors of all texts. The language model is
-            held fixed, and what training starts from is judged before the first epoch.
+        start: of a training that starts from a bundle.
     """
 
     recipe: dict[str, Any]
     run: str
     again: int | None = None
-    text_vectors: str | None = None
+    start: Start | None = None
 
     @property
     def name(self) -> str:

@@ -217,7 +217,7 @@ class Run:
         Args:
             kind: `train`, `tune`, `retrain` or `warm`.
             sections: of the recipe, beside `data`, `model` and `train`, that make a difference.
-            start: version of the bundle that training begins from.
+            start: what training begins from, and how; None: the pretrained language model.
         """
         parts = [
             kind,

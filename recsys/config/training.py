@@ -103,10 +103,12 @@ class Train(Section):
     """Once the best epoch is known, train as many again on everything before `data.cuts.valid`, and
     fit the head on the validation window: nothing before the test window is left unused."""
     warm_epochs: Annotated[Positive, Field(exclude=True)] = 1
-    """At most, where training starts from a bundle (`train --from`). As `warm_rate`, it is no
-    part of the recipe that outputs hold: a refreshed model has the recipe of the model."""
+    """At most, where training starts from a bundle (`train --from`). As the next two, it is no part
+    of the recipe that outputs hold: a refreshed model has the recipe of the model."""
     warm_rate: Annotated[float, Field(gt=0, exclude=True)] = 0.3
     """Times `learning_rate`, where training starts from a bundle."""
+    warm_users: Annotated[float, Field(gt=0, le=1, exclude=True)] = 0.3
+    """Share of the users that such a training reads in an epoch, others each night."""
     checkpoint_minutes: Annotated[float, Field(ge=0)] | None = 15
     """A checkpoint is kept after each epoch, and within one when so long has passed. Null: after
     epochs alone. What a lost worker or machine costs is at most this."""

@@ -204,6 +204,8 @@ def _layers(network: nn.Sequential) -> tuple[nn.Linear, nn.Linear]:
     return first, last
 
 
+#: Steps of a fit at most.
+NUM_STEPS = 200
 #: Sums a tensor over all workers, in place.
 Reduce = Callable[[Tensor], None]
 
@@ -213,7 +215,7 @@ def fit_head(
     *examples: HeadExamples,
     new_item_weight: float = 1.0,
     reduce: Reduce | None = None,
-    num_steps: int = 200,
+    num_steps: int = NUM_STEPS,
     penalty: float = 3e-3,
 ) -> float:
     """Fit the head in place by L-BFGS, from where it stands.

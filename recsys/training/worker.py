@@ -18,7 +18,7 @@ from recsys.features.candidates import PAIR_FEATURES, Candidates
 from recsys.features.item_to_item import Relations
 from recsys.features.popularity import DailyCounts
 from recsys.features.side_features import ITEM_FEATURES, PriceScale, item_features
-from recsys.model.head_fit import Reduce, fit_head
+from recsys.model.head_fit import NUM_STEPS, Reduce, fit_head
 from recsys.model.ranking_head import HeadExamples
 from recsys.ranking.scorer import Scorer
 from recsys.storage.computed import Arrays, computed_once
@@ -100,15 +100,20 @@ class Worker(Steps):
             self._head[part] = HeadQuestions.from_arrays(questions, sample, arrays)
         return self._head[part].examples(scorer)
 
-    def fit_head(self, *examples: HeadExamples, reduce: Reduce | None = None) -> float:
+    def fit_head(
+        self, *examples: HeadExamples, reduce: Reduce | None = None, num_steps: int = NUM_STEPS
+    ) -> float:
         """Fit the head on all parts' questions, each worker reading its own; returns the loss.
 
         Args:
             examples: of this worker's parts.
             reduce: sums a tensor over all workers, in place.
+            num_steps: of the fit, at most.
         """
         weight = self.recipe.train.new_item_weight
-        return fit_head(self.head, *examples, new_item_weight=weight, reduce=reduce)
+        return fit_head(
+            self.head, *examples, new_item_weight=weight, reduce=reduce, num_steps=num_steps
+        )
 
     def validate(self, questions: Questions, part: int | None = None) -> tuple[float, int]:
         """Sum of nDCG@10 over a part's validation baskets, and their number."""

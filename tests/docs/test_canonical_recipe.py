@@ -15,7 +15,8 @@ RAW = yaml.safe_load((ROOT / "recipes" / "canonical.yaml").read_text())
 EXAMPLES = frozenset({"name", "data.event_types", "data.source", "data.cuts"})
 #: What changes no result, or asks for none of them anew, and so is no part of a resolved recipe.
 UNRESOLVED = frozenset(
-    {"data.memory_gb", "data.attribution_window_h", "train.warm_epochs", "train.warm_rate"}
+    {"data.memory_gb", "data.attribution_window_h"}
+    | {f"train.warm_{name}" for name in ("epochs", "rate", "users")}
 )
 APART = ("data.cuts.", "nightly.")
 
