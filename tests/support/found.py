@@ -121,10 +121,28 @@ def outcomes() -> dict[str, Any]:
         tally.add(rows)
     shares = {"old": 0.5, "<i>new</i>": 0.5}
     return {
+        "scores": [scores("m<1>"), scores("m2", known=False)],
         "days": 3, "num_items": 40, "all": tallies["all"].groups(),
         "by": {name: tallies[name].groups() for name in ("arm", "day")},
         "comparisons": compare_arms(tallies["arm"].sums, shares, Outcomes()),
     }  # fmt: skip
+
+
+def scores(name: str, *, known: bool = True) -> dict[str, Any]:
+    """Of one model; with `known` off of one with too few clicks."""
+    label = {"precision": 0.5, "recall": 0.4, "f1": 0.44, "support": 90}
+    curves = {
+        "auc": {"value": 0.7, "interval": [0.65, 0.75]},
+        "roc": [[0.0, 0.0], [0.3, 0.7], [1.0, 1.0]],
+        "precision_recall": [[0.1, 0.9], [1.0, 0.2]],
+        "classification": {
+            "threshold": 1.5, "accuracy": 0.8, "clicked": label,
+            "not_clicked": label | {"precision": None},
+        },
+        "calibration": {"bins": [[0.1, 0.12, 30], [0.4, 0.35, 30]], "error": 0.03},
+    }  # fmt: skip
+    counts = {"name": name, "share_of_users": 1.0, "exposures": 900, "clicks": 90, "users": 40}
+    return counts | (curves if known else dict.fromkeys(curves))
 
 
 def drift() -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recsys.evaluation.evidence import BETTER
-from recsys.evaluation.gate import not_judged
+from recsys.evaluation.gate import MIN_USERS, not_judged
 from recsys.evaluation.report import METRIC, OURS
 from recsys.reporting.blocks import number
 from recsys.reporting.findings import Findings
@@ -58,11 +58,16 @@ def verdict(found: Findings) -> Verdict:
             "Let the gate compare it with the champion:", "recsys promote --config FILE",
         )  # fmt: skip
     champion, over = evidence["champion"], evidence["over_champion"]
-    compared = [(f"the champion {champion}", over)] if over else []
+    on, compared = evidence["metric"], []
+    if over and on == METRIC:
+        compared.append((f"the champion {champion}", over))
     if evidence["over_baseline"]:
         told = f"{evidence['baseline']}, the best baseline"
         compared.append((told, evidence["over_baseline"]))
     figures = _figures(compared, ours, evidence["confidence"])
+    if over and on != METRIC:
+        much, sure = _by_outcome(evidence)
+        figures = [much, *figures[0]], [sure, *figures[1]]
     if not found.decision["promoted"]:
         stays = f"{champion} goes on as the champion" if champion else "there is no champion"
         todo = f"Nothing has to be done: {stays}. The sections below tell where it falls short."
@@ -98,7 +103,9 @@ def _refused(evidence: dict[str, Any]) -> str:
     if beside and beside["judged"] and beside["high"] < 0:
         return f"It is surely worse than {evidence['baseline']}, the best baseline."
     if over is None:
-        return f"It could not be compared with {champion}: {not_judged(evidence['num_users'])}."
+        few = not_judged(evidence["num_users"])
+        why = few if evidence["num_users"] < MIN_USERS else "; ".join(evidence["refusals"])
+        return f"It could not be compared with {champion}: {why}."
     if evidence["rule"] == BETTER:
         return f"It is not surely better than {champion}, as a changed recipe must be."
     return f"It may be worse than {champion} by more than the recipe allows."
@@ -137,6 +144,17 @@ def _figures(
         else:
             sure.append(f"Beside {name}: {not_judged(found['num_users'])}.")
     return much, sure or ["Nothing was compared."]
+
+
+def _by_outcome(evidence: dict[str, Any]) -> tuple[str, str]:
+    """By how much and how sure, where what came of lists has decided."""
+    over, champion = evidence["over_champion"], evidence["champion"]
+    by = f", by {evidence['source']}" if evidence.get("source") else ""
+    return (
+        f"{over['difference']:+.4g} {evidence['metric']} beside the champion {champion}{by}.",
+        f"Beside the champion {champion}: {judged(over)}. The {evidence['confidence']:.0%} "
+        f"interval is {over['low']:+.4g} to {over['high']:+.4g}, by {over['num_users']:,} users.",
+    )
 
 
 def value_of(

@@ -62,6 +62,17 @@ def test_too_few_users_are_told_and_not_judged() -> None:
     assert said.how_sure[0].endswith("fewer than 20 prove nothing.")
 
 
+def test_where_outcomes_decided_their_own_figures_are_told() -> None:
+    decision = found.decision(BETTER, EVEN)
+    decision["evidence"] |= {"metric": "ctr", "source": "the arms new and old"}
+    said = told(decision)
+    assert said.how_much[0] == "+0.02 ctr beside the champion b-old, by the arms new and old."
+    assert "+0.01 to +0.03, by 900 users" in said.how_sure[0]
+    decision = found.decision(BETTER, EVEN, promoted=False)
+    decision["evidence"] |= {"over_champion": None, "refusals": ["not judged, by the arms"]}
+    assert "b-old: not judged, by the arms." in told(decision).sentence
+
+
 def test_before_the_gate_the_best_baseline_is_beside_it() -> None:
     said = told({})
     assert said.sentence == (
