@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import Any
 
 from recsys.reporting.blocks import Block, Folded, Section, Table
@@ -11,6 +12,7 @@ from recsys.reporting.sections.changes import shared_places
 
 _NAME, _TITLE = "people", "Ten users and their lists"
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 #: What a reason's event is called.
 _DONE = {
     "impression": "was shown", "view": "viewed", "click": "clicked",
@@ -72,7 +74,8 @@ def _user(user: dict[str, Any], shared: set[str] | None) -> list[Block]:
 
 
 def _title(item: dict[str, Any]) -> str:
-    return item["title"] or f"item {item['item_id']}"
+    """Its title; marks that turn the direction of a line would turn what stands beside it."""
+    return _TURNING.sub("", item["title"]) or f"item {item['item_id']}"
 
 
 def _reason(item: dict[str, Any]) -> str:
