@@ -39,6 +39,7 @@ def report(over: Verdict | None = BETTER, num_users: int = 30) -> dict[str, Any]
     users = np.repeat(np.arange(num_users), 2)
     return {
         "bundle": "b-new", "protocol": PROTOCOL, "num_questions": 60, "num_items": 40,
+        "outcomes": card(),
         "best_baseline": over and "item_knn",
         "gain_over_best_baseline": over and over.as_json(),
         "rows": summarise(values, users, num_bootstrap=20, seed=0),
@@ -47,6 +48,16 @@ def report(over: Verdict | None = BETTER, num_users: int = 30) -> dict[str, Any]
             for knob in (0.0, 0.5, 1.0)
         ],
     }  # fmt: skip
+
+
+def card() -> dict[str, Any]:
+    """Of heads; nobody's AUC per user is known."""
+    told = {name: {"value": 0.7, "low": 0.6, "high": 0.8} for name in ("auc", "log_loss")}
+    nan = dict.fromkeys(("value", "low", "high"), float("nan"))
+    told |= {"auc_per_user": nan, "ece": 0.01}
+    figures = {"heads": told, "item_rate": told | {"auc": nan}}
+    head = {"rate": 0.05, "calibration": "isotonic", "figures": figures}
+    return {"rows": 5000, "later_rows": 900, "heads": {"click": head}}
 
 
 def examples() -> dict[str, Any]:

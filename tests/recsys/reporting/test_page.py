@@ -21,7 +21,7 @@ from recsys.reporting.page import page, write_page
 VOID = {"meta", "link", "br", "img", "input"}
 #: File of the findings -> the section that is made of it.
 MADE_OF = {
-    "report": {"baselines", "slices", "diversity"}, "examples": {"people"},
+    "report": {"baselines", "slices", "diversity", "heads"}, "examples": {"people"},
     "decision": {"changes"}, "outcomes": {"outcomes", "scores"}, "policy_value": {"policy-value"},
     "drift": {"drift"}, "night": {"night"}, "prepared": {"data"},
 }  # fmt: skip
@@ -67,6 +67,7 @@ def test_all_that_was_found_is_on_the_page() -> None:
         "the best baseline, which has", "of 10 items are in",
         "train.learning_rate", "viewed", "popular with others", "✓",
         "Nothing is known of this user",
+        "Click: happened to 5.00%", "item rate",
         "Classification report of m<1>", "Calibration; dashed: as promised",
         "No verdict on revenue: too little overlap", "A full run is asked for: event_mix",
         "Night of 2026-01-14", "a <b>warning</b>", "null_user_id", "trials.html",
