@@ -62,7 +62,7 @@ def _user(user: dict[str, Any], shared: set[str] | None) -> list[Block]:
         rows.append((f"{place}", marks + _title(item), _reason(item)))
     marked = [place for place, item in enumerate(user["list"]) if item["taken"]]
     listed = Table("The list", ("Place", "Item", "Why"), rows, marked=marked)
-    took = "Taken then: " + "; ".join(map(_title, user["taken"])) + "."
+    took = Table("What was taken then", ("Item",), [(_title(item),) for item in user["taken"]])
     if not user["history"]:
         return [listed, took, "Nothing is known of this user from before."]
     past = [

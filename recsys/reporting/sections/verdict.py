@@ -72,7 +72,10 @@ def verdict(found: Findings) -> Verdict:
         stays = "the champion goes on" if champion else "there is no champion"
         todo = f"Nothing has to be done: {stays}. The sections below tell where it falls short."
         return Verdict("bad", f"No: it stays out. {_refused(evidence)}", *figures, todo)
-    serve = "Serve it; a service that runs takes it over:", "recsys serve --config FILE"
+    serve = (
+        "Serve it. A service that runs takes it by the command that it printed as `update`.",
+        "recsys serve --config FILE",
+    )
     if evidence["forced"]:
         sentence = f"It is the champion by force only. {_refused(evidence)}"
         return Verdict("bad", sentence, *figures, *serve)
