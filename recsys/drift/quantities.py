@@ -53,12 +53,10 @@ QUANTITIES: Final = {
     PRICE: Quantity("distribution", "event", "price of the event's item"),
     TEXT_LENGTH: Quantity("distribution", "event", "characters of the item's text"),
     ITEM_AGE: Quantity(
-        "distribution", "event", "days since the item's first event", (1, 7, 28, 91, 365)
+        "distribution", "event", "days since the item's first event", (1, 3, 7, 14, 28)
     ),
     EVENTS: Quantity("distribution", "visit", "events of the visit", (2, 3, 5, 10, 20, 50)),
-    AWAY: Quantity(
-        "distribution", "visit", "days since the user's last visit", (2, 4, 8, 15, 31, 92)
-    ),
+    AWAY: Quantity("distribution", "visit", "days since the user's last visit", (2, 4, 8, 15, 29)),
     TOP_SCORE: Quantity("distribution", "place", "scores of the best ten at sampled visits"),
     NEW_ITEMS: Quantity("share", "event", f"items in the first {NEW_DAYS} days of their events"),
     NEW_USERS: Quantity("share", "visit", "users without an earlier event"),

@@ -122,6 +122,7 @@ class Service:
     async def load(self, place: Place, version: str, arms: Sequence[ResolvedArm] = ()) -> None:
         """Serve other bundles or arms; see `ModelSwap.load`."""
         await self._swap.load(place, version, arms)
+        self._drift.look_again()
 
     async def refresh(self) -> None:
         """Take up the items that other replicas changed; see `LiveArms.refresh`."""

@@ -49,6 +49,10 @@ class DriftGauges:
             elif told.get("psi") is not None:
                 self._metrics.set("drift_psi", told["psi"], quantity=name)
 
+    def look_again(self) -> None:
+        """Read the file at the next `set`."""
+        self._looked = float("-inf")
+
     def _read(self) -> dict[str, Any] | None:
         path = self._run.folder / DRIFT_FILE
         try:

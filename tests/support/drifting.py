@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from recsys.config import Drift
 from recsys.data.histories import US_PER_DAY, UserEvents
+from recsys.drift.counts import Counts
+from recsys.drift.findings import findings
 from recsys.drift.measuring import Window, count_users
-from recsys.drift.quantities import PRICE, TEXT_LENGTH, Bins, ItemFacts, fixed_bins
+from recsys.drift.quantities import CTR, PRICE, TEXT_LENGTH, Bins, ItemFacts, fixed_bins
 from recsys.drift.reference import Reference
 
 #: Days before which the shop is not yet what it stays, and of the reference after them.
@@ -74,6 +77,22 @@ def reference_of(users: UserEvents, known: ItemFacts, first: int = WARM_UP) -> R
         TEXT_LENGTH: Bins.of_mass(known.text_lengths, every),
     }
     return Reference(window, count_users(users, window, bins, known), bins)
+
+
+def stable_night() -> dict[str, Any]:
+    """The findings of a night on which nothing has drifted, clicks among them."""
+    rng, tonight = np.random.default_rng(0), WARM_UP + THEN
+    users, known = shop(tonight + 1, rng), facts(tonight + 1, rng)
+    then, window = reference_of(users, known), Window(tonight, 1)
+    now = count_users(users, window, then.bins, known)
+    then.counts[CTR], now[CTR] = clicks(0.2, 8000, 28), clicks(0.2, 2000, 1)
+    return findings("tiny-1", then, window, now, Drift())
+
+
+def clicks(share: float, num_users: int, num_days: int) -> Counts:
+    """An exposure a user, so many of them clicked."""
+    bins = (np.arange(num_users) < share * num_users).astype(int)
+    return Counts.of(np.arange(num_users) % num_days, bins, np.arange(num_users), num_days, 2)
 
 
 def of(found: dict[str, Any], name: str) -> dict[str, Any]:
