@@ -22,6 +22,7 @@ from recsys.data.histories import US_PER_DAY, UserEvents
 from recsys.drift.counts import Counts
 from recsys.drift.quantities import (
     AWAY,
+    CATEGORY,
     EVENT_MIX,
     EVENTS,
     ITEM_AGE,
@@ -123,6 +124,7 @@ def count_users(
     age = (at - facts.first_days[rows]).astype(np.float64)
     of_events = {
         EVENT_MIX: users.event_codes[inside].astype(np.int64),
+        CATEGORY: bins[CATEGORY].of(bins[CATEGORY].codes(facts.categories)[rows]),
         PRICE: bins[PRICE].of(facts.prices[rows]),
         TEXT_LENGTH: bins[TEXT_LENGTH].of(facts.text_lengths[rows]),
         ITEM_AGE: bins[ITEM_AGE].of(age),

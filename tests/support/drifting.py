@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from recsys.config import Drift
 from recsys.data.histories import US_PER_DAY, UserEvents
 from recsys.drift.counts import Counts
 from recsys.drift.findings import findings
 from recsys.drift.measuring import Window, count_users
-from recsys.drift.quantities import CTR, PRICE, TEXT_LENGTH, Bins, ItemFacts, fixed_bins
+from recsys.drift.quantities import CATEGORY, CTR, PRICE, TEXT_LENGTH, Bins, ItemFacts, fixed_bins
 from recsys.drift.reference import Reference
 
 #: Days before which the shop is not yet what it stays, and of the reference after them.
@@ -28,7 +29,8 @@ def facts(num_days: int, rng: np.random.Generator, dear_from: int | None = None)
     if dear_from is not None:
         prices[born >= dear_from] *= 3
     prices[rng.random(len(born)) < 0.1] = np.nan
-    return ItemFacts(prices, rng.integers(10, 80, len(born)).astype(float), born)
+    categories = pl.Series([f"shelf {number % 7}" if number % 7 else None for number in born])
+    return ItemFacts(categories, prices, rng.integers(10, 80, len(born)).astype(float), born)
 
 
 def shop(
@@ -73,6 +75,7 @@ def reference_of(users: UserEvents, known: ItemFacts, first: int = WARM_UP) -> R
     window = Window(first, THEN)
     every = np.ones(len(known.prices))
     bins = fixed_bins() | {
+        CATEGORY: Bins.of_names(known.categories, every),
         PRICE: Bins.of_mass(known.prices, every),
         TEXT_LENGTH: Bins.of_mass(known.text_lengths, every),
     }

@@ -27,7 +27,7 @@ def test_95_percent_of_stable_nights_are_stable() -> None:
         intervals = [each["interval"] for each in found["quantities"]]
         moved += sum(not low <= 0 <= high for low, high in intervals)
         compared += len(intervals)
-    assert compared == 200 * 8
+    assert compared == 200 * 9
     assert alarms <= 0.05 * 200
     assert moved <= 0.05 * compared
 
