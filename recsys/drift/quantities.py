@@ -163,6 +163,28 @@ class ItemFacts:
         categories, prices = catalogue.items[Col.category], catalogue.prices.astype(np.float64)
         return ItemFacts(categories, prices, lengths[catalogue.text_rows], first)
 
+    def binned(self, bins: dict[str, Bins]) -> BinnedItems:
+        """The bin of each item, in few bytes."""
+        found = {
+            CATEGORY: bins[CATEGORY].of(bins[CATEGORY].codes(self.categories)),
+            PRICE: bins[PRICE].of(self.prices),
+            TEXT_LENGTH: bins[TEXT_LENGTH].of(self.text_lengths),
+        }
+        return BinnedItems({n: each.astype(np.uint8) for n, each in found.items()}, self.first_days)
+
+
+@dataclass(frozen=True)
+class BinnedItems:
+    """What a task asks of the items.
+
+    Attributes:
+        bins: quantity -> [I] bin.
+        first_days: see `ItemFacts`.
+    """
+
+    bins: dict[str, NDArray[np.uint8]]
+    first_days: Int32s
+
 
 def fixed_bins() -> dict[str, Bins]:
     """The bins that do not depend on the reference."""

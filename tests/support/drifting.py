@@ -79,7 +79,7 @@ def reference_of(users: UserEvents, known: ItemFacts, first: int = WARM_UP) -> R
         PRICE: Bins.of_mass(known.prices, every),
         TEXT_LENGTH: Bins.of_mass(known.text_lengths, every),
     }
-    return Reference(window, count_users(users, window, bins, known), bins)
+    return Reference(window, count_users(users, window, bins, known.binned(bins)), bins)
 
 
 def stable_night() -> dict[str, Any]:
@@ -87,7 +87,7 @@ def stable_night() -> dict[str, Any]:
     rng, tonight = np.random.default_rng(0), WARM_UP + THEN
     users, known = shop(tonight + 1, rng), facts(tonight + 1, rng)
     then, window = reference_of(users, known), Window(tonight, 1)
-    now = count_users(users, window, then.bins, known)
+    now = count_users(users, window, then.bins, known.binned(then.bins))
     then.counts[CTR], now[CTR] = clicks(0.2, 8000, 28), clicks(0.2, 2000, 1)
     return findings("tiny-1", then, window, now, Drift())
 

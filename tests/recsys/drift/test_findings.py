@@ -22,7 +22,13 @@ def test_95_percent_of_stable_nights_are_stable() -> None:
         rng = np.random.default_rng(seed)
         users, known = shop(TONIGHT + 1, rng, users_a_day=12), facts(TONIGHT + 1, rng)
         then, window = reference_of(users, known), Window(TONIGHT, 1)
-        found = findings("v", then, window, count_users(users, window, then.bins, known), Drift())
+        found = findings(
+            "v",
+            then,
+            window,
+            count_users(users, window, then.bins, known.binned(then.bins)),
+            Drift(),
+        )
         alarms += found["verdict"] != "stable" or found["asks_full_run"]
         intervals = [each["interval"] for each in found["quantities"]]
         moved += sum(not low <= 0 <= high for low, high in intervals)
@@ -40,7 +46,13 @@ def test_a_planted_drift_is_found_on_its_day() -> None:
     then, verdicts = reference_of(users, known), {}
     for night in range(TONIGHT, TONIGHT + 6):
         window = Window(night, 1)
-        found = findings("v", then, window, count_users(users, window, then.bins, known), Drift())
+        found = findings(
+            "v",
+            then,
+            window,
+            count_users(users, window, then.bins, known.binned(then.bins)),
+            Drift(),
+        )
         verdicts[night] = {n: of(found, n)["verdict"] for n in (EVENT_MIX, PRICE, ITEM_AGE)}
         assert found["asks_full_run"] == (night >= planted)
         if night >= planted:
@@ -54,7 +66,9 @@ def test_few_users_say_nothing() -> None:
     rng = np.random.default_rng(0)
     users, known = shop(TONIGHT + 1, rng, users_a_day=2), facts(TONIGHT + 1, rng)
     then, window = reference_of(users, known), Window(TONIGHT, 1)
-    found = findings("v", then, window, count_users(users, window, then.bins, known), Drift())
+    found = findings(
+        "v", then, window, count_users(users, window, then.bins, known.binned(then.bins)), Drift()
+    )
     assert found["verdict"] == VERDICTS[0] and not found["asks_full_run"]
     assert of(found, PRICE)["psi"] is None and of(found, NEW_USERS)["interval"] is None
     assert sum(of(found, PRICE)["now"]) == pytest.approx(1)

@@ -68,7 +68,7 @@ def test_counts_by_hand() -> None:
         CATEGORY: Bins.of_names(facts.categories, np.ones(2)), PRICE: Bins((4.0,)),
         TEXT_LENGTH: Bins((15.0,)),
     }  # fmt: skip
-    counts = count_users(users, Window(10, 2), bins, facts)
+    counts = count_users(users, Window(10, 2), bins, facts.binned(bins))
     told = {
         name: {
             label: int(n) for label, n in zip(labels_of(name, bins), each.values, strict=True) if n
