@@ -151,10 +151,8 @@ def _tell(webhook: WebhookSender, run: Run, night: Night) -> None:
 
 
 def report(run: Run) -> list[str]:
-    """How the last night went."""
-    nights = Nights(run.recipe.shared)
-    night = nights.read(nights.days()[-1])
-    assert night is not None
+    """How the night went that was begun last."""
+    night = max(Nights(run.recipe.shared).every(), key=lambda each: each.started_at)
     took = ", ".join(f"{name} {seconds:.0f}" for name, seconds in night.seconds.items())
     way = night.way["kind"] if night.way else "no"
     return [f"night of {night.day}, {way} training: {night.verdict}", f"seconds: {took}"]

@@ -28,8 +28,7 @@ from recsys.drift.quantities import (
     NEW_DAYS,
     NEW_ITEMS,
     NEW_USERS,
-    PRICE,
-    TEXT_LENGTH,
+    BinnedItems,
     Bins,
     ItemFacts,
     labels_of,
@@ -83,7 +82,7 @@ def measure(
         DataError: a shard is missing or broken.
     """
     rows = [{"shard": str(path)} for path in prepared.shards]
-    task = CountShard(recipe, prepared, window, bins, facts)
+    task = CountShard(recipe, prepared.folder, window, bins, facts.binned(bins))
     shards = [json.loads(row["counts"]) for row in run_tasks(rows, task)]
     return {
         name: reduce(add, (Counts.from_json(shard[name]) for shard in shards)) for name in shards[0]
@@ -92,27 +91,34 @@ def measure(
 
 @dataclass(frozen=True)
 class CountShard:
-    """Counts a history shard; for the attributes see `measure`."""
+    """Counts a history shard of a folder; see `count_users`."""
 
     recipe: Recipe
-    prepared: Prepared
+    folder: Path
     window: Window
     bins: dict[str, Bins]
-    facts: ItemFacts
+    items: BinnedItems
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row's shard, as JSON."""
-        self.recipe.shared.bring(self.prepared.folder)
-        users = self.prepared.users([Path(row["shard"])])
-        found = count_users(users, self.window, self.bins, self.facts)
+        self.recipe.shared.bring(self.folder)
+        users = Prepared(self.folder).users([Path(row["shard"])])
+        found = count_users(users, self.window, self.bins, self.items)
         told = json.dumps({name: counts.as_json() for name, counts in found.items()})
         return {"order": row["order"], "counts": told}
 
 
 def count_users(
-    users: UserEvents, window: Window, bins: dict[str, Bins], facts: ItemFacts
+    users: UserEvents, window: Window, bins: dict[str, Bins], items: BinnedItems
 ) -> dict[str, Counts]:
-    """The counts of some users' events; for the arguments see `measure`."""
+    """The counts of some users' events.
+
+    Args:
+        users: each with all events.
+        window: to count.
+        bins: of the quantities that are numbers.
+        items: in the same bins.
+    """
     days, owners = users.timestamps // US_PER_DAY, users.user_of_event
     starts = visit_starts(users)
     sizes = np.diff(np.append(starts, len(days)))
@@ -120,11 +126,10 @@ def count_users(
     away = np.where(is_first, np.nan, days[starts] - np.roll(days[starts], 1))
     inside = (days >= window.first) & (days <= window.last)
     rows, at = users.item_rows[inside], days[inside]
-    age = (at - facts.first_days[rows]).astype(np.float64)
+    age = (at - items.first_days[rows]).astype(np.float64)
     of_events = {
         EVENT_MIX: users.event_codes[inside].astype(np.int64),
-        PRICE: bins[PRICE].of(facts.prices[rows]),
-        TEXT_LENGTH: bins[TEXT_LENGTH].of(facts.text_lengths[rows]),
+        **{name: each[rows].astype(np.int64) for name, each in items.bins.items()},
         ITEM_AGE: bins[ITEM_AGE].of(age),
         NEW_ITEMS: (age < NEW_DAYS).astype(np.int64),
     }
@@ -163,10 +168,11 @@ def count_clicks(recipe: Recipe, window: Window) -> Counts | None:
     recipe.shared.bring(folder)
     if not (folder / SUMMARY_FILE).is_file():
         return None
+    known = read_summary(folder)["days"]
     visits = [
         _clicks(folder / day_file(day)).with_columns(pl.lit(number).alias("day"))
         for number, day in enumerate(days_of(window))
-        if day in read_summary(folder)["days"]
+        if day in known
     ]
     if not visits:
         return None

@@ -17,6 +17,7 @@ from recsys.config import Recipe
 from recsys.drift.counts import Counts
 from recsys.drift.measuring import Window, count_clicks, measure
 from recsys.drift.quantities import (
+    CATEGORY,
     CTR,
     PRICE,
     TEXT_LENGTH,
@@ -72,6 +73,7 @@ class Reference:
         window, facts = Window(last - days + 1, days), ItemFacts.of(prepared, daily)
         weights = _events_of_items(daily, window)
         bins = fixed_bins() | {
+            CATEGORY: Bins.of_names(facts.categories, weights),
             PRICE: Bins.of_mass(facts.prices, weights),
             TEXT_LENGTH: Bins.of_mass(facts.text_lengths, weights),
         }
@@ -96,6 +98,7 @@ class Reference:
             "first_day": self.window.first,
             "days": self.window.days,
             "edges": {name: list(bins.edges) for name, bins in self.bins.items()},
+            "names": {name: list(bins.names) for name, bins in self.bins.items() if bins.names},
             "counts": {name: counts.as_json() for name, counts in self.counts.items()},
         }
 
@@ -112,13 +115,14 @@ class Reference:
                 f"{bundle.version} was written before bundles told what they were made from",
                 where=path, fix=_FIX,
             )  # fmt: skip
-        kinds = {"format": int, "first_day": int, "days": int, "edges": dict, "counts": dict}
+        kinds = {"format": int, "first_day": int, "days": int, "edges": dict, "names": dict,
+                 "counts": dict}  # fmt: skip
         data = read_json(path, _FIX, kinds, BundleError)
         with reading(path, _FIX, BundleError):
             if data["format"] != FORMAT:
                 raise ValueError(f"a reference of format {data['format']}, not {FORMAT}")
             bins = {
-                name: Bins(tuple(float(edge) for edge in edges))
+                name: Bins(tuple(map(float, edges)), tuple(map(str, data["names"].get(name, []))))
                 for name, edges in data["edges"].items()
             }
             counts = {name: Counts.from_json(each) for name, each in data["counts"].items()}

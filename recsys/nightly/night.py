@@ -6,12 +6,13 @@ nightly/{day}/night.json    in the run's folder or its store; written after each
 from __future__ import annotations
 
 import datetime as dt
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from recsys.errors import DataError
-from recsys.storage.outputs import write_json
+from recsys.storage.outputs import whole_file
 from recsys.storage.reading import read_json, reading
 from recsys.storage.shared import SharedFolder
 
@@ -123,7 +124,8 @@ class Nights:
     def write(self, night: Night) -> Path:
         """Keep a night as it is now; returns the file."""
         path = self.file(night.day)
-        write_json(path, asdict(night))
+        with whole_file(path) as aside:  # in its order: that of the stages tells something
+            aside.write_text(f"{json.dumps(asdict(night), indent=2)}\n")
         self.shared.hand_in(path)
         return path
 

@@ -10,7 +10,7 @@ import datetime as dt
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -43,6 +43,7 @@ class Coverage:
         targets: window, or `before head`, `after end` -> rows with a target event.
         points: times of targets before the end, rising, microseconds, each with the number that it
             stands for.
+        cuts: that `targets` was counted by, microseconds.
     """
 
     first_us: int | None = None
@@ -50,6 +51,7 @@ class Coverage:
     types: dict[str, int] = field(default_factory=dict)
     targets: dict[str, int] = field(default_factory=dict)
     points: list[tuple[int, float]] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
 
     @staticmethod
     def of(good: pl.DataFrame, types: pl.Series, data: Data) -> Coverage:
@@ -64,7 +66,7 @@ class Coverage:
         targeted = good.filter(pl.col(Col.event_type).is_in(list(data.target_events)))
         at = np.sort(targeted[Col.timestamp].dt.epoch("us").to_numpy())
         kept = at if data.cuts.end is None else at[at < int(data.cuts.end.timestamp() * 1e6)]
-        cuts = [moment for moment in cut_us(data.cuts).values() if moment is not None]
+        cuts = _cuts(data)
         places = np.diff(np.searchsorted(kept, cuts), prepend=0, append=len(kept))
         targets = dict(zip((BEFORE, *WINDOWS), places.tolist(), strict=True))
         num_points = min(len(kept), _NUM_POINTS)
@@ -76,7 +78,22 @@ class Coverage:
             _commonest(dict(types.drop_nulls().value_counts().rows())),
             targets | {AFTER: len(at) - len(kept)},
             [(int(moment), weight) for moment in kept[picked]],
+            cuts,
         )
+
+    def by_cuts_of(self, data: Data) -> Coverage:
+        """The same by the cuts of a recipe, with another one's end.
+
+        Where they are others, `targets` is told by `points`: of more targets than a part sends on,
+        it is about right.
+        """
+        if self.cuts == (cuts := _cuts(data)):
+            return self
+        windows, targets = (BEFORE, *WINDOWS), Counter[str]()
+        for moment, weight in self.points:
+            targets[windows[np.searchsorted(cuts, moment, "right")]] += weight  # type: ignore[assignment]
+        told = {name: round(targets[name]) for name in windows}
+        return replace(self, cuts=cuts, targets=told | {AFTER: self.targets[AFTER]})
 
     @staticmethod
     def merged(parts: Sequence[Coverage]) -> Coverage:
@@ -91,6 +108,7 @@ class Coverage:
         return Coverage(
             min(firsts, default=None), max(lasts, default=None), _commonest(types),
             {name: targets[name] for name in (BEFORE, *WINDOWS, AFTER)}, points,
+            parts[0].cuts if parts else [],
         )  # fmt: skip
 
     def to_json(self) -> str:
@@ -109,6 +127,10 @@ class Coverage:
         if self.first_us is None:
             return "the log holds no usable event"
         return f"the log runs from {_moment(self.first_us)} to {_moment(self.last_us)} UTC"
+
+
+def _cuts(data: Data) -> list[int]:
+    return [moment for moment in cut_us(data.cuts).values() if moment is not None]
 
 
 def types_text(types: Mapping[str, int], data: Data) -> str:

@@ -74,7 +74,8 @@ def finish(recipe: Recipe, out: Path, kept: Kept, results: Results) -> None:
     _gather(out, kept, results)
     quarantined = _quarantined(recipe, out, sum(row["rows"] for row in results.split))
     counts = _counts(results, sum(quarantined.values()))
-    coverage = Coverage.merged([Coverage.from_json(row["coverage"]) for row in results.split])
+    parts = [Coverage.from_json(row["coverage"]) for row in results.split]
+    coverage = Coverage.merged([each.by_cuts_of(recipe.data) for each in parts])
     unusable = window_problem(
         coverage, recipe.data, {window: counts[f"{window}_baskets"] for window in WINDOWS},
         learnable=sum(row["learnable"] for row in results.built),

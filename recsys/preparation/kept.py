@@ -251,9 +251,19 @@ class Kept:
                 shutil.rmtree(left_over, ignore_errors=True)
 
 
-def context(recipe: Recipe, key_check: str, num_buckets: int) -> str:
-    """Hash of what all parts and buckets of a run depend on."""
+def context(recipe: Recipe, key_check: str, num_buckets: int, *, of_parts: bool = False) -> str:
+    """Hash of what all buckets of a run depend on.
+
+    Args:
+        recipe: of the run.
+        key_check: of the pseudonyms' key.
+        num_buckets: of the users.
+        of_parts: what all parts depend on: of the cuts the end alone, since a night moves the
+            others, and does not read the log again.
+    """
     data = recipe.resolved()["data"]
+    if of_parts:
+        data["cuts"] = data["cuts"]["end"]
     return json_sha256(
         {
             "format": FORMAT,

@@ -179,9 +179,10 @@ class _Steps:
             self._num_buckets = buckets_of(
                 self.recipe.data, sum(part.num_rows for part, _, _ in sources)
             )
-            self._common = context(self.recipe, key_check(self.key), self._num_buckets)
+            known = (self.recipe, key_check(self.key), self._num_buckets)
+            self._common, of_parts = context(*known), context(*known, of_parts=True)
             rows = [
-                {LIVE: live, "key": part_key(part, version, live, self._common), **asdict(part)}
+                {LIVE: live, "key": part_key(part, version, live, of_parts), **asdict(part)}
                 for part, version, live in sources
             ]
             now_us = int(time.time() * 1e6)

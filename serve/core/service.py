@@ -20,6 +20,7 @@ from serve.models.added_items import Encode
 from serve.models.arms import Arms, ResolvedArm, describe_arm
 from serve.models.live_arms import LiveArms
 from serve.models.text_vectors import TextVectors
+from serve.observability.drift import DriftGauges
 from serve.observability.metrics import Metrics, NoMetrics
 from serve.observability.trace import current
 from serve.ranking.batches import Batches
@@ -89,6 +90,7 @@ class Service:
         self._events = UserEvents(self._users, types, self._writer)
         self._impressions = _impression_log(settings, self._users)
         self._shadows = Shadows(self.metrics, limits.log_requests)
+        self._drift = DriftGauges(settings.shared, self.metrics)
         self._batches = Batches(self.metrics)
         self._flow = AnswerFlow(
             limits,
@@ -120,6 +122,7 @@ class Service:
     async def load(self, place: Place, version: str, arms: Sequence[ResolvedArm] = ()) -> None:
         """Serve other bundles or arms; see `ModelSwap.load`."""
         await self._swap.load(place, version, arms)
+        self._drift.look_again()
 
     async def refresh(self) -> None:
         """Take up the items that other replicas changed; see `LiveArms.refresh`."""
@@ -207,6 +210,7 @@ class Service:
         self.metrics.set("dropped_impressions", self._impressions.num_dropped)
         self.metrics.set("failed_update", self._swap.failed_update is not None)
         self.metrics.set("last_write_timestamp_seconds", self._events.last_write)
+        self._drift.set()
         arms = self._live.or_none
         if arms is not None:
             for version in {arm.model.version for arm in arms.answering}:

@@ -91,7 +91,19 @@ METRICS = {
         "Unix time when this replica last stored an event that was new; when it started, until "
         "then. The newest of all replicas tells how old the service's news of its users is.",
     ),
-}
+    "drift_check_timestamp_seconds": Metric("gauge", "Unix time of the run's last `recsys drift`."),
+    "drift_asks_full_run": Metric("gauge", "1 if it asks for a full run."),
+    "drift_verdict": Metric(
+        "gauge", "3 drifted, 2 moderate, 1 stable, 0 too few users to say.", ("quantity",)
+    ),
+    "drift_psi": Metric(
+        "gauge", "Population stability index, then against now.", ("quantity",)
+    ),
+    "drift_share": Metric(
+        "gauge", "Of the bundle's reference (then) and of the last days (now).",
+        ("quantity", "window"),
+    ),
+}  # fmt: skip
 
 
 class Metrics(Protocol):

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from bundles import make_bundle
 from http_receiver import Receiver, receiving
+from small_disk import fill, mounted
 from tiny import (
     KEY,
     KEY_ENV,
@@ -134,6 +135,21 @@ class TestBroken:
         assert told(receiver)[1]["failed"]["stage"] == "exposures"
         assert status_of(config, FIRST, "--set", "data.max_tokens=8") == 2
         assert "compact: done before" not in capsys.readouterr().out, "another recipe"
+
+    def test_a_full_disk(self, config: Path, receiver: Receiver, tmp_path: Path) -> None:
+        """Not even the night's own state can be written; with room the same command goes on."""
+        with mounted(tmp_path / "disk", megabytes=32) as disk:
+            overrides = ("--set", f"run_dir={disk / 'run'}")
+            other = fill(disk)
+            assert status_of(config, FIRST, *overrides) == 2
+            kind, data = told(receiver)
+            assert kind == "night.failed" and "no space is left" in data["failed"]["error"]
+            other.unlink()
+            lists = disk / "run" / "feedback" / "impressions" / "2024-03-30-0.parquet"
+            lists.parent.mkdir(parents=True)
+            lists.write_bytes(b"no table")
+            assert status_of(config, FIRST, *overrides) == 2
+            assert told(receiver)[1]["seconds"].keys() == {"compact", "prepare"}
 
     def test_a_registry_that_is_another_shops(self, config: Path, receiver: Receiver) -> None:
         give_champion(config)

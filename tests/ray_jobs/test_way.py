@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,22 +13,27 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from bundles import item_id
 from dying_tasks import DyingModel, sent_along
 from safetensors.torch import load_file, save_file
-from tiny import KEY, KEY_ENV, prepare_here, tiny_log, tiny_recipe
+from tiny import KEY, KEY_ENV, day, prepare_here, tiny_log, tiny_recipe, write_log
 
-from ray_jobs import embed, evaluate, pipeline, promote, rollback
+from ray_jobs import drift, embed, evaluate, pipeline, promote, rollback
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.progress import load_progress, seal
 from recsys.artifacts.registry import Registry
 from recsys.artifacts.run import Run
 from recsys.config import Recipe, recipe_from_dict, target_codes
+from recsys.drift.findings import DRIFT_FILE, read_findings
+from recsys.drift.quantities import TOP_SCORE
+from recsys.drift.reference import REFERENCE_DAYS, Reference
 from recsys.errors import BundleError, DataError, GateRefused
 from recsys.evaluation.gate import MIN_USERS
 from recsys.evaluation.report import OURS
 from recsys.preparation.prepared import QUESTIONS_DIR, Prepared
 from recsys.recommender import Recommender
 from recsys.recommender.loading import scorer_on
+from recsys.schema import Col
 from recsys.text.pretrained import WEIGHTS
 from recsys.text.text_store import TextStore
 from recsys.training.pretraining.adapted import LANGUAGE_DIR
@@ -81,6 +87,18 @@ def test_every_test_basket_is_in_the_report(recipe: Recipe) -> None:
     slices = {row["slice"] for row in data["rows"]}
     # Nobody of this log buys what he did not view before: `first_time` asks nothing.
     assert slices == {"all", "new_item", "new_user", "head", "tail", "repeat"}
+
+
+def test_the_whole_way_ends_with_a_page(recipe: Recipe) -> None:
+    run = Run.open(recipe)
+    text = run.page_file.read_text()
+    assert (
+        "It is the first champion. Beside item_knn, the best baseline, it is surely better" in text
+    )
+    for name in ("baselines", "slices", "people", "diversity", "training", "data"):
+        assert f'<section id="{name}"' in text
+    users = json.loads(run.examples_file.read_text())["users"]
+    assert len(users) == 10 and all(user["user"][:8] in text for user in users)
 
 
 def test_what_trainings_share_goes_with_the_prepared_data(recipe: Recipe, tmp_path: Path) -> None:
@@ -223,6 +241,13 @@ def test_a_worse_bundle_is_refused_and_the_champion_stays(recipe: Recipe) -> Non
         assert registry.champion() == spoilt and evidence["forced"]
         assert evidence["rule"] == "not_worse" and evidence["over_champion"]["high"] < 0
         assert "may lose more than 2.0% of" in evidence["refusals"][1]
+        decision = json.loads(Run.open(recipe).decision_file.read_text())
+        assert decision["promoted"] and decision["evidence"] == evidence
+        of_all, *of_others = decision["changes"]["metrics"]
+        over = evidence["over_champion"]
+        assert {name: of_all[name] for name in over} == pytest.approx(over, abs=1e-6)
+        assert len(of_others) == 8 and len(decision["changes"]["lists"]) == 10
+        assert "It is the champion by force only" in Run.open(recipe).page_file.read_text()
 
         promote.execute(Run.open(recipe), version=champion)
         evidence = registry.history()[-1]["evidence"]
@@ -263,6 +288,27 @@ def _spoil(recipe: Recipe) -> None:
         Run.open(recipe).bundle_folder, chosen, prepared, spoilt, vectors.numpy(),
         TextStore.open(Run.open(chosen).text_store_folder),
     )  # fmt: skip
+
+
+def test_days_after_the_champion_lie_beside_its_reference(recipe: Recipe, tmp_path: Path) -> None:
+    """The bundle tells what it was made from; four weeks later the dear items alone are bought."""
+    other = recipe_from_dict(recipe.resolved() | {"run_dir": str(tmp_path / "run")})
+    reference = Reference.of(Bundle.open(Registry.of(recipe).path("champion")))
+    assert TOP_SCORE in reference.counts and reference.window.days == REFERENCE_DAYS
+    source = Path(str(recipe.data.source))
+    log = pl.read_parquet(source / "events.parquet")
+    late = log.filter(pl.col(Col.timestamp) >= day(62)).with_columns(
+        pl.col(Col.timestamp) + dt.timedelta(days=28), pl.lit(item_id(38)).alias(Col.item)
+    )
+    write_log(tmp_path / "log", pl.concat([log, late]), pl.read_parquet(source / "items.parquet"))
+    data = other.data.model_copy(update={"source": str(tmp_path / "log")})
+    run = Run.open(other.model_copy(update={"data": data}))
+    prepare_here(run.recipe)
+    drift.execute(run, window_days=28)
+    found = read_findings(run.root / DRIFT_FILE)
+    verdicts = {each["name"]: each["verdict"] for each in found["quantities"]}
+    assert verdicts["price"] == "drifted" and verdicts["event_mix"] == "stable"
+    assert TOP_SCORE in verdicts and found["asks_full_run"]
 
 
 def test_a_bundle_of_other_data_is_not_evaluated(recipe: Recipe) -> None:

@@ -59,6 +59,17 @@ class TestCounts:
         assert found.types == {"purchase": 5, "view": 2}
         assert found.points == [(DAY * at, 1.0) for at in (3, 10, 20, 29, 35)]
 
+    def test_under_other_cuts_few_targets_are_counted_the_same_and_many_about(self) -> None:
+        moved = {"head": "1970-01-05", "valid": "1970-01-30", "test": "1970-02-05"}
+        found = coverage(*EVENTS).by_cuts_of(data(cuts=moved))
+        assert found == coverage(*EVENTS, cuts=moved)
+        many = [("purchase", number % 40) for number in range(4000)]
+        about = coverage(*many).by_cuts_of(data(cuts=moved))
+        exact = coverage(*many, cuts=moved)
+        assert sum(about.targets.values()) == 4000
+        for window, count in exact.targets.items():
+            assert about.targets[window] == pytest.approx(count, abs=2 * 4000 / 64)
+
     def test_what_lies_behind_the_end_is_no_target(self) -> None:
         cuts = {"head": "1970-01-11", "valid": "1970-01-21", "test": "1970-01-31",
                 "end": "1970-02-05"}  # fmt: skip

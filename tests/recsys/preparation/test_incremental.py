@@ -172,6 +172,15 @@ def test_it_reads_what_is_new_and_builds_what_that_touches(shop: GrowingLog) -> 
     assert shop.tasks["JoinRanges"] == 2
 
 
+def test_a_night_that_moves_the_cuts_reads_nothing_of_the_log_again(shop: GrowingLog) -> None:
+    shop.prepare(shop.recipe())
+    moved = shop.recipe(cuts={"head": day(51), "valid": day(65), "test": day(78)})
+    second = shop.prepare(moved)
+    assert "Split" not in shop.tasks and shop.tasks["Build"] == 4
+    shutil.rmtree(moved.root / KEPT)
+    assert second == shop.prepare(moved)
+
+
 def test_of_users_with_later_rows_nothing_is_read_again(shop: GrowingLog) -> None:
     recipe = shop.recipe()
     shop.prepare(recipe)

@@ -15,12 +15,15 @@ import httpx
 import pytest
 import yaml
 from bundles import item_id
+from drifting import stable_night
 from monitoring import PROMETHEUS, alerts, all_names, panels
 from prometheus_client.parser import text_string_to_metric_families
 from running_service import ROOT, Running
 
 from benchmarks.ports import free_ports
 from recsys.config import load_recipe
+from recsys.drift.findings import DRIFT_FILE
+from recsys.storage.outputs import write_json
 from serve.launch.own_files import OwnFiles
 
 pytestmark = [pytest.mark.serve, pytest.mark.ray]
@@ -30,11 +33,13 @@ DEMO = ROOT / "recipes" / "demo.yaml"
 
 @pytest.fixture
 def shadowed(running: Running, bundle: Path) -> Iterator[None]:
-    """A shadow arm beside the only one, for the metrics that tell of it."""
+    """A shadow arm beside the only one and a check of drift, for the metrics that tell of them."""
+    write_json(running.root / DRIFT_FILE, stable_night())
     arms = [{"name": "default"}, {"name": "next", "shadow": True}]
     running.configure(bundle, f"serve.arms={json.dumps(arms)}")
     running.wait_for_arms("default", "next")
     yield
+    (running.root / DRIFT_FILE).unlink()
     running.configure(bundle)
     running.wait_for_arms("default")
 
