@@ -84,8 +84,8 @@ def report(run: Run) -> list[str]:
         return [f"nothing to compare: no event since the log of {found['bundle']}"]
     then, now = (" to ".join(found[name]) for name in ("reference_days", "days"))
     lines = [f"{now} beside {then}, the reference of {found['bundle']}", ""]
-    rows = [("", "users", "then", "now", "PSI or change", "95 %", "")]
-    rows += [tuple(_row(each)) for each in found["quantities"]]
+    rows = [["", "users", "then", "now", "PSI or change", "95 %", ""]]
+    rows += [list(_row(each)) for each in found["quantities"]]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     if found["not_compared"]:

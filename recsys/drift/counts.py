@@ -163,12 +163,14 @@ class Counts:
             ValueError, TypeError, KeyError: they are none.
         """
         names = ("by_day", "products", "products_of_visits")
-        by_day, *products = (np.array(data[name], dtype=np.float64) for name in names)
-        if by_day.ndim != 2 or any(each.shape != (by_day.shape[1],) * 2 for each in products):
+        every = [np.array(data[name], dtype=np.float64) for name in names]
+        by_day, products, of_visits = every
+        square = (by_day.shape[-1],) * 2
+        if by_day.ndim != 2 or {products.shape, of_visits.shape} != {square}:
             raise ValueError("counts of wrong shapes")
-        if not all(np.isfinite(each).all() and (each >= 0).all() for each in (by_day, *products)):
+        if not all(np.isfinite(each).all() and (each >= 0).all() for each in every):
             raise ValueError("counts that are no counts")
-        return cls(by_day, *products, int(data["users"]))
+        return cls(by_day, products, of_visits, int(data["users"]))
 
 
 def covariances(reference: Counts, now: Counts) -> tuple[Float64s, Float64s]:

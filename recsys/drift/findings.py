@@ -18,7 +18,7 @@ from recsys.drift.psi import psi
 from recsys.drift.quantities import CTR, QUANTITIES, labels_of
 from recsys.drift.reference import Reference
 from recsys.errors import DataError
-from recsys.storage.reading import read_json
+from recsys.storage.reading import read_json, reading
 
 FORMAT: Final = 1
 DRIFT_FILE: Final = "drift.json"
@@ -29,6 +29,7 @@ VERDICTS: Final = ("unknown", "stable", "moderate", "drifted")
 MODERATE, DRIFTED = 0.1, 0.25
 #: With fewer the intervals were not tried, see `tests/recsys/drift`.
 MIN_USERS: Final = 50
+_FIX: Final = "run `recsys drift` again"
 
 
 def findings(
@@ -71,12 +72,20 @@ def read_findings(path: Path) -> dict[str, Any]:
         "format": int, "checked_at": str, "bundle": str, "quantities": list, "not_compared": list,
         "verdict": str, "asks_full_run": bool,
     }  # fmt: skip
-    found = read_json(path, "run `recsys drift` again", kinds)
+    found = read_json(path, _FIX, kinds)
     if found["format"] != FORMAT:
         raise DataError(
             f"this release reads format {FORMAT}", where=path, field="format",
-            value=found["format"], fix="run `recsys drift` again",
+            value=found["format"], fix=_FIX,
         )  # fmt: skip
+    with reading(path, _FIX):
+        dt.datetime.fromisoformat(found["checked_at"])
+        for told in found["quantities"]:
+            is_share = QUANTITIES[told["name"]].kind == "share"
+            figures = ("reference", "now") if is_share else ("psi", "by_chance")
+            known = [told[name] for name in figures if told[name] is not None]
+            if told["verdict"] not in VERDICTS or not all(type(each) is float for each in known):
+                raise ValueError(f"`{told['name']}` is none of ours")
     return found
 
 

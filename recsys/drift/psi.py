@@ -15,6 +15,7 @@ Legend: B bins.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,9 +107,8 @@ def _effective(counts: Counts) -> float:
     return float((filled.sum() - 1) / variances.sum())
 
 
-def _root(above: object, wanted: float, value: float) -> float:
+def _root(above: Callable[[float], float], wanted: float, value: float) -> float:
     """The index for which a larger value than this one has the wanted probability; at least 0."""
-    assert callable(above)
     if above(0.0) >= wanted:
         return 0.0
     high = max(value, 1e-6)

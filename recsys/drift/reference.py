@@ -135,4 +135,5 @@ class Reference:
 def _events_of_items(daily: DailyCounts, window: Window) -> Float64s:
     """[I] events in the window."""
     inside = (daily.days >= window.first) & (daily.days <= window.last)
-    return np.bincount(daily.item_rows[inside], daily.events[inside], minlength=daily.num_items)
+    rows, events = daily.item_rows[inside], daily.events[inside]
+    return np.bincount(rows, events, minlength=daily.num_items).astype(np.float64)

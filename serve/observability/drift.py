@@ -43,11 +43,11 @@ class DriftGauges:
         for told in self._found["quantities"]:
             name = told["name"]
             self._metrics.set("drift_verdict", VERDICTS.index(told["verdict"]), quantity=name)
-            if told["kind"] == "share" and told["now"] is not None:
-                self._metrics.set("drift_share", told["now"], quantity=name, window="now")
-                self._metrics.set("drift_share", told["reference"], quantity=name, window="then")
-            elif told.get("psi") is not None:
+            if told.get("psi") is not None:
                 self._metrics.set("drift_psi", told["psi"], quantity=name)
+            for window, figure in (("then", "reference"), ("now", "now")):
+                if isinstance(told[figure], float):  # of a distribution it is a list
+                    self._metrics.set("drift_share", told[figure], quantity=name, window=window)
 
     def look_again(self) -> None:
         """Read the file at the next `set`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from pathlib import Path
 
 from drifting import stable_night
@@ -37,7 +38,18 @@ def test_gauges_are_what_the_file_says(tmp_path: Path) -> None:
 
 
 def test_a_broken_file_is_as_good_as_none(tmp_path: Path) -> None:
-    tally = Tally()
-    (tmp_path / DRIFT_FILE).write_text("{")
-    DriftGauges(SharedFolder(tmp_path), tally).set()
-    assert not tally.gauges
+    """Whatever is wrong with it: an error would end the thread that reports all gauges."""
+    found, path = stable_night(), tmp_path / DRIFT_FILE
+    price = next(each for each in found["quantities"] if each["name"] == "price")
+    broken: list[object] = [
+        [], found | {"format": 9}, found | {"checked_at": "yesterday"}, found | {"quantities": [1]},
+        *(
+            found | {"quantities": [{**price, **wrong}]}
+            for wrong in ({"verdict": "well"}, {"psi": "0.1"}, {"name": "mood"})
+        ),
+    ]  # fmt: skip
+    for content in ("{", *map(json.dumps, broken)):
+        path.write_text(content)
+        tally = Tally()
+        DriftGauges(SharedFolder(tmp_path), tally).set()
+        assert not tally.gauges, content
