@@ -20,6 +20,7 @@ from recsys.errors import RecipeError
 from recsys.outcomes.policy.logged import OUTCOMES
 from recsys.outcomes.policy.values import DEFAULT, as_json
 from recsys.ranking.chances import Policy
+from recsys.reporting.page import write_page
 from recsys.schema import Col
 from recsys.storage.location import place_of
 from recsys.storage.outputs import write_json
@@ -87,6 +88,7 @@ def execute(run: Run, **options: Any) -> Path:
         },
     )
     run.recipe.shared.hand_in(path)
+    write_page(run)
     return path
 
 
