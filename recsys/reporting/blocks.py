@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -59,11 +60,16 @@ class Section:
     absent: str | None = None
 
 
+def known(value: float | None) -> bool:
+    """Whether it is a number; NaN is none."""
+    return value is not None and math.isfinite(value)
+
+
 def number(value: float | None, form: str = ".4f") -> str:
     """A number, or a dash where it is not known."""
-    return "–" if value is None else f"{value:{form}}"
+    return f"{value:{form}}" if known(value) else "–"
 
 
 def interval(low: float | None, high: float | None, form: str = ".4f") -> str:
     """An interval, or a dash where it is not known."""
-    return "–" if low is None or high is None else f"{low:{form}} to {high:{form}}"
+    return f"{low:{form}} to {high:{form}}" if known(low) and known(high) else "–"

@@ -18,6 +18,7 @@ from recsys.reporting.sections import (
     changes,
     data,
     drift,
+    heads,
     night,
     outcomes,
     people,
@@ -33,8 +34,8 @@ from recsys.storage.reading import BROKEN
 #: In the order of the page.
 SECTIONS: Final[Sequence[Callable[[Findings], Section]]] = (
     changes.section, ranking.baselines, ranking.slices, people.section, outcomes.section,
-    scores.section, policy_value.section, ranking.diversity, drift.section, night.section,
-    training.section, data.section,
+    heads.section, scores.section, policy_value.section, ranking.diversity, drift.section,
+    night.section, training.section, data.section,
 )  # fmt: skip
 #: What a file of another release is missing, or has otherwise.
 _OTHER_FORMAT: Final = "its file is of another release, which this one cannot read"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+import found
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -207,6 +209,17 @@ class TestErasure:
         assert feedback.erased() == {"v": Tombstone(100, 200, frozenset([digest_of(ahead)]))}
         assert pq.read_table(segment)[Col.user].to_pylist() == ["u", None]
         store.close()
+
+    def test_the_page_loses_the_user(self, recipe: Recipe) -> None:
+        run, shown = Run.open(recipe), found.examples()
+        with closing(store_of(recipe)) as store:
+            store.delete(shown["users"][4]["user"], found.US)
+        run.report_file.write_text(json.dumps(found.report()))
+        run.examples_file.write_text(json.dumps(shown))
+        names = [f"User {user['user'][:8]}: {user['num_events']} event" for user in shown["users"]]
+        compact.execute(run)
+        text = run.page_file.read_text()
+        assert [name in text for name in names] == [number != 4 for number in range(10)]
 
     def test_what_comes_to_a_file_later_is_erased_by_the_next_run(self, recipe: Recipe) -> None:
         """An answer may wait in a replica's memory while its user is erased."""

@@ -83,6 +83,18 @@ def test_every_test_basket_is_in_the_report(recipe: Recipe) -> None:
     assert slices == {"all", "new_item", "new_user", "head", "tail", "repeat"}
 
 
+def test_the_whole_way_ends_with_a_page(recipe: Recipe) -> None:
+    run = Run.open(recipe)
+    text = run.page_file.read_text()
+    assert (
+        "It is the first champion. Beside item_knn, the best baseline, it is surely better" in text
+    )
+    for name in ("baselines", "slices", "people", "diversity", "training", "data"):
+        assert f'<section id="{name}"' in text
+    users = json.loads(run.examples_file.read_text())["users"]
+    assert len(users) == 10 and all(user["user"][:8] in text for user in users)
+
+
 def test_what_trainings_share_goes_with_the_prepared_data(recipe: Recipe, tmp_path: Path) -> None:
     """It is made of histories, and an erased user's must not outlive the next `prepare`."""
     run = Run.open(recipe)
@@ -223,6 +235,13 @@ def test_a_worse_bundle_is_refused_and_the_champion_stays(recipe: Recipe) -> Non
         assert registry.champion() == spoilt and evidence["forced"]
         assert evidence["rule"] == "not_worse" and evidence["over_champion"]["high"] < 0
         assert "may lose more than 2.0% of" in evidence["refusals"][1]
+        decision = json.loads(Run.open(recipe).decision_file.read_text())
+        assert decision["promoted"] and decision["evidence"] == evidence
+        of_all, *of_others = decision["changes"]["metrics"]
+        over = evidence["over_champion"]
+        assert {name: of_all[name] for name in over} == pytest.approx(over, abs=1e-6)
+        assert len(of_others) == 8 and len(decision["changes"]["lists"]) == 10
+        assert "It is the champion by force only" in Run.open(recipe).page_file.read_text()
 
         promote.execute(Run.open(recipe), version=champion)
         evidence = registry.history()[-1]["evidence"]

@@ -14,7 +14,6 @@ from recsys.evaluation.gate import Verdict
 from recsys.evaluation.report import COLUMNS, COMPARED, METRIC, OURS, PROTOCOL, summarise
 from recsys.outcomes.between_arms import compare_arms
 from recsys.outcomes.rates import Tally
-from recsys.outcomes.score_quality import Scored
 from recsys.reporting.findings import Findings
 
 #: Markup, an emoji, right to left with marks that would turn the line, a very long word.
@@ -40,6 +39,7 @@ def report(over: Verdict | None = BETTER, num_users: int = 30) -> dict[str, Any]
     users = np.repeat(np.arange(num_users), 2)
     return {
         "bundle": "b-new", "protocol": PROTOCOL, "num_questions": 60, "num_items": 40,
+        "outcomes": card(),
         "best_baseline": over and "item_knn",
         "gain_over_best_baseline": over and over.as_json(),
         "rows": summarise(values, users, num_bootstrap=20, seed=0),
@@ -48,6 +48,16 @@ def report(over: Verdict | None = BETTER, num_users: int = 30) -> dict[str, Any]
             for knob in (0.0, 0.5, 1.0)
         ],
     }  # fmt: skip
+
+
+def card() -> dict[str, Any]:
+    """Of heads; nobody's AUC per user is known."""
+    told = {name: {"value": 0.7, "low": 0.6, "high": 0.8} for name in ("auc", "log_loss")}
+    nan = dict.fromkeys(("value", "low", "high"), float("nan"))
+    told |= {"auc_per_user": nan, "ece": 0.01}
+    figures = {"heads": told, "item_rate": told | {"auc": nan}}
+    head = {"rate": 0.05, "calibration": "isotonic", "figures": figures}
+    return {"rows": 5000, "later_rows": 900, "heads": {"click": head}}
 
 
 def examples() -> dict[str, Any]:
@@ -120,19 +130,30 @@ def outcomes() -> dict[str, Any]:
     )}  # fmt: skip
     for tally in tallies.values():
         tally.add(rows)
-    scored = Scored()
-    chosen = pl.when(pl.col("arm") == "old").then(pl.lit("m<1>")).otherwise(pl.lit("m2"))
-    noise = pl.Series(rng.normal(0, 1, n), dtype=pl.Float32)
-    scored.add(
-        rows.with_columns(chosen.alias("model_version"), (noise + rows["clicked"]).alias("score"))
-    )
     shares = {"old": 0.5, "<i>new</i>": 0.5}
     return {
+        "scores": [scores("m<1>"), scores("m2", known=False)],
         "days": 3, "num_items": 40, "all": tallies["all"].groups(),
         "by": {name: tallies[name].groups() for name in ("arm", "day")},
         "comparisons": compare_arms(tallies["arm"].sums, shares, Outcomes(), {}),
-        "scores": scored.told(),
     }  # fmt: skip
+
+
+def scores(name: str, *, known: bool = True) -> dict[str, Any]:
+    """Of one model; with `known` off of one with too few clicks."""
+    label = {"precision": 0.5, "recall": 0.4, "f1": 0.44, "support": 90}
+    curves = {
+        "auc": {"value": 0.7, "interval": [0.65, 0.75]},
+        "roc": [[0.0, 0.0], [0.3, 0.7], [1.0, 1.0]],
+        "precision_recall": [[0.1, 0.9], [1.0, 0.2]],
+        "classification": {
+            "threshold": 1.5, "accuracy": 0.8, "clicked": label,
+            "not_clicked": label | {"precision": None},
+        },
+        "calibration": {"bins": [[0.1, 0.12, 30], [0.4, 0.35, 30]], "error": 0.03},
+    }  # fmt: skip
+    counts = {"name": name, "share_of_users": 1.0, "exposures": 900, "clicks": 90, "users": 40}
+    return counts | (curves if known else dict.fromkeys(curves))
 
 
 def drift() -> dict[str, Any]:

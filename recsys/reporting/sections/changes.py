@@ -55,21 +55,21 @@ def _metrics(metrics: list[dict[str, Any]]) -> Table:
     axis = Axis.of(ends, with_zero=True)
     return Table(
         "Difference to the champion on the same baskets, with its interval over users",
-        ("Baskets", "Metric", "Difference", "", "Interval", "Verdict"),
+        ("Baskets", "Metric", "Difference", "Verdict", "", "Interval"),
         [
             (
                 slice_told(each["slice"]),
                 NAMES.get(each["metric"], each["metric"]),
                 "–" if each["difference"] is None else f"{each['difference']:+.4f}",
+                judged(each),
                 whisker(each["difference"], each["low"], each["high"], axis, number)
                 if each["judged"]
                 else "",
                 interval(each["low"], each["high"], "+.4f"),
-                judged(each),
             )
             for number, each in enumerate(metrics)
         ],
-        numbers=(2, 4),
+        numbers=(2, 5),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import Any
 
 from recsys.reporting.blocks import Block, Folded, Section, Table
@@ -11,6 +12,7 @@ from recsys.reporting.sections.changes import shared_places
 
 _NAME, _TITLE = "people", "Ten users and their lists"
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 #: What a reason's event is called.
 _DONE = {
     "impression": "was shown", "view": "viewed", "click": "clicked",
@@ -19,28 +21,33 @@ _DONE = {
 
 
 def section(found: Findings) -> Section:
-    """The users of `examples.json`."""
+    """The users of `examples.json`; the one with most hits is open."""
     users = found.examples.get("users")
     if not users:
         return Section(_NAME, _TITLE, absent="not written: `recsys evaluate` of this release does")
     shared = shared_places(found)
     told = (
         "Chosen by rule, from short to long histories; users are pseudonyms. Each list is the one "
-        "before the user's first basket of the test window. ✓ marks what was in that basket."
+        "before the user's first basket of the test window. ✓ marks what was in that basket"
     )
+    told += ", + what the champion's list had not." if shared else "."
+    most = max(users, key=lambda user: (_hits(user), user["num_events"]))
     folded = [
-        Folded(_heading(user), _user(user, shared.get(user["user"])), is_open=place == 0)
-        for place, user in enumerate(users)
+        Folded(_heading(user), _user(user, shared.get(user["user"])), is_open=user is most)
+        for user in users
     ]
     return Section(_NAME, _TITLE, [told, *folded])
 
 
 def _heading(user: dict[str, Any]) -> str:
-    hits, took = sum(item["taken"] for item in user["list"]), len(user["taken"])
     return (
         f"User {user['user'][:8]}: {_many(user['num_events'], 'event')} before, "
-        f"{_many(took, 'item')} taken, {hits} in the list"
+        f"{_many(len(user['taken']), 'item')} taken, {_hits(user)} in the list"
     )
+
+
+def _hits(user: dict[str, Any]) -> int:
+    return sum(item["taken"] for item in user["list"])
 
 
 def _many(count: int, what: str) -> str:
@@ -48,19 +55,14 @@ def _many(count: int, what: str) -> str:
 
 
 def _user(user: dict[str, Any], shared: set[str] | None) -> list[Block]:
-    rows = [
-        (
-            f"{place}",
-            ("✓ " if item["taken"] else "") + _title(item),
-            _reason(item),
-            *(() if shared is None else ("" if item["item_id"] in shared else "new",)),
-        )
-        for place, item in enumerate(user["list"], start=1)
-    ]
-    columns = ["Place", "Item", "Why"] + ["Beside the champion's"] * (shared is not None)
+    rows = []
+    for place, item in enumerate(user["list"], start=1):
+        is_new = shared is not None and item["item_id"] not in shared
+        marks = "✓ " * item["taken"] + "+ " * is_new
+        rows.append((f"{place}", marks + _title(item), _reason(item)))
     marked = [place for place, item in enumerate(user["list"]) if item["taken"]]
-    listed = Table("The list", columns, rows, marked=marked)
-    took = "Taken then: " + "; ".join(map(_title, user["taken"])) + "."
+    listed = Table("The list", ("Place", "Item", "Why"), rows, marked=marked)
+    took = Table("What was taken then", ("Item",), [(_title(item),) for item in user["taken"]])
     if not user["history"]:
         return [listed, took, "Nothing is known of this user from before."]
     past = [
@@ -72,7 +74,8 @@ def _user(user: dict[str, Any], shared: set[str] | None) -> list[Block]:
 
 
 def _title(item: dict[str, Any]) -> str:
-    return item["title"] or f"item {item['item_id']}"
+    """Its title; marks that turn the direction of a line would turn what stands beside it."""
+    return _TURNING.sub("", item["title"]) or f"item {item['item_id']}"
 
 
 def _reason(item: dict[str, Any]) -> str:

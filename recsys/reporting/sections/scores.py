@@ -1,89 +1,102 @@
-"""How well the logged scores tell clicks: curves, the classification report, calibration."""
+"""How well the logged scores tell what was clicked: ROC, precision and recall, calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
-from recsys.reporting.blocks import Block, Section, Table, interval, number
+from markupsafe import Markup
+
+from recsys.reporting.blocks import Block, Folded, Section, Table, interval, number
 from recsys.reporting.figures import Axis, Line, figure
 from recsys.reporting.findings import Findings
 
 _NAME, _TITLE = "scores", "How well scores tell clicks"
-#: Models in a figure: those with the most exposures.
-_MOST: Final = 4
-_UNIT: Final = (Axis(0.0, 1.0), Axis(0.0, 1.0))
+_SHARE: Final = Axis(0.0, 1.0)
+#: Models that are drawn: the last ones, by name.
+_DRAWN: Final = 5
 
 
 def section(found: Findings) -> Section:
-    """The `scores` of `outcomes.json`."""
-    scores = (found.outcomes or {}).get("scores", [])
-    told = sorted((each for each in scores if each["auc"]), key=lambda each: -each["exposures"])
-    if not told:
-        return Section(_NAME, _TITLE, absent="no model has clicks enough with a logged score")
-    told = told[:_MOST]
+    """The reports by model of `outcomes.json`."""
+    models = found.outcomes.get("scores")
+    if not models:
+        return Section(
+            _NAME, _TITLE, absent="not measured: `recsys outcomes` does, of scored lists"
+        )
+    told = (
+        "Of what was shown alone, and so of each model's own choice: this compares no two models. "
+        "A score is made a probability on half of the users, and judged on the others."
+    )
     rows = [
         (
             each["name"],
             f"{each['exposures']:,}",
             f"{each['clicks']:,}",
-            number(each["auc"]["value"]),
-            interval(*each["auc"]["interval"]),
+            number(each["auc"] and each["auc"]["value"]),
+            interval(*(each["auc"]["interval"] if each["auc"] else (None, None))),
+            number(each["calibration"] and each["calibration"]["error"]),
         )
-        for each in told
+        for each in models
     ]
-    columns = ("Model", "Shown", "Clicked", "AUC", "95 % interval over users")
-    note = (
-        "Of what was shown alone: each model by its own lists, so models are not compared by it. "
-        "Scores are no probabilities: calibration is shown of the monotone function of the score "
-        "that fits half of the users, on the others; the threshold is found in the same way."
-    )
-    curves: list[Block] = [
-        _curves(told, "roc", "ROC: clicks found against other items taken for clicks",
-                "false positive rate", "true positive rate", diagonal=True),
-        _curves(told, "precision_recall", "Precision and recall of clicks", "recall", "precision"),
-    ]  # fmt: skip
-    judged = [each for each in told if each["classification"]]
-    blocks = [note, Table("AUC by model", columns, rows, (1, 2, 3, 4)), *curves]
-    if judged:
-        blocks += [_calibration(judged), *map(_report, judged)]
-    return Section(_NAME, _TITLE, blocks)
+    columns = ("Model", "Shown", "Clicks", "AUC", "95 % interval", "Calibration error")
+    table = Table("Scores and clicks, by model", columns, rows, (1, 2, 3, 4, 5))
+    reports = [_classified(each) for each in models if each["classification"]]
+    return Section(_NAME, _TITLE, [told, table, _figures(models[-_DRAWN:]), *reports])
 
 
-def _curves(
-    told: Sequence[dict[str, Any]], name: str, caption: str, across: str, up: str,
-    *, diagonal: bool = False,
-) -> Block:  # fmt: skip
-    lines = [Line(each["name"], [(x, y) for x, y in each[name]]) for each in told]
-    return figure(
-        lines, caption=caption, across=across, up=up, axes=_UNIT, diagonal=diagonal, markers=False
-    )
+def _figures(models: list[dict[str, Any]]) -> Markup:
+    """The three curves of each model that has them."""
 
+    def lines(name: str) -> list[Line]:
+        return [Line(each["name"], each[name]) for each in models if each[name]]
 
-def _calibration(judged: Sequence[dict[str, Any]]) -> Block:
-    lines = [
-        Line(each["name"], [(chance, share) for chance, share, _ in each["calibration"]["bins"]])
-        for each in judged
+    bins = [
+        Line(each["name"], [(x, y) for x, y, *_ in each["calibration"]["bins"]])
+        for each in models
+        if each["calibration"]
     ]
-    errors = ", ".join(f"{each['name']} {each['calibration']['error']:.4f}" for each in judged)
-    return figure(
-        lines, caption=f"Calibration after the fit; expected calibration error: {errors}",
-        across="probability", up="share clicked", diagonal=True,
-    )  # fmt: skip
+    drawn = []
+    if roc := lines("roc"):
+        drawn.append(
+            figure(
+                roc, caption="ROC; dashed: a guess", across="share of the others found",
+                up="share of clicks found", axes=(_SHARE, _SHARE), diagonal=True, markers=False,
+            )
+        )  # fmt: skip
+    if curves := lines("precision_recall"):
+        precise = Axis.of([y for line in curves for _, y in line.points], with_zero=True)
+        drawn.append(
+            figure(
+                curves, caption="Precision and recall of clicks", across="recall", up="precision",
+                axes=(_SHARE, precise), markers=False,
+            )
+        )  # fmt: skip
+    if bins:
+        chance = Axis.of([each for line in bins for point in line.points for each in point],
+                         with_zero=True)  # fmt: skip
+        drawn.append(
+            figure(
+                bins, caption="Calibration; dashed: as promised", across="probability told",
+                up="share clicked", axes=(chance, chance), diagonal=True,
+            )
+        )  # fmt: skip
+    return Markup('<div class="figures">{}</div>').format(Markup().join(drawn))
 
 
-def _report(each: dict[str, Any]) -> Block:
-    found = each["classification"]
+def _classified(model: dict[str, Any]) -> Block:
+    """Precision, recall and F1 of both labels."""
+    report = model["classification"]
     rows = [
         (
-            label,
-            *(number(found[name][figure], ".3f") for figure in ("precision", "recall", "f1")),
-            f"{found[name]['support']:,}",
+            name.replace("_", " "),
+            *(number(report[name][each], ".3f") for each in ("precision", "recall", "f1")),
+            f"{report[name]['support']:,}",
         )
-        for label, name in (("Clicked", "clicked"), ("Not clicked", "not_clicked"))
+        for name in ("clicked", "not_clicked")
     ]
-    return Table(
-        f"Classification report of {each['name']}: clicked from a score of "
-        f"{found['threshold']:.4g} on",
-        ("", "Precision", "Recall", "F1", "Support"), rows, (1, 2, 3, 4),
+    table = Table(
+        f"Scores of {report['threshold']:.4g} and more taken for a click; accuracy "
+        f"{report['accuracy']:.3f}",
+        ("Label", "Precision", "Recall", "F1", "Shown"), rows, (1, 2, 3, 4),
     )  # fmt: skip
+    return Folded(f"Classification report of {model['name']}", [table])

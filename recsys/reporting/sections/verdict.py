@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recsys.evaluation.evidence import BETTER
-from recsys.evaluation.gate import not_judged
+from recsys.evaluation.gate import MIN_USERS, not_judged
 from recsys.evaluation.report import METRIC, OURS
 from recsys.reporting.blocks import number
 from recsys.reporting.findings import Findings
@@ -52,24 +52,30 @@ def verdict(found: Findings) -> Verdict:
         beside = f"beside the best baseline, {baseline}, it is {judged(gain)}" if gain else (
             "it was evaluated without a baseline"
         )  # fmt: skip
-        compared = [(f"{baseline}, the best baseline", gain, ours)] if gain else []
+        compared = [(f"{baseline}, the best baseline", gain)] if gain else []
         return Verdict(
             "open", f"Not decided yet: {beside}.", *_figures(compared, ours, 0.95),
             "Let the gate compare it with the champion:", "recsys promote --config FILE",
         )  # fmt: skip
     champion, over = evidence["champion"], evidence["over_champion"]
-    # What came of what was shown is in another unit than the report's metric.
-    by = f" on {evidence['metric']}, {evidence['source']}" if evidence.get("source") else ""
-    compared = [(f"the champion {champion}{by}", over, None if by else ours)] if over else []
+    on, compared = evidence["metric"], []
+    if over and on == METRIC:
+        compared.append(("the champion", over))
     if evidence["over_baseline"]:
         told = f"{evidence['baseline']}, the best baseline"
-        compared.append((told, evidence["over_baseline"], ours))
+        compared.append((told, evidence["over_baseline"]))
     figures = _figures(compared, ours, evidence["confidence"])
+    if over and on != METRIC:
+        much, sure = _by_outcome(evidence)
+        figures = [much, *figures[0]], [sure, *figures[1]]
     if not found.decision["promoted"]:
-        stays = f"{champion} goes on as the champion" if champion else "there is no champion"
+        stays = "the champion goes on" if champion else "there is no champion"
         todo = f"Nothing has to be done: {stays}. The sections below tell where it falls short."
         return Verdict("bad", f"No: it stays out. {_refused(evidence)}", *figures, todo)
-    serve = "Serve it; a service that runs takes it over:", "recsys serve --config FILE"
+    serve = (
+        "Serve it. A service that runs takes it by the command that it printed as `update`.",
+        "recsys serve --config FILE",
+    )
     if evidence["forced"]:
         sentence = f"It is the champion by force only. {_refused(evidence)}"
         return Verdict("bad", sentence, *figures, *serve)
@@ -78,35 +84,32 @@ def verdict(found: Findings) -> Verdict:
 
 def _promoted(evidence: dict[str, Any]) -> tuple[str, str]:
     """Tone and sentence of a bundle that the gate let through."""
-    over, champion = evidence["over_champion"], evidence["champion"]
+    over = evidence["over_champion"]
     if over is None:
         beside = evidence["over_baseline"]
         told = f" Beside {evidence['baseline']}, the best baseline, it is {judged(beside)}."
         tone = "good" if beside and _surely_better(beside) else "open"
         return tone, "It is the first champion." + (told if beside else "")
     if _surely_better(over):
-        return "good", f"Yes: it is surely better than {champion}, and the champion now."
+        return "good", "Yes: it is surely better than the champion, and has taken its place."
     return "good", (
-        f"It is as good as {champion}, within the margin that the recipe allows, and the champion "
-        "now."
+        "It is as good as the champion, within the margin that the recipe allows, and has taken "
+        "its place."
     )
 
 
 def _refused(evidence: dict[str, Any]) -> str:
     """What spoke against a bundle, in a sentence."""
-    beside, over, champion = (
-        evidence[name] for name in ("over_baseline", "over_champion", "champion")
-    )
+    beside, over = evidence["over_baseline"], evidence["over_champion"]
     if beside and beside["judged"] and beside["high"] < 0:
         return f"It is surely worse than {evidence['baseline']}, the best baseline."
     if over is None:
-        why = not_judged(evidence["num_users"])
-        if evidence.get("source"):
-            why = "; ".join(evidence["refusals"])
-        return f"It could not be compared with {champion}: {why}."
+        few = not_judged(evidence["num_users"])
+        why = few if evidence["num_users"] < MIN_USERS else "; ".join(evidence["refusals"])
+        return f"It could not be compared with the champion: {why}."
     if evidence["rule"] == BETTER:
-        return f"It is not surely better than {champion}, as a changed recipe must be."
-    return f"It may be worse than {champion} by more than the recipe allows."
+        return "It is not surely better than the champion, as a changed recipe must be."
+    return "It may be worse than the champion by more than the recipe allows."
 
 
 def _surely_better(found: dict[str, Any]) -> bool:
@@ -123,18 +126,17 @@ def judged(found: dict[str, Any] | None) -> str:
 
 
 def _figures(
-    compared: list[tuple[str, dict[str, Any], float | None]], value: float | None, confidence: float
+    compared: list[tuple[str, dict[str, Any]]], ours: float | None, confidence: float
 ) -> tuple[list[str], list[str]]:
-    """By how much, and how sure: a line a comparison, of which each names our figure if known."""
-    much, sure = [f"nDCG@10 is {number(value)}."], []
-    for name, found, ours in compared:
+    """By how much, and how sure: a line a comparison."""
+    much, sure = [f"nDCG@10 is {number(ours)}."], []
+    for name, found in compared:
         difference = found["difference"]
         if difference is None:
             continue
         base = None if ours is None else ours - difference
         share = f" ({difference / base:+.1%})" if base else ""
-        has = "" if base is None else f", which has {number(base)}"
-        much.append(f"{difference:+.4f}{share} beside {name}{has}.")
+        much.append(f"{difference:+.4f}{share} beside {name}, which has {number(base)}.")
         if found["judged"]:
             sure.append(
                 f"Beside {name}: {judged(found)}. The {confidence:.0%} interval of the difference "
@@ -143,6 +145,17 @@ def _figures(
         else:
             sure.append(f"Beside {name}: {not_judged(found['num_users'])}.")
     return much, sure or ["Nothing was compared."]
+
+
+def _by_outcome(evidence: dict[str, Any]) -> tuple[str, str]:
+    """By how much and how sure, where what came of lists has decided."""
+    over = evidence["over_champion"]
+    by = f", by {evidence['source']}" if evidence.get("source") else ""
+    return (
+        f"{over['difference']:+.4g} {evidence['metric']} beside the champion{by}.",
+        f"Beside the champion: {judged(over)}. The {evidence['confidence']:.0%} "
+        f"interval is {over['low']:+.4g} to {over['high']:+.4g}, by {over['num_users']:,} users.",
+    )
 
 
 def value_of(

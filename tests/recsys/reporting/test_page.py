@@ -21,7 +21,7 @@ from recsys.reporting.page import page, write_page
 VOID = {"meta", "link", "br", "img", "input"}
 #: File of the findings -> the section that is made of it.
 MADE_OF = {
-    "report": {"baselines", "slices", "diversity"}, "examples": {"people"},
+    "report": {"baselines", "slices", "diversity", "heads"}, "examples": {"people"},
     "decision": {"changes"}, "outcomes": {"outcomes", "scores"}, "policy_value": {"policy-value"},
     "drift": {"drift"}, "night": {"night"}, "prepared": {"data"},
 }  # fmt: skip
@@ -63,10 +63,12 @@ def test_all_that_was_found_is_on_the_page() -> None:
     seen = Seen(page(found.everything()))
     assert seen.sections == ALL | {"absent"}
     for told in (
-        "Yes: it is surely better than b-old",
+        "Yes: it is surely better than the champion", "The champion was b-old",
         "the best baseline, which has", "of 10 items are in",
         "train.learning_rate", "viewed", "popular with others", "✓",
         "Nothing is known of this user",
+        "Click: happened to 5.00%", "item rate",
+        "Classification report of m<1>", "Calibration; dashed: as promised",
         "No verdict on revenue: too little overlap", "A full run is asked for: event_mix",
         "Night of 2026-01-14", "a <b>warning</b>", "null_user_id", "trials.html",
         "broken.json: no <JSON> object",
@@ -79,7 +81,8 @@ def test_no_title_becomes_markup() -> None:
     seen = Seen(text)
     assert not {"script", "img", "b", "i"} & set(seen.tags)
     for title in filter(None, found.TITLES):
-        assert title.replace("`", "") in seen.text
+        assert title.strip("\u202e") in seen.text
+    assert "\u202e" not in text, "a mark that turns a line turns no other text"
     assert "{{ 7 * 7 }}" in seen.text, "a title is no template"
     assert "http://" not in text and "https://" not in text
 
