@@ -20,6 +20,7 @@ from recsys.errors import RecipeError
 from recsys.outcomes.policy.logged import OUTCOMES
 from recsys.outcomes.policy.values import DEFAULT, as_json
 from recsys.ranking.chances import Policy
+from recsys.reporting.page import write_page
 from recsys.schema import Col
 from recsys.storage.location import place_of
 from recsys.storage.outputs import write_json
@@ -28,6 +29,8 @@ from recsys.storage.reading import read_json
 FILE = "policy_value.json"
 FORMAT = 1
 _NAME = "judged"
+#: In the order of the table.
+_FIRST_PLACE = ("logged", "ips", "snips", "doubly_robust", "switch_doubly_robust")
 #: What `policy_value.json` calls what becomes of a list -> in words.
 _LEFT_OUT = {
     "not_drawn": "of arms that do not explore",
@@ -87,6 +90,7 @@ def execute(run: Run, **options: Any) -> Path:
         },
     )
     run.recipe.shared.hand_in(path)
+    write_page(run)
     return path
 
 
@@ -107,8 +111,8 @@ def report(run: Run) -> list[str]:
     return [
         *lines,
         "",
-        "cascade DR weighs a place by its item given those above, as propensities are logged; the "
-        "estimators of single items hold for the first place, where that is the same",
+        "cascade DR weighs a place by its item given those above, as propensities are logged;",
+        "the estimators of single items hold for the first place, where that is the same",
     ]
 
 
@@ -167,14 +171,16 @@ def _date(us: int) -> str:
 
 def _table(name: str, found: dict[str, Any]) -> list[str]:
     """Lines of equal columns: an estimator each, what was logged first."""
-    first = found["first_place"]
+    if not found["logged"]["value"]:
+        return [f"{name} per list: none came of these lists"]
+    first = found["first_place"] | {"logged": found["first_place"]["logged"] | {"refusals": []}}
     rows = [(f"{name} per list", "", "effective lists", "largest weight", "effective outcomes")]
     rows += [
-        _row("as logged", found["logged"]),
+        _row("as logged", found["logged"] | {"refusals": []}),
         _row("cascade DR", found[DEFAULT]),
         _row("less logged", found["difference"]),
         _row("RIPS", found["rips"]),
-        *(_row(f"place 1, {each.replace('_', ' ')}", first[each]) for each in first),
+        *(_row(f"place 1, {each.replace('_', ' ')}", first[each]) for each in _FIRST_PLACE),
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

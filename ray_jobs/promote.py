@@ -139,8 +139,7 @@ def _known(run: Run, challenger: Bundle, rows: pl.DataFrame, champion: str | Non
     if champion is not None:
         incumbent = Bundle.open(run.registry.path(champion), verify=False)
         rule = Rule.of(settings.rule, settings.margin, changed_recipe(challenger, incumbent))
-        on = METRIC if settings.on == METRIC else settings.outcome
-        evidence = replace(evidence, rule=rule, on=on)
+        evidence = replace(evidence, rule=rule, on=settings.metric)
     if challenger.version == rows["bundle"][0]:
         evidence = _beside_baseline(run, evidence, rows, _metric(rows, _COLUMN))
     return evidence

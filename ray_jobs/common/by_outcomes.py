@@ -22,7 +22,7 @@ def by_arms(run: Run, challenger: str, champion: str) -> OutcomeEvidence | None:
     if not path.is_file():
         return None
     told = read_json(path, "run `recsys outcomes` again", {"comparisons": list})
-    return of_arms(told, challenger, champion, settings.outcome, settings.confidence)
+    return of_arms(told, challenger, champion, settings.metric, settings.confidence)
 
 
 def by_lists(run: Run, challenger: Bundle, champion: Bundle) -> OutcomeEvidence:
@@ -41,7 +41,7 @@ def by_lists(run: Run, challenger: Bundle, champion: Bundle) -> OutcomeEvidence:
     except NotJudged as error:
         nothing = Verdict(math.nan, math.nan, math.nan)
         return OutcomeEvidence("the logged lists", nothing, math.nan, (error.problem,))
-    return of_lists(judged, *both, settings.outcome, settings.confidence)
+    return of_lists(judged, *both, settings.metric, settings.confidence)
 
 
 def check_outcomes(run: Run, challenger: Bundle, champion: str) -> None:

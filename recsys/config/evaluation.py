@@ -56,12 +56,9 @@ class Promote(Section):
 
     registry: str = "runs/registry/{name}"
     """Folder or URI of the bundles; one product's line, see `recsys.artifacts.lineage`."""
-    metric: Literal["ndcg@10"] = "ndcg@10"
-    on: Literal["ndcg@10", "outcome"] = "ndcg@10"
+    metric: Literal["ndcg@10", "clicks", "carts", "purchases", "dwell_ms", "revenue"] = "ndcg@10"
     """What a challenger is compared with the champion on: the evaluation's metric, or what came of
     what was shown, see [the gate](evaluation.md#promote-on-outcomes)."""
-    outcome: Literal["clicks", "carts", "purchases", "dwell_ms", "revenue"] = "clicks"
-    """Which one, with `on: outcome`."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Of the intervals of paired differences."""
     rule: Literal["better", "not_worse"] | None = None

@@ -244,7 +244,7 @@ def test_what_the_gate_said_and_what_changed_are_noted_for_the_page(
     assert changes["lists"] == {"u1": ["i1"]}
 
 
-ON_CLICKS = {"promote.on": "outcome"}
+ON_CLICKS = {"promote.metric": "clicks"}
 
 
 def arms_tested(

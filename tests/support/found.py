@@ -14,7 +14,6 @@ from recsys.evaluation.gate import Verdict
 from recsys.evaluation.report import COLUMNS, COMPARED, METRIC, OURS, PROTOCOL, summarise
 from recsys.outcomes.between_arms import compare_arms
 from recsys.outcomes.rates import Tally
-from recsys.outcomes.score_quality import Scored
 from recsys.reporting.findings import Findings
 
 #: Markup, an emoji, right to left with marks that would turn the line, a very long word.
@@ -131,19 +130,12 @@ def outcomes() -> dict[str, Any]:
     )}  # fmt: skip
     for tally in tallies.values():
         tally.add(rows)
-    scored = Scored()
-    chosen = pl.when(pl.col("arm") == "old").then(pl.lit("m<1>")).otherwise(pl.lit("m2"))
-    noise = pl.Series(rng.normal(0, 1, n), dtype=pl.Float32)
-    scored.add(
-        rows.with_columns(chosen.alias("model_version"), (noise + rows["clicked"]).alias("score"))
-    )
     shares = {"old": 0.5, "<i>new</i>": 0.5}
     return {
         "scores": [scores("m<1>"), scores("m2", known=False)],
         "days": 3, "num_items": 40, "all": tallies["all"].groups(),
         "by": {name: tallies[name].groups() for name in ("arm", "day")},
         "comparisons": compare_arms(tallies["arm"].sums, shares, Outcomes(), {}),
-        "scores": scored.told(),
     }  # fmt: skip
 
 

@@ -80,17 +80,3 @@ def test_before_the_gate_the_best_baseline_is_beside_it() -> None:
     )
     assert said.command == "recsys promote --config FILE"
     assert "without a baseline" in told({}, report=found.report(None)).sentence
-
-
-def test_a_gate_on_outcomes_says_so() -> None:
-    """In their own unit: nobody takes a difference in clicks for one in nDCG@10."""
-    decision = found.decision(BETTER)
-    decision["evidence"] |= {"metric": "clicks", "source": "ctr of the arms new and old"}
-    said = told(decision)
-    assert said.how_much[1] == (
-        "+0.0200 beside the champion b-old on clicks, ctr of the arms new and old."
-    )
-    decision = found.decision(None, promoted=False)
-    why = "b-new beside b-old on clicks is not judged, by the logged lists: no overlap"
-    decision["evidence"] |= {"champion": "b-old", "source": "the logged lists", "refusals": [why]}
-    assert said.tone == "good" and why in told(decision).sentence
