@@ -98,8 +98,8 @@ class InputSpec:
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> InputSpec:
         """What `plain` gave."""
-        lists = (tuple(data[name]) for name in ("rates", "fields", "numbers"))
-        return cls(*lists, bool(data["dwell"]), dict(data["scores"]))
+        rates, fields, numbers = (tuple(data[name]) for name in ("rates", "fields", "numbers"))
+        return cls(rates, fields, numbers, bool(data["dwell"]), dict(data["scores"]))
 
 
 def score_quantiles(scores: NDArray[Any]) -> list[float]:

@@ -222,7 +222,7 @@ class RateTables:
         Raises:
             error: a file is missing or broken.
         """
-        kinds = {
+        kinds: dict[str, type | tuple[type, ...]] = {
             "as_of": int,
             "fields": list,
             "half_life_days": (int, float),
