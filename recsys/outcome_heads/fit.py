@@ -6,11 +6,13 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.outcome_heads.heads import OUTCOMES, Batch, OutcomeHeads
+from recsys.outcome_heads.heads import NUM_BINS, OUTCOMES, Batch, OutcomeHeads
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,12 @@ class FitSettings:
         seed: of order and dropout.
     """
 
-    max_epochs: int = 12
+    max_epochs: int = 8
     patience: int = 3
-    lr: float = 2e-3
-    weight_decay: float = 1e-2
+    lr: float = 1e-3
+    weight_decay: float = 2e-2
     warmup_steps: int = 50
-    batch_rows: int = 1024
+    batch_rows: int = 512
     seed: int = 0
 
 
@@ -43,6 +45,9 @@ class Epoch:
     train: float
     valid: float | None
 
+
+#: Rows, about, that the bins of inputs are made from.
+_SAMPLE_ROWS: Final = 200_000
 
 #: Replaces each tensor by its mean over the workers, in place.
 Average = Callable[[list[Tensor]], None]
@@ -73,7 +78,10 @@ def start(heads: OutcomeHeads, batches: Iterable[Batch], average: Average | None
     inputs = [torch.zeros(width, dtype=torch.float64) for _ in range(2)]
     targets = [torch.zeros(len(OUTCOMES) + 1, dtype=torch.float64) for _ in range(2)]
     count = torch.zeros(1, dtype=torch.float64)
+    sample: list[Tensor] = []
     for batch in batches:
+        if len(batch) * len(sample) < _SAMPLE_ROWS:
+            sample.append(batch.inputs)
         given = batch.inputs.double()
         inputs[0] += given.sum(0)
         inputs[1] += given.square().sum(0)
@@ -81,8 +89,11 @@ def start(heads: OutcomeHeads, batches: Iterable[Batch], average: Average | None
         target = torch.cat([batch.labels, batch.value[:, None]], dim=1).double()
         targets[0] += target.nan_to_num(0.0).sum(0)
         targets[1] += (~target.isnan()).sum(0)
+    places = np.linspace(0, 1, NUM_BINS + 1)
+    edges = torch.from_numpy(np.quantile(torch.cat(sample).numpy(), places, axis=0).T.copy())
     if average is not None:
-        average([*inputs, *targets, count])
+        average([*inputs, *targets, count, edges])
+    heads.set_bins(edges)
     mean = inputs[0] / count
     deviation = (inputs[1] / count - mean.square()).clamp(min=0).sqrt()
     heads.mean.copy_(mean)

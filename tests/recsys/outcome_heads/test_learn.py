@@ -23,7 +23,7 @@ from recsys.outcome_heads.tables import RateTables
 from recsys.schema import Col
 
 SHAPE = {"hidden": [32], "dropout": 0.1, "members": 1}
-SETTINGS = FitSettings(max_epochs=8, batch_rows=256)
+SETTINGS = FitSettings(max_epochs=8, lr=2e-3, batch_rows=256)
 
 
 @pytest.fixture(scope="module")
