@@ -11,6 +11,7 @@ from recsys.config.differences import changed_keys, differences
 from recsys.config.evaluation import BaselineName, Embed, Evaluate, Outcomes, Promote
 from recsys.config.load import apply_override, load_recipe
 from recsys.config.model import Model
+from recsys.config.objective import Objective, ObjectiveName, weights_of
 from recsys.config.privacy import Privacy
 from recsys.config.recipe import RayCluster, Recipe, target_codes
 from recsys.config.search import Tune
@@ -36,6 +37,8 @@ __all__ = [
     "Fraction",
     "ItemField",
     "Model",
+    "Objective",
+    "ObjectiveName",
     "Outcomes",
     "Port",
     "Positive",
@@ -62,5 +65,6 @@ __all__ = [
     "recipe_from_dict",
     "searched",
     "target_codes",
+    "weights_of",
     "with_settings",
 ]

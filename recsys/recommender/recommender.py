@@ -24,8 +24,10 @@ from recsys.ranking.explain import Explanation, explain
 from recsys.ranking.exploration import Exploration
 from recsys.ranking.rerank import NO_CATEGORY, centred, diverse_list
 from recsys.ranking.retrieval import barred_rows, check_finite, retrieve
+from recsys.ranking.top_k import top_k
 from recsys.recommender.loading import load_scorer
 from recsys.recommender.new_items import NewItemEncoder, NewItems
+from recsys.recommender.objective import Worth
 from recsys.recommender.served_items import ServedItems
 from recsys.schema import Col
 
@@ -183,6 +185,8 @@ class Recommender:
         diversity: float = 0.0,
         max_per_category: int | None = None,
         exclude_owned: bool = False,
+        worth: Worth | None = None,
+        num_candidates: int = 0,
     ) -> tuple[Int64s, Float32s]:
         """The best k items of the whole catalogue for one history, in the order to show.
 
@@ -194,9 +198,12 @@ class Recommender:
             diversity: see `rerank.diversify`.
             max_per_category: items of one category, at most.
             exclude_owned: leave out items with a target event in the history.
+            worth: what candidates are worth, in place of their scores; None: the scores decide.
+            num_candidates: the best by score that compete for `worth`; at least as many as are
+                wanted do.
 
         Returns:
-            [k] rows and scores.
+            [k] rows, and scores or values.
 
         Raises:
             FloatingPointError: a score is not finite.
@@ -205,9 +212,17 @@ class Recommender:
         codes = self.scorer.target_codes
         barred = barred_rows(encoded.history, exclude, codes, exclude_owned=exclude_owned)
 
-        def pool(size: int) -> tuple[Int64s, Float32s]:
+        def best(size: int) -> tuple[Int64s, Float32s]:
             return retrieve(encoded, size, barred=barred, allowed=allowed, index=self.index)
 
+        def worthiest(size: int) -> tuple[Int64s, Float32s]:
+            assert worth is not None
+            rows, scores = best(max(size, num_candidates))
+            values = worth(rows, scores)
+            order = np.lexsort((rows, -values))[:size]
+            return rows[order], values[order]
+
+        pool = best if worth is None else worthiest
         if not diversity and max_per_category is None:
             return pool(k)
         return diverse_list(
@@ -227,6 +242,8 @@ class Recommender:
         exclude: Int32s,
         allowed: Bools | None,
         exclude_owned: bool = False,
+        worth: Worth | None = None,
+        num_candidates: int = 0,
     ) -> tuple[Int64s, Float32s, Float64s]:
         """Sample k items from all that may come back, without the index.
 
@@ -237,9 +254,10 @@ class Recommender:
             exclude: rows to leave out.
             allowed: [I] mask.
             exclude_owned: leave out items with a target event in the history.
+            worth, num_candidates: see `recommend`; then those candidates alone are sampled from.
 
         Returns:
-            [k] rows in the order to show, scores, and propensities.
+            [k] rows in the order to show, scores or values, and propensities.
 
         Raises:
             FloatingPointError: a score is not finite.
@@ -251,6 +269,10 @@ class Recommender:
         rows = np.flatnonzero(keep)
         scores = encoded.scores()[rows]
         check_finite(scores)
+        if worth is not None:
+            places, scores = top_k(scores, max(k, num_candidates))
+            rows = rows[places]
+            scores = worth(rows, scores)
         drawn = exploration.draw(scores, k)
         return rows[drawn.places], scores[drawn.places], drawn.propensities
 

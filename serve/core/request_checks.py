@@ -59,6 +59,21 @@ def check_recommend(request: RecommendRequest, arms: Arms, limits: Serve) -> Non
         _check_no_rules(request)
 
 
+def check_objective(request: RecommendRequest | RankRequest, arms: Arms) -> None:
+    """Refuse an objective that some arm cannot tell: all users get the same refusals.
+
+    Raises:
+        Refused: a bundle has no outcome heads.
+    """
+    asked = request.objective
+    if asked is None or asked == "relevance":
+        return
+    for each in arms.answering:
+        if each.model.outcomes is None:
+            msg = f"{each.model.version} has no outcome heads; use `relevance`, or leave it out"
+            raise Refused(("objective",), msg, kind="objective")
+
+
 def check_rank(request: RankRequest, limits: Serve) -> None:
     """Refuse too many candidates.
 

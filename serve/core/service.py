@@ -82,7 +82,7 @@ class Service:
         self._items = open_items(limits.state, settings.root / STATE_FILE)
         self._live = LiveArms(self._items, encode)
         loader = BundleLoader(self._users, encode, limits, settings.storage.cache, clock)
-        self._swap = ModelSwap(self._live, loader, limits.arms_salt)
+        self._swap = ModelSwap(self._live, loader, limits)
         self._catalogue = CatalogueUpdates(
             self._live, self._items, texts, self._workers, self._writer, limits.max_added_items
         )

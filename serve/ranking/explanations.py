@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from recsys.outcome_heads.probabilities import Probabilities
 from recsys.ranking.explain import Explanation
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_TYPES
@@ -35,6 +36,16 @@ def describe_explanation(
         for reason in why.reasons
     ]
     return {"sentence": _sentence(model, row, why, verbs), "reasons": reasons, "parts": why.parts}
+
+
+def add_expected(items: list[dict[str, Any]], expected: Probabilities | None) -> None:
+    """Add what is expected of each item to its explanation; None: there are no outcome heads."""
+    if expected is not None:
+        columns = {name: each.tolist() for name, each in vars(expected).items()}
+        for number, item in enumerate(items):
+            item["explanation"]["expected"] = {
+                name: column[number] for name, column in columns.items()
+            }
 
 
 def _sentence(model: Recommender, row: int, why: Explanation, verbs: Verbs) -> str:

@@ -1,0 +1,68 @@
+"""An objective: what items are worth to one request, by what the outcome heads expect of them.
+
+Legend: C candidates, k items of a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from recsys.arrays import Float32s, Int64s
+from recsys.config import ObjectiveName
+from recsys.outcome_heads.probabilities import Probabilities
+
+#: Rows [C] of candidates and their scores [C] -> what is expected of them.
+Expect = Callable[[Int64s, Float32s], Probabilities]
+
+
+def values_of(
+    weights: Mapping[ObjectiveName, float], scores: Float32s, expected: Probabilities
+) -> Float32s:
+    """[C] the weighted sum of what is expected of showing each candidate.
+
+    `click` and `purchase` are probabilities, `revenue` the probability of a purchase times its
+    value, `dwell` that of a click times its milliseconds, `relevance` the score itself.
+    """
+    values = np.zeros(len(scores))
+    for name, weight in weights.items():
+        if name == "relevance":
+            part = scores
+        elif name == "revenue":
+            part = expected.purchase * expected.value
+        elif name == "dwell":
+            part = expected.click * expected.dwell_ms
+        else:
+            part = getattr(expected, name)
+        values += weight * part
+    return values.astype(np.float32)
+
+
+@dataclass
+class Worth:
+    """What the candidates of a list are worth, remembered for those that come into it.
+
+    Attributes:
+        weights: the objective.
+        expect: tells what is expected.
+    """
+
+    weights: Mapping[ObjectiveName, float]
+    expect: Expect
+    _rows: Int64s = field(init=False)
+    _scores: Float32s = field(init=False)
+    _expected: Probabilities = field(init=False)
+
+    def __call__(self, rows: Int64s, scores: Float32s) -> Float32s:
+        """[C] values; the last call's candidates are remembered."""
+        self._rows, self._scores = rows, scores
+        self._expected = self.expect(rows, scores)
+        return values_of(self.weights, scores, self._expected)
+
+    def of(self, rows: Int64s) -> tuple[Float32s, Probabilities]:
+        """[k] scores, and what is expected, of some of the remembered candidates."""
+        order = np.argsort(self._rows)
+        places = order[np.searchsorted(self._rows, rows, sorter=order)]
+        return self._scores[places], self._expected.take(places)

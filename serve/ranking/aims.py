@@ -1,0 +1,71 @@
+"""What a list is ordered by, and for whom: what the outcome heads have to know of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import polars as pl
+
+from recsys.arrays import Float32s, Int64s
+from recsys.artifacts.bundle import Bundle
+from recsys.config import Arm, Objective, ObjectiveName, Serve, weights_of
+from recsys.errors import BundleError
+from recsys.outcome_heads.probabilities import Probabilities
+from recsys.recommender import Recommender
+from recsys.recommender.objective import Worth
+from serve.ranking.queries import Query
+from serve.schemas.requests import RankRequest, RecommendRequest
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a list is ordered by, and for whom.
+
+    Attributes:
+        weights: of the objective.
+        user: pseudonym; None: a session.
+        placement: where the list is shown, if told.
+    """
+
+    weights: Mapping[ObjectiveName, float]
+    user: str | None = None
+    placement: str | None = None
+
+    @property
+    def is_relevance(self) -> bool:
+        """Whether the scores decide, as they do without outcome heads."""
+        return self.weights.keys() == {"relevance"}
+
+    def worth(self, model: Recommender, query: Query) -> Worth:
+        """What items are worth to the query by this aim."""
+        return Worth(self.weights, partial(self.expect, model, query))
+
+    def expect(
+        self,
+        model: Recommender,
+        query: Query,
+        rows: Int64s,
+        scores: Float32s,
+        new: pl.DataFrame | None = None,
+    ) -> Probabilities:
+        """What is expected of showing items now; see `Recommender.expect`."""
+        return model.expect(
+            rows, scores, new, history=query.history, user=self.user, placement=self.placement
+        )
+
+
+#: Of requests without any objective.
+RELEVANCE = Aim({"relevance": 1.0})
+
+
+def aim_of(
+    request: RecommendRequest | RankRequest, arm: Arm, limits: Serve, user: str | None
+) -> Aim:
+    """The aim of a request: its own objective, else the arm's, the placement's, the service's."""
+    objective: Objective | None = request.objective or arm.objective
+    if objective is None and request.placement is not None:
+        objective = limits.objectives.get(request.placement)
+    return Aim(weights_of(objective or limits.objective), user, request.placement)
