@@ -1,0 +1,1 @@
+"""What comes of showing an item: probabilities of click, cart, purchase; dwell time and value."""
