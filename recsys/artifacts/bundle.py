@@ -8,6 +8,7 @@ items.parquet        ids, texts, features, popularity
 vectors.npy          [I, D] item vectors, memory-mapped
 index/               [I, D + 2] the item side of the score, memory-mapped; of many items by cell too
 relations/           transitions, co-occurrence, content similarity, memory-mapped
+outcomes/            the outcome heads, if there are any: weights, calibration, rates, card
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import BundleError, RecipeError
 from recsys.features.item_to_item import Relations, relation_files
 from recsys.features.popularity import ItemStats
+from recsys.outcome_heads.heads import OutcomeHeads
 from recsys.ranking.index import Index
 from recsys.schema import ITEMS as SCHEMA
 from recsys.schema import Col
@@ -51,7 +53,7 @@ from recsys.text.pretrained import CONFIG, TOKENIZER, locate
 FORMAT = 4
 BUNDLE, MODEL, ITEMS, VECTORS = "bundle.json", "model.safetensors", "items.parquet", "vectors.npy"
 ENCODER_DIR, TOKENIZER_DIR, INDEX_DIR = "encoder", "tokenizer", "index"
-RELATIONS_DIR = "relations"
+RELATIONS_DIR, OUTCOMES_DIR = "relations", "outcomes"
 ITEM_PART, INDEX_META = "item_part.npy", "index.json"
 #: Column of `items.parquet` with the standardised price.
 STANDARD_PRICE = "standard_price"
@@ -74,6 +76,7 @@ def write_bundle(
     relations: Relations,
     facts: dict[str, Any],
     index: Index | None = None,
+    outcomes: OutcomeHeads | None = None,
 ) -> Bundle:
     """Write a whole bundle or nothing.
 
@@ -87,6 +90,7 @@ def write_bundle(
         relations: as of the end of the log.
         facts: further keys of `bundle.json`, such as fingerprints.
         index: over `item_part`; None: requests read all of it.
+        outcomes: the outcome heads; None: there are none.
     """
     language = locate(recipe.model.language_model)
     with whole_folder(target) as out:
@@ -101,6 +105,9 @@ def write_bundle(
         relations.save(out / RELATIONS_DIR)
         kind = {"kind": "exact"} if index is None else index.save(out / INDEX_DIR)
         write_json(out / INDEX_DIR / INDEX_META, {**kind, "num_items": len(vectors)})
+        if outcomes is not None:
+            (out / OUTCOMES_DIR).mkdir()
+            outcomes.save(out / OUTCOMES_DIR)
         hashes = file_hashes(out)
         content = json_sha256([hashes, recipe.resolved()])
         meta = {
@@ -259,6 +266,18 @@ class Bundle:
         if sizes != {self.num_items}:
             raise BundleError(f"not of {self.num_items} items", where=folder, fix=_FIX)
         return relations
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether it holds outcome heads."""
+        return any(name.startswith(f"{OUTCOMES_DIR}/") for name in self.meta["files"])
+
+    @cached_property
+    def outcomes(self) -> OutcomeHeads | None:
+        """The outcome heads, without users' rates; None: there are none."""
+        if not self.has_outcomes:
+            return None
+        return OutcomeHeads.open(self.folder / OUTCOMES_DIR, self.items, BundleError)
 
     def weights(self, prefix: str) -> dict[str, Tensor]:
         """The weights whose names start with `prefix`, without it."""

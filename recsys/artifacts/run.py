@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Folder of the trainings in a run's folder.
 TRAININGS = "ray"
+#: Folder of the outcome heads in a run's folder, and of the rates of users in that.
+HEADS, HEADS_USERS = "outcome_heads", "users"
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ class Run:
     def trials_page(self) -> Path:
         """The same to look at."""
         return self.root / "trials.html"
+
+    @property
+    def heads_folder(self) -> Path:
+        """The outcome heads, which the last part of `train` and `tune` fits."""
+        return self.root / HEADS
 
     @property
     def bundle_folder(self) -> Path:

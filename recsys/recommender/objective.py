@@ -12,10 +12,12 @@ import numpy as np
 
 from recsys.arrays import Float32s, Int64s
 from recsys.config import ObjectiveName
-from recsys.outcome_heads.probabilities import Probabilities
+from recsys.outcome_heads.heads import Probabilities
 
 #: Rows [C] of candidates and their scores [C] -> what is expected of them.
 Expect = Callable[[Int64s, Float32s], Probabilities]
+#: Size -> rows and scores of so many items of the best scores.
+Pool = Callable[[int], tuple[Int64s, Float32s]]
 
 
 def values_of(
@@ -46,10 +48,12 @@ class Worth:
 
     Attributes:
         weights: the objective.
+        num_candidates: items of the best scores that compete; more if more are wanted.
         expect: tells what is expected.
     """
 
     weights: Mapping[ObjectiveName, float]
+    num_candidates: int
     expect: Expect
     _rows: Int64s = field(init=False)
     _scores: Float32s = field(init=False)
@@ -60,6 +64,13 @@ class Worth:
         self._rows, self._scores = rows, scores
         self._expected = self.expect(rows, scores)
         return values_of(self.weights, scores, self._expected)
+
+    def best(self, best_scored: Pool, size: int) -> tuple[Int64s, Float32s]:
+        """Rows and values of the candidates that are worth most, ties by row."""
+        rows, scores = best_scored(max(size, self.num_candidates))
+        values = self(rows, scores)
+        order = np.lexsort((rows, -values))[:size]
+        return rows[order], values[order]
 
     def of(self, rows: Int64s) -> tuple[Float32s, Probabilities]:
         """[k] scores, and what is expected, of some of the remembered candidates."""

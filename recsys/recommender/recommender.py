@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from recsys.artifacts.bundle import Bundle
 from recsys.config import Recipe
 from recsys.data.histories import Histories
 from recsys.data.standing import Hidden
+from recsys.outcome_heads.heads import Probabilities
 from recsys.ranking.encoded import EncodedHistory, encode
 from recsys.ranking.explain import Explanation, explain
 from recsys.ranking.exploration import Exploration
@@ -43,6 +45,7 @@ class Recommender:
         items: ids, titles and filters.
         index: finds the first stage's best; None: all items are read.
         mean_vector: [D] of the bundle's items; diversity is measured from it.
+        outcomes: the outcome heads; None: the bundle has none.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -55,6 +58,7 @@ class Recommender:
         self.items = ServedItems.of(bundle)
         self.index = bundle.index
         self.mean_vector = np.asarray(bundle.vectors.mean(axis=0))
+        self.outcomes = bundle.outcomes
         self._new_items = NewItemEncoder(bundle)
 
     @classmethod
@@ -83,6 +87,8 @@ class Recommender:
         grown = copy.copy(self)
         grown.items = self.items.with_added(added.fields)
         grown.scorer = self.scorer.with_items(*self._new_items.encode(added))
+        if self.outcomes is not None:
+            grown.outcomes = self.outcomes.with_items(added.fields)
         return grown
 
     def with_changes(self, changes: Mapping[str, Mapping[str, Any]]) -> Recommender:
@@ -186,7 +192,6 @@ class Recommender:
         max_per_category: int | None = None,
         exclude_owned: bool = False,
         worth: Worth | None = None,
-        num_candidates: int = 0,
     ) -> tuple[Int64s, Float32s]:
         """The best k items of the whole catalogue for one history, in the order to show.
 
@@ -198,9 +203,7 @@ class Recommender:
             diversity: see `rerank.diversify`.
             max_per_category: items of one category, at most.
             exclude_owned: leave out items with a target event in the history.
-            worth: what candidates are worth, in place of their scores; None: the scores decide.
-            num_candidates: the best by score that compete for `worth`; at least as many as are
-                wanted do.
+            worth: what items are worth, in place of their scores; None: the scores decide.
 
         Returns:
             [k] rows, and scores or values.
@@ -215,14 +218,7 @@ class Recommender:
         def best(size: int) -> tuple[Int64s, Float32s]:
             return retrieve(encoded, size, barred=barred, allowed=allowed, index=self.index)
 
-        def worthiest(size: int) -> tuple[Int64s, Float32s]:
-            assert worth is not None
-            rows, scores = best(max(size, num_candidates))
-            values = worth(rows, scores)
-            order = np.lexsort((rows, -values))[:size]
-            return rows[order], values[order]
-
-        pool = best if worth is None else worthiest
+        pool = best if worth is None else partial(worth.best, best)
         if not diversity and max_per_category is None:
             return pool(k)
         return diverse_list(
@@ -243,7 +239,6 @@ class Recommender:
         allowed: Bools | None,
         exclude_owned: bool = False,
         worth: Worth | None = None,
-        num_candidates: int = 0,
     ) -> tuple[Int64s, Float32s, Float64s]:
         """Sample k items from all that may come back, without the index.
 
@@ -254,7 +249,7 @@ class Recommender:
             exclude: rows to leave out.
             allowed: [I] mask.
             exclude_owned: leave out items with a target event in the history.
-            worth, num_candidates: see `recommend`; then those candidates alone are sampled from.
+            worth: see `recommend`; its candidates alone are sampled from.
 
         Returns:
             [k] rows in the order to show, scores or values, and propensities.
@@ -270,7 +265,7 @@ class Recommender:
         scores = encoded.scores()[rows]
         check_finite(scores)
         if worth is not None:
-            places, scores = top_k(scores, max(k, num_candidates))
+            places, scores = top_k(scores, max(k, worth.num_candidates))
             rows = rows[places]
             scores = worth(rows, scores)
         drawn = exploration.draw(scores, k)
@@ -299,6 +294,34 @@ class Recommender:
             scores = np.concatenate([scores, of_new])
         check_finite(scores)
         return scores
+
+    def expect(
+        self,
+        rows: Int64s,
+        scores: Float32s,
+        new: NewItems | None = None,
+        *,
+        user: str | None,
+        placement: str | None,
+        moment_us: int,
+    ) -> Probabilities:
+        """What is expected to come of showing items; only of a bundle with outcome heads.
+
+        Args:
+            rows: [C + M] catalogue rows; the last M, of new items, are -1.
+            scores: [C + M] of `rank`.
+            new: M of them.
+            user: see `OutcomeHeads.probabilities`; so below.
+            placement: where they are shown.
+            moment_us: when.
+        """
+        heads = self.outcomes
+        assert heads is not None
+        if new is not None and len(new):
+            first = len(rows) - len(new)
+            rows = np.append(rows[:first], np.arange(self.num_items, self.num_items + len(new)))
+            heads = heads.with_items(new.fields)
+        return heads.probabilities(user, rows, scores, moment_us, placement)
 
     @torch.no_grad()
     def explain(

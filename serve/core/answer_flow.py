@@ -85,6 +85,7 @@ class AnswerFlow:
         limits: the recipe's `serve`.
         verbs: for explanations.
         pseudonym: raw user id -> pseudonym.
+        counted: the same for the outcome heads, None of an erased one.
         sources: reads what is known of a user.
         texts: encodes new items.
         batches: the thread that ranks.
@@ -100,6 +101,7 @@ class AnswerFlow:
         verbs: Verbs,
         *,
         pseudonym: Callable[[str], str],
+        counted: Callable[[str], str | None],
         sources: QuerySources,
         texts: TextVectors,
         batches: Batches,
@@ -108,7 +110,8 @@ class AnswerFlow:
         impressions: ImpressionLog,
         clock_us: Callable[[], int],
     ) -> None:
-        self._limits, self._verbs, self._pseudonym = limits, verbs, pseudonym
+        self._limits, self._verbs = limits, verbs
+        self._pseudonym, self._counted = pseudonym, counted
         self._sources, self._texts, self._batches = sources, texts, batches
         self._workers, self._shadows = workers, shadows
         self._impressions, self._clock_us = impressions, clock_us
@@ -206,7 +209,7 @@ class AnswerFlow:
         request = prepared.ask.request
         user = None
         if arm.model.outcomes is not None and request.user_id is not None:
-            user = self._pseudonym(request.user_id)
+            user = self._counted(request.user_id)
         return aim_of(request, arm.arm, self._limits, user)
 
     def _offer_to_shadows(self, prepared: PreparedAsk, answer: Answer) -> None:
@@ -245,5 +248,3 @@ class AnswerFlow:
                 request.placement,
             )
         )
-
-

@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-import polars as pl
+from recsys.outcome_heads.heads import Probabilities
 
 from recsys.arrays import Float32s, Int64s
-from recsys.artifacts.bundle import Bundle
 from recsys.config import Arm, Objective, ObjectiveName, Serve, weights_of
-from recsys.errors import BundleError
-from recsys.outcome_heads.probabilities import Probabilities
 from recsys.recommender import Recommender
+from recsys.recommender.new_items import NewItems
 from recsys.recommender.objective import Worth
 from serve.ranking.queries import Query
 from serve.schemas.requests import RankRequest, RecommendRequest
@@ -39,9 +36,9 @@ class Aim:
         """Whether the scores decide, as they do without outcome heads."""
         return self.weights.keys() == {"relevance"}
 
-    def worth(self, model: Recommender, query: Query) -> Worth:
+    def worth(self, model: Recommender, query: Query, num_candidates: int) -> Worth:
         """What items are worth to the query by this aim."""
-        return Worth(self.weights, partial(self.expect, model, query))
+        return Worth(self.weights, num_candidates, partial(self.expect, model, query))
 
     def expect(
         self,
@@ -49,12 +46,13 @@ class Aim:
         query: Query,
         rows: Int64s,
         scores: Float32s,
-        new: pl.DataFrame | None = None,
+        new: NewItems | None = None,
     ) -> Probabilities:
         """What is expected of showing items now; see `Recommender.expect`."""
         return model.expect(
-            rows, scores, new, history=query.history, user=self.user, placement=self.placement
-        )
+            rows, scores, new, user=self.user, placement=self.placement,
+            moment_us=int(query.history.now[0]),
+        )  # fmt: skip
 
 
 #: Of requests without any objective.

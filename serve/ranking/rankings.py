@@ -82,8 +82,9 @@ class CatalogueRanking(_Asked):
         k, allowed = self._given("k", self.defaults.default_k), model.allowed(**filters)
         allowed = model.visible(query.hidden, allowed)
         exclude_owned = self._given("exclude_owned", self.defaults.exclude_owned)
-        worth = None if aim.is_relevance else aim.worth(model, query)
-        num_candidates = self.defaults.objective_candidates
+        worth = None
+        if not aim.is_relevance:
+            worth = aim.worth(model, query, self.defaults.objective_candidates)
         if exploration is None:
             rows, scores = model.recommend(
                 encoded,
@@ -94,13 +95,12 @@ class CatalogueRanking(_Asked):
                 max_per_category=self._given("max_per_category", self.defaults.max_per_category),
                 exclude_owned=exclude_owned,
                 worth=worth,
-                num_candidates=num_candidates,
             )
         else:
             rows, scores, chances = model.draw(
                 encoded, k, exploration,
                 exclude=excluded, allowed=allowed, exclude_owned=exclude_owned,
-                worth=worth, num_candidates=num_candidates,
+                worth=worth,
             )  # fmt: skip
             propensities = chances.tolist()
         if worth is not None:
@@ -178,8 +178,8 @@ class CandidateRanking(_Asked):
         row_of_all = np.append(rows, np.full(len(new), -1, dtype=rows.dtype))
         values, expected = scores, None
         if not aim.is_relevance or (request.explain and model.outcomes is not None):
-            fields = None if new_items is None else new_items.fields
-            expected = aim.expect(model, query, row_of_all.astype(np.int64), scores, fields)
+            all_rows = row_of_all.astype(np.int64)
+            expected = aim.expect(model, query, all_rows, scores, new_items)
         if not aim.is_relevance and expected is not None:
             values = values_of(aim.weights, scores, expected)
         trace = current()
