@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from ray_jobs.common.cluster import connected
+from ray_jobs.common.outcome_fit import fitted_heads
 from ray_jobs.common.texts import ensure_store, text_vectors
+from recsys.arrays import Float32s
 from recsys.artifacts.bundle import STANDARD_PRICE, Bundle, write_bundle
 from recsys.artifacts.checkpoint import load_model
 from recsys.artifacts.progress import load_progress
@@ -20,15 +22,19 @@ from recsys.config import Recipe, target_codes
 from recsys.data.histories import Histories
 from recsys.features.side_features import PriceScale, item_features
 from recsys.model.ranking_head import ScoringHead
+from recsys.outcome_heads.heads import OutcomeHeads
 from recsys.preparation.prepared import Prepared
 from recsys.ranking.index import Index
 from recsys.ranking.scorer import Scorer
+from recsys.ranking.top_k import top_k
 from recsys.text.text_store import TextStore
 from recsys.tracking import tracker_of
 from recsys.training.build import build_two_tower
 
-#: Users whose lists an index is settled on.
+#: Users whose lists an index is settled on, and the scores of lists learned from.
 NUM_QUERIES = 256
+#: Items of such a list.
+NUM_LISTED = 100
 
 
 def plan(run: Run) -> list[str]:
@@ -46,7 +52,7 @@ def execute(run: Run) -> Path:
     with run.recipe.shared.whole(run.bundle_folder) as out:
         assemble(
             out, chosen.recipe, run.prepared, winner.checkpoint, vectors, store,
-            searched=winner.searched,
+            searched=winner.searched, outcomes=fitted_heads(run),
         )  # fmt: skip
     tracker_of(run.recipe).bundle(run)
     return run.bundle_folder
@@ -61,10 +67,12 @@ def assemble(
     store: TextStore,
     *,
     searched: bool = False,
+    outcomes: OutcomeHeads | None = None,
 ) -> Bundle:
     """Write the bundle of a checkpoint, with popularity and relations as of the end of the log.
 
-    Where a search chose the recipe's settings, the bundle says so.
+    Where a search chose the recipe's settings, the bundle says so. Outcome heads, if there are
+    any, learn what the scores of this model are like.
     """
     model, item_rows = build_two_tower(recipe, prepared, load_progress(checkpoint).until)
     head = ScoringHead(recipe.model.temperature)
@@ -85,6 +93,8 @@ def assemble(
         print(f"building an index of {len(items):,} items", flush=True)
         queries = scorer.user_parts(_recent_users(prepared)).numpy()
         index = Index.build(item_part, queries, seed=recipe.seed)
+    if outcomes is not None:
+        outcomes = outcomes.with_scores(_list_scores(scorer, _recent_users(prepared)))
     table = catalogue.items.with_columns(**vars(stats), **{STANDARD_PRICE: standard})
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     weights |= {f"head.{name}": value.contiguous() for name, value in head.state_dict().items()}
@@ -107,7 +117,14 @@ def assemble(
             "language_model": prepared.summary["language_model"],
         },
         index=index,
+        outcomes=outcomes,
     )
+
+
+def _list_scores(scorer: Scorer, users: Histories) -> Float32s:
+    """Scores of the items that lists of these users are made of."""
+    lists = (top_k(scorer.scores(users[at : at + 1])[0], NUM_LISTED) for at in range(len(users)))
+    return np.concatenate([scores for _, scores in lists])
 
 
 def _recent_users(prepared: Prepared) -> Histories:
@@ -122,7 +139,8 @@ def report(run: Run) -> list[str]:
     bundle = run.bundle(verify=False)
     size = sum(path.stat().st_size for path in bundle.folder.rglob("*") if path.is_file())
     lines = [f"bundle {bundle.version}: {bundle.meta['num_items']:,} items, {size / 1e6:.0f} MB"]
-    return lines + (bundle.index.describe() if bundle.index else [])
+    lines += bundle.index.describe() if bundle.index else []
+    return lines if bundle.has_outcomes else [*lines, "without outcome heads"]
 
 
 if __name__ == "__main__":

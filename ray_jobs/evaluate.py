@@ -138,6 +138,7 @@ def _write_report(
             "data_fingerprint": run.prepared.summary["data_fingerprint"],
             "best_baseline": best,
             "gain_over_best_baseline": verdict.as_json() if verdict else None,
+            "outcomes": bundle.outcomes.card if bundle.outcomes else None,
             "rows": rows,
         },
     )

@@ -1,4 +1,4 @@
-"""Prepared data -> a checkpoint: data-parallel fine-tuning on Ray Train.
+"""Prepared data -> a checkpoint: data-parallel fine-tuning on Ray Train; then the outcome heads.
 
     python -m ray_jobs.train --config recipes/demo.yaml
 
@@ -16,6 +16,7 @@ from ray_jobs.common.choosing import choose, line_of
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.fine_tuning import trainer_of
 from ray_jobs.common.kept import Checkpoints
+from ray_jobs.common.outcome_fit import fit_outcomes, outcome_steps
 from ray_jobs.common.texts import ensure_store
 from ray_jobs.common.training_group import fit, trials_at_once
 from ray_jobs.common.work import is_done
@@ -38,6 +39,7 @@ def plan(run: Run) -> list[str]:
         f"{device} workers, at most {train.epochs} epochs, {train.optimizer} "
         f"at {train.learning_rate:g}",
         f"write {run.winner_file}",
+        *outcome_steps(run),
     ]
 
 
@@ -55,6 +57,7 @@ def execute(run: Run) -> Path:
             fit(build, checkpoints, line_of(run.recipe.train.epochs))
         checkpoint, metrics = checkpoints.best(METRIC)
         choose(run, checkpoint, metrics, trials=[])
+        fit_outcomes(run)
     return run.winner_file
 
 

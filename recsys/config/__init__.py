@@ -12,6 +12,7 @@ from recsys.config.evaluation import BaselineName, Embed, Evaluate, Outcomes, Pr
 from recsys.config.load import apply_override, load_recipe
 from recsys.config.model import Model
 from recsys.config.objective import Objective, ObjectiveName, weights_of
+from recsys.config.outcome_heads import Heads
 from recsys.config.privacy import Privacy
 from recsys.config.recipe import RayCluster, Recipe, target_codes
 from recsys.config.search import Tune
@@ -35,6 +36,7 @@ __all__ = [
     "Evaluate",
     "EventName",
     "Fraction",
+    "Heads",
     "ItemField",
     "Model",
     "Objective",

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from recsys.config.base import Positive, Section
+from recsys.config.outcome_heads import Heads
 from recsys.storage.location import place_of
 
 
@@ -86,3 +87,5 @@ class Outcomes(Section):
     arms_since: dt.date | None = None
     """The UTC day from which arms are compared: the first whole one after `serve.arms` or its salt
     changed. Null: all days."""
+    heads: Heads = Heads()
+    """How the [outcome heads](outcomes.md#a-model-of-outcomes) are fitted."""

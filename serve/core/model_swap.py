@@ -12,7 +12,7 @@ from recsys.storage.location import Place, place_of
 from serve.core.bundle_loader import BundleLoader
 from serve.models.arms import DEFAULT_ARM, Arms, ResolvedArm, ServedArm
 from serve.models.live_arms import LiveArms
-from serve.models.objectives import check_objectives
+from serve.models.objectives import check_objectives, needs_heads
 from serve.schemas.problems import Unavailable
 
 logger = logging.getLogger("ray.serve")
@@ -52,7 +52,7 @@ class ModelSwap:
         async with self._swapping:
             now = self._live.or_none
             loaded = {} if now is None else {(s.place, s.bundle.version): s for s in now.bundles}
-            last_good = {} if now is None else {each.name: each.served for each in now.every}
+            last_good = {} if now is None else {each.name: each for each in now.every}
             failed, every = None, []
             for arm in arms or [DEFAULT_ARM]:
                 meant = (place, version)
@@ -72,7 +72,11 @@ class ModelSwap:
                     if arm.name not in last_good:
                         self.failed_update = failed
                         return
-                    served = last_good[arm.name]
+                    kept = last_good[arm.name]
+                    served = kept.served
+                    if served.bundle.outcomes is None and needs_heads(self._limits, arm):
+                        every.append(kept)
+                        continue
                 every.append(ServedArm(arm, served))
             await self._live.replace(Arms(every, self._limits.arms_salt))
             self.failed_update = failed

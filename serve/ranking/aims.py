@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from recsys.outcome_heads.heads import Probabilities
-
 from recsys.arrays import Float32s, Int64s
 from recsys.config import Arm, Objective, ObjectiveName, Serve, weights_of
+from recsys.outcome_heads.heads import Probabilities
 from recsys.recommender import Recommender
 from recsys.recommender.new_items import NewItems
 from recsys.recommender.objective import Worth

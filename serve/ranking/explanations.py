@@ -6,7 +6,6 @@ import datetime as dt
 from typing import Any
 
 from recsys.outcome_heads.heads import Probabilities
-
 from recsys.ranking.explain import Explanation
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_TYPES

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from recsys.outcome_heads.heads import OutcomeHeads
-
 from recsys.artifacts.run import HEADS, HEADS_USERS
 from recsys.errors import DataError, StorageError
+from recsys.outcome_heads.heads import OutcomeHeads
 from serve.settings import Settings
 
 logger = logging.getLogger("ray.serve")

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys.outcome_heads.heads import OutcomeHeads
-
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.lineage import check_key
 from recsys.data.pseudonyms import load_key, pseudonym
+from recsys.outcome_heads.heads import OutcomeHeads
 from recsys.schema import EVENTS_OPTIONAL, Col
 from recsys.state import STATE_FILE, Erasure, Outcome, StateEvent, clock_us, open_state
 from serve.access.key_file import own_key
