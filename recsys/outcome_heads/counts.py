@@ -50,8 +50,12 @@ class Counts:
         )  # fmt: skip
 
     def decayed(self, factor: float, least: float = 0.0) -> Counts:
-        """The counts times a factor; things with fewer shows and events than `least` are left."""
-        counts = self.counts * np.float32(factor)
+        """The counts times a factor; things with fewer shows and events than `least` are left out.
+
+        Events before the log stay: trees and networks would take their decay for a change of days.
+        """
+        counts = np.array(self.counts)
+        counts[:, : PLACE["seen"]] *= np.float32(factor)
         if not least:
             return Counts(self.keys, self.kinds, self.first, counts)
         return self._kept(counts[:, PLACE["shows"]] + counts[:, PLACE["seen"]] >= least, counts)

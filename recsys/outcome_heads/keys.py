@@ -32,7 +32,11 @@ def keys_of(kind: str, names: pl.Series) -> UInt64s:
         }
     )
     asked = names.cast(pl.String).alias("name").to_frame()
-    return asked.join(table, on="name", how="left", maintain_order="left")["key"].fill_null(0).to_numpy()
+    return (
+        asked.join(table, on="name", how="left", maintain_order="left")["key"]
+        .fill_null(0)
+        .to_numpy()
+    )
 
 
 def both(one: NDArray[Any], other: NDArray[Any]) -> UInt64s:

@@ -23,7 +23,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.errors import DataError, RaycommendError
-from recsys.outcome_heads.counts import COUNTS, PLACE, Counts
+from recsys.outcome_heads.counts import COUNTS, Counts
 from recsys.outcome_heads.item_fields import ItemFields
 from recsys.outcome_heads.keys import NONE, UInt64s, both, keys_of, of_user, same_user
 from recsys.schema import Col

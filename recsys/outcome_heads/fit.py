@@ -1,0 +1,160 @@
+"""One worker's fitting of the heads, over any stream of batches."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recsys.outcome_heads.heads import Batch, OutcomeHeads
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How the heads are fitted.
+
+    Attributes:
+        max_epochs: at most; the learning rate falls to 0 over so many.
+        patience: epochs without a better loss on the later window that end the fitting.
+        lr, weight_decay: of AdamW.
+        warmup_steps: that the learning rate rises over.
+        seed: of order and dropout.
+    """
+
+    max_epochs: int = 12
+    patience: int = 3
+    lr: float = 2e-3
+    weight_decay: float = 1e-2
+    warmup_steps: int = 50
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch's mean losses; `valid` is None without a later window."""
+
+    number: int
+    train: float
+    valid: float | None
+
+
+#: Replaces each tensor by its mean over the workers, in place.
+Average = Callable[[list[Tensor]], None]
+
+
+def shuffled(batch: Batch, size: int, seed: int) -> Callable[[int], Iterator[Batch]]:
+    """Batches of rows in memory: another order each epoch; a short last one is left out.
+
+    Args:
+        batch: all rows.
+        size: of a batch; fewer rows than that are one batch.
+        seed: of the order.
+    """
+
+    def epoch(number: int) -> Iterator[Batch]:
+        order = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        rows = torch.randperm(len(batch), generator=order)
+        for start in range(0, max(1, len(rows) - size + 1), size):
+            yield batch.at(rows[start : start + size])
+
+    return epoch
+
+
+def set_scale(heads: OutcomeHeads, batches: Iterable[Batch], average: Average | None) -> None:
+    """Standardise the inputs by their mean and deviation over all workers' rows."""
+    width = len(heads.mean)
+    sums = [torch.zeros(width, dtype=torch.float64) for _ in range(2)]
+    count = torch.zeros(1, dtype=torch.float64)
+    for batch in batches:
+        inputs = batch.inputs.double()
+        sums[0] += inputs.sum(0)
+        sums[1] += inputs.square().sum(0)
+        count += len(batch)
+    if average is not None:
+        average([*sums, count])
+    mean = sums[0] / count
+    deviation = (sums[1] / count - mean.square()).clamp(min=0).sqrt()
+    heads.mean.copy_(mean)
+    # An input that does not vary says nothing, and is not to say anything later.
+    heads.deviation.copy_(torch.where(deviation > 1e-4, deviation, torch.inf))
+
+
+def fit(
+    heads: OutcomeHeads,
+    epoch: Callable[[int], Iterable[Batch]],
+    num_steps: int,
+    settings: FitSettings,
+    *,
+    valid: Callable[[], Iterable[Batch]] | None = None,
+    average: Average | None = None,
+    num_epochs: int | None = None,
+    tell: Callable[[Epoch], None] = lambda _: None,
+) -> int:
+    """Fit the heads in place; the same seed and batches give the same weights.
+
+    Args:
+        heads: fresh ones.
+        epoch: the batches of an epoch.
+        num_steps: batches of an epoch, the same for all workers.
+        settings: see there.
+        valid: batches of a later window: the epoch with the least loss on it is kept.
+        average: gradients, and losses, over workers; None: there is one worker.
+        num_epochs: ends after so many epochs of `max_epochs`, e.g. those found with `valid`.
+        tell: called after each epoch.
+
+    Returns:
+        The number of epochs that the kept weights saw.
+    """
+    torch.manual_seed(settings.seed)
+    set_scale(heads, epoch(0), average)
+    optimizer = torch.optim.AdamW(
+        heads.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+    )
+    total = num_steps * settings.max_epochs
+
+    def rate(step: int) -> float:
+        rising = min(1.0, (step + 1) / settings.warmup_steps)
+        return rising * (1 + math.cos(math.pi * step / total)) / 2
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    best, best_loss, kept = 0, math.inf, None
+    for number in range(1, (num_epochs or settings.max_epochs) + 1):
+        heads.train()
+        losses = torch.zeros(2, dtype=torch.float64)
+        for batch in epoch(number):
+            optimizer.zero_grad()
+            loss = heads.loss(batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if average is not None:
+                average([p.grad for p in heads.parameters() if p.grad is not None])
+            optimizer.step()
+            schedule.step()
+            losses += torch.tensor([float(loss.detach()), 1.0], dtype=torch.float64)
+        found = None if valid is None else mean_loss(heads, valid(), average)
+        tell(Epoch(number, float(losses[0] / losses[1]), found))
+        if found is None:
+            best = number
+        elif found < best_loss:
+            best, best_loss, kept = number, found, copy.deepcopy(heads.state_dict())
+        elif number - best >= settings.patience:
+            break
+    if kept is not None:
+        heads.load_state_dict(kept)
+    heads.eval()
+    return best
+
+
+@torch.no_grad()
+def mean_loss(heads: OutcomeHeads, batches: Iterable[Batch], average: Average | None) -> float:
+    """The mean loss of the members by rows, over all workers."""
+    heads.eval()
+    sums = torch.zeros(2, dtype=torch.float64)
+    for batch in batches:
+        sums += torch.tensor([float(heads.loss(batch)) * len(batch), len(batch)])
+    if average is not None:
+        average([sums])
+    return float(sums[0] / sums[1])

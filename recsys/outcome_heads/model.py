@@ -1,0 +1,194 @@
+"""Fitted heads with their calibration: what a bundle holds of outcomes, and what answers from it.
+
+Legend: N rows or items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from recsys.errors import DataError, RaycommendError
+from recsys.outcome_heads.calibration import Calibration
+from recsys.outcome_heads.heads import OUTCOMES, OutcomeHeads, Outputs
+from recsys.outcome_heads.inputs import Asked, Inputs, InputSpec
+from recsys.outcome_heads.item_fields import ItemFields
+from recsys.outcome_heads.tables import RateTables
+from recsys.storage.outputs import write_json
+from recsys.storage.reading import read_json, reading
+from recsys.storage.seals import BROKEN_SEAL, file_hashes, is_sealed, sealed
+from recsys.storage.weights import save_weights
+
+Floats = NDArray[np.floating[Any]]
+_META: Final = "outcomes.json"
+_WEIGHTS: Final = "heads.safetensors"
+_FIX: Final = "train again"
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """What is expected of showing items.
+
+    Attributes:
+        of: outcome -> [N] calibrated probability, of the outcomes that the log has.
+        dwell_ms: [N] E[dwell | click]; None where the log does not tell.
+        value: [N] E[value | purchase]; None where the log does not tell.
+    """
+
+    of: Mapping[str, Floats]
+    dwell_ms: Floats | None
+    value: Floats | None
+
+
+@dataclass(frozen=True)
+class OutcomeModel:
+    """Heads, and how their probabilities are calibrated.
+
+    Attributes:
+        spec: of the inputs.
+        placements: number of each, from 1, that positions are biased by.
+        heads: in evaluation mode.
+        shape: arguments of `OutcomeHeads` beside the numbers of inputs and placements.
+        calibrations: of each outcome that the log has.
+        has_value: whether the log tells what purchases came to.
+        card: plain data, see `card`.
+        judged: outcome -> probabilities on the later window, of heads that had not learned from
+            it; for the card, not written.
+    """
+
+    spec: InputSpec
+    placements: Mapping[str, int]
+    heads: OutcomeHeads
+    shape: Mapping[str, Any]
+    calibrations: Mapping[str, Calibration]
+    has_value: bool
+    card: Mapping[str, Any]
+    judged: Mapping[str, Floats] = field(default_factory=dict)
+
+    @torch.inference_mode()
+    def outputs(self, inputs: NDArray[np.float32]) -> Outputs:
+        """Of [N, F] inputs, before calibration."""
+        return self.heads(torch.from_numpy(inputs))
+
+    def probabilities(self, inputs: NDArray[np.float32]) -> Probabilities:
+        """Of [N, F] inputs."""
+        found = self.outputs(inputs)
+        raw = found.log_probabilities.exp().numpy()
+        of = {
+            name: calibration(raw[:, OUTCOMES.index(name)])
+            for name, calibration in self.calibrations.items()
+        }
+        for name in ("cart", "purchase"):
+            if name in of:  # each is calibrated by itself: it implies a click all the same
+                of[name] = np.minimum(of[name], of["click"])
+        dwell = found.dwell_seconds().numpy() * 1000 if self.spec.dwell else None
+        return Probabilities(of, dwell, found.value().numpy() if self.has_value else None)
+
+    def save(self, folder: Path, tables: RateTables, users_folder: Path) -> None:
+        """Write all that a bundle needs, and the counts of users beside it.
+
+        Args:
+            folder: new, `outcomes/` of the bundle.
+            tables: as of the end of the log.
+            users_folder: new, of the run; see `RateTables.save`.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        users_folder.mkdir(parents=True, exist_ok=True)
+        save_weights(self.heads.state_dict(), folder / _WEIGHTS)
+        tables.save(folder, users_folder)
+        data = {
+            "spec": self.spec.plain(), "placements": dict(self.placements),
+            "num_inputs": len(self.heads.mean), "shape": dict(self.shape),
+            "calibrations": {name: each.plain() for name, each in self.calibrations.items()},
+            "has_value": self.has_value, "card": dict(self.card), "files": file_hashes(folder),
+        }  # fmt: skip
+        write_json(folder / _META, sealed(data))
+
+    @classmethod
+    def open(
+        cls, folder: Path, users_folder: Path | None, error: type[RaycommendError] = DataError
+    ) -> tuple[OutcomeModel, RateTables]:
+        """Read what `save` wrote; hashes are checked.
+
+        Args:
+            folder: of the bundle.
+            users_folder: None: no user is known.
+            error: class of the errors.
+
+        Raises:
+            error: a file is missing, damaged or another thing.
+        """
+        keys = {
+            "spec": dict, "placements": dict, "num_inputs": int, "shape": dict,
+            "calibrations": dict, "has_value": bool, "card": dict, "files": dict,
+        }  # fmt: skip
+        path = folder / _META
+        data = read_json(path, _FIX, keys, error)
+        with reading(path, _FIX, error):
+            if not is_sealed(data):
+                raise ValueError(BROKEN_SEAL)
+            spec = InputSpec.from_plain(data["spec"])
+            calibrations = {k: Calibration.from_plain(v) for k, v in data["calibrations"].items()}
+            heads = OutcomeHeads(data["num_inputs"], len(data["placements"]), **data["shape"])
+        hashes = file_hashes(folder)
+        for name, expected in data["files"].items():
+            with reading(folder / name, _FIX, error):
+                if name not in hashes:
+                    raise FileNotFoundError
+                if hashes[name] != expected:
+                    raise ValueError("the content is not what was written (the hash does not fit)")
+        with reading(folder / _WEIGHTS, _FIX, error):
+            heads.load_state_dict(load_file(folder / _WEIGHTS))
+        tables = RateTables.open(folder, users_folder, error)
+        rest = (data["has_value"], data["card"])
+        return cls(
+            spec, data["placements"], heads.eval(), data["shape"], calibrations, *rest
+        ), tables
+
+
+class Predictor:
+    """Answers for a user and items, from tables as of one night.
+
+    Args:
+        model: fitted.
+        tables: as of the end of the log.
+        items: by row of the catalogue.
+    """
+
+    def __init__(self, model: OutcomeModel, tables: RateTables, items: ItemFields) -> None:
+        self.model = model
+        self.inputs = Inputs(model.spec, tables, items)
+
+    def predict(
+        self,
+        user: str | None,
+        item_rows: NDArray[np.int64],
+        *,
+        now: int,
+        placement: str | None = None,
+        scores: Floats | None = None,
+        model_version: str = "",
+    ) -> Probabilities:
+        """What is expected of showing a user some items.
+
+        Args:
+            user: pseudonym; None: unknown.
+            item_rows: [N] of the catalogue.
+            now: microseconds.
+            placement: where they are shown.
+            scores: [N] of the ranker.
+            model_version: that gave them; one without quantiles in the spec counts as no score.
+        """
+        given = np.full(len(item_rows), np.nan) if scores is None else scores
+        percentiles = self.model.spec.percentiles(given, model_version)
+        asked = Asked.one_user(
+            user, item_rows, now=now, placement=placement, percentiles=percentiles
+        )
+        return self.model.probabilities(self.inputs.of(asked))
