@@ -22,7 +22,7 @@ from recsys.config import Recipe, target_codes
 from recsys.data.histories import Histories
 from recsys.features.side_features import PriceScale, item_features
 from recsys.model.ranking_head import ScoringHead
-from recsys.outcome_heads.heads import OutcomeHeads
+from recsys.outcome_heads.served import ServedHeads
 from recsys.preparation.prepared import Prepared
 from recsys.ranking.index import Index
 from recsys.ranking.scorer import Scorer
@@ -67,7 +67,7 @@ def assemble(
     store: TextStore,
     *,
     searched: bool = False,
-    outcomes: OutcomeHeads | None = None,
+    outcomes: ServedHeads | None = None,
 ) -> Bundle:
     """Write the bundle of a checkpoint, with popularity and relations as of the end of the log.
 

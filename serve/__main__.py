@@ -109,8 +109,8 @@ def served_bundle(recipe: Recipe, given: Place | None) -> Place:
     for each in recipe.serve.arms or (DEFAULT_ARM,):
         of_arm = place if each.bundle is None else place_of(each.bundle)
         local = recipe.storage.cache.local(of_arm)
-        if not Bundle.open(local.folder, verify=False).has_outcomes:
-            check_objectives(recipe.serve, each, of_arm)
+        heads = Bundle.open(local.folder, verify=False).outcomes
+        check_objectives(recipe.serve, each, of_arm, heads)
     return place
 
 

@@ -6,13 +6,14 @@ the one before it. What it holds at once is the rates of all users and items, an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from recsys.artifacts.run import HEADS_USERS, Run
 from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import DataError
-from recsys.outcome_heads.heads import OutcomeHeads
+from recsys.outcome_heads.served import ServedHeads
 from recsys.outcomes.joining import EXPOSURES_DIR, SUMMARY_FILE, read_summary
 from recsys.preparation.prepared import Prepared
 from recsys.storage.outputs import write_json
@@ -50,7 +51,7 @@ def fit_outcomes(run: Run) -> None:
     print(f"    outcome heads: {told}", flush=True)
 
 
-def fitted_heads(run: Run) -> OutcomeHeads | None:
+def fitted_heads(run: Run) -> ServedHeads | None:
     """The heads that were fitted in a run; None: none were.
 
     Raises:
@@ -60,7 +61,7 @@ def fitted_heads(run: Run) -> OutcomeHeads | None:
     run.recipe.shared.bring(folder)
     if _fitted(folder) is None:
         return None
-    return OutcomeHeads.open(folder, run.prepared.catalogue.items, DataError)
+    return ServedHeads.open(folder, run.prepared.catalogue.items, DataError)
 
 
 def fit_in_task(recipe: dict[str, Any], prepared: str) -> str:
@@ -77,13 +78,27 @@ def fit_in_task(recipe: dict[str, Any], prepared: str) -> str:
     if _fitted(run.heads_folder) == fingerprint:
         return "fitted already"
     days = sorted(exposures.glob("*.parquet"))
-    heads = fit_heads(days, items, chosen.outcomes.heads, chosen.seed)
+    heads = fit_heads(
+        days, items, chosen.outcomes.heads, seed=chosen.seed,
+        window_h=chosen.data.attribution_window_h,
+    )  # fmt: skip
     with chosen.shared.whole(run.heads_folder) as out:
-        (out / HEADS_USERS).mkdir()
-        heads.save(out)
-        heads.save_users(out / HEADS_USERS)
+        heads.save(out, out / HEADS_USERS)
         write_json(out / FIT_FILE, {"format": FORMAT, "fingerprint": fingerprint})
-    return str(heads)
+    return figures(heads.card)
+
+
+def figures(card: Mapping[str, Any]) -> str:
+    """How good heads are, in one line: AUC and calibration error on the later window."""
+    told = []
+    for name, head in card["heads"].items():
+        ours = head["figures"]["heads"]
+        others = ((who, each["auc"]["value"]) for who, each in head["figures"].items())
+        best, auc = max(((w, a) for w, a in others if w != "heads"), key=lambda pair: pair[1])
+        told.append(
+            f"{name}: AUC {ours['auc']['value']:.4f} ({best} {auc:.4f}), ECE {ours['ece']:.4f}"
+        )
+    return "; ".join(told)
 
 
 def _too_little(run: Run) -> str | None:
@@ -93,6 +108,8 @@ def _too_little(run: Run) -> str | None:
         return f"there is no {folder} (`recsys exposures`)"
     days = read_summary(folder)["days"].values()
     clicks, least = sum(day["clicked"] for day in days), run.recipe.outcomes.heads.min_clicks
+    if len(days) < 2:
+        return f"{folder} holds one day, and the heads are judged on a later one"
     if clicks >= least:
         return None
     return f"{clicks:,} clicks in {folder}, and outcomes.heads.min_clicks asks for {least:,}"

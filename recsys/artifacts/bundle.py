@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tempfile
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +33,7 @@ from recsys.config import Recipe, recipe_from_dict
 from recsys.errors import BundleError, RecipeError
 from recsys.features.item_to_item import Relations, relation_files
 from recsys.features.popularity import ItemStats
-from recsys.outcome_heads.heads import OutcomeHeads
+from recsys.outcome_heads.served import ServedHeads
 from recsys.ranking.index import Index
 from recsys.schema import ITEMS as SCHEMA
 from recsys.schema import Col
@@ -76,7 +77,7 @@ def write_bundle(
     relations: Relations,
     facts: dict[str, Any],
     index: Index | None = None,
-    outcomes: OutcomeHeads | None = None,
+    outcomes: ServedHeads | None = None,
 ) -> Bundle:
     """Write a whole bundle or nothing.
 
@@ -107,7 +108,8 @@ def write_bundle(
         write_json(out / INDEX_DIR / INDEX_META, {**kind, "num_items": len(vectors)})
         if outcomes is not None:
             (out / OUTCOMES_DIR).mkdir()
-            outcomes.save(out / OUTCOMES_DIR)
+            with tempfile.TemporaryDirectory() as users:  # their counts stay in the run's folder
+                outcomes.save(out / OUTCOMES_DIR, Path(users))
         hashes = file_hashes(out)
         content = json_sha256([hashes, recipe.resolved()])
         meta = {
@@ -273,11 +275,11 @@ class Bundle:
         return any(name.startswith(f"{OUTCOMES_DIR}/") for name in self.meta["files"])
 
     @cached_property
-    def outcomes(self) -> OutcomeHeads | None:
+    def outcomes(self) -> ServedHeads | None:
         """The outcome heads, without users' rates; None: there are none."""
         if not self.has_outcomes:
             return None
-        return OutcomeHeads.open(self.folder / OUTCOMES_DIR, self.items, BundleError)
+        return ServedHeads.open(self.folder / OUTCOMES_DIR, self.items, BundleError)
 
     def weights(self, prefix: str) -> dict[str, Tensor]:
         """The weights whose names start with `prefix`, without it."""

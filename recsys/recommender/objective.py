@@ -7,21 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from recsys.arrays import Float32s, Int64s
 from recsys.config import ObjectiveName
-from recsys.outcome_heads.heads import Probabilities
+from recsys.outcome_heads.served import Expected
 
 #: Rows [C] of candidates and their scores [C] -> what is expected of them.
-Expect = Callable[[Int64s, Float32s], Probabilities]
+Expect = Callable[[Int64s, Float32s], Expected]
 #: Size -> rows and scores of so many items of the best scores.
 Pool = Callable[[int], tuple[Int64s, Float32s]]
 
 
 def values_of(
-    weights: Mapping[ObjectiveName, float], scores: Float32s, expected: Probabilities
+    weights: Mapping[ObjectiveName, float], scores: Float32s, expected: Expected
 ) -> Float32s:
     """[C] the weighted sum of what is expected of showing each candidate.
 
@@ -30,16 +31,22 @@ def values_of(
     """
     values = np.zeros(len(scores))
     for name, weight in weights.items():
-        if name == "relevance":
-            part = scores
-        elif name == "revenue":
-            part = expected.purchase * expected.value
-        elif name == "dwell":
-            part = expected.click * expected.dwell_ms
-        else:
-            part = getattr(expected, name)
-        values += weight * part
+        values += weight * _part(name, scores, expected)
     return values.astype(np.float32)
+
+
+def _part(name: ObjectiveName, scores: Float32s, expected: Expected) -> Any:
+    if name == "relevance":
+        return scores
+    factors = {
+        "click": (expected.click,), "purchase": (expected.purchase,),
+        "revenue": (expected.purchase, expected.value), "dwell": (expected.click, expected.dwell_ms),
+    }[name]  # fmt: skip
+    part: Any = 1.0
+    for factor in factors:
+        assert factor is not None  # what the heads do not tell is refused before
+        part = part * factor
+    return part
 
 
 @dataclass
@@ -57,7 +64,7 @@ class Worth:
     expect: Expect
     _rows: Int64s = field(init=False)
     _scores: Float32s = field(init=False)
-    _expected: Probabilities = field(init=False)
+    _expected: Expected = field(init=False)
 
     def __call__(self, rows: Int64s, scores: Float32s) -> Float32s:
         """[C] values; the last call's candidates are remembered."""
@@ -72,7 +79,7 @@ class Worth:
         order = np.lexsort((rows, -values))[:size]
         return rows[order], values[order]
 
-    def of(self, rows: Int64s) -> tuple[Float32s, Probabilities]:
+    def of(self, rows: Int64s) -> tuple[Float32s, Expected]:
         """[k] scores, and what is expected, of some of the remembered candidates."""
         order = np.argsort(self._rows)
         places = order[np.searchsorted(self._rows, rows, sorter=order)]

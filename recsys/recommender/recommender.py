@@ -20,7 +20,6 @@ from recsys.artifacts.bundle import Bundle
 from recsys.config import Recipe
 from recsys.data.histories import Histories
 from recsys.data.standing import Hidden
-from recsys.outcome_heads.heads import Probabilities
 from recsys.ranking.encoded import EncodedHistory, encode
 from recsys.ranking.explain import Explanation, explain
 from recsys.ranking.exploration import Exploration
@@ -294,34 +293,6 @@ class Recommender:
             scores = np.concatenate([scores, of_new])
         check_finite(scores)
         return scores
-
-    def expect(
-        self,
-        rows: Int64s,
-        scores: Float32s,
-        new: NewItems | None = None,
-        *,
-        user: str | None,
-        placement: str | None,
-        moment_us: int,
-    ) -> Probabilities:
-        """What is expected to come of showing items; only of a bundle with outcome heads.
-
-        Args:
-            rows: [C + M] catalogue rows; the last M, of new items, are -1.
-            scores: [C + M] of `rank`.
-            new: M of them.
-            user: see `OutcomeHeads.probabilities`; so below.
-            placement: where they are shown.
-            moment_us: when.
-        """
-        heads = self.outcomes
-        assert heads is not None
-        if new is not None and len(new):
-            first = len(rows) - len(new)
-            rows = np.append(rows[:first], np.arange(self.num_items, self.num_items + len(new)))
-            heads = heads.with_items(new.fields)
-        return heads.probabilities(user, rows, scores, moment_us, placement)
 
     @torch.no_grad()
     def explain(

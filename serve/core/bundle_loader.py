@@ -74,7 +74,6 @@ class BundleLoader:
         self._users.check_key(bundle)
         model = Recommender(bundle)
         model.outcomes, without = self._users.outcomes(bundle)
-        self._users.read_erased()
         for events in ([], [StateEvent("", "", model.item_id(0), EVENT_CODE["view"], 0)]):
             query = from_user(model, events, clock_us=self._clock_us())
             _check_finite(model.scorer.scores(query.history), place)

@@ -7,12 +7,12 @@ import logging
 from collections.abc import Sequence
 
 from recsys.config import Serve
-from recsys.errors import RaycommendError
+from recsys.errors import BundleError, RaycommendError
 from recsys.storage.location import Place, place_of
 from serve.core.bundle_loader import BundleLoader
 from serve.models.arms import DEFAULT_ARM, Arms, ResolvedArm, ServedArm
 from serve.models.live_arms import LiveArms
-from serve.models.objectives import check_objectives, needs_heads
+from serve.models.objectives import check_objectives
 from serve.schemas.problems import Unavailable
 
 logger = logging.getLogger("ray.serve")
@@ -62,8 +62,7 @@ class ModelSwap:
                     if meant not in loaded:
                         loaded[meant] = await self._loader.load(*meant)
                     served = loaded[meant]
-                    if served.bundle.outcomes is None:
-                        check_objectives(self._limits, arm, meant[0])
+                    check_objectives(self._limits, arm, meant[0], served.bundle.outcomes)
                 except Exception as error:
                     if now is None:
                         raise
@@ -72,15 +71,20 @@ class ModelSwap:
                     if arm.name not in last_good:
                         self.failed_update = failed
                         return
-                    kept = last_good[arm.name]
-                    served = kept.served
-                    if served.bundle.outcomes is None and needs_heads(self._limits, arm):
-                        every.append(kept)
-                        continue
+                    every.append(self._kept(arm, last_good[arm.name]))
+                    continue
                 every.append(ServedArm(arm, served))
             await self._live.replace(Arms(every, self._limits.arms_salt))
             self.failed_update = failed
             logger.info("serving %s", ", ".join(f"{e.name}: {e.model.version}" for e in every))
+
+    def _kept(self, arm: ResolvedArm, before: ServedArm) -> ServedArm:
+        """An arm with its last good bundle; as it was, if that cannot order lists as it is to."""
+        try:
+            check_objectives(self._limits, arm, before.served.place, before.model.outcomes)
+        except BundleError:
+            return before
+        return ServedArm(arm, before.served)
 
 
 def _reason(error: Exception) -> str:

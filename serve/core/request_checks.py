@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from recsys.config import Serve
 from serve.models.arms import Arms
+from serve.models.objectives import objectives_of
 from serve.observability.trace import current
 from serve.schemas.events import Event, Events
 from serve.schemas.problems import Forbidden, Refused
@@ -63,14 +64,14 @@ def check_objective(request: RecommendRequest | RankRequest, arms: Arms) -> None
     """Refuse an objective that some arm cannot tell: all users get the same refusals.
 
     Raises:
-        Refused: a bundle has no outcome heads.
+        Refused: a bundle has no outcome heads, or their log does not tell so much.
     """
     asked = request.objective
     if asked is None or asked == "relevance":
         return
     for each in arms.answering:
-        if each.model.outcomes is None:
-            msg = f"{each.model.version} has no outcome heads; use `relevance`, or leave it out"
+        if asked not in (known := objectives_of(each.model.outcomes)):
+            msg = f"{each.model.version} cannot order lists so: use {' or '.join(known)}"
             raise Refused(("objective",), msg, kind="objective")
 
 

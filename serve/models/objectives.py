@@ -4,33 +4,38 @@ from __future__ import annotations
 
 from recsys.config import Arm, Objective, Serve, weights_of
 from recsys.errors import BundleError
+from recsys.outcome_heads.served import ServedHeads
 from recsys.storage.location import Place
 
 
-def needs_heads(limits: Serve, arm: Arm) -> str | None:
-    """Key of the recipe by which outcome heads order lists of an arm; None: none does.
+def objectives_of(heads: ServedHeads | None) -> list[str]:
+    """What lists can be ordered by."""
+    return ["relevance", *sorted(heads.objectives if heads is not None else ())]
+
+
+def check_objectives(limits: Serve, arm: Arm, bundle: Place, heads: ServedHeads | None) -> None:
+    """Refuse an arm whose lists its bundle cannot order.
 
     Args:
         limits: the recipe's `serve`.
         arm: of the recipe; with an objective of its own the recipe's others are not the arm's.
+        bundle: that it answers with.
+        heads: of the bundle.
+
+    Raises:
+        BundleError: as above.
     """
     asked: dict[str, Objective] = {"serve.objective": limits.objective}
     asked |= {f"serve.objectives.{name}": each for name, each in limits.objectives.items()}
     if arm.objective is not None:
         asked = {f"serve.arms, {arm.name}: objective": arm.objective}
-    needing = (key for key, each in asked.items() if weights_of(each).keys() != {"relevance"})
-    return next(needing, None)
-
-
-def check_objectives(limits: Serve, arm: Arm, bundle: Place) -> None:
-    """Refuse an arm whose lists outcome heads would order; its bundle has none.
-
-    Raises:
-        BundleError: as above.
-    """
-    if key := needs_heads(limits, arm):
-        raise BundleError(
-            "the bundle has no outcome heads to order lists by", where=bundle, field=key,
-            fix="set it to `relevance`; or run `recsys exposures`, `train` and `embed` once what "
-            "was shown is logged",
-        )  # fmt: skip
+    known = objectives_of(heads)
+    for key, objective in asked.items():
+        if not weights_of(objective).keys() <= set(known):
+            why = "its log does not tell so much" if heads else "it has no outcome heads"
+            raise BundleError(
+                f"the bundle cannot order lists so: {why}", where=bundle, field=key,
+                value=objective,
+                fix=f"use {' or '.join(known)}; or run `recsys exposures`, `train` and `embed` once "
+                "that is logged",
+            )  # fmt: skip

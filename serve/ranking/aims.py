@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import polars as pl
+
 from recsys.arrays import Float32s, Int64s
 from recsys.config import Arm, Objective, ObjectiveName, Serve, weights_of
-from recsys.outcome_heads.heads import Probabilities
+from recsys.outcome_heads.served import Expected
 from recsys.recommender import Recommender
-from recsys.recommender.new_items import NewItems
 from recsys.recommender.objective import Worth
 from serve.ranking.queries import Query
 from serve.schemas.requests import RankRequest, RecommendRequest
@@ -45,13 +46,14 @@ class Aim:
         query: Query,
         rows: Int64s,
         scores: Float32s,
-        new: NewItems | None = None,
-    ) -> Probabilities:
-        """What is expected of showing items now; see `Recommender.expect`."""
-        return model.expect(
-            rows, scores, new, user=self.user, placement=self.placement,
-            moment_us=int(query.history.now[0]),
-        )  # fmt: skip
+        new: pl.DataFrame | None = None,
+    ) -> Expected:
+        """What is expected of showing items now; see `ServedHeads.expect`."""
+        assert model.outcomes is not None
+        now = int(query.history.now[0])
+        return model.outcomes.expect(
+            self.user, rows, scores, now=now, placement=self.placement, new=new
+        )
 
 
 #: Of requests without any objective.

@@ -178,8 +178,8 @@ class CandidateRanking(_Asked):
         row_of_all = np.append(rows, np.full(len(new), -1, dtype=rows.dtype))
         values, expected = scores, None
         if not aim.is_relevance or (request.explain and model.outcomes is not None):
-            all_rows = row_of_all.astype(np.int64)
-            expected = aim.expect(model, query, all_rows, scores, new_items)
+            fields = None if new_items is None else new_items.fields
+            expected = aim.expect(model, query, rows.astype(np.int64), scores, fields)
         if not aim.is_relevance and expected is not None:
             values = values_of(aim.weights, scores, expected)
         trace = current()

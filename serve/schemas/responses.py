@@ -31,13 +31,13 @@ class Parts(BaseModel):
 
 
 class Expected(BaseModel):
-    """What is expected to come of showing an item, by the bundle's outcome heads."""
+    """What is expected to come of showing an item; what the heads' log does not tell is absent."""
 
     click: float = Field(description="Probability of a click.")
-    cart: float = Field(description="Probability that it is put into the cart.")
-    purchase: float = Field(description="Probability of a purchase.")
-    dwell_ms: float = Field(description="Dwell time of a click, milliseconds.")
-    value: float = Field(description="What a purchase comes to.")
+    cart: float | None = Field(None, description="Probability that it is put into the cart.")
+    purchase: float | None = Field(None, description="Probability of a purchase.")
+    dwell_ms: float | None = Field(None, description="Dwell time of a click, milliseconds.")
+    value: float | None = Field(None, description="What a purchase comes to.")
 
 
 class Explanation(BaseModel):

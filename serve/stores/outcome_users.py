@@ -6,13 +6,13 @@ import logging
 
 from recsys.artifacts.run import HEADS, HEADS_USERS
 from recsys.errors import DataError, StorageError
-from recsys.outcome_heads.heads import OutcomeHeads
+from recsys.outcome_heads.served import ServedHeads
 from serve.settings import Settings
 
 logger = logging.getLogger("ray.serve")
 
 
-def with_users(heads: OutcomeHeads, settings: Settings) -> tuple[OutcomeHeads, str | None]:
+def with_users(heads: ServedHeads, settings: Settings) -> tuple[ServedHeads, str | None]:
     """The heads with the rates of the users that they were fitted on, if these lie here.
 
     Args:
@@ -25,7 +25,7 @@ def with_users(heads: OutcomeHeads, settings: Settings) -> tuple[OutcomeHeads, s
     folder = settings.root / HEADS
     try:
         settings.shared.bring(folder)
-        return heads.with_users(folder / HEADS_USERS, settings.read_erased()), None
+        return heads.with_users(folder / HEADS_USERS), None
     except (DataError, StorageError) as error:
         logger.warning("outcome heads without users: %s", error)
         return heads, error.problem

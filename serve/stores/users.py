@@ -13,7 +13,7 @@ from typing import Any
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.lineage import check_key
 from recsys.data.pseudonyms import load_key, pseudonym
-from recsys.outcome_heads.heads import OutcomeHeads
+from recsys.outcome_heads.served import ServedHeads
 from recsys.schema import EVENTS_OPTIONAL, Col
 from recsys.state import STATE_FILE, Erasure, Outcome, StateEvent, clock_us, open_state
 from serve.access.key_file import own_key
@@ -77,12 +77,13 @@ class Users:
         Raises:
             DataError: the store cannot be read.
         """
-        self._erased = frozenset(self._state.erased())
+        self._erased |= self._state.erased().keys()
 
-    def outcomes(self, bundle: Bundle) -> tuple[OutcomeHeads | None, str | None]:
+    def outcomes(self, bundle: Bundle) -> tuple[ServedHeads | None, str | None]:
         """A bundle's outcome heads with the rates of its users, see `outcome_users.with_users`."""
         if bundle.outcomes is None:
             return None, None
+        self._erased |= self._settings.read_erased().keys() | self._state.erased().keys()
         return outcome_users.with_users(bundle.outcomes, self._settings)
 
     def history(self, user_id: str) -> list[StateEvent]:

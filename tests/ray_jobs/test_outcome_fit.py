@@ -31,7 +31,9 @@ def test_heads_are_fitted_once_where_there_is_enough(
             fit_outcomes(of)
         return capsys.readouterr().out.strip()
 
-    assert told() == f"no outcome heads: there is no {run.root / EXPOSURES_DIR} (`recsys exposures`)"
+    assert (
+        told() == f"no outcome heads: there is no {run.root / EXPOSURES_DIR} (`recsys exposures`)"
+    )
     shutil.copytree(shop.lists.out, run.root / EXPOSURES_DIR)
     assert train.plan(run)[-1] == f"fit outcome heads, write {run.heads_folder}"
     assert told().startswith("outcome heads: ")

@@ -31,7 +31,7 @@ from recsys.model.item_encoder import ItemEncoder
 from recsys.model.language import LanguageModel
 from recsys.model.ranking_head import ScoringHead
 from recsys.model.user_encoder import UserEncoder
-from recsys.outcome_heads.heads import OutcomeHeads
+from recsys.outcome_heads.served import ServedHeads
 from recsys.ranking.scorer import Scorer
 from recsys.schema import ITEMS, Col
 from recsys.storage.outputs import write_json
@@ -152,7 +152,7 @@ def make_bundle(
     seed: int,
     data_fingerprint: str = "none",
     items: pl.DataFrame | None = None,
-    outcomes: OutcomeHeads | None = None,
+    outcomes: ServedHeads | None = None,
     **facts: object,
 ) -> Bundle:
     """A bundle whose weights depend on the seed."""

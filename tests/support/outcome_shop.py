@@ -12,7 +12,7 @@ from shown_lists import START, ShownLists, event, shown
 
 from recsys.config import Heads
 from recsys.outcome_heads.fitting import fit_heads
-from recsys.outcome_heads.heads import OutcomeHeads
+from recsys.outcome_heads.served import ServedHeads
 
 NUM_USERS, NUM_DAYS, LIST_SIZE = 120, 14, 10
 #: Of those who clicked.
@@ -58,7 +58,7 @@ class OutcomeShop:
         self.lists.live(events)
         self.lists.join()
         days = sorted(self.lists.out.glob("*.parquet"))
-        self.heads: OutcomeHeads = fit_heads(days, make_items(), Heads(), seed=5)
+        self.heads: ServedHeads = fit_heads(days, make_items(), Heads(), seed=5)
 
     def click(self, number: int, items: Any) -> Any:
         """The true probabilities that a user clicks items, by their rows, once they are shown."""

@@ -47,9 +47,8 @@ def bundle(
 
 @pytest.fixture
 def recipe(recipe: Recipe, shop: OutcomeShop, clock: Clock) -> Recipe:
-    users = recipe.root / HEADS / HEADS_USERS
-    users.mkdir(parents=True)
-    shop.heads.save_users(users)
+    folder = recipe.root / HEADS
+    shop.heads.save(folder, folder / HEADS_USERS)
     clock.now = NOW
     return recipe
 
@@ -58,7 +57,7 @@ def recipe(recipe: Recipe, shop: OutcomeShop, clock: Clock) -> Recipe:
 def offline(bundle: Path, recipe: Recipe) -> Recommender:
     model = Recommender.load(bundle)
     assert model.outcomes is not None
-    model.outcomes = model.outcomes.with_users(recipe.root / HEADS / HEADS_USERS, ())
+    model.outcomes = model.outcomes.with_users(recipe.root / HEADS / HEADS_USERS)
     return model
 
 
@@ -84,8 +83,9 @@ class TestProbabilities:
                 told = {} if placement is None else {"placement": placement}
                 answer = ranked(client, who, rows, explain=True, **told)
                 scores = np.array([item["score"] for item in answer["items"]], dtype=np.float32)
-                found = offline.expect(
-                    np.array(rows), scores, user=name, placement=placement, moment_us=NOW
+                assert offline.outcomes is not None
+                found = offline.outcomes.expect(
+                    name, np.array(rows), scores, now=NOW, placement=placement
                 )
                 for each in EXPECTED:
                     assert expected_of(answer, each) == getattr(found, each).tolist()
@@ -242,18 +242,18 @@ class TestRefusals:
             refused = client.post(path, json={"user_id": "u", "objective": "click", **more})
             assert refused.status_code == 422
             (problem,) = refused.json()["detail"]
-            assert problem["field"] == "objective" and "`relevance`" in problem["msg"]
+            assert problem["field"] == "objective" and "use relevance" in problem["msg"]
 
     def test_an_arm(self, client: TestClient, service: Service, bundle: Path) -> None:
         assert client.portal is not None
         wrong = arm("default", objective="click")
         client.portal.call(service.load, bundle, version_in(bundle), [wrong])
-        assert "no outcome heads" in client.get("/model").json()["failed_update"]
+        assert "has no outcome heads" in client.get("/model").json()["failed_update"]
         assert client.get("/model").json()["arms"][0]["objective"] is None
 
     @pytest.mark.parametrize("key", ["objective", "objectives"])
     def test_a_recipe(self, recipe: Recipe, bundle: Path, key: str) -> None:
         asked = {"objective": "click"} if key == "objective" else {"objectives": {"cart": "click"}}
         serve = Serve.model_validate(recipe.serve.model_dump() | asked)
-        with pytest.raises(BundleError, match=rf"serve\.{key}.* no outcome heads"):
+        with pytest.raises(BundleError, match=rf"serve\.{key}.*it has no outcome heads"):
             served_bundle(recipe.model_copy(update={"serve": serve}), bundle)
