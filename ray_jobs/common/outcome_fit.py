@@ -66,6 +66,8 @@ def fitted_heads(run: Run) -> ServedHeads | None:
 
 def fit_in_task(recipe: dict[str, Any], prepared: str) -> str:
     """What the task does; tells what came of it."""
+    import torch
+
     from recsys.outcome_heads.fitting import fit_heads
 
     chosen = recipe_from_dict(recipe)
@@ -78,6 +80,7 @@ def fit_in_task(recipe: dict[str, Any], prepared: str) -> str:
     if _fitted(run.heads_folder) == fingerprint:
         return "fitted already"
     days = sorted(exposures.glob("*.parquet"))
+    torch.set_num_threads(max(1, int(chosen.train.cpus_per_worker)))
     heads = fit_heads(
         days, items, chosen.outcomes.heads, seed=chosen.seed,
         window_h=chosen.data.attribution_window_h,

@@ -25,6 +25,9 @@ from recsys.schema import Col
 
 #: The latest days that hold this share of the exposures are the later window.
 LATER_SHARE: Final = 0.2
+#: Of longer logs the earliest days with this share of the exposures are counted and not learned
+#: from: on them everybody is unknown, and those who are served are not.
+WARM_UP: Final = 0.3
 #: What the inputs depend on.
 _TOLD: Final = (
     Col.clicked, Col.carted, Col.purchased, Col.long_view, Col.score, Col.model_version,
@@ -51,15 +54,18 @@ def fit_heads(
     numbers = {name: number for number, name in enumerate(placements, start=1)}
     frames = (pl.read_parquet(path, glob=False) for path in days)
     first = pl.read_parquet(days[0], columns=[Col.timestamp], glob=False)[Col.timestamp]
-    tables = RateTables.empty(
+    empty = RateTables.empty(
         int(first.dt.epoch("us").min()),  # type: ignore[arg-type]
         spec.fields,
         half_life_days=settings.half_life_days,
     )
     batches, users, moments = [], [], []
+    counted = 0
     window_days = math.ceil(window_h / 24)
-    for tables, rows in through_days(tables, frames, fields, attribution_days=window_days):
-        if rows.height:
+    for tables, rows in through_days(empty, frames, fields, attribution_days=window_days):
+        is_warm = counted >= WARM_UP * told.height
+        counted += rows.height
+        if rows.height and (is_warm or counted == told.height or len(days) < 4):
             batches.append(batch_of(rows, Inputs(spec, tables, fields), numbers))
             users.append(keys_of("user", rows[Col.user]))
             moments.append(rows[Col.timestamp].dt.epoch("us").to_numpy())

@@ -40,7 +40,8 @@ def _part(name: ObjectiveName, scores: Float32s, expected: Expected) -> Any:
         return scores
     factors = {
         "click": (expected.click,), "purchase": (expected.purchase,),
-        "revenue": (expected.purchase, expected.value), "dwell": (expected.click, expected.dwell_ms),
+        "revenue": (expected.purchase, expected.value),
+        "dwell": (expected.click, expected.dwell_ms),
     }[name]  # fmt: skip
     part: Any = 1.0
     for factor in factors:

@@ -36,6 +36,5 @@ def check_objectives(limits: Serve, arm: Arm, bundle: Place, heads: ServedHeads 
             raise BundleError(
                 f"the bundle cannot order lists so: {why}", where=bundle, field=key,
                 value=objective,
-                fix=f"use {' or '.join(known)}; or run `recsys exposures`, `train` and `embed` once "
-                "that is logged",
+                fix=f"use {' or '.join(known)}; or run `recsys exposures`, `train`, `embed` again",
             )  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from bundles import BRANDS, NUM_ITEMS, item_id, make_items
 from shown_lists import START, ShownLists, event, shown
 
@@ -14,7 +15,7 @@ from recsys.config import Heads
 from recsys.outcome_heads.fitting import fit_heads
 from recsys.outcome_heads.served import ServedHeads
 
-NUM_USERS, NUM_DAYS, LIST_SIZE = 120, 14, 10
+NUM_USERS, NUM_DAYS, LIST_SIZE = 120, 16, 10
 #: Of those who clicked.
 BUYS = 0.4
 #: Just after the last night of the log.
@@ -58,7 +59,9 @@ class OutcomeShop:
         self.lists.live(events)
         self.lists.join()
         days = sorted(self.lists.out.glob("*.parquet"))
-        self.heads: ServedHeads = fit_heads(days, make_items(), Heads(), seed=5)
+        torch.set_num_threads(1)  # small products: more threads wait for each other
+        settings = Heads(epochs=9, learning_rate=4e-3, half_life_days=3)
+        self.heads: ServedHeads = fit_heads(days, make_items(), settings, seed=5)
 
     def click(self, number: int, items: Any) -> Any:
         """The true probabilities that a user clicks items, by their rows, once they are shown."""

@@ -28,7 +28,8 @@ from serve.__main__ import served_bundle
 from serve.core.service import Service
 from serve.protos.ranking_pb2_grpc import RankingStub
 
-EXPECTED = {"click", "cart", "purchase", "dwell_ms", "value"}
+#: Nothing was put into a cart.
+EXPECTED = {"click", "purchase", "dwell_ms", "value"}
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,7 @@ class TestProbabilities:
                 found = offline.outcomes.expect(
                     name, np.array(rows), scores, now=NOW, placement=placement
                 )
+                assert answer["items"][0]["explanation"]["expected"].keys() == EXPECTED
                 for each in EXPECTED:
                     assert expected_of(answer, each) == getattr(found, each).tolist()
 
