@@ -32,6 +32,7 @@ ROOMS = {
         "ranking": "arrays data features model",
         "evaluation": "arrays data errors features model preparation schema",
         "outcomes": "config data errors evaluation preparation schema state storage",
+        "outcome_heads": "errors evaluation schema storage",
         "training": "arrays config data errors evaluation features model preparation ranking "
         "schema storage text",
         "artifacts": "arrays config data errors evaluation features model preparation ranking "

@@ -6,11 +6,13 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.outcome_heads.heads import Batch, OutcomeHeads
+from recsys.outcome_heads.heads import NUM_BINS, OUTCOMES, Batch, OutcomeHeads
 
 
 @dataclass(frozen=True)
@@ -22,14 +24,16 @@ class FitSettings:
         patience: epochs without a better loss on the later window that end the fitting.
         lr, weight_decay: of AdamW.
         warmup_steps: that the learning rate rises over.
+        batch_rows: of a batch.
         seed: of order and dropout.
     """
 
-    max_epochs: int = 12
+    max_epochs: int = 8
     patience: int = 3
-    lr: float = 2e-3
-    weight_decay: float = 1e-2
+    lr: float = 1e-3
+    weight_decay: float = 2e-2
     warmup_steps: int = 50
+    batch_rows: int = 512
     seed: int = 0
 
 
@@ -41,6 +45,9 @@ class Epoch:
     train: float
     valid: float | None
 
+
+#: Rows, about, that the bins of inputs are made from.
+_SAMPLE_ROWS: Final = 200_000
 
 #: Replaces each tensor by its mean over the workers, in place.
 Average = Callable[[list[Tensor]], None]
@@ -64,23 +71,36 @@ def shuffled(batch: Batch, size: int, seed: int) -> Callable[[int], Iterator[Bat
     return epoch
 
 
-def set_scale(heads: OutcomeHeads, batches: Iterable[Batch], average: Average | None) -> None:
-    """Standardise the inputs by their mean and deviation over all workers' rows."""
+@torch.no_grad()
+def start(heads: OutcomeHeads, batches: Iterable[Batch], average: Average | None) -> None:
+    """Standardise the inputs, and begin at the mean of each outcome, over all workers' rows."""
     width = len(heads.mean)
-    sums = [torch.zeros(width, dtype=torch.float64) for _ in range(2)]
+    inputs = [torch.zeros(width, dtype=torch.float64) for _ in range(2)]
+    targets = [torch.zeros(len(OUTCOMES) + 1, dtype=torch.float64) for _ in range(2)]
     count = torch.zeros(1, dtype=torch.float64)
+    sample: list[Tensor] = []
     for batch in batches:
-        inputs = batch.inputs.double()
-        sums[0] += inputs.sum(0)
-        sums[1] += inputs.square().sum(0)
+        if len(batch) * len(sample) < _SAMPLE_ROWS:
+            sample.append(batch.inputs)
+        given = batch.inputs.double()
+        inputs[0] += given.sum(0)
+        inputs[1] += given.square().sum(0)
         count += len(batch)
+        target = torch.cat([batch.labels, batch.value[:, None]], dim=1).double()
+        targets[0] += target.nan_to_num(0.0).sum(0)
+        targets[1] += (~target.isnan()).sum(0)
+    places = np.linspace(0, 1, NUM_BINS + 1)
+    edges = torch.from_numpy(np.quantile(torch.cat(sample).numpy(), places, axis=0).T.copy())
     if average is not None:
-        average([*sums, count])
-    mean = sums[0] / count
-    deviation = (sums[1] / count - mean.square()).clamp(min=0).sqrt()
+        average([*inputs, *targets, count, edges])
+    heads.set_bins(edges)
+    mean = inputs[0] / count
+    deviation = (inputs[1] / count - mean.square()).clamp(min=0).sqrt()
     heads.mean.copy_(mean)
     # An input that does not vary says nothing, and is not to say anything later.
     heads.deviation.copy_(torch.where(deviation > 1e-4, deviation, torch.inf))
+    means = targets[0] / targets[1].clamp(min=1)
+    heads.begin_at(means[:-1], means[-1])
 
 
 def fit(
@@ -110,9 +130,15 @@ def fit(
         The number of epochs that the kept weights saw.
     """
     torch.manual_seed(settings.seed)
-    set_scale(heads, epoch(0), average)
+    start(heads, epoch(0), average)
+    rest = [value for name, value in heads.named_parameters() if name != "position"]
     optimizer = torch.optim.AdamW(
-        heads.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        [
+            {"params": rest, "weight_decay": settings.weight_decay},
+            # One weight a place: it needs longer steps than those of inputs.
+            {"params": [heads.position], "weight_decay": 0.0, "lr": 10 * settings.lr},
+        ],
+        lr=settings.lr,
     )
     total = num_steps * settings.max_epochs
 

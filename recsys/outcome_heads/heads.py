@@ -5,7 +5,8 @@
 Both factors are learned from all exposures through the product, so that none is learned from the
 biased sample of clicks (ESMM, arXiv 1804.07931). An outcome implies a click: labels say so where
 the log tells of a purchase without one. Where an item was shown is a bias of the click: training
-adds it, serving does not (PAL, arXiv 2007.12865).
+adds it, serving does not (PAL, arXiv 2007.12865). Each input is told piecewise linearly, by how far
+it reaches into each of its bins (arXiv 2203.05556): networks then do about as well as trees.
 
 Legend: N rows, F inputs, P probabilities.
 """
@@ -24,6 +25,8 @@ from torch.nn.functional import logsigmoid
 OUTCOMES: Final = ("click", "cart", "purchase", "long_view")
 _PRODUCTS: Final = (1, 2)
 MAX_POSITION: Final = 50
+#: Bins of an input, of equally many rows.
+NUM_BINS: Final = 8
 _NUM_DWELLS: Final = 2
 _WIDTH: Final = len(OUTCOMES) + 3 * _NUM_DWELLS + 2
 
@@ -124,15 +127,41 @@ class OutcomeHeads(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(num_inputs))
         self.register_buffer("deviation", torch.ones(num_inputs))
+        self.register_buffer("low", torch.zeros(num_inputs, NUM_BINS))
+        self.register_buffer("width", torch.ones(num_inputs, NUM_BINS))
+        num_told = num_inputs * (1 + NUM_BINS)
         self.position = nn.Parameter(torch.zeros(num_placements + 1, MAX_POSITION + 1))
-        self.members = nn.ModuleList(_member(num_inputs, hidden, dropout) for _ in range(members))
-        self.linear = nn.Linear(num_inputs, _WIDTH)
+        self.members = nn.ModuleList(_member(num_told, hidden, dropout) for _ in range(members))
+        self.linear = nn.Linear(num_told, _WIDTH)
         nn.init.zeros_(self.linear.weight)
+
+    @torch.no_grad()
+    def set_bins(self, edges: Tensor) -> None:
+        """Take the bins of each input.
+
+        Args:
+            edges: [F, B + 1] ascending.
+        """
+        width = edges.diff(dim=1)
+        self.low.copy_(edges[:, :-1])
+        # An empty bin says nothing, and is not to say anything later.
+        self.width.copy_(torch.where(width > 1e-5, width, torch.inf))
+
+    @torch.no_grad()
+    def begin_at(self, rates: Tensor, log_value: Tensor) -> None:
+        """Begin at the mean [P] of each outcome and the mean log value: sooner there."""
+        rates = rates.clone()
+        for place in _PRODUCTS:
+            rates[place] /= rates[0].clamp(min=1e-6)
+        self.linear.bias[: len(OUTCOMES)] = rates.clamp(1e-4, 0.99).logit()
+        self.linear.bias[-2] = log_value
 
     def raw(self, inputs: Tensor) -> Tensor:
         """[members, N, width] outputs before their links."""
         scaled = ((inputs - self.mean) / self.deviation).clamp(-4, 4)
-        return torch.stack([member(scaled) for member in self.members]) + self.linear(scaled)
+        reach = ((inputs[:, :, None] - self.low) / self.width).clamp(0, 1) - 0.5
+        told = torch.cat([scaled, reach.flatten(1)], dim=1)
+        return torch.stack([member(told) for member in self.members]) + self.linear(told)
 
     def forward(self, inputs: Tensor) -> Outputs:
         """What is served: no position."""

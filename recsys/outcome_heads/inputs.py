@@ -34,7 +34,6 @@ RATES: Final = {
 }  # fmt: skip
 #: Shows that a prior is worth: of things that many share, of an item, of a user's own counts.
 _OF_SHARED, _OF_ITEM, _OF_USER = 50.0, 20.0, 4.0
-_SUPPORT: Final = ("shows", "seen")
 _QUANTILES: Final = np.linspace(0, 1, 101)
 
 
@@ -214,7 +213,7 @@ class Inputs:
             share = (events + 20 * part.share + 0.01) / (all_events + 20) / (part.share + 1e-5)
             found += [
                 part.inputs, self._logits(pairs, expected, _OF_USER) - expected,
-                np.log1p(pairs[:, [PLACE[name] for name in _SUPPORT]]), np.log(share)[:, None],
+                self._often(pairs), np.log(share)[:, None],
             ]  # fmt: skip
         at_placement = both(self._item_keys[0][rows], placements)
         expected = parts[0].logits + placed.logits - self._base
@@ -282,9 +281,17 @@ class Inputs:
         rate = (above + worth / (1 + np.exp(-prior))) / (below + worth)
         return _logit(np.clip(rate, 1e-5, 0.99)).astype(np.float32)
 
+    def _often(self, counts: Float32s) -> Float32s:
+        """[N, 2] logs of shows a week, and of events before the log.
+
+        Not of all shows: they grow from day to day, and what they say of a user would not last.
+        """
+        weekly = counts[:, PLACE["shows"]] * (7 / max(self.tables.days, 1.0))
+        return np.log1p(np.stack([weekly, counts[:, PLACE["seen"]]], axis=1))
+
     def _support(self, counts: Float32s, worth: float) -> list[Any]:
-        """[N, f] log counts, and the smoothed mean of log dwell times."""
-        found = [np.log1p(counts[:, [PLACE[name] for name in _SUPPORT]])]
+        """[N, f] how often, and the smoothed mean of log dwell times."""
+        found = [self._often(counts)]
         if self.spec.dwell:
             above = counts[:, PLACE["log_dwell"]] + worth * self._dwell
             found.append((above / (counts[:, PLACE["dwells"]] + worth))[:, None])

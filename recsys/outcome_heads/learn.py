@@ -22,7 +22,6 @@ from recsys.outcome_heads.heads import OUTCOMES, Batch, OutcomeHeads
 from recsys.outcome_heads.inputs import InputSpec
 from recsys.outcome_heads.model import OutcomeModel
 
-BATCH_ROWS: Final = 1024
 SHAPE: Final = {"hidden": [128, 64], "dropout": 0.3, "members": 3}
 
 
@@ -68,7 +67,7 @@ def learn(
     later = torch.from_numpy(examples.later)
     early_rows, later_rows = examples.batch.at(~later), examples.batch.at(later)
     first = _fresh(examples, placements, shape, settings)
-    size = BATCH_ROWS
+    size = settings.batch_rows
 
     def steps(rows: Batch) -> int:
         return num_steps or max(1, len(rows) // size)

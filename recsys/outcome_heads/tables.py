@@ -48,6 +48,7 @@ class RateTables:
         fields: of items, as in `ItemFields`.
         half_life_days: after so many days a count is half of what it was.
         night_h: hour UTC that a day ends at.
+        days: that were counted, decayed as the counts are.
         things: of everything, items, values of fields, placements, items at placements.
         users: of each user.
         pairs: of each user with each item, value of a field, placement.
@@ -57,6 +58,7 @@ class RateTables:
     fields: tuple[str, ...]
     half_life_days: float
     night_h: int
+    days: float
     things: Counts
     users: Counts
     pairs: Counts
@@ -79,7 +81,7 @@ class RateTables:
             night_h: see above.
         """
         nothing = Counts.empty()
-        empty = cls(0, tuple(fields), half_life_days, night_h, nothing, nothing, nothing)
+        empty = cls(0, tuple(fields), half_life_days, night_h, 0.0, nothing, nothing, nothing)
         return replace(empty, as_of=empty.begin_of_day(as_of))
 
     @property
@@ -132,7 +134,8 @@ class RateTables:
         )  # fmt: skip
         found = found.filter(pl.any_horizontal(pl.col(list(counted)) != 0))
         factor = 0.5 ** (1 / self.half_life_days)
-        return replace(self._decayed(factor)._plus(found, items), as_of=until)
+        more = self._decayed(factor)._plus(found, items)
+        return replace(more, as_of=until, days=self.days * factor + 1)
 
     def with_history(self, events: pl.DataFrame, items: ItemFields) -> RateTables:
         """What users did before the first day, apart from exposures.
@@ -195,6 +198,7 @@ class RateTables:
         meta = {
             "as_of": self.as_of, "fields": list(self.fields),
             "half_life_days": self.half_life_days, "night_h": self.night_h,
+            "days": self.days,
         }  # fmt: skip
         self.things.save(folder, "things")
         self.users.save(users_folder, "users")
@@ -218,11 +222,18 @@ class RateTables:
         Raises:
             error: a file is missing or broken.
         """
-        kinds = {"as_of": int, "fields": list, "half_life_days": (int, float), "night_h": int}
+        kinds = {
+            "as_of": int,
+            "fields": list,
+            "half_life_days": (int, float),
+            "night_h": int,
+            "days": float,
+        }
         meta = read_json(folder / _META, _FIX, kinds, error)
         nothing = Counts.empty()
         return cls(
             meta["as_of"], tuple(meta["fields"]), meta["half_life_days"], meta["night_h"],
+            meta["days"],
             Counts.open(folder, "things", _FIX, error),
             Counts.open(users_folder, "users", _FIX, error) if users_folder else nothing,
             Counts.open(users_folder, "pairs", _FIX, error) if users_folder else nothing,
@@ -287,6 +298,13 @@ def things_of(
     item, placement = of_item(items.keys[:, None]), keys_of("placement", placements)[:, None]
     fields = (of_item(items.groups[name]) for name in tables.fields)
     return [everything, item, *fields, placement, both(item, placement)]
+
+
+def days_of(rows: pl.DataFrame, night_h: int = 0) -> list[pl.DataFrame]:
+    """Exposures, sorted by time, one frame a day that ends at `night_h` UTC."""
+    since = pl.col(Col.timestamp).dt.epoch("us") - night_h * _HOUR_US
+    dated = rows.with_columns(since.floordiv(DAY_US).alias("night"))
+    return [day.drop("night") for day in dated.partition_by("night", maintain_order=True)]
 
 
 def through_days(
