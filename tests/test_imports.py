@@ -32,14 +32,14 @@ ROOMS = {
         "ranking": "arrays data features model",
         "evaluation": "arrays data errors features model preparation schema",
         "outcomes": "config data errors evaluation preparation schema state storage",
-        "outcome_heads": "errors evaluation schema storage",
+        "outcome_heads": "config errors evaluation schema storage",
         "training": "arrays config data errors evaluation features model preparation ranking "
         "schema storage text",
-        "artifacts": "arrays config data errors evaluation features model preparation ranking "
-        "schema storage text training",
+        "artifacts": "arrays config data errors evaluation features model outcome_heads preparation "
+        "ranking schema storage text training",
         "tracking": "artifacts config errors evaluation storage",
-        "recommender": "arrays artifacts config data errors features model preparation ranking "
-        "schema storage text training",
+        "recommender": "arrays artifacts config data errors features model outcome_heads "
+        "preparation ranking schema storage text training",
     },
     "serve": {
         "settings": "",

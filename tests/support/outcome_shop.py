@@ -50,11 +50,11 @@ class OutcomeShop:
                     names = map(item_id, items.tolist())
                     rows += shown(request, user(number), hour, *names, propensity=1.0)
                     clicked = items[rng.random(LIST_SIZE) < self.click(number, items)]
-                    for item in map(item_id, clicked.tolist()):
-                        told = (request, user(number), item)
+                    for row in clicked.tolist():
+                        told = (request, user(number), item_id(row))
                         events.append(_came(*told, "click", hour + 0.1, dwell_ms=8000))
                         if rng.random() < BUYS:
-                            events.append(_came(*told, "purchase", hour + 0.2, value=20.0))
+                            events.append(_came(*told, "purchase", hour + 0.2, value=1.0 + row))
         self.lists.lists(rows)
         self.lists.live(events)
         self.lists.join()
