@@ -35,8 +35,8 @@ ROOMS = {
         "outcome_heads": "config errors evaluation schema storage",
         "training": "arrays config data errors evaluation features model preparation ranking "
         "schema storage text",
-        "artifacts": "arrays config data errors evaluation features model outcome_heads preparation "
-        "ranking schema storage text training",
+        "artifacts": "arrays config data errors evaluation features model outcome_heads "
+        "preparation ranking schema storage text training",
         "tracking": "artifacts config errors evaluation storage",
         "recommender": "arrays artifacts config data errors features model outcome_heads "
         "preparation ranking schema storage text training",

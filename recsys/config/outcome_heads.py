@@ -16,15 +16,13 @@ class Heads(Section):
     """With fewer clicks in `exposures/` none are fitted: their calibration could not be judged."""
     half_life_days: Annotated[float, Field(gt=0)] = 30.0
     """After so many days what happened counts half in the rates of items and users."""
-    epochs: Positive = 20
-    """At most."""
-    patience: Positive = 2
+    epochs: Positive = 8
+    """At most; the learning rate falls to 0 over so many."""
+    patience: Positive = 3
     """Epochs without a better loss on the later window before the fit ends."""
-    batch_size: Positive = 2048
-    """Exposures in a step."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Of AdamW."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Of AdamW."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Of the hidden layer."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Of the hidden layers."""
