@@ -12,8 +12,10 @@ import polars as pl
 import torch
 
 from ray_jobs.common.cluster import connected
+from ray_jobs.common.outcome_fit import fitted_heads
 from ray_jobs.common.tasks import tasks_on
 from ray_jobs.common.texts import ensure_store, text_vectors
+from recsys.arrays import Float32s
 from recsys.artifacts.bundle import ID_ROW, STANDARD_PRICE, Bundle, write_bundle
 from recsys.artifacts.checkpoint import load_model
 from recsys.artifacts.progress import load_progress
@@ -24,15 +26,19 @@ from recsys.drift.reference import Reference
 from recsys.features.side_features import PriceScale, item_features
 from recsys.model.item_encoder import NO_ID
 from recsys.model.ranking_head import ScoringHead
+from recsys.outcome_heads.served import ServedHeads
 from recsys.preparation.prepared import Prepared
 from recsys.ranking.index import Index
 from recsys.ranking.scorer import Scorer
+from recsys.ranking.top_k import top_k
 from recsys.text.text_store import TextStore
 from recsys.tracking import tracker_of
 from recsys.training.build import build_two_tower
 
-#: Users whose lists an index is settled on.
+#: Users whose lists an index is settled on, and the scores of lists learned from.
 NUM_QUERIES = 256
+#: Items of such a list.
+NUM_LISTED = 100
 
 
 def plan(run: Run) -> list[str]:
@@ -53,6 +59,7 @@ def execute(run: Run) -> Path:
         assemble(
             out, chosen.recipe, run.prepared, winner.checkpoint, vectors, store,
             searched=winner.searched, started_from=winner.started_from, reference=reference,
+            outcomes=fitted_heads(run),
         )  # fmt: skip
     tracker_of(run.recipe).bundle(run)
     return run.bundle_folder
@@ -69,11 +76,13 @@ def assemble(
     searched: bool = False,
     started_from: str | None = None,
     reference: Reference | None = None,
+    outcomes: ServedHeads | None = None,
 ) -> Bundle:
     """Write the bundle of a checkpoint, with popularity and relations as of the end of the log.
 
     Where a search chose the recipe's settings, or training began from a bundle, it says so. With a
-    reference of the log, it gets that and its own scores.
+    reference of the log, it gets that and its own scores. Outcome heads, if there are any, learn
+    what the scores of this model are like.
     """
     model, item_rows = build_two_tower(recipe, prepared, load_progress(checkpoint).until)
     head = ScoringHead(recipe.model.temperature)
@@ -96,6 +105,8 @@ def assemble(
         index = Index.build(item_part, queries, seed=recipe.seed)
     if reference is not None:
         reference = reference.with_scores(scorer, prepared, recipe.seed)
+    if outcomes is not None:
+        outcomes = outcomes.with_scores(_list_scores(scorer, _recent_users(prepared)))
     id_rows = pl.Series(item_rows[:, 0].numpy()).replace(NO_ID, None)
     table = catalogue.items.with_columns(
         id_rows.alias(ID_ROW), **vars(stats), **{STANDARD_PRICE: standard}
@@ -123,7 +134,14 @@ def assemble(
         },
         index=index,
         reference=None if reference is None else reference.as_json(),
+        outcomes=outcomes,
     )
+
+
+def _list_scores(scorer: Scorer, users: Histories) -> Float32s:
+    """Scores of the items that lists of these users are made of."""
+    lists = (top_k(scorer.scores(users[at : at + 1])[0], NUM_LISTED) for at in range(len(users)))
+    return np.concatenate([scores for _, scores in lists])
 
 
 def _recent_users(prepared: Prepared) -> Histories:
@@ -138,7 +156,8 @@ def report(run: Run) -> list[str]:
     bundle = run.bundle(verify=False)
     size = sum(path.stat().st_size for path in bundle.folder.rglob("*") if path.is_file())
     lines = [f"bundle {bundle.version}: {bundle.meta['num_items']:,} items, {size / 1e6:.0f} MB"]
-    return lines + (bundle.index.describe() if bundle.index else [])
+    lines += bundle.index.describe() if bundle.index else []
+    return lines if bundle.has_outcomes else [*lines, "without outcome heads"]
 
 
 if __name__ == "__main__":

@@ -154,6 +154,7 @@ def _write_report(
             "best_baseline": best,
             "gain_over_best_baseline": verdict.as_json() if verdict else None,
             "diversity": diversity,
+            "outcomes": bundle.outcomes.card if bundle.outcomes else None,
             "rows": rows,
         },
     )

@@ -1,4 +1,4 @@
-"""Prepared data -> a checkpoint: data-parallel fine-tuning on Ray Train.
+"""Prepared data -> a checkpoint: data-parallel fine-tuning on Ray Train; then the outcome heads.
 
     python -m ray_jobs.train --config recipes/demo.yaml [--from champion]
 
@@ -18,6 +18,7 @@ from ray_jobs.common.choosing import choose, line_of
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.fine_tuning import trainer_of
 from ray_jobs.common.kept import Checkpoints
+from ray_jobs.common.outcome_fit import fit_outcomes, outcome_steps
 from ray_jobs.common.texts import ensure_store, text_vectors
 from ray_jobs.common.training_group import fit, trials_at_once
 from ray_jobs.common.work import Start, is_done
@@ -56,6 +57,7 @@ def plan(run: Run, *, start_from: str | None = None) -> list[str]:
         f"{device} workers, at most {train.epochs} epochs, {train.optimizer} "
         f"at {train.learning_rate:g}",
         f"write {run.winner_file}",
+        *outcome_steps(run),
     ]
 
 
@@ -75,6 +77,7 @@ def execute(run: Run, *, start_from: str | None = None) -> Path:
             _in_full(run)
         else:
             _from_bundle(run, start_from)
+        fit_outcomes(run)
     return run.winner_file
 
 

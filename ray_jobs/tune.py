@@ -4,7 +4,8 @@
 
 A trial is a function that builds a trainer and fits it; its epochs reach Tune through
 `TuneReportCallback`, so that a scheduler can stop it. A search that was interrupted goes on when
-started again under the same recipe. The winner's own checkpoint goes on to `embed`.
+started again under the same recipe. The winner's own checkpoint goes on to `embed`. The outcome
+heads are fitted at the end, as in `train`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from ray_jobs.common.choosing import choose
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.kept import Checkpoints
+from ray_jobs.common.outcome_fit import fit_outcomes, outcome_steps
 from ray_jobs.common.texts import ensure_store
 from ray_jobs.searching.drawing import check_installed
 from ray_jobs.searching.interrupt import saved_when_interrupted
@@ -67,6 +69,7 @@ def steps(run: Run) -> list[str]:
         *(f"draw {name} ({tune.search}): {each}" for name, each in tune.space.items()),
         f"stop trials ({tune.scheduler}): {SCHEDULERS[tune.scheduler].format(**vars(tune))}",
         f"write {run.winner_file}, {run.trials_file.name} and {run.trials_page.name}",
+        *outcome_steps(run),
     ]
 
 
@@ -91,6 +94,7 @@ def execute(run: Run) -> Path:
         for trial in trials:
             del trial["curve"]
         choose(chosen, checkpoint, metrics, trials)
+        fit_outcomes(run)
     return run.winner_file
 
 

@@ -80,6 +80,9 @@ class Col:
 MAX_ID_CHARS: Final = 256
 CONTROL_CHARS: Final = r"[\x00-\x1f\x7f]"
 
+#: Where on a page a list is shown: a short name, such as `home/top`.
+PLACEMENT: Final = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$"
+
 #: Canonical event types that tell of interest, weakest first: what models read and predict.
 EVENT_TYPES: Final = ("impression", "view", "click", "add_to_cart", "purchase")
 #: Those that take something back, see `data.standing`. Their codes come after the others', which
@@ -117,7 +120,9 @@ EVENTS: Final = pa.schema([*EVENTS_REQUIRED, *EVENTS_OPTIONAL])
 
 #: An item of an answered list. `user_id` is the pseudonym, null for a session; `item_id` is null
 #: where a new item came without one; `position` counts from 1. `propensity` is the chance that the
-#: arm shows the item there, given the items above it. `arm` is null where there were none yet.
+#: arm shows the item there, given the items above it. `score` is that of relevance, whatever the
+#: list was ordered by. `arm` is null where there were none yet, `placement` where the request told
+#: none.
 IMPRESSIONS: Final = pa.schema(
     [
         pa.field(Col.request, pa.string(), nullable=False),
@@ -129,6 +134,7 @@ IMPRESSIONS: Final = pa.schema(
         pa.field(Col.model_version, pa.string(), nullable=False),
         pa.field(Col.timestamp, TIMESTAMP, nullable=False),
         pa.field(Col.arm, pa.string()),
+        pa.field(Col.placement, pa.string()),
     ]
 )
 

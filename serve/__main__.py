@@ -20,7 +20,8 @@ from recsys.errors import DataError, RaycommendError, RecipeError
 from recsys.state import STATE_FILE, URL_VARIABLE
 from recsys.storage.location import Place, place_of
 from serve.launch.checks import check, warnings
-from serve.models.arms import ResolvedArm, resolve_arms
+from serve.models.arms import DEFAULT_ARM, ResolvedArm, resolve_arms
+from serve.models.objectives import check_objectives
 from serve.ray.environment import set_defaults
 from serve.settings import Settings
 
@@ -117,17 +118,23 @@ def served_bundle(recipe: Recipe, given: Place | None) -> Place:
     their logs, and a minute later.
 
     Raises:
-        BundleError: there is none, or it is another product's.
+        BundleError: there is none, it is another product's, or it has no outcome heads and lists
+            are to be ordered by them.
         DataError: its log was prepared with another pseudonym key.
         StorageError: it cannot be fetched.
     """
     for arm in recipe.serve.arms:
         if arm.bundle is not None:
             check_bundle(recipe, place_of(arm.bundle))
-    if given is None:
-        return champion_place(recipe)
-    check_bundle(recipe, given)
-    return given
+    if given is not None:
+        check_bundle(recipe, given)
+    place = champion_place(recipe) if given is None else given
+    for each in recipe.serve.arms or (DEFAULT_ARM,):
+        of_arm = place if each.bundle is None else place_of(each.bundle)
+        local = recipe.storage.cache.local(of_arm)
+        heads = Bundle.open(local.folder, verify=False).outcomes
+        check_objectives(recipe.serve, each, of_arm, heads)
+    return place
 
 
 def plan(recipe: Recipe, bundle: Place) -> list[str]:

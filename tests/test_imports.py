@@ -32,15 +32,15 @@ ROOMS = {
         "ranking": "arrays data features model",
         "evaluation": "arrays data errors features model preparation schema",
         "outcomes": "arrays config data errors evaluation preparation ranking schema state storage",
-        "outcome_heads": "errors evaluation schema storage",
+        "outcome_heads": "config errors evaluation schema storage",
         "training": "arrays config data errors evaluation features model preparation ranking "
         "schema storage text",
-        "artifacts": "arrays config data errors evaluation features model preparation ranking "
-        "schema storage text training",
+        "artifacts": "arrays config data errors evaluation features model outcome_heads "
+        "preparation ranking schema storage text training",
         "tracking": "artifacts config errors evaluation storage",
         "nightly": "config errors storage",
-        "recommender": "arrays artifacts config data errors features model preparation ranking "
-        "schema storage text training",
+        "recommender": "arrays artifacts config data errors features model outcome_heads "
+        "preparation ranking schema storage text training",
         "reporting": "arrays artifacts config data errors evaluation outcomes preparation ranking "
         "schema state storage",
         "drift": "arrays artifacts config data errors features outcomes preparation ranking schema "

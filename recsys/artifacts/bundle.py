@@ -9,6 +9,7 @@ vectors.npy          [I, D] item vectors, memory-mapped
 index/               [I, D + 2] the item side of the score, memory-mapped; of many items by cell too
 relations/           transitions, co-occurrence, content similarity, memory-mapped
 reference.json       counts of the log's last days, for `recsys drift`; earlier releases wrote none
+outcomes/            the outcome heads, if there are any: weights, calibration, rates, card
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tempfile
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +35,7 @@ from recsys.errors import BundleError, RecipeError
 from recsys.features.item_to_item import Relations, relation_files
 from recsys.features.popularity import ItemStats
 from recsys.model.item_encoder import NO_ID
+from recsys.outcome_heads.served import ServedHeads
 from recsys.ranking.index import Index
 from recsys.schema import ITEMS as SCHEMA
 from recsys.schema import Col
@@ -53,7 +56,7 @@ from recsys.text.pretrained import CONFIG, TOKENIZER, locate
 FORMAT = 4
 BUNDLE, MODEL, ITEMS, VECTORS = "bundle.json", "model.safetensors", "items.parquet", "vectors.npy"
 ENCODER_DIR, TOKENIZER_DIR, INDEX_DIR = "encoder", "tokenizer", "index"
-RELATIONS_DIR, REFERENCE = "relations", "reference.json"
+RELATIONS_DIR, OUTCOMES_DIR, REFERENCE = "relations", "outcomes", "reference.json"
 ITEM_PART, INDEX_META = "item_part.npy", "index.json"
 #: Columns of `items.parquet`: the standardised price; the row of the item's id vector, or null.
 STANDARD_PRICE, ID_ROW = "standard_price", "id_row"
@@ -77,6 +80,7 @@ def write_bundle(
     facts: dict[str, Any],
     index: Index | None = None,
     reference: dict[str, Any] | None = None,
+    outcomes: ServedHeads | None = None,
 ) -> Bundle:
     """Write a whole bundle or nothing.
 
@@ -91,6 +95,7 @@ def write_bundle(
         facts: further keys of `bundle.json`, such as fingerprints.
         index: over `item_part`; None: requests read all of it.
         reference: see `recsys.drift.reference`; None: drift cannot be told of this bundle.
+        outcomes: the outcome heads; None: there are none.
     """
     language = locate(recipe.model.language_model)
     with whole_folder(target) as out:
@@ -107,6 +112,10 @@ def write_bundle(
         write_json(out / INDEX_DIR / INDEX_META, {**kind, "num_items": len(vectors)})
         if reference is not None:
             write_json(out / REFERENCE, reference)
+        if outcomes is not None:
+            (out / OUTCOMES_DIR).mkdir()
+            with tempfile.TemporaryDirectory() as users:  # their counts stay in the run's folder
+                outcomes.save(out / OUTCOMES_DIR, Path(users))
         hashes = file_hashes(out)
         content = json_sha256([hashes, recipe.resolved()])
         meta = {
@@ -278,6 +287,18 @@ class Bundle:
         if sizes != {self.num_items}:
             raise BundleError(f"not of {self.num_items} items", where=folder, fix=_FIX)
         return relations
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether it holds outcome heads."""
+        return any(name.startswith(f"{OUTCOMES_DIR}/") for name in self.meta["files"])
+
+    @cached_property
+    def outcomes(self) -> ServedHeads | None:
+        """The outcome heads, without users' rates; None: there are none."""
+        if not self.has_outcomes:
+            return None
+        return ServedHeads.open(self.folder / OUTCOMES_DIR, self.items, BundleError)
 
     def weights(self, prefix: str) -> dict[str, Tensor]:
         """The weights whose names start with `prefix`, without it."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Folders in a run's folder: the trainings, the text stores, vectors of texts by trained models.
 TRAININGS, TEXT_STORES, TEXT_VECTORS = "ray", "text_store", "text_vectors"
+#: Folder of the outcome heads in a run's folder, and of the rates of users in that.
+HEADS, HEADS_USERS = "outcome_heads", "users"
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ class Run:
     def trials_page(self) -> Path:
         """The same to look at."""
         return self.root / "trials.html"
+
+    @property
+    def heads_folder(self) -> Path:
+        """The outcome heads, which the last part of `train` and `tune` fits."""
+        return self.root / HEADS
 
     @property
     def bundle_folder(self) -> Path:

@@ -12,6 +12,8 @@ from recsys.config.evaluation import BaselineName, Drift, Embed, Evaluate, Outco
 from recsys.config.load import apply_override, load_recipe
 from recsys.config.model import Model
 from recsys.config.nightly import Nightly, Webhook
+from recsys.config.objective import Objective, ObjectiveName, weights_of
+from recsys.config.outcome_heads import Heads
 from recsys.config.privacy import Privacy
 from recsys.config.recipe import RayCluster, Recipe, target_codes
 from recsys.config.search import Tune
@@ -36,9 +38,12 @@ __all__ = [
     "Evaluate",
     "EventName",
     "Fraction",
+    "Heads",
     "ItemField",
     "Model",
     "Nightly",
+    "Objective",
+    "ObjectiveName",
     "Outcomes",
     "Port",
     "Positive",
@@ -66,5 +71,6 @@ __all__ = [
     "recipe_from_dict",
     "searched",
     "target_codes",
+    "weights_of",
     "with_settings",
 ]

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from recsys.config.base import Positive, Section
+from recsys.config.outcome_heads import Heads
 from recsys.storage.location import place_of
 
 
@@ -93,6 +94,8 @@ class Outcomes(Section):
     places: Positive | None = None
     """The first places of each list that count there. The further down, the less two policies
     overlap. Null: all places."""
+    heads: Heads = Heads()
+    """How the [outcome heads](outcomes.md#a-model-of-outcomes) are fitted."""
 
 
 class Drift(Section):

@@ -7,6 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from recsys.config.base import EventName, Fraction, Port, Positive, Section
+from recsys.config.objective import Objective
+from recsys.schema import PLACEMENT
 from recsys.storage.location import place_of
 
 
@@ -103,6 +105,9 @@ class Arm(Section):
     """With `epsilon`: probability that a place goes to an item sampled uniformly from the rest."""
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """With `plackett_luce`: scores are divided by it; towards 0 lists are those of the scores."""
+    objective: Objective | None = None
+    """What the arm orders lists by, at every placement; null: as `serve.objectives` and
+    `serve.objective` say."""
 
     @field_validator("bundle")
     @classmethod
@@ -150,6 +155,14 @@ class Serve(Section):
     """Items of one category in a list, at most."""
     exclude_owned: bool = False
     """Leave items with a target event in the user's history out of `/recommend`."""
+    objective: Objective = "relevance"
+    """What lists are ordered by: `relevance`, the score; or, of a bundle with outcome heads, the
+    expected `click`, `purchase`, `revenue` or `dwell` of showing an item, or weights over them:
+    `{click: 1, purchase: 20}`. See [objectives](serving/objectives.md)."""
+    objectives: dict[Annotated[str, Field(pattern=PLACEMENT)], Objective] = {}
+    """The same by placement, for requests that tell theirs."""
+    objective_candidates: Positive = 300
+    """Of the catalogue, so many items of the best score compete for the objective."""
     grace_s: Annotated[float, Field(ge=0)] = 2.0
     """Between the signal to end and the closing of the port: `/readyz` says 503 and everything is
     answered, so that a balancer turns away first."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from recsys.ranking.explain import Explanation, explain
 from recsys.ranking.exploration import Exploration
 from recsys.ranking.rerank import NO_CATEGORY, centred, diverse_list
 from recsys.ranking.retrieval import barred_rows, check_finite, retrieve
+from recsys.ranking.top_k import top_k
 from recsys.recommender.loading import load_scorer
 from recsys.recommender.new_items import NewItemEncoder, NewItems
+from recsys.recommender.objective import Worth
 from recsys.recommender.served_items import ServedItems
 from recsys.schema import Col
 
@@ -41,6 +44,7 @@ class Recommender:
         items: ids, titles and filters.
         index: finds the first stage's best; None: all items are read.
         mean_vector: [D] of the bundle's items; diversity is measured from it.
+        outcomes: the outcome heads; None: the bundle has none.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -53,6 +57,7 @@ class Recommender:
         self.items = ServedItems.of(bundle)
         self.index = bundle.index
         self.mean_vector = np.asarray(bundle.vectors.mean(axis=0))
+        self.outcomes = bundle.outcomes
         self._new_items = NewItemEncoder(bundle)
 
     @classmethod
@@ -81,6 +86,8 @@ class Recommender:
         grown = copy.copy(self)
         grown.items = self.items.with_added(added.fields)
         grown.scorer = self.scorer.with_items(*self._new_items.encode(added))
+        if self.outcomes is not None:
+            grown.outcomes = self.outcomes.with_items(added.fields)
         return grown
 
     def with_changes(self, changes: Mapping[str, Mapping[str, Any]]) -> Recommender:
@@ -183,6 +190,7 @@ class Recommender:
         diversity: float = 0.0,
         max_per_category: int | None = None,
         exclude_owned: bool = False,
+        worth: Worth | None = None,
     ) -> tuple[Int64s, Float32s]:
         """The best k items of the whole catalogue for one history, in the order to show.
 
@@ -194,9 +202,10 @@ class Recommender:
             diversity: see `rerank.diversify`.
             max_per_category: items of one category, at most.
             exclude_owned: leave out items with a target event in the history.
+            worth: what items are worth, in place of their scores; None: the scores decide.
 
         Returns:
-            [k] rows and scores.
+            [k] rows, and scores or values.
 
         Raises:
             FloatingPointError: a score is not finite.
@@ -205,9 +214,10 @@ class Recommender:
         codes = self.scorer.target_codes
         barred = barred_rows(encoded.history, exclude, codes, exclude_owned=exclude_owned)
 
-        def pool(size: int) -> tuple[Int64s, Float32s]:
+        def best(size: int) -> tuple[Int64s, Float32s]:
             return retrieve(encoded, size, barred=barred, allowed=allowed, index=self.index)
 
+        pool = best if worth is None else partial(worth.best, best)
         if not diversity and max_per_category is None:
             return pool(k)
         return diverse_list(
@@ -227,6 +237,7 @@ class Recommender:
         exclude: Int32s,
         allowed: Bools | None,
         exclude_owned: bool = False,
+        worth: Worth | None = None,
     ) -> tuple[Int64s, Float32s, Float64s]:
         """Sample k items from all that may come back, without the index.
 
@@ -237,9 +248,10 @@ class Recommender:
             exclude: rows to leave out.
             allowed: [I] mask.
             exclude_owned: leave out items with a target event in the history.
+            worth: see `recommend`; its candidates alone are sampled from.
 
         Returns:
-            [k] rows in the order to show, scores, and propensities.
+            [k] rows in the order to show, scores or values, and propensities.
 
         Raises:
             FloatingPointError: a score is not finite.
@@ -251,6 +263,10 @@ class Recommender:
         rows = np.flatnonzero(keep)
         scores = encoded.scores()[rows]
         check_finite(scores)
+        if worth is not None:
+            places, scores = top_k(scores, max(k, worth.num_candidates))
+            rows = rows[places]
+            scores = worth(rows, scores)
         drawn = exploration.draw(scores, k)
         return rows[drawn.places], scores[drawn.places], drawn.propensities
 

@@ -17,14 +17,19 @@ from typing import Any
 
 from recsys.config import Serve
 from recsys.ranking.encoded import EncodedHistory
-from recsys.recommender import Recommender
 from serve.core.query_sources import QuerySource, QuerySources
-from serve.core.request_checks import check_caller, check_rank, check_recommend
+from serve.core.request_checks import (
+    check_caller,
+    check_objective,
+    check_rank,
+    check_recommend,
+)
 from serve.core.serialization import Serialize
 from serve.core.worker_pool import WorkerPool
 from serve.models.arms import Arms, ServedArm
 from serve.models.text_vectors import TextVectors
 from serve.observability.trace import current, current_id
+from serve.ranking.aims import Aim, aim_of
 from serve.ranking.answers import Answer
 from serve.ranking.batches import Batches
 from serve.ranking.candidates import Candidates
@@ -80,6 +85,7 @@ class AnswerFlow:
         limits: the recipe's `serve`.
         verbs: for explanations.
         pseudonym: raw user id -> pseudonym.
+        counted: the same for the outcome heads, None of an erased one.
         sources: reads what is known of a user.
         texts: encodes new items.
         batches: the thread that ranks.
@@ -95,6 +101,7 @@ class AnswerFlow:
         verbs: Verbs,
         *,
         pseudonym: Callable[[str], str],
+        counted: Callable[[str], str | None],
         sources: QuerySources,
         texts: TextVectors,
         batches: Batches,
@@ -103,7 +110,8 @@ class AnswerFlow:
         impressions: ImpressionLog,
         clock_us: Callable[[], int],
     ) -> None:
-        self._limits, self._verbs, self._pseudonym = limits, verbs, pseudonym
+        self._limits, self._verbs = limits, verbs
+        self._pseudonym, self._counted = pseudonym, counted
         self._sources, self._texts, self._batches = sources, texts, batches
         self._workers, self._shadows = workers, shadows
         self._impressions, self._clock_us = impressions, clock_us
@@ -121,6 +129,7 @@ class AnswerFlow:
     def _check(self, ask: Ask) -> None:
         request = ask.request
         check_caller(request, self._pseudonym)
+        check_objective(request, ask.arms)
         if isinstance(request, RankRequest):
             check_rank(request, self._limits)
         else:
@@ -187,40 +196,55 @@ class AnswerFlow:
         current().record_stage("score")
         arm = prepared.arm
         exploration = arm.exploration(current_id(), self._limits.arms_salt)
-        answer = prepared.ranking.answer(arm.model, query, encoded, arm.name, exploration)
+        aim = self._aim(prepared, arm)
+        answer = prepared.ranking.answer(arm.model, query, encoded, arm.name, exploration, aim)
         sent = prepared.ask.serialize(answer.fields)
         current().record_stage("answer")
         self._offer_to_shadows(prepared, answer)
         self._log_impressions(prepared.ask.request, answer)
         return sent
 
+    def _aim(self, prepared: PreparedAsk, arm: ServedArm) -> Aim:
+        """What an arm orders the request's list by."""
+        request = prepared.ask.request
+        user = None
+        if arm.model.outcomes is not None and request.user_id is not None:
+            user = self._counted(request.user_id)
+        return aim_of(request, arm.arm, self._limits, user)
+
     def _offer_to_shadows(self, prepared: PreparedAsk, answer: Answer) -> None:
         if not prepared.shadows or not answer.items:
             return
         ids = [item["item_id"] for item in answer.items]
-        rank = partial(_rank_again, prepared.ranking.without_explanations(), prepared.source)
+        rank = partial(self._rank_again, prepared)
         self._shadows.offer(Comparison(answer.request_id, answer.arm, ids, prepared.shadows, rank))
+
+    def _rank_again(self, prepared: PreparedAsk, arm: ServedArm) -> Answer:
+        """The answer of another arm to the same request."""
+        ranking, model = prepared.ranking.without_explanations(), arm.model
+        query = prepared.source.query(model)
+        (encoded,) = model.encode([query.history], whole=ranking.whole)
+        return ranking.answer(model, query, encoded, aim=self._aim(prepared, arm))
 
     def _log_impressions(self, request: RecommendRequest | RankRequest, answer: Answer) -> None:
         shown = request.shown
         if shown is None:
             shown = self._limits.default_k if request.k is None else request.k
-        propensities = answer.propensities
+        propensities, items = answer.propensities, answer.items[:shown]
+        if answer.relevance is not None:
+            items = [
+                {**item, "score": score}
+                for item, score in zip(items, answer.relevance, strict=False)
+            ]
         self._impressions.offer(
             Shown(
                 answer.request_id,
                 request.user_id,
-                answer.items[:shown],
+                items,
                 answer.model_version,
                 self._clock_us(),
                 answer.arm,
                 None if propensities is None else propensities[:shown],
+                request.placement,
             )
         )
-
-
-def _rank_again(ranking: Ranking, source: QuerySource, model: Recommender) -> Answer:
-    """The answer of another model to the same request."""
-    query = source.query(model)
-    (encoded,) = model.encode([query.history], whole=ranking.whole)
-    return ranking.answer(model, query, encoded)

@@ -73,11 +73,15 @@ class BundleLoader:
         bundle.must_be(version)
         self._users.check_key(bundle)
         model = Recommender(bundle)
+        model.outcomes, without = self._users.outcomes(bundle)
         for events in ([], [StateEvent("", "", model.item_id(0), EVENT_CODE["view"], 0)]):
             query = from_user(model, events, clock_us=self._clock_us())
             _check_finite(model.scorer.scores(query.history), place)
             _try_out(model, query, self._limits)
-        return ServedBundle(place, model, self._users.seed(bundle), model, local=local)
+        log = self._users.seed(bundle)
+        if without is not None:
+            log += f"; the outcome heads know none of them: {without}"
+        return ServedBundle(place, model, log, model, local=local)
 
 
 def _try_out(model: Recommender, query: Query, limits: Serve) -> None:

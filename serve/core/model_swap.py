@@ -6,11 +6,13 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from recsys.errors import RaycommendError
+from recsys.config import Serve
+from recsys.errors import BundleError, RaycommendError
 from recsys.storage.location import Place, place_of
 from serve.core.bundle_loader import BundleLoader
 from serve.models.arms import DEFAULT_ARM, Arms, ResolvedArm, ServedArm
 from serve.models.live_arms import LiveArms
+from serve.models.objectives import check_objectives
 from serve.schemas.problems import Unavailable
 
 logger = logging.getLogger("ray.serve")
@@ -22,14 +24,14 @@ class ModelSwap:
     Args:
         live: what is served.
         loader: loads and tries bundles.
-        salt: the recipe's `serve.arms_salt`.
+        limits: the recipe's `serve`.
 
     Attributes:
         failed_update: why what was sent last is not what is served; None if it is.
     """
 
-    def __init__(self, live: LiveArms, loader: BundleLoader, salt: str) -> None:
-        self._live, self._loader, self._salt = live, loader, salt
+    def __init__(self, live: LiveArms, loader: BundleLoader, limits: Serve) -> None:
+        self._live, self._loader, self._limits = live, loader, limits
         self._swapping = asyncio.Lock()
         self.failed_update: str | None = None
 
@@ -50,7 +52,7 @@ class ModelSwap:
         async with self._swapping:
             now = self._live.or_none
             loaded = {} if now is None else {(s.place, s.bundle.version): s for s in now.bundles}
-            last_good = {} if now is None else {each.name: each.served for each in now.every}
+            last_good = {} if now is None else {each.name: each for each in now.every}
             failed, every = None, []
             for arm in arms or [DEFAULT_ARM]:
                 meant = (place, version)
@@ -60,6 +62,7 @@ class ModelSwap:
                     if meant not in loaded:
                         loaded[meant] = await self._loader.load(*meant)
                     served = loaded[meant]
+                    check_objectives(self._limits, arm, meant[0], served.bundle.outcomes)
                 except Exception as error:
                     if now is None:
                         raise
@@ -68,11 +71,20 @@ class ModelSwap:
                     if arm.name not in last_good:
                         self.failed_update = failed
                         return
-                    served = last_good[arm.name]
+                    every.append(self._kept(arm, last_good[arm.name]))
+                    continue
                 every.append(ServedArm(arm, served))
-            await self._live.replace(Arms(every, self._salt))
+            await self._live.replace(Arms(every, self._limits.arms_salt))
             self.failed_update = failed
             logger.info("serving %s", ", ".join(f"{e.name}: {e.model.version}" for e in every))
+
+    def _kept(self, arm: ResolvedArm, before: ServedArm) -> ServedArm:
+        """An arm with its last good bundle; as it was, if that cannot order lists as it is to."""
+        try:
+            check_objectives(self._limits, arm, before.served.place, before.model.outcomes)
+        except BundleError:
+            return before
+        return ServedArm(arm, before.served)
 
 
 def _reason(error: Exception) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from recsys.config import Serve
 from serve.models.arms import Arms
+from serve.models.objectives import objectives_of
 from serve.observability.trace import current
 from serve.schemas.events import Event, Events
 from serve.schemas.problems import Forbidden, Refused
@@ -57,6 +58,21 @@ def check_recommend(request: RecommendRequest, arms: Arms, limits: Serve) -> Non
         raise Refused(("k",), f"at most {limits.max_k}", kind="too_large")
     if arms.explores:
         _check_no_rules(request)
+
+
+def check_objective(request: RecommendRequest | RankRequest, arms: Arms) -> None:
+    """Refuse an objective that some arm cannot tell: all users get the same refusals.
+
+    Raises:
+        Refused: a bundle has no outcome heads, or their log does not tell so much.
+    """
+    asked = request.objective
+    if asked is None or asked == "relevance":
+        return
+    for each in arms.answering:
+        if asked not in (known := objectives_of(each.model.outcomes)):
+            msg = f"{each.model.version} cannot order lists so: use {' or '.join(known)}"
+            raise Refused(("objective",), msg, kind="objective")
 
 
 def check_rank(request: RankRequest, limits: Serve) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from recsys.errors import DataError
 from recsys.state import STATE_FILE, clock_us, open_items
 from recsys.storage.location import Place
 from serve.core.answer_flow import AnswerFlow, Ask
@@ -34,8 +37,12 @@ from serve.settings import Settings
 from serve.stores.impressions import ImpressionLog, Impressions, NoImpressions
 from serve.stores.users import Users
 
+logger = logging.getLogger("ray.serve")
+
 #: Seconds for which a store of users that could not be read is not asked again.
 STORE_COOLDOWN_S = 1.0
+#: Seconds between two looks at whom other replicas have erased.
+ERASED_S = 5.0
 
 
 class Service:
@@ -83,7 +90,7 @@ class Service:
         self._items = open_items(limits.state, settings.root / STATE_FILE)
         self._live = LiveArms(self._items, encode)
         loader = BundleLoader(self._users, encode, limits, settings.storage.cache, clock)
-        self._swap = ModelSwap(self._live, loader, limits.arms_salt)
+        self._swap = ModelSwap(self._live, loader, limits)
         self._catalogue = CatalogueUpdates(
             self._live, self._items, texts, self._workers, self._writer, limits.max_added_items
         )
@@ -96,6 +103,7 @@ class Service:
             limits,
             verbs_of(settings.event_types, limits.verbs),
             pseudonym=self._users.pseudonym,
+            counted=self._users.counted,
             sources=QuerySources(
                 self._users,
                 types,
@@ -129,8 +137,18 @@ class Service:
         await self._live.refresh()
 
     async def follow(self) -> None:
-        """The same for ever; see `LiveArms.follow`."""
-        await self._live.follow()
+        """The same for ever, see `LiveArms.follow`; and whom other replicas erase."""
+        await asyncio.gather(self._live.follow(), self._follow_erasures())
+
+    async def _follow_erasures(self) -> None:
+        while True:
+            await asyncio.sleep(ERASED_S)
+            if all(served.model.outcomes is None for served in self.arms.bundles):
+                continue
+            try:
+                await asyncio.to_thread(self._users.read_erased)
+            except DataError as error:
+                logger.error("erased users are not read: %s", error)
 
     # The routes.
 

@@ -35,7 +35,7 @@ class Filters(_message.Message):
     def __init__(self, category: _Optional[_Iterable[str]] = ..., brand: _Optional[_Iterable[str]] = ..., min_price: _Optional[float] = ..., max_price: _Optional[float] = ...) -> None: ...
 
 class RecommendRequest(_message.Message):
-    __slots__ = ("user_id", "history", "explain", "k", "exclude", "filters", "diversity", "max_per_category", "exclude_owned", "shown")
+    __slots__ = ("user_id", "history", "explain", "k", "exclude", "filters", "diversity", "max_per_category", "exclude_owned", "shown", "placement", "objective")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,8 @@ class RecommendRequest(_message.Message):
     MAX_PER_CATEGORY_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_OWNED_FIELD_NUMBER: _ClassVar[int]
     SHOWN_FIELD_NUMBER: _ClassVar[int]
+    PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     history: Session
     explain: bool
@@ -56,7 +58,9 @@ class RecommendRequest(_message.Message):
     max_per_category: int
     exclude_owned: bool
     shown: int
-    def __init__(self, user_id: _Optional[str] = ..., history: _Optional[_Union[Session, _Mapping]] = ..., explain: _Optional[bool] = ..., k: _Optional[int] = ..., exclude: _Optional[_Iterable[str]] = ..., filters: _Optional[_Union[Filters, _Mapping]] = ..., diversity: _Optional[float] = ..., max_per_category: _Optional[int] = ..., exclude_owned: _Optional[bool] = ..., shown: _Optional[int] = ...) -> None: ...
+    placement: str
+    objective: str
+    def __init__(self, user_id: _Optional[str] = ..., history: _Optional[_Union[Session, _Mapping]] = ..., explain: _Optional[bool] = ..., k: _Optional[int] = ..., exclude: _Optional[_Iterable[str]] = ..., filters: _Optional[_Union[Filters, _Mapping]] = ..., diversity: _Optional[float] = ..., max_per_category: _Optional[int] = ..., exclude_owned: _Optional[bool] = ..., shown: _Optional[int] = ..., placement: _Optional[str] = ..., objective: _Optional[str] = ...) -> None: ...
 
 class NewItem(_message.Message):
     __slots__ = ("title", "description", "brand", "category", "tags", "price", "item_id")
@@ -85,20 +89,24 @@ class Candidate(_message.Message):
     def __init__(self, item_id: _Optional[str] = ..., new_item: _Optional[_Union[NewItem, _Mapping]] = ...) -> None: ...
 
 class RankRequest(_message.Message):
-    __slots__ = ("user_id", "history", "explain", "k", "candidates", "shown")
+    __slots__ = ("user_id", "history", "explain", "k", "candidates", "shown", "placement", "objective")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     SHOWN_FIELD_NUMBER: _ClassVar[int]
+    PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     history: Session
     explain: bool
     k: int
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
     shown: int
-    def __init__(self, user_id: _Optional[str] = ..., history: _Optional[_Union[Session, _Mapping]] = ..., explain: _Optional[bool] = ..., k: _Optional[int] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., shown: _Optional[int] = ...) -> None: ...
+    placement: str
+    objective: str
+    def __init__(self, user_id: _Optional[str] = ..., history: _Optional[_Union[Session, _Mapping]] = ..., explain: _Optional[bool] = ..., k: _Optional[int] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., shown: _Optional[int] = ..., placement: _Optional[str] = ..., objective: _Optional[str] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("event_id", "user_id", "item_id", "event_type", "timestamp", "session_id", "request_id", "position", "dwell_ms", "price", "quantity", "value", "placement", "context", "sent_at")
@@ -189,15 +197,31 @@ class Parts(_message.Message):
     history: float
     def __init__(self, taste: _Optional[float] = ..., price: _Optional[float] = ..., popularity: _Optional[float] = ..., history: _Optional[float] = ...) -> None: ...
 
+class Expected(_message.Message):
+    __slots__ = ("click", "cart", "purchase", "dwell_ms", "value")
+    CLICK_FIELD_NUMBER: _ClassVar[int]
+    CART_FIELD_NUMBER: _ClassVar[int]
+    PURCHASE_FIELD_NUMBER: _ClassVar[int]
+    DWELL_MS_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    click: float
+    cart: float
+    purchase: float
+    dwell_ms: float
+    value: float
+    def __init__(self, click: _Optional[float] = ..., cart: _Optional[float] = ..., purchase: _Optional[float] = ..., dwell_ms: _Optional[float] = ..., value: _Optional[float] = ...) -> None: ...
+
 class Explanation(_message.Message):
-    __slots__ = ("sentence", "reasons", "parts")
+    __slots__ = ("sentence", "reasons", "parts", "expected")
     SENTENCE_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
     sentence: str
     reasons: _containers.RepeatedCompositeFieldContainer[Reason]
     parts: Parts
-    def __init__(self, sentence: _Optional[str] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., parts: _Optional[_Union[Parts, _Mapping]] = ...) -> None: ...
+    expected: Expected
+    def __init__(self, sentence: _Optional[str] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., parts: _Optional[_Union[Parts, _Mapping]] = ..., expected: _Optional[_Union[Expected, _Mapping]] = ...) -> None: ...
 
 class ScoredItem(_message.Message):
     __slots__ = ("item_id", "title", "score", "explanation")

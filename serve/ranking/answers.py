@@ -21,6 +21,7 @@ class Answer:
         model_version: of the bundle that ranked them.
         arm: the name of the arm that answered.
         propensities: of each item; None: the list is sorted, not drawn.
+        relevance: score of each item; None: it is what the items tell.
     """
 
     fields: dict[str, Any]
@@ -29,6 +30,7 @@ class Answer:
     model_version: str
     arm: str
     propensities: list[float] | None
+    relevance: list[float] | None
 
     @staticmethod
     def of(
@@ -38,6 +40,7 @@ class Answer:
         items: list[dict[str, Any]],
         unknown: list[str],
         propensities: list[float] | None,
+        relevance: list[float] | None = None,
     ) -> Answer:
         """Make the answer of the current request, and note it in its trace.
 
@@ -48,6 +51,7 @@ class Answer:
             items: as above.
             unknown: ids of the request that the catalogue does not hold, beside the query's.
             propensities: as above.
+            relevance: as above.
         """
         trace, version = current(), model.version
         fields = {
@@ -61,4 +65,4 @@ class Answer:
         }
         trace.arm, trace.model_version = arm, version
         trace.basis, trace.num_items = query.basis, len(items)
-        return Answer(fields, trace.id, items, version, arm, propensities)
+        return Answer(fields, trace.id, items, version, arm, propensities, relevance)

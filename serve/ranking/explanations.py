@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from recsys.outcome_heads.served import Expected
 from recsys.ranking.explain import Explanation
 from recsys.recommender import Recommender
 from recsys.schema import EVENT_TYPES
@@ -35,6 +36,15 @@ def describe_explanation(
         for reason in why.reasons
     ]
     return {"sentence": _sentence(model, row, why, verbs), "reasons": reasons, "parts": why.parts}
+
+
+def add_expected(items: list[dict[str, Any]], expected: Expected | None) -> None:
+    """Add what is expected of each item to its explanation; None: there are no outcome heads."""
+    if expected is not None:
+        for name, column in vars(expected).items():
+            if column is not None:
+                for item, value in zip(items, column.tolist(), strict=True):
+                    item["explanation"].setdefault("expected", {})[name] = value
 
 
 def _sentence(model: Recommender, row: int, why: Explanation, verbs: Verbs) -> str:

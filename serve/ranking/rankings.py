@@ -17,11 +17,13 @@ from recsys.ranking.encoded import EncodedHistory
 from recsys.ranking.exploration import Exploration
 from recsys.recommender import Recommender
 from recsys.recommender.new_items import NewItems
+from recsys.recommender.objective import values_of
 from serve.models.arms import DEFAULT_ARM
 from serve.observability.trace import current
+from serve.ranking.aims import RELEVANCE, Aim
 from serve.ranking.answers import Answer
 from serve.ranking.candidates import Candidates, fields_of
-from serve.ranking.explanations import describe_explanation
+from serve.ranking.explanations import add_expected, describe_explanation
 from serve.ranking.queries import Query
 from serve.ranking.verbs import Verbs
 from serve.schemas.requests import RankRequest, RecommendRequest
@@ -62,6 +64,7 @@ class CatalogueRanking(_Asked):
         encoded: EncodedHistory,
         arm: str = DEFAULT_ARM.name,
         exploration: Exploration | None = None,
+        aim: Aim = RELEVANCE,
     ) -> Answer:
         """Rank the catalogue.
 
@@ -71,13 +74,17 @@ class CatalogueRanking(_Asked):
             encoded: its history, encoded by the model.
             arm: name of the arm whose model it is.
             exploration: draws the list; None: it is sorted by score.
+            aim: what it is sorted by, or drawn by, in place of the score.
         """
-        request, propensities = self.request, None
+        request, propensities, relevance, expected = self.request, None, None, None
         excluded = model.rows_of(request.exclude)
         filters = request.filters.model_dump() if request.filters else {}
         k, allowed = self._given("k", self.defaults.default_k), model.allowed(**filters)
         allowed = model.visible(query.hidden, allowed)
         exclude_owned = self._given("exclude_owned", self.defaults.exclude_owned)
+        worth = None
+        if not aim.is_relevance:
+            worth = aim.worth(model, query, self.defaults.objective_candidates)
         if exploration is None:
             rows, scores = model.recommend(
                 encoded,
@@ -87,13 +94,18 @@ class CatalogueRanking(_Asked):
                 diversity=self._given("diversity", self.defaults.diversity),
                 max_per_category=self._given("max_per_category", self.defaults.max_per_category),
                 exclude_owned=exclude_owned,
+                worth=worth,
             )
         else:
             rows, scores, chances = model.draw(
                 encoded, k, exploration,
                 exclude=excluded, allowed=allowed, exclude_owned=exclude_owned,
+                worth=worth,
             )  # fmt: skip
             propensities = chances.tolist()
+        if worth is not None:
+            of_rows, expected = worth.of(rows)
+            relevance = of_rows.tolist()
         trace = current()
         trace.record_stage("score")
         unknown = [item for item, row in zip(request.exclude, excluded, strict=True) if row < 0]
@@ -106,8 +118,11 @@ class CatalogueRanking(_Asked):
             found = model.explain(query.history, rows.astype(np.int32))
             for item, row, why in zip(items, rows.tolist(), found, strict=True):
                 item["explanation"] = describe_explanation(model, row, why, self.verbs)
+            if expected is None and model.outcomes is not None:
+                expected = aim.expect(model, query, rows, scores)
+            add_expected(items, expected)
             trace.record_stage("explain")
-        return Answer.of(model, arm, query, items, unknown, propensities)
+        return Answer.of(model, arm, query, items, unknown, propensities, relevance)
 
     def _given(self, name: str, default: Any) -> Any:
         given = getattr(self.request, name)
@@ -141,6 +156,7 @@ class CandidateRanking(_Asked):
         encoded: EncodedHistory,
         arm: str = DEFAULT_ARM.name,
         exploration: Exploration | None = None,
+        aim: Aim = RELEVANCE,
     ) -> Answer:
         """Rank the candidates.
 
@@ -150,6 +166,7 @@ class CandidateRanking(_Asked):
             encoded: its history, encoded by the model.
             arm: name of the arm whose model it is.
             exploration: draws the list; None: it is sorted by score.
+            aim: what it is sorted by, or drawn by, in place of the score.
         """
         candidates, request = self.candidates, self.request
         if model is not self.model:
@@ -157,24 +174,35 @@ class CandidateRanking(_Asked):
         rows, new = candidates.rows, candidates.new
         new_items = NewItems(self.text_vectors, fields_of(new.values())) if new else None
         scores = model.rank(encoded, rows, new_items)
-        trace = current()
-        trace.record_stage("score")
         # -1: a new item, named below; they come last among the scores.
         row_of_all = np.append(rows, np.full(len(new), -1, dtype=rows.dtype))
-        place_of = candidates.places
-        if (shown := model.visible_candidates(query.hidden, rows, new_items)) is not None:
-            scores, place_of, row_of_all = scores[shown], place_of[shown], row_of_all[shown]
-        propensities = None
+        values, expected = scores, None
+        if not aim.is_relevance or (request.explain and model.outcomes is not None):
+            fields = None if new_items is None else new_items.fields
+            expected = aim.expect(model, query, rows.astype(np.int64), scores, fields)
+        if not aim.is_relevance and expected is not None:
+            values = values_of(aim.weights, scores, expected)
+        trace = current()
+        trace.record_stage("score")
+        # Of the candidates, those that may be shown.
+        shown = np.arange(len(scores))
+        if (visible := model.visible_candidates(query.hidden, rows, new_items)) is not None:
+            shown = np.flatnonzero(visible)
+        places, propensities = candidates.places[shown], None
         if exploration is None:
-            best = np.lexsort((place_of, -scores))[: request.k]
+            best = shown[np.lexsort((places, -values[shown]))[: request.k]]
         else:
-            drawn = exploration.draw(scores, len(scores) if request.k is None else request.k)
-            best, propensities = drawn.places, drawn.propensities.tolist()
+            k = len(shown) if request.k is None else request.k
+            drawn = exploration.draw(values[shown], k)
+            best, propensities = shown[drawn.places], drawn.propensities.tolist()
         row_of = row_of_all[best].tolist()
         items: list[dict[str, Any]] = [
             {"item_id": item_id, "title": title, "score": score, "candidate": place}
             for (item_id, title), score, place in zip(
-                model.names(row_of), scores[best].tolist(), place_of[best].tolist(), strict=True
+                model.names(row_of),
+                values[best].tolist(),
+                candidates.places[best].tolist(),
+                strict=True,
             )
         ]
         if new:
@@ -184,8 +212,10 @@ class CandidateRanking(_Asked):
                     item["item_id"], item["title"] = given.item_id, given.title
         if request.explain:
             self._explain(model, query, items, row_of, new_items, list(new))
+            add_expected(items, None if expected is None else expected.take(best))
             trace.record_stage("explain")
-        return Answer.of(model, arm, query, items, candidates.unknown, propensities)
+        relevance = None if aim.is_relevance else scores[best].tolist()
+        return Answer.of(model, arm, query, items, candidates.unknown, propensities, relevance)
 
     def _explain(
         self,

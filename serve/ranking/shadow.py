@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from recsys.evaluation.metrics.agreement import overlap, rank_biased_overlap
-from recsys.recommender import Recommender
 from serve.models.arms import ServedArm
 from serve.observability.metrics import Metrics
 from serve.ranking.answers import Answer
@@ -36,14 +35,14 @@ class Comparison:
         arm: the arm that answered.
         items: ids of its items, in the order to show.
         shadows: arms that rank the same.
-        rank: the answer of another model to the same request.
+        rank: the answer of another arm to the same request.
     """
 
     request_id: str
     arm: str
     items: Sequence[str]
     shadows: Sequence[ServedArm]
-    rank: Callable[[Recommender], Answer]
+    rank: Callable[[ServedArm], Answer]
 
 
 class Shadows:
@@ -93,7 +92,7 @@ class Shadows:
     def _compare(self, comparison: Comparison, arm: ServedArm) -> None:
         began = time.perf_counter()
         try:
-            items = [item["item_id"] for item in comparison.rank(arm.model).items]
+            items = [item["item_id"] for item in comparison.rank(arm).items]
         except Exception:  # a broken model, a catalogue without the candidates
             self._metrics.count("shadow_lists_total", arm=arm.name, result="failed")
             logger.exception("shadow arm %s cannot rank", arm.name)

@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, core_schema
 
-from recsys.schema import ALL_EVENT_TYPES
+from recsys.schema import ALL_EVENT_TYPES, PLACEMENT
 from serve.schemas.request_id import SANE_ID
 
 #: Fields of one object. Very many unknown ones are refused together: to refuse each by itself took
@@ -76,10 +76,7 @@ Position = Annotated[StrictInt, Field(ge=1, le=2**31 - 1), BeforeValidator(whole
 Count = Annotated[StrictInt, Field(ge=0, le=2**31 - 1), BeforeValidator(whole_number)]
 #: Money, negative where it was given back.
 Value = Annotated[StrictFloat, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
-#: A short name, such as `home/top`.
-Placement = Annotated[
-    str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")
-]
+Placement = Annotated[str, StringConstraints(strict=True, pattern=PLACEMENT)]
 RequestId = Annotated[str, StringConstraints(pattern=f"^{SANE_ID}$")]
 
 

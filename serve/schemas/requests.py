@@ -18,10 +18,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from recsys.config import ObjectiveName
 from serve.schemas.fields import (
     EVENT_TYPE,
     Count,
     K,
+    Placement,
     Price,
     StrictModel,
     Text,
@@ -78,6 +80,16 @@ class _UserRequest(StrictModel):
         description="How many of the answered items, from the first, are shown to somebody: these "
         "are logged as impressions. By default `k`, and where that is not given the recipe's "
         "`serve.default_k`.",
+    )
+    placement: Placement | None = Field(
+        None,
+        description="Where on your pages the list is shown, e.g. `home/top`: it is logged with the "
+        "impressions, the outcome heads read it, and `serve.objectives` may name it.",
+    )
+    objective: ObjectiveName | None = Field(
+        None,
+        description="What the list is ordered by: `relevance`, or, of a bundle with outcome heads, "
+        "the expected `click`, `purchase`, `revenue` or `dwell`. By default as the recipe says.",
     )
     user_id: Id | None = Field(
         None, description="A user whose events the service keeps. Give this or `history`."

@@ -30,12 +30,25 @@ class Parts(BaseModel):
     history: float = Field(description="What the user did with it, and what is related to it.")
 
 
+class Expected(BaseModel):
+    """What is expected to come of showing an item; what the heads' log does not tell is absent."""
+
+    click: float = Field(description="Probability of a click.")
+    cart: float | None = Field(None, description="Probability that it is put into the cart.")
+    purchase: float | None = Field(None, description="Probability of a purchase.")
+    dwell_ms: float | None = Field(None, description="Dwell time of a click, milliseconds.")
+    value: float | None = Field(None, description="What a purchase comes to.")
+
+
 class Explanation(BaseModel):
     """Why an item is in the answer."""
 
     sentence: str = Field(description="In one sentence.")
     reasons: list[Reason] = Field(description="The past items that carry it, strongest first.")
     parts: Parts
+    expected: Expected | None = Field(
+        default=None, description="Only of a bundle with outcome heads."
+    )
 
 
 class ScoredItem(BaseModel):
@@ -43,7 +56,10 @@ class ScoredItem(BaseModel):
 
     item_id: str | None = Field(description="Catalogue id, or the id given with a new item.")
     title: str = Field(description="What it is called.")
-    score: float = Field(description="Higher is better; comparable within one answer only.")
+    score: float = Field(
+        description="Higher is better; comparable within one answer only. Where lists are ordered "
+        "by another objective than `relevance`, what that expects of the item."
+    )
     explanation: Explanation | None = Field(
         default=None, description="Why it is here; only where the request says `explain`."
     )
@@ -221,6 +237,9 @@ class ArmAnswer(BaseModel):
     exploration: str = Field(description="none, epsilon or plackett_luce.")
     epsilon: float | None = Field(description="Of `epsilon`.")
     temperature: float | None = Field(description="Of `plackett_luce`.")
+    objective: str | dict[str, float] | None = Field(
+        description="What its lists are ordered by; null: as the recipe says for all arms."
+    )
 
 
 class ModelAnswer(BaseModel):

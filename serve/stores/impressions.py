@@ -45,6 +45,7 @@ class Shown:
         arm: the name of the arm that did.
         propensities: probability of each item at its place, given those above it; None: 1 for all,
             the list follows from the scores.
+        placement: where it is shown, as the request told.
     """
 
     request_id: str
@@ -54,6 +55,7 @@ class Shown:
     timestamp: int
     arm: str
     propensities: Sequence[float] | None = None
+    placement: str | None = None
 
 
 class ImpressionLog(Protocol):
@@ -197,5 +199,6 @@ class Impressions:
                 TIMESTAMP
             ),
             Col.arm: spread([shown.arm for shown in waiting], pa.string()),
+            Col.placement: spread([shown.placement for shown in waiting], pa.string()),
         }
         return pa.table([columns[name] for name in IMPRESSIONS.names], schema=IMPRESSIONS)

@@ -13,6 +13,7 @@ from typing import Any
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.lineage import check_key
 from recsys.data.pseudonyms import load_key, pseudonym
+from recsys.outcome_heads.served import ServedHeads
 from recsys.schema import EVENTS_OPTIONAL, Col
 from recsys.state import STATE_FILE, Erasure, Outcome, StateEvent, clock_us, open_state
 from serve.access.key_file import own_key
@@ -23,7 +24,7 @@ from serve.schemas.events import Event, Events
 from serve.schemas.fields import canonical_json, microseconds
 from serve.schemas.problems import CONFLICT, Refused, sent_name
 from serve.settings import Settings
-from serve.stores import seeding
+from serve.stores import outcome_users, seeding
 from serve.stores.clocks import by_our_clock
 
 #: Optional fields of an event that are stored beside user, item, type and time.
@@ -59,10 +60,31 @@ class Users:
         self._key = load_key(settings.privacy, settings.root, create=False)
         self._limit = settings.serve.state.max_events_per_user
         self._state = open_state(settings.serve.state, settings.root / STATE_FILE)
+        self._erased: frozenset[str] = frozenset()
 
     def pseudonym(self, user_id: str) -> str:
         """What a user is called in all that is written."""
         return pseudonym(user_id, self._key)
+
+    def counted(self, user_id: str) -> str | None:
+        """The pseudonym under which the outcome heads may look a user up; None: one was erased."""
+        user = self.pseudonym(user_id)
+        return None if user in self._erased else user
+
+    def read_erased(self) -> None:
+        """Take up who was erased, by any replica.
+
+        Raises:
+            DataError: the store cannot be read.
+        """
+        self._erased |= self._state.erased().keys()
+
+    def outcomes(self, bundle: Bundle) -> tuple[ServedHeads | None, str | None]:
+        """A bundle's outcome heads with the rates of its users, see `outcome_users.with_users`."""
+        if bundle.outcomes is None:
+            return None, None
+        self._erased |= self._settings.read_erased().keys() | self._state.erased().keys()
+        return outcome_users.with_users(bundle.outcomes, self._settings)
 
     def history(self, user_id: str) -> list[StateEvent]:
         """All events that are kept of a user, oldest first.
@@ -129,7 +151,9 @@ class Users:
 
     def erase(self, user_id: str) -> Erasure:
         """Erase a user, see `UserState.delete`."""
-        return self._state.delete(self.pseudonym(user_id), self._clock_us())
+        user = self.pseudonym(user_id)
+        self._erased |= {user}
+        return self._state.delete(user, self._clock_us())
 
     def seed(self, bundle: Bundle) -> str:
         """Take over the histories of a bundle's log, see `seeding.seed`."""

@@ -28,8 +28,8 @@ NUM_RANDOM = int(os.environ.get("RAYCOMMEND_FUZZ_CASES", "30"))
 #: Kinds of refusals that a JSON schema cannot predict: they depend on the recipe, the catalogue,
 #: the clock, or several fields. The document says them in words.
 BEYOND_A_SCHEMA = {
-    "context", "event_id", "event_type", "future", "history", "price_range", "repeated", "text",
-    "timestamp", "too_large", "too_many", "unknown_item",
+    "context", "event_id", "event_type", "future", "history", "objective", "price_range",
+    "repeated", "text", "timestamp", "too_large", "too_many", "unknown_item",
 }  # fmt: skip
 #: Without these a random request would hardly ever get past the names.
 NAMES = {

@@ -31,6 +31,7 @@ from recsys.model.item_encoder import ItemEncoder
 from recsys.model.language import LanguageModel
 from recsys.model.ranking_head import ScoringHead
 from recsys.model.user_encoder import UserEncoder
+from recsys.outcome_heads.served import ServedHeads
 from recsys.ranking.scorer import Scorer
 from recsys.schema import ITEMS, Col
 from recsys.storage.outputs import write_json
@@ -151,6 +152,7 @@ def make_bundle(
     seed: int,
     data_fingerprint: str = "none",
     items: pl.DataFrame | None = None,
+    outcomes: ServedHeads | None = None,
     **facts: object,
 ) -> Bundle:
     """A bundle whose weights depend on the seed."""
@@ -197,4 +199,5 @@ def make_bundle(
             "seed": seed,
             **facts,
         },
+        outcomes=outcomes and outcomes.with_scores(scorer.item_part.numpy()[:, -1]),
     )
