@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 from bundles import KEY, diverge, make_bundle, make_recipe, version_in
+from drifting import stable_night
+from monitoring import Tally
+from services import make_service
 
 from recsys.artifacts.bundle import Bundle
 from recsys.config import Recipe
 from recsys.data.pseudonyms import key_check
+from recsys.drift.findings import DRIFT_FILE
 from recsys.errors import BundleError, DataError
 from recsys.recommender import Recommender
+from recsys.storage.outputs import write_json
 from serve.core.service import Service
 from serve.schemas.problems import Unavailable
 from serve.schemas.requests import RecommendRequest
@@ -169,3 +174,18 @@ def test_a_bundle_of_another_key_is_refused(
     mine = make_bundle(tmp_path / "c", training, seed=4, key_check=key_check(KEY.encode())).folder
     asyncio.run(service.load(mine, version_in(mine)))
     assert ask(service)["items"]
+
+
+def test_a_new_champion_brings_news_of_drift(
+    recipe: Recipe, bundle: Path, other_bundle: Path
+) -> None:
+    tally = Tally()
+    service = make_service(recipe, tally)
+    asyncio.run(service.load(bundle, version_in(bundle)))
+    service.report()
+    assert ("drift_verdict", "price") not in tally.gauges
+    write_json(recipe.root / DRIFT_FILE, stable_night())
+    asyncio.run(service.load(other_bundle, version_in(other_bundle)))
+    service.report()
+    assert tally.gauges[("drift_verdict", "price")] == 1
+    service.close()
