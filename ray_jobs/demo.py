@@ -134,7 +134,8 @@ def say_where(run: Run) -> None:
     for line in evaluate.report(run):
         print(line)
     print(
-        f"\nreport     {run.page_file}, for a browser"
+        f"\npage       {run.page_file}, for a browser"
+        f"\nreport     {run.report_file}"
         f"\nbundle     {run.bundle_folder}"
         f"\nchampion   {run.registry.champion()} in {run.registry.root}"
         f"\n\nnext: make serve                 the service, at http://{serve.host}:{serve.port}"

@@ -185,13 +185,13 @@ def _compared(
     evidence = _beside_baseline(run, evidence, rows, ours)
     if evidence.rule is None or evidence.champion not in answers:
         return evidence, None
-    champion = answers[evidence.champion]
+    champion, incumbent = answers[evidence.champion], asked[evidence.champion]
     theirs = champion.of("all", METRIC)
     verdict = _difference(run, rows, ours, theirs)
     evidence = replace(evidence, over_champion=verdict, bound=evidence.rule.bound(theirs))
-    if own is not None:
-        return evidence, None
-    return evidence, _changes(run, rows, challenger, asked[evidence.champion], champion)
+    # The rows hold the other metrics of the run's own bundle alone.
+    changes = None if own else _changes(run, rows, challenger, incumbent, champion)
+    return evidence, changes
 
 
 def _changes(

@@ -46,6 +46,7 @@ def test_the_demo_walks_the_whole_way(tmp_path: Path) -> None:
         "an item never seen, 'organic oat milk 64 oz', ranked",
         "for a-new-visitor right after a first purchase (personal):",
         "slice: all",
+        f"page       {tmp_path / 'run' / 'report.html'}",
         f"report     {tmp_path / 'run' / 'report.json'}",
         "next: make serve",
         "demo: done in",

@@ -43,8 +43,8 @@ def _indices(quantities: list[dict[str, Any]]) -> Table:
         (
             each["text"],
             number(each["psi"], ".3f"),
-            _drawn(each["psi"], each["interval"], axis),
-            interval(*each["interval"] or (None, None), ".3f"),
+            "" if each["psi"] is None else whisker(each["psi"], *_ends(each), axis, 0),
+            interval(*_ends(each), form=".3f"),
             each["verdict"],
         )
         for each in quantities
@@ -61,7 +61,7 @@ def _shares(quantities: list[dict[str, Any]]) -> Table:
             each["text"],
             number(each["reference"], ".2%"),
             number(each["now"], ".2%"),
-            interval(*each["interval"] or (None, None), "+.2%"),
+            interval(*_ends(each), form="+.2%"),
             each["verdict"],
         )
         for each in quantities
@@ -72,8 +72,9 @@ def _shares(quantities: list[dict[str, Any]]) -> Table:
     )  # fmt: skip
 
 
-def _drawn(value: float | None, ends: list[float] | None, axis: Axis) -> str:
-    return "" if value is None else whisker(value, *ends or (None, None), axis, 0)
+def _ends(told: dict[str, Any]) -> tuple[float | None, float | None]:
+    low, high = told["interval"] or (None, None)
+    return low, high
 
 
 def _bins(told: dict[str, Any]) -> Table:

@@ -13,6 +13,8 @@ from recsys.reporting.sections.changes import shared_places
 _NAME, _TITLE = "people", "Ten users and their lists"
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+#: Characters of a title within a reason.
+_SHORT = 40
 #: What a reason's event is called.
 _DONE = {
     "impression": "was shown", "view": "viewed", "click": "clicked",
@@ -84,7 +86,9 @@ def _reason(item: dict[str, Any]) -> str:
         return "popular with others"
     first = item["reasons"][0]
     times = "once" if first["count"] == 1 else f"{first['count']} times"
-    what = "it" if first["item_id"] == item["item_id"] else _title(first)
+    title = _title(first)
+    short = title if len(title) <= _SHORT else f"{title[: _SHORT - 1].rstrip()}…"
+    what = "it" if first["item_id"] == item["item_id"] else short
     done = _DONE.get(first["event_type"], first["event_type"])
     return f"{done} {what} {times}, last on {_day(first['last_us'])}"
 

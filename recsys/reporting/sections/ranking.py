@@ -102,8 +102,9 @@ def diversity(found: Findings) -> Section:
         [(at["intra_list"], at[METRIC]) for at in points],
         [f"{at['diversity']:g}" for at in points],
     )
-    axes = tuple(
-        Axis.of([point[place] for point in line.points], with_zero=place == 1) for place in (0, 1)
+    axes = (
+        Axis.of([across for across, _ in line.points]),
+        Axis.of([up for _, up in line.points], with_zero=True),
     )
     rows = [
         (f"{at['diversity']:g}", number(at[METRIC]), number(at["intra_list"], ".3f"),

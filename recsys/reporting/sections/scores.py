@@ -12,7 +12,7 @@ from recsys.reporting.findings import Findings
 
 _NAME, _TITLE = "scores", "How well scores tell clicks"
 _SHARE: Final = Axis(0.0, 1.0)
-#: Models that are drawn: the last ones, by name.
+#: Models that are drawn: those that were shown most.
 _DRAWN: Final = 5
 
 
@@ -41,7 +41,8 @@ def section(found: Findings) -> Section:
     columns = ("Model", "Shown", "Clicks", "AUC", "95 % interval", "Calibration error")
     table = Table("Scores and clicks, by model", columns, rows, (1, 2, 3, 4, 5))
     reports = [_classified(each) for each in models if each["classification"]]
-    return Section(_NAME, _TITLE, [told, table, _figures(models[-_DRAWN:]), *reports])
+    most = sorted(models, key=lambda each: -each["exposures"])[:_DRAWN]
+    return Section(_NAME, _TITLE, [told, table, _figures(most), *reports])
 
 
 def _figures(models: list[dict[str, Any]]) -> Markup:

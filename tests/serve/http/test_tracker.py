@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
-import shutil
 import subprocess
 import threading
 import time
@@ -14,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import uvicorn
 from access_keys import add_key
+from browser import CHROMIUM, in_browser
 from bundles import item_id, version_in
 from fastapi.testclient import TestClient
 from services import make_service
@@ -28,9 +27,6 @@ from recsys.config import Recipe
 from recsys.state import StateEvent
 from serve.core.service import Service
 from serve.http.routes import build_http
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
 
 def test_it_is_small_public_and_kept_by_browsers(client: TestClient) -> None:
