@@ -174,8 +174,8 @@ def _table(name: str, found: dict[str, Any]) -> list[str]:
     if not found["logged"]["value"]:
         return [f"{name} per list: none came of these lists"]
     first = found["first_place"] | {"logged": found["first_place"]["logged"] | {"refusals": []}}
-    rows = [(f"{name} per list", "", "effective lists", "largest weight", "effective outcomes")]
-    rows += [
+    rows: list[tuple[str, ...]] = [
+        (f"{name} per list", "", "effective lists", "largest weight", "effective outcomes"),
         _row("as logged", found["logged"] | {"refusals": []}),
         _row("cascade DR", found[DEFAULT]),
         _row("less logged", found["difference"]),

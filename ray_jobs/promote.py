@@ -215,14 +215,15 @@ def _changes(
 
 def _by_outcomes(run: Run, evidence: Evidence, challenger: Bundle, champion: str) -> Evidence:
     """What a test of two arms says; where there was none, what the logged lists do."""
-    assert evidence.rule is not None
+    rule = evidence.rule
+    assert rule is not None
     found = by_arms(run, challenger.version, champion)
     if found is None:
         found = by_lists(run, challenger, Bundle.open(run.registry.path(champion)))
     evidence = replace(evidence, source=found.source, doubts=found.doubts)
     if found.doubts:
         return evidence
-    bound = evidence.rule.bound_of(found.champion)
+    bound = rule.bound_of(found.champion)
     return replace(evidence, over_champion=found.verdict, bound=bound)
 
 

@@ -41,7 +41,7 @@ def by_lists(run: Run, challenger: Bundle, champion: Bundle) -> OutcomeEvidence:
     except NotJudged as error:
         nothing = Verdict(math.nan, math.nan, math.nan)
         return OutcomeEvidence("the logged lists", nothing, math.nan, (error.problem,))
-    return of_lists(judged, *both, settings.metric, settings.confidence)
+    return of_lists(judged, "challenger", "champion", settings.metric, settings.confidence)
 
 
 def check_outcomes(run: Run, challenger: Bundle, champion: str) -> None:

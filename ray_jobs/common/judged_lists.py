@@ -118,8 +118,8 @@ def _by_shards(
         )
         .iter_batches(batch_size=None, batch_format="pyarrow")
     )
-    frames = [pl.DataFrame(batch) for batch in batches if batch.num_rows]
-    return pl.concat(frames).sort("user_id", maintain_order=True)
+    frames = [pl.DataFrame(batch) for batch in batches]
+    return pl.concat(frame for frame in frames if frame.height).sort("user_id", maintain_order=True)
 
 
 class _ShardJudging:

@@ -195,7 +195,7 @@ class Rates:
         """The rates by `Survey.shown`, for the items [I] of a catalogue."""
         rows = pl.DataFrame({Col.item: item_ids}).with_row_index("row")
         known = shown.join(rows, on=Col.item, how="left")
-        num_items, num_places = len(item_ids), max(1, int(known[Col.position].max() or 1))
+        num_items, num_places = len(item_ids), int(known[Col.position].to_numpy().max(initial=1))
         folds = [_fit(known.filter(pl.col(FOLD).ne_missing(at)), num_items, num_places)
                  for at in range(FOLDS)]  # fmt: skip
         return Rates(*(np.stack(column) for column in zip(*folds, strict=True)))
@@ -236,6 +236,10 @@ _NO_SUMS: Final = pl.DataFrame(
     schema={FOLD: pl.Int64, Col.item: pl.String, Col.position: pl.Int32} | _SUMS
 )
 _NO_LISTS: Final = pl.DataFrame(
-    schema={Col.user: pl.String, "us": pl.Int64, Col.item: pl.List(pl.String)}
-    | dict.fromkeys([Col.propensity, *OUTCOMES], pl.List(pl.Float64))
+    schema={
+        Col.user: pl.String,
+        "us": pl.Int64,
+        Col.item: pl.List(pl.String),
+        **dict.fromkeys([Col.propensity, *OUTCOMES], pl.List(pl.Float64)),
+    }
 )

@@ -91,7 +91,7 @@ def _of_outcome(judged: pl.DataFrame, name: str, outcome: str, confidence: float
     plain = cascade_doubly_robust(lists, zeros, zeros, confidence=confidence)
     # Of the first place what a propensity is given the items above is what it is anyhow.
     first = Exposures(
-        *(each[:, 0] for each in (lists.outcomes, lists.propensities, lists.targets)), lists.users
+        lists.outcomes[:, 0], lists.propensities[:, 0], lists.targets[:, 0], lists.users
     )
     model = read.predicted[:, 0], read.expected[:, 0]
     switched = switch_doubly_robust(first, *model, switch_above=SWITCH_ABOVE, confidence=confidence)
@@ -145,7 +145,7 @@ def _difference(read: _Read, other: Float64s, confidence: float) -> Estimate:
     return estimate(values - other, np.ones_like(values), read.lists.users, overlap, confidence)
 
 
-def _logged(values: Float64s, users: NDArray[Any], confidence: float) -> Estimate:
+def _logged(values: NDArray[np.floating[Any]], users: NDArray[Any], confidence: float) -> Estimate:
     ones = np.ones_like(values)
     return estimate(values, ones, users, Overlap.of(ones, ones, users), confidence)
 
