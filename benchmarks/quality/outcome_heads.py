@@ -26,6 +26,7 @@ from scipy import sparse
 
 from benchmarks.command import add_json, run_report
 from recsys.errors import DataError
+from recsys.evaluation.metrics.calibration import ece_equal_mass
 from recsys.outcome_heads.baselines import baselines
 from recsys.outcome_heads.examples import batch_of, joined
 from recsys.outcome_heads.fit import FitSettings
@@ -72,7 +73,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     )  # fmt: skip
     fitted = time.perf_counter()
     inputs, labels = batch.inputs.numpy(), batch.labels.numpy()
-    ours = model.probabilities(inputs[test]).of
+    ours, raw = model.probabilities(inputs[test]).of, model.outputs(inputs[test])
     report: dict[str, Any] = {
         "rows": {"fitted": int((~test).sum()), "judged": int(test.sum())},
         "seconds": {"prepare": prepared - started, "fit": fitted - prepared},
@@ -87,6 +88,9 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         }
         report["heads"][name] = {
             "calibration": model.calibrations[name].method,
+            "ece_uncalibrated": ece_equal_mass(
+                raw.log_probabilities[:, OUTCOMES.index(name)].exp().numpy(), label[test]
+            ),
             "models": {who: judge(p, label[test], users[test]) for who, p in given.items()},
             "better_than": {
                 who: {
@@ -207,6 +211,9 @@ def _render(report: dict[str, Any]) -> list[str]:
         for who, found in head["better_than"].items():
             both = (_figure(Figure(**found[metric])) for metric in ("auc", "auc_per_user"))
             lines.append(f"{'- ' + who:<16}" + "".join(f"{x:>24}" for x in both))
+        lines.append(
+            f"calibrated by: {head['calibration']}; ECE without {head['ece_uncalibrated']:.4f}"
+        )
     dwell = report["dwell"]
     lines += [
         "",

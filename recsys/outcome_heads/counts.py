@@ -16,7 +16,8 @@ from recsys.errors import DataError, RaycommendError
 from recsys.outcome_heads.keys import UInt64s
 from recsys.storage.reading import map_array, reading
 
-#: What is counted of each key. `seen` and `strong` are of events before the log of exposures.
+#: What is counted of each key. `seen` are events before the log of exposures, and
+#: `strong` those of them that tell of more than a look.
 COUNTS: Final = (
     "shows", "clicks", "carts", "purchases", "long_views", "dwells", "log_dwell", "values",
     "log_value", "seen", "strong",

@@ -115,6 +115,11 @@ class OutcomeHeads(nn.Module):
         members: networks.
     """
 
+    mean: Tensor
+    deviation: Tensor
+    low: Tensor
+    width: Tensor
+
     def __init__(
         self,
         num_inputs: int,
@@ -199,8 +204,8 @@ def outputs_of(raw: Tensor, bias: Tensor | None = None) -> Outputs:
         click if place == 0 else logsigmoid(logits[:, place]) + (click if place in _PRODUCTS else 0)
         for place in range(len(OUTCOMES))
     ]
-    mix, mean, spread, value = raw[:, len(OUTCOMES) :].split(
-        [_NUM_DWELLS, _NUM_DWELLS, _NUM_DWELLS, 2], dim=1
+    mix, mean, spread, value = torch.split(
+        raw[:, len(OUTCOMES) :], [_NUM_DWELLS, _NUM_DWELLS, _NUM_DWELLS, 2], dim=1
     )
     apart = torch.tensor([1.5, 3.5])
     return Outputs(

@@ -98,8 +98,8 @@ class InputSpec:
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> InputSpec:
         """What `plain` gave."""
-        lists = (tuple(data[name]) for name in ("rates", "fields", "numbers"))
-        return cls(*lists, bool(data["dwell"]), dict(data["scores"]))
+        rates, fields, numbers = (tuple(data[name]) for name in ("rates", "fields", "numbers"))
+        return cls(rates, fields, numbers, bool(data["dwell"]), dict(data["scores"]))
 
 
 def score_quantiles(scores: NDArray[Any]) -> list[float]:
@@ -192,7 +192,7 @@ class Inputs:
         rates = (total[self._top] + 1) / (total[self._below] + 10)
         self._base = _logit(np.minimum(rates, 0.9))
         self._dwell = (total[PLACE["log_dwell"]] + 3) / (total[PLACE["dwells"]] + 1)
-        self._events = max(1.0, float(total[PLACE["seen"]] + total[PLACE["strong"]]))
+        self._events = max(1.0, float(total[PLACE["seen"]]))
 
     def of(self, asked: Asked) -> Float32s:
         """[N, F] inputs."""
@@ -208,9 +208,8 @@ class Inputs:
         ):
             pairs = self._counts(tables.pairs, of_user(users[:, None], keys))
             expected = own_logits + part.logits - self._base
-            events = pairs[:, PLACE["seen"]] + pairs[:, PLACE["strong"]]
-            all_events = own[:, PLACE["seen"]] + own[:, PLACE["strong"]]
-            share = (events + 20 * part.share + 0.01) / (all_events + 20) / (part.share + 1e-5)
+            events = pairs[:, PLACE["seen"]] + 20 * part.share + 0.01
+            share = events / (own[:, PLACE["seen"]] + 20) / (part.share + 1e-5)
             found += [
                 part.inputs, self._logits(pairs, expected, _OF_USER) - expected,
                 self._often(pairs), np.log(share)[:, None],
@@ -263,7 +262,7 @@ class Inputs:
     def _part(self, keys: UInt64s, worth: float, prior: Float32s | None = None) -> _Part:
         counts = self._counts(self.tables.things, keys)
         logits = self._logits(counts, self._base if prior is None else prior, worth)
-        share = (counts[:, PLACE["seen"]] + counts[:, PLACE["strong"]]) / self._events
+        share = counts[:, PLACE["seen"]] / self._events
         support = self._support(counts, worth)
         return _Part(np.concatenate([logits - self._base, *support], axis=1), logits, share)
 

@@ -7,7 +7,6 @@ Legend: N rows, G users.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -120,7 +119,7 @@ def _mean(values: Floats, users: NDArray[Any]) -> Ratio:
 
 def _per_user(
     scores: Floats, labels: Floats, users: NDArray[Any]
-) -> tuple[Floats, Floats, Sequence[Any]]:
+) -> tuple[Floats, Floats, NDArray[Any]]:
     distinct, found = auc_by_group(scores, labels, users)
     rows = np.unique(users, return_counts=True)[1].astype(np.float64)
     both = ~np.isnan(found)
@@ -146,7 +145,8 @@ def _auc_parts(scores: Floats, labels: Floats, users: NDArray[Any]) -> tuple[flo
     wins = np.where(labels == 1, _below(zeros, scores), 1 - _below(ones, scores))
     value = float(wins[labels == 1].mean())
     part = (wins - value) / np.where(labels == 1, len(ones), len(zeros))
-    return value, np.bincount(np.unique(users, return_inverse=True)[1], part)
+    owner = np.unique(users, return_inverse=True)[1]
+    return value, np.bincount(owner, part).astype(np.float64)
 
 
 def _below(sorted_scores: Floats, scores: Floats) -> Floats:

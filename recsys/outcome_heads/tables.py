@@ -147,7 +147,7 @@ class RateTables:
         """
         found = events.select(
             Col.user, Col.item, pl.lit(None, pl.String).alias(Col.placement),
-            (~pl.col("strong")).cast(pl.Float32).alias("seen"),
+            pl.lit(1, pl.Float32).alias("seen"),
             pl.col("strong").cast(pl.Float32),
         )  # fmt: skip
         return self._plus(found, items)
@@ -222,7 +222,7 @@ class RateTables:
         Raises:
             error: a file is missing or broken.
         """
-        kinds = {
+        kinds: dict[str, type | tuple[type, ...]] = {
             "as_of": int,
             "fields": list,
             "half_life_days": (int, float),
