@@ -94,7 +94,7 @@ def assemble(
         queries = scorer.user_parts(_recent_users(prepared)).numpy()
         index = Index.build(item_part, queries, seed=recipe.seed)
     if outcomes is not None:
-        outcomes = outcomes.with_scores(_list_scores(scorer, _recent_users(prepared)))
+        outcomes = outcomes.with_scores(list_scores(scorer, _recent_users(prepared)))
     table = catalogue.items.with_columns(**vars(stats), **{STANDARD_PRICE: standard})
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     weights |= {f"head.{name}": value.contiguous() for name, value in head.state_dict().items()}
@@ -121,7 +121,7 @@ def assemble(
     )
 
 
-def _list_scores(scorer: Scorer, users: Histories) -> Float32s:
+def list_scores(scorer: Scorer, users: Histories) -> Float32s:
     """Scores of the items that lists of these users are made of."""
     lists = (top_k(scorer.scores(users[at : at + 1])[0], NUM_LISTED) for at in range(len(users)))
     return np.concatenate([scores for _, scores in lists])

@@ -5,17 +5,23 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from bundles import make_bundle, make_language_model, make_recipe
 from outcome_shop import OutcomeShop
 from prepare_runs import hashes
+from recommenders import HISTORY, NEWCOMER
 from tiny import tiny_shop
 
 from ray_jobs import train
 from ray_jobs.common.cluster import connected
 from ray_jobs.common.outcome_fit import fit_in_task, fit_outcomes, fitted_heads
+from ray_jobs.embed import list_scores
 from recsys.artifacts.run import Run
 from recsys.config import recipe_from_dict
+from recsys.data.histories import Histories
 from recsys.outcomes.joining import EXPOSURES_DIR
+from recsys.recommender.loading import load_scorer
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +68,15 @@ def test_heads_are_fitted_once_where_there_is_enough(
     missing = run.root / EXPOSURES_DIR
     shutil.rmtree(missing)
     assert told(run) == f"no outcome heads: there is no {missing} (`recsys exposures`)"
+
+
+def test_the_bundle_learns_how_the_scores_of_its_lists_lie(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, make_language_model(tmp_path / "language"))
+    scorer = load_scorer(make_bundle(tmp_path / "bundle", recipe, seed=1))
+    users = Histories.joined([NEWCOMER, HISTORY])
+    found = list_scores(scorer, users)
+    every = -np.sort(-scorer.scores(users), axis=1)
+    assert found.reshape(2, 100) == pytest.approx(every[:, :100], abs=1e-5)
 
 
 @pytest.mark.ray
