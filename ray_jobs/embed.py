@@ -106,7 +106,7 @@ def assemble(
     if reference is not None:
         reference = reference.with_scores(scorer, prepared, recipe.seed)
     if outcomes is not None:
-        outcomes = outcomes.with_scores(_list_scores(scorer, _recent_users(prepared)))
+        outcomes = outcomes.with_scores(list_scores(scorer, _recent_users(prepared)))
     id_rows = pl.Series(item_rows[:, 0].numpy()).replace(NO_ID, None)
     table = catalogue.items.with_columns(
         id_rows.alias(ID_ROW), **vars(stats), **{STANDARD_PRICE: standard}
@@ -138,7 +138,7 @@ def assemble(
     )
 
 
-def _list_scores(scorer: Scorer, users: Histories) -> Float32s:
+def list_scores(scorer: Scorer, users: Histories) -> Float32s:
     """Scores of the items that lists of these users are made of."""
     lists = (top_k(scorer.scores(users[at : at + 1])[0], NUM_LISTED) for at in range(len(users)))
     return np.concatenate([scores for _, scores in lists])

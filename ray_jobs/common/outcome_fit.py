@@ -1,17 +1,17 @@
 """The last part of `train` and `tune`: exposures -> outcome heads.
 
 One Ray task reads the exposures a day at a time: rates are as of each day's begin, so a day needs
-the one before it. What it holds at once is the rates of all users and items, and a day.
+the one before it. It holds the counts of all users and items, and the rows that it learns from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from recsys.artifacts.run import HEADS_USERS, Run
-from recsys.config import Recipe, recipe_from_dict
+from recsys.config import Recipe
 from recsys.errors import DataError
 from recsys.outcome_heads.served import ServedHeads
 from recsys.outcomes.joining import EXPOSURES_DIR, SUMMARY_FILE, read_summary
@@ -33,22 +33,30 @@ def outcome_steps(run: Run) -> list[str]:
     ]
 
 
-def fit_outcomes(run: Run) -> None:
-    """Fit the outcome heads, unless they are fitted already; Ray must be connected.
+def fit_outcomes(run: Run, in_task: Callable[[Recipe, Path], str] | None = None) -> None:
+    """Fit the outcome heads, unless they are fitted already.
 
     Where the exposures are too few, those of an earlier fit are removed.
+
+    Args:
+        run: with exposures or without.
+        in_task: runs `fit_in_task`; by default Ray, which must be connected then.
     """
     why = _too_little(run)
     if why:
         print(f"    no outcome heads: {why}", flush=True)
         run.recipe.shared.drop(run.heads_folder)
         return
-    import ray
-
-    task = ray.remote(fit_in_task).options(num_cpus=run.recipe.train.cpus_per_worker)
-    told = ray.get(task.remote(run.recipe.resolved(), str(run.prepared_folder)))
+    told = (in_task or _on_ray)(run.recipe, run.prepared_folder)
     run.recipe.shared.bring(run.heads_folder)
     print(f"    outcome heads: {told}", flush=True)
+
+
+def _on_ray(recipe: Recipe, prepared: Path) -> str:
+    import ray
+
+    task = ray.remote(fit_in_task).options(num_cpus=recipe.train.cpus_per_worker)
+    return str(ray.get(task.remote(recipe, prepared)))
 
 
 def fitted_heads(run: Run) -> ServedHeads | None:
@@ -64,18 +72,18 @@ def fitted_heads(run: Run) -> ServedHeads | None:
     return ServedHeads.open(folder, run.prepared.catalogue.items, DataError)
 
 
-def fit_in_task(recipe: dict[str, Any], prepared: str) -> str:
+def fit_in_task(chosen: Recipe, prepared_folder: Path) -> str:
     """What the task does; tells what came of it."""
     import torch
 
     from recsys.outcome_heads.fitting import fit_heads
 
-    chosen = recipe_from_dict(recipe)
     run = Run.open(chosen)
     exposures = _exposures(run)
-    chosen.shared.bring(Path(prepared))
-    items = Prepared(Path(prepared)).catalogue.items
-    fingerprint = _fingerprint(chosen, exposures, Prepared(Path(prepared)))
+    chosen.shared.bring(prepared_folder)
+    prepared = Prepared(prepared_folder)
+    items = prepared.catalogue.items
+    fingerprint = _fingerprint(chosen, exposures, prepared)
     chosen.shared.bring(run.heads_folder)
     if _fitted(run.heads_folder) == fingerprint:
         return "fitted already"

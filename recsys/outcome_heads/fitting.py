@@ -29,10 +29,10 @@ LATER_SHARE: Final = 0.2
 #: from: on them everybody is unknown, and those who are served are not.
 WARM_UP: Final = 0.3
 #: What the inputs depend on.
-_TOLD: Final = (
+_TOLD: Final = [
     Col.clicked, Col.carted, Col.purchased, Col.long_view, Col.score, Col.model_version,
     Col.dwell_ms, Col.placement, Col.propensity,
-)  # fmt: skip
+]  # fmt: skip
 
 
 def fit_heads(

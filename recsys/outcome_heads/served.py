@@ -55,8 +55,10 @@ class Expected:
 
     def take(self, places: NDArray[np.int64]) -> Expected:
         """Some of the items."""
-        columns = vars(self).items()
-        return Expected(**{k: None if each is None else each[places] for k, each in columns})
+        taken: dict[str, Any] = {
+            name: None if each is None else each[places] for name, each in vars(self).items()
+        }
+        return Expected(**taken)
 
 
 @dataclass(frozen=True)

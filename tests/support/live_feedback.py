@@ -23,6 +23,7 @@ def write_segment(folder: Path, users: list[str | None], times: list[int], date:
         Col.position: range(1, len(users) + 1), Col.propensity: [1.0] * len(users),
         Col.score: [0.5] * len(users), Col.model_version: ["m"] * len(users),
         Col.timestamp: pa.array(times, pa.int64()).cast(TIMESTAMP), Col.arm: ["a"] * len(users),
+        Col.placement: [None] * len(users),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     name = new_file_name()

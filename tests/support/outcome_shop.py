@@ -34,16 +34,18 @@ class OutcomeShop:
         heads: fitted on it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, num_users: int = NUM_USERS, num_days: int = NUM_DAYS, epochs: int = 9
+    ) -> None:
         rng = np.random.default_rng(3)
-        self._mood = rng.normal(0, 0.8, NUM_USERS)
+        self._mood = rng.normal(0, 0.8, num_users)
         brand = np.array([-0.7, 0.0, 0.7])[np.arange(NUM_ITEMS) % len(BRANDS)]
         self._appeal = brand + rng.normal(0, 0.4, NUM_ITEMS)
         self.lists = ShownLists(folder)
         rows: list[dict[str, Any]] = []
         events: list[dict[str, Any]] = []
-        for day in range(NUM_DAYS):
-            for number in range(NUM_USERS):
+        for day in range(num_days):
+            for number in range(num_users):
                 for visit in range(2):
                     request, hour = f"{day}-{number}-{visit}", 24 * day + rng.uniform(0, 12)
                     items = rng.choice(NUM_ITEMS, LIST_SIZE, replace=False)
@@ -60,7 +62,7 @@ class OutcomeShop:
         self.lists.join()
         days = sorted(self.lists.out.glob("*.parquet"))
         torch.set_num_threads(1)  # small products: more threads wait for each other
-        settings = Heads(epochs=9, learning_rate=4e-3, half_life_days=3)
+        settings = Heads(epochs=epochs, learning_rate=4e-3, half_life_days=3)
         self.heads: ServedHeads = fit_heads(days, make_items(), settings, seed=5)
 
     def click(self, number: int, items: Any) -> Any:

@@ -12,6 +12,7 @@ import torch
 from bundles import make_bundle, make_recipe
 from damage import files, spoil
 from damaged_reading import NOW, SCALE, Tally, each_damage, each_value, finite, is_flip
+from outcome_shop import OutcomeShop
 from tiny import Shop
 
 from recsys.artifacts import checkpoint
@@ -44,9 +45,12 @@ def seal_again(bundle: Path, name: str = BUNDLE) -> None:
 
 class TestBundles:
     @pytest.fixture
-    def bundle(self, tmp_path: Path, language_folder: Path) -> Path:
+    def bundle(
+        self, tmp_path: Path, language_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    ) -> Path:
+        shop = OutcomeShop(tmp_path_factory.mktemp("shop"), num_users=4, num_days=2, epochs=1)
         recipe = make_recipe(tmp_path / "run", language_folder)
-        return make_bundle(tmp_path / "bundle", recipe, seed=1).folder
+        return make_bundle(tmp_path / "bundle", recipe, seed=1, outcomes=shop.heads).folder
 
     @staticmethod
     def read(folder: Path) -> list[Any]:
@@ -64,6 +68,9 @@ class TestBundles:
             if not np.isfinite(model.scorer.scores(history)).all():
                 return ["refused"]  # by the service, which tries a model before it serves it
             answers += finite(rows, scores)
+            assert model.outcomes is not None
+            expected = model.outcomes.expect(None, rows, scores, now=NOW)
+            answers += finite(expected.click, expected.purchase, expected.value)
             why = model.explain(history, rows.astype(np.int32))
             answers += finite([reason.gain for one in why for reason in one.reasons])
             answers += [[model.item_id(row), model.title(row)] for row in rows.tolist()]

@@ -53,7 +53,7 @@ class TestMerging:
         for number, old in enumerate(is_old):
             path = write_segment(tmp_path / str(number), ["u"], [number], "2026-03-03")
             if old:
-                pq.write_table(pq.read_table(path).drop_columns([Col.arm]), path)
+                pq.write_table(pq.read_table(path).drop_columns([Col.arm, Col.placement]), path)
         merge_days(tmp_path, dt.date(2026, 3, 4))
         (merged,) = finished(tmp_path)
         table = pq.read_table(merged)
