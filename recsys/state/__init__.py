@@ -7,7 +7,15 @@ from pathlib import Path
 
 from recsys.config import Recipe, State
 from recsys.errors import DataError
-from recsys.state.base import Batch, Erasure, Outcome, StateEvent, UserState, clock_us
+from recsys.state.base import (
+    CLOCK_FILE,
+    Batch,
+    Erasure,
+    Outcome,
+    StateEvent,
+    UserState,
+    clock_us,
+)
 from recsys.state.items import ItemStore, MemoryItems
 from recsys.state.memory import MemoryState
 from recsys.state.sqlite.items import SqliteItems
@@ -15,9 +23,9 @@ from recsys.state.sqlite.users import SqliteState
 from recsys.state.tombstones import Tombstone, is_erased, joined
 
 __all__ = [
-    "STATE_FILE", "Batch", "Erasure", "ItemStore", "MemoryState", "Outcome", "SqliteState",
-    "StateEvent", "Tombstone", "UserState", "clock_us", "is_erased", "joined", "open_items",
-    "open_state", "state_of",
+    "CLOCK_FILE", "STATE_FILE", "Batch", "Erasure", "ItemStore", "MemoryState", "Outcome",
+    "SqliteState", "StateEvent", "Tombstone", "UserState", "clock_us", "is_erased", "joined",
+    "open_items", "open_state", "state_of",
 ]  # fmt: skip
 
 #: Environment variable with the Redis server's URL, where the recipe names none.

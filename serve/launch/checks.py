@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from pathlib import Path
 
 from recsys.config import Recipe
 from recsys.data.pseudonyms import load_key
 from recsys.errors import DataError
-from recsys.state import STATE_FILE, open_items, open_state, state_of
+from recsys.state import CLOCK_FILE, STATE_FILE, open_items, open_state, state_of
 from recsys.storage.ray_token import check_token
 from serve.access.key_file import KeyFile
 from serve.launch.own_files import OwnFiles
@@ -85,12 +86,16 @@ def _check_run(folder: Path) -> None:
 
 def warnings(recipe: Recipe) -> list[str]:
     """Warnings about settings that are allowed and seldom meant."""
+    found = []
+    if file := os.environ.get(CLOCK_FILE):
+        found.append(f"{CLOCK_FILE} is set: the service's time is that of {file}")
     if _is_private(recipe.serve.host) or recipe.serve.access.keys is not None:
-        return []
+        return found
     return [
+        *found,
         f"serve.host is {recipe.serve.host} and serve.access.keys is null: whoever reaches the "
         "port may ask, read any user's history, add items and erase users; name a file of keys "
-        "(`recsys keys add`), or set serve.host to 127.0.0.1"
+        "(`recsys keys add`), or set serve.host to 127.0.0.1",
     ]
 
 

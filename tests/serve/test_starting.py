@@ -18,6 +18,7 @@ from bundles import KEY, make_recipe
 from benchmarks.ports import free_ports
 from recsys.config import Recipe
 from recsys.errors import DataError, RecipeError
+from recsys.state import CLOCK_FILE
 from recsys.storage.scratch import Scratch
 from serve.__main__ import command_of, main
 from serve.launch import checks, run
@@ -47,6 +48,13 @@ def test_a_public_host_without_keys_is_warned_of(
     assert [host in each for each in told] == [True] * is_public
     keys = recipe.serve.access.model_copy(update={"keys": str(tmp_path / "keys.json")})
     assert warnings(with_serve(recipe, host=host, access=keys)) == []
+
+
+def test_a_service_that_goes_by_the_clock_of_a_replay_says_so(recipe, monkeypatch):
+    assert warnings(recipe) == []
+    monkeypatch.setenv(CLOCK_FILE, "/replay/clock")
+    (warning,) = warnings(recipe)
+    assert warning.endswith("the service's time is that of /replay/clock")
 
 
 def test_what_is_cheap_to_see_is_seen_before_the_bundle_is_read(
