@@ -52,24 +52,24 @@ class Size:
         shoppers, items: at the beginning.
         new_items: each week.
         history: days of the log before the service.
+        margin: what a refresh may lose at the gate: so few shoppers cannot tell less apart.
         train: of the recipe.
         model: likewise.
-        margin: what a refresh may lose at the gate: a small shop cannot tell less apart.
     """
 
     shoppers: int
     items: int
     new_items: int
     history: int
+    margin: float
     train: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
-    margin: float = 0.02
 
 
-WHOLE = Size(800, 600, 50, 28, {"epochs": 2, "batch_size": 16}, {"dim": 64, "max_history": 64})
+WHOLE = Size(800, 600, 50, 28, 0.1, {"epochs": 2, "batch_size": 16}, {"dim": 64, "max_history": 64})
 SMALL = Size(
-    200, 150, 20, 20, {"epochs": 2, "batch_size": 16},
-    {"dim": 16, "max_history": 32, "num_layers": 1, "num_heads": 2}, margin=0.5,
+    200, 150, 20, 20, 0.5, {"epochs": 2, "batch_size": 16},
+    {"dim": 16, "max_history": 32, "num_layers": 1, "num_heads": 2},
 )  # fmt: skip
 
 
@@ -205,10 +205,9 @@ def browsed(shop: Shop, num_days: int) -> list[Event]:
         shop.begin(day)
         for number in range(MOMENTS):
             users, at = shop.visitors(), moment(day, number)
-            events += shop.browse(users, day, at)
+            events += [*shop.returned(at), *shop.browse(users, day, at)]
             seen = shop.look(users, shop.bestsellers(users, day))
-            events += shop.answers(seen, day, at, [None] * len(users))
-        events += shop.returned(day)
+            events += shop.answers(seen, at, [None] * len(users))
     return events
 
 

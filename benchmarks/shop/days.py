@@ -78,9 +78,7 @@ class Days:
         self._shop.begin(day)
         self._service.set_clock(moment(day, 0))
         self._announce(self._shop.shoppers.catalogue, day)
-        shown = [self._moment(day, number) for number in range(MOMENTS)]
-        self._post(self._shop.returned(day))
-        return pl.concat(shown)
+        return pl.concat([self._moment(day, number) for number in range(MOMENTS)])
 
     def _announce(self, catalogue: Catalogue, day: int) -> None:
         """Tell the service of items that are new on a day."""
@@ -92,7 +90,7 @@ class Days:
         shop, at = self._shop, moment(day, number)
         users = shop.visitors()
         self._service.set_clock(at)
-        self._post(shop.browse(users, day, at))
+        self._post([*shop.returned(at), *shop.browse(users, day, at)])
         ids = [self._request_id(day, number, user) for user in users.tolist()]
         calls = [self._call(*each) for each in zip(users.tolist(), ids, strict=True)]
         answers = self._service.ask(calls)
@@ -106,7 +104,7 @@ class Days:
         lists = [[item["item_id"] for item in answer["items"]] for answer in answers]
         seen = shop.look(users, lists)
         self._service.set_clock(at + _LATER)
-        self._post(shop.answers(seen, day, at, ids))
+        self._post(shop.answers(seen, at, ids))
         return self._told(seen, day, at, ids, answers)
 
     def _request_id(self, day: int, number: int, user: int) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import polars as pl
 import yaml
+from recsys.drift.findings import DRIFT_FILE, read_findings
 
 from benchmarks.shop.catalogue import Catalogue
 from benchmarks.shop.visits import FIRST_DAY, Event
@@ -20,7 +21,6 @@ from ray_jobs import nightly
 from recsys import nightly as kept
 from recsys.artifacts.run import Run
 from recsys.config import load_recipe
-from recsys.drift.findings import DRIFT_FILE, read_findings
 from recsys.errors import RaycommendError
 from recsys.evaluation.report import METRIC
 from recsys.schema import Col
@@ -46,7 +46,7 @@ class Night:
         refused: why there is no new champion: what the gate said, or the error that ended it.
         seconds: by stage.
         ndcg: nDCG@10 of the night's own evaluation, by model; empty if it was not reached.
-        drifted: quantities of the day that `recsys drift` finds drifted since the champion's log.
+        drift: quantity -> the 95 % interval of its PSI between the champion's log and the day.
     """
 
     day: int
@@ -56,7 +56,7 @@ class Night:
     refused: str | None
     seconds: dict[str, float]
     ndcg: dict[str, float] = field(default_factory=dict)
-    drifted: list[str] = field(default_factory=list)
+    drift: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,16 +135,20 @@ class Nights:
         assert found is not None
         champion = run.registry.champion()
         return Night(
-            day, champion, champion != before, found.way and found.way["kind"], refused,
+            day, champion, champion != before, found.way["kind"] if found.way else None, refused,
             found.seconds,
             _ndcg(run) if "evaluate" in found.stages else {},
-            _drifted(run) if before is not None and "drift" in found.stages else [],
+            _drift(run) if before is not None and "drift" in found.stages else {},
         )  # fmt: skip
 
 
-def _drifted(run: Run) -> list[str]:
+def _drift(run: Run) -> dict[str, tuple[float, float]]:
     found = read_findings(run.root / DRIFT_FILE)["quantities"]
-    return [each["name"] for each in found if each["verdict"] == "drifted"]
+    return {
+        each["name"]: (each["interval"][0], each["interval"][1])
+        for each in found
+        if each["kind"] == "distribution" and each["interval"] is not None
+    }
 
 
 def _ndcg(run: Run) -> dict[str, float]:

@@ -72,9 +72,14 @@ def differences(shown: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def noticed(nights: Sequence[Night], shift_day: int) -> list[str]:
-    """What has drifted on the planted day, and had not on the day before."""
-    drifted = {night.day: set(night.drifted) for night in nights}
-    return sorted(drifted[shift_day] - drifted[shift_day - 1])
+    """Quantities whose PSI on the planted day surely exceeds that of the last night before."""
+    drift = {night.day: night.drift for night in nights}
+    before = next((drift[day] for day in range(shift_day - 1, -1, -1) if drift[day]), {})
+    return sorted(
+        name
+        for name, (low, _) in drift[shift_day].items()
+        if name in before and low > before[name][1]
+    )
 
 
 def report_of(
@@ -119,12 +124,10 @@ def render(report: dict[str, Any]) -> list[str]:
             if night["is_new"]
             else "no new champion"
         )
-        if night["drifted"]:
-            became += f"; drifted: {', '.join(night['drifted'])}"
         why = f" ({night['refused']})" if night["refused"] else ""
         lines.append(f"night {night['day']}: {became}, {sum(night['seconds'].values()):.0f} s{why}")
-    lines += ["", f"tastes shifted on day {report['shift_day']}; drift that was not there the day "
-              f"before: {', '.join(report['noticed']) or 'none'}", ""]  # fmt: skip
+    lines += ["", f"tastes shifted on day {report['shift_day']}; drift surely above that of the "
+              f"night before: {', '.join(report['noticed']) or 'none'}", ""]  # fmt: skip
     for row in report["judged"]:
         if row["refused"]:
             told = f"refused ({'; '.join(row['refused'])})"

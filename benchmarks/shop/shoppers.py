@@ -22,7 +22,7 @@ from recsys.arrays import Bools, Float64s, Int64s
 #: A place is looked at with probability place ** -LOOK.
 LOOK: Final = 0.5
 #: Steps of a taste from one day to the next, and the share whose taste shifts on the planted day.
-DAILY_STEP, SHIFTED = 0.08, 0.6
+DAILY_STEP, SHIFTED = 0.08, 0.8
 #: Money is paid every so many days.
 BUDGET_DAYS: Final = 14
 
@@ -115,7 +115,7 @@ class Shoppers:
             chosen = np.flatnonzero(self.rng.random(len(self)) < SHIFTED)
             best = self.taste[chosen, :SHIFTED_TO].argmax(axis=1)
             new, old = self.taste[chosen, SHIFTED_TO], self.taste[chosen, best]
-            self.taste[chosen, SHIFTED_TO], self.taste[chosen, best] = old + 0.5, new
+            self.taste[chosen, SHIFTED_TO], self.taste[chosen, best] = old + 1.0, new
 
     def appeal(self, users: Int64s, items: Int64s, taste: Float64s | None = None) -> Floats:
         """How much items please, as a logit.

@@ -71,14 +71,14 @@ class Shop:
         shoppers: as they are now.
         shift_day: on which tastes shift.
         logs: by shopper, the events so far: (item row, type, moment), for replays.
-        back: day -> events that fall due then.
+        back: returns that are on their way.
         tastes: day -> what tastes were.
     """
 
     shoppers: Shoppers
     shift_day: int
     logs: list[list[tuple[int, str, dt.datetime]]] = field(default_factory=list)
-    back: dict[int, list[Event]] = field(default_factory=dict)
+    back: list[Event] = field(default_factory=list)
     tastes: dict[int, Float64s] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -106,7 +106,7 @@ class Shop:
         everyone = np.broadcast_to(users[:, None], items.shape)
         chances = shoppers.chances(everyone, known, none)
         seen = self._drawn(users, known, chances, items >= 0)
-        return self._told(seen, day, at - dt.timedelta(minutes=5), "view", [None] * len(users))
+        return self._told(seen, at - dt.timedelta(minutes=5), "view", [None] * len(users))
 
     def bestsellers(self, users: Int64s, day: int) -> list[list[str]]:
         """What a page without a service shows: of what each has not opened, the most opened."""
@@ -126,11 +126,9 @@ class Shop:
         clicked = shoppers.rng.random(items.shape) < chances.click
         return self._drawn(users, items, chances, clicked)
 
-    def answers(
-        self, seen: Seen, day: int, at: dt.datetime, requests: Sequence[str | None]
-    ) -> list[Event]:
+    def answers(self, seen: Seen, at: dt.datetime, requests: Sequence[str | None]) -> list[Event]:
         """The events that shops post of lists, in the minutes after `at`; under their requests."""
-        return self._told(seen, day, at, "click", requests)
+        return self._told(seen, at, "click", requests)
 
     def _drawn(self, users: Int64s, items: Int64s, chances: Chances, clicked: Bools) -> Seen:
         shoppers, shape = self.shoppers, items.shape
@@ -148,14 +146,14 @@ class Shop:
         return Seen(users, items, chances, clicked, carted, bought, value, dwell_ms)
 
     def _told(
-        self, seen: Seen, day: int, at: dt.datetime, opened: str, requests: Sequence[str | None]
+        self, seen: Seen, at: dt.datetime, opened: str, requests: Sequence[str | None]
     ) -> list[Event]:
         events: list[Event] = []
         back = self.shoppers.rng.random(seen.items.shape) < seen.chances.back
         for row, place in zip(*np.nonzero(seen.clicked), strict=True):
             user, item = int(seen.users[row]), int(seen.items[row, place])
             then = at + dt.timedelta(seconds=20 * (int(place) + 1))
-            about = {Col.user: user_id(user), Col.item: self.ids[item]}
+            about: Event = {Col.user: user_id(user), Col.item: self.ids[item]}
             if requests[row] is not None:
                 about |= {Col.request: requests[row], Col.position: int(place) + 1}
             self.logs[user].append((item, opened, then))
@@ -173,12 +171,13 @@ class Shop:
             if seen.bought[row, place] and back[row, place]:
                 due = then + dt.timedelta(days=BACK_DAYS)
                 event = about | {Col.event_type: "return", Col.timestamp: due}
-                self.back.setdefault(day + BACK_DAYS, []).append(event)
+                self.back.append(event)
         return events
 
-    def returned(self, day: int) -> list[Event]:
-        """What comes back on a day; it is over when this is asked."""
-        events = self.back.pop(day, [])
+    def returned(self, until: dt.datetime) -> list[Event]:
+        """What has come back by a moment, and was not told before."""
+        events = [event for event in self.back if event[Col.timestamp] <= until]
+        self.back = [event for event in self.back if event[Col.timestamp] > until]
         for event in events:
             user = int(event[Col.user].rpartition("-")[2])
             self.logs[user].append((self.row_of[event[Col.item]], "return", event[Col.timestamp]))

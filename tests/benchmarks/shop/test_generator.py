@@ -11,7 +11,7 @@ import pytest
 from benchmarks.shop.catalogue import NUM_CATEGORIES, SHIFTED_TO, STYLES, Catalogue
 from benchmarks.shop.command import SMALL, browsed
 from benchmarks.shop.shoppers import LOOK, SHIFTED, Shoppers, looking
-from benchmarks.shop.visits import BACK_DAYS, FIRST_DAY, K, Seen, Shop, moment
+from benchmarks.shop.visits import BACK_DAYS, FIRST_DAY, MOMENTS, K, Seen, Shop, moment
 from recsys.evaluation.metrics.ratio import ratio
 from recsys.schema import Col
 
@@ -126,7 +126,7 @@ def test_what_comes_back_was_bought_two_days_before() -> None:
     for day in range(-8, 0):
         shop.begin(day)
         events = shop.browse(shop.visitors(), day, moment(day, 0))
-        returned = shop.returned(day)
+        returned = shop.returned(moment(day, MOMENTS - 1))
         bought |= {
             (event[Col.user], event[Col.item], event[Col.timestamp].date())
             for event in events if event[Col.event_type] == "purchase"
@@ -143,7 +143,7 @@ def test_a_list_is_answered_under_its_request_after_it_was_shown(shop: Shop) -> 
     lists = [shop.ids[:K], shop.ids[K : 2 * K]]
     told = []
     for _ in range(20):
-        told += shop.answers(shop.look(users, lists), 0, at, ["first", "second"])
+        told += shop.answers(shop.look(users, lists), at, ["first", "second"])
     events = pl.DataFrame(told, infer_schema_length=None)
     assert set(events[Col.event_type]) >= {"click", "add_to_cart"}
     assert events[Col.timestamp].is_between(at, at + dt.timedelta(minutes=10)).all()

@@ -57,12 +57,16 @@ def test_the_loop_beside_the_others() -> None:
     assert told[POPULAR, "revenue_per_request"]["value"] == 2.0
 
 
-def test_what_drifts_every_day_is_not_noticed() -> None:
-    nights = [
-        Night(day, None, False, None, None, {}, drifted=names)
-        for day, names in ((0, ["events"]), (1, ["events", "price"]))
+def test_what_drifts_surely_more_than_the_night_before_is_noticed() -> None:
+    drifts: list[dict[str, tuple[float, float]]] = [
+        {"events": (0.3, 0.5), "price": (0.0, 0.05), "text": (0.0, 0.05)},
+        {},  # the night failed
+        {"events": (0.4, 0.6), "price": (0.06, 0.3), "text": (0.04, 0.2), "new": (1.0, 2.0)},
     ]
-    assert noticed(nights, 1) == ["price"]
+    nights = [
+        Night(day, None, False, None, None, {}, drift=drift) for day, drift in enumerate(drifts)
+    ]
+    assert noticed(nights, 2) == ["price"]
 
 
 def test_the_arms_are_those_of_a_recipe_in_equal_parts() -> None:
