@@ -1,6 +1,6 @@
 """The outcome heads on KuaiRand-Pure, beside rates and boosted trees on the same inputs.
 
-    python -m benchmarks.quality.outcome_heads ../shared/data/kuairand_pure [--json FILE]
+    python -m benchmarks.quality.outcome_heads DIR [--members 1] [--json FILE]
 
 Fitted on what was shown before 29 April 2022 in China, judged on the two days after. Counts are as
 of each night there. The log has no ranker: what scores an item for a user is the cosine of who
@@ -35,7 +35,7 @@ from recsys.outcome_heads.inputs import Inputs, InputSpec
 from recsys.outcome_heads.item_fields import ItemFields
 from recsys.outcome_heads.judge import Figure, difference, judge, judge_dwell, median_by
 from recsys.outcome_heads.keys import keys_of
-from recsys.outcome_heads.learn import Examples, learn
+from recsys.outcome_heads.learn import SHAPE, Examples, learn
 from recsys.outcome_heads.tables import DAY_US, RateTables, days_of, through_days
 from recsys.outcomes.adapters import read_kuairand
 from recsys.schema import Col
@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="of exposures, histories and items")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--members", type=int, default=SHAPE["members"], help="networks (%(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of torch and LightGBM (1)")
     add_json(parser)
     return run_report(_run, _render, parser.parse_args(argv))
@@ -69,7 +72,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     train, prepared = torch.from_numpy(~test), time.perf_counter()
     model = learn(
         Examples(batch.at(train), users[~test], moments[~test] >= CUT - DAY_US), spec, placements,
-        settings=FitSettings(seed=options.seed),
+        settings=FitSettings(seed=options.seed), shape={**SHAPE, "members": options.members},
     )  # fmt: skip
     fitted = time.perf_counter()
     inputs, labels = batch.inputs.numpy(), batch.labels.numpy()
@@ -77,7 +80,8 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {
         "rows": {"fitted": int((~test).sum()), "judged": int(test.sum())},
         "seconds": {"prepare": prepared - started, "fit": fitted - prepared},
-        "num_inputs": inputs.shape[1], "seed": options.seed, "heads": {},
+        "num_inputs": inputs.shape[1], "seed": options.seed,
+        "members": options.members, "heads": {},
     }  # fmt: skip
     for name in JUDGED:
         label = labels[:, OUTCOMES.index(name)]

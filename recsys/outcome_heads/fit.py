@@ -1,4 +1,4 @@
-"""One worker's fitting of the heads, over any stream of batches."""
+"""Fitting of the heads, over any stream of batches."""
 
 from __future__ import annotations
 
@@ -49,9 +49,6 @@ class Epoch:
 #: Rows, about, that the bins of inputs are made from.
 _SAMPLE_ROWS: Final = 200_000
 
-#: Replaces each tensor by its mean over the workers, in place.
-Average = Callable[[list[Tensor]], None]
-
 
 def shuffled(batch: Batch, size: int, seed: int) -> Callable[[int], Iterator[Batch]]:
     """Batches of rows in memory: another order each epoch; a short last one is left out.
@@ -72,8 +69,8 @@ def shuffled(batch: Batch, size: int, seed: int) -> Callable[[int], Iterator[Bat
 
 
 @torch.no_grad()
-def start(heads: OutcomeHeads, batches: Iterable[Batch], average: Average | None) -> None:
-    """Standardise the inputs, and begin at the mean of each outcome, over all workers' rows."""
+def start(heads: OutcomeHeads, batches: Iterable[Batch]) -> None:
+    """Standardise the inputs, and begin at the mean of each outcome of the rows."""
     width = len(heads.mean)
     inputs = [torch.zeros(width, dtype=torch.float64) for _ in range(2)]
     targets = [torch.zeros(len(OUTCOMES) + 1, dtype=torch.float64) for _ in range(2)]
@@ -91,8 +88,6 @@ def start(heads: OutcomeHeads, batches: Iterable[Batch], average: Average | None
         targets[1] += (~target.isnan()).sum(0)
     places = np.linspace(0, 1, NUM_BINS + 1)
     edges = torch.from_numpy(np.quantile(torch.cat(sample).numpy(), places, axis=0).T.copy())
-    if average is not None:
-        average([*inputs, *targets, count, edges])
     heads.set_bins(edges)
     mean = inputs[0] / count
     deviation = (inputs[1] / count - mean.square()).clamp(min=0).sqrt()
@@ -110,7 +105,6 @@ def fit(
     settings: FitSettings,
     *,
     valid: Callable[[], Iterable[Batch]] | None = None,
-    average: Average | None = None,
     num_epochs: int | None = None,
     tell: Callable[[Epoch], None] = lambda _: None,
 ) -> int:
@@ -119,10 +113,9 @@ def fit(
     Args:
         heads: fresh ones.
         epoch: the batches of an epoch.
-        num_steps: batches of an epoch, the same for all workers.
+        num_steps: batches of an epoch.
         settings: see there.
         valid: batches of a later window: the epoch with the least loss on it is kept.
-        average: gradients, and losses, over workers; None: there is one worker.
         num_epochs: ends after so many epochs of `max_epochs`, e.g. those found with `valid`.
         tell: called after each epoch.
 
@@ -130,7 +123,7 @@ def fit(
         The number of epochs that the kept weights saw.
     """
     torch.manual_seed(settings.seed)
-    start(heads, epoch(0), average)
+    start(heads, epoch(0))
     rest = [value for name, value in heads.named_parameters() if name != "position"]
     optimizer = torch.optim.AdamW(
         [
@@ -155,12 +148,10 @@ def fit(
             optimizer.zero_grad()
             loss = heads.loss(batch)
             loss.backward()  # type: ignore[no-untyped-call]
-            if average is not None:
-                average([p.grad for p in heads.parameters() if p.grad is not None])
             optimizer.step()
             schedule.step()
             losses += torch.tensor([float(loss.detach()), 1.0], dtype=torch.float64)
-        found = None if valid is None else mean_loss(heads, valid(), average)
+        found = None if valid is None else mean_loss(heads, valid())
         tell(Epoch(number, float(losses[0] / losses[1]), found))
         if found is None:
             best = number
@@ -175,12 +166,10 @@ def fit(
 
 
 @torch.no_grad()
-def mean_loss(heads: OutcomeHeads, batches: Iterable[Batch], average: Average | None) -> float:
-    """The mean loss of the members by rows, over all workers."""
+def mean_loss(heads: OutcomeHeads, batches: Iterable[Batch]) -> float:
+    """The mean loss of the members by rows."""
     heads.eval()
     sums = torch.zeros(2, dtype=torch.float64)
     for batch in batches:
         sums += torch.tensor([float(heads.loss(batch)) * len(batch), len(batch)])
-    if average is not None:
-        average([sums])
     return float(sums[0] / sums[1])

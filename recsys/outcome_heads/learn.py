@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from recsys.outcome_heads.calibration import Calibration, calibrate
-from recsys.outcome_heads.fit import Average, Epoch, FitSettings, fit, shuffled
+from recsys.outcome_heads.fit import Epoch, FitSettings, fit, shuffled
 from recsys.outcome_heads.heads import OUTCOMES, Batch, OutcomeHeads
 from recsys.outcome_heads.inputs import InputSpec
 from recsys.outcome_heads.model import OutcomeModel
@@ -27,7 +27,7 @@ SHAPE: Final = {"hidden": [128, 64], "dropout": 0.3, "members": 3}
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows of a worker, whole days.
+    """Rows to learn from, whole days.
 
     Attributes:
         batch: [N] rows.
@@ -47,21 +47,16 @@ def learn(
     *,
     settings: FitSettings,
     shape: Mapping[str, Any] = SHAPE,
-    average: Average | None = None,
-    num_steps: int | None = None,
     tell: Callable[[Epoch], None] = lambda _: None,
 ) -> OutcomeModel:
     """A model without its card.
 
     Args:
-        examples: of this worker.
+        examples: see there.
         spec: of the inputs.
         placements: see `OutcomeModel`.
         settings: of fitting.
         shape: of the heads.
-        average: over workers; each calibrates by its own rows of the later window, and the maps of
-            the first worker are kept.
-        num_steps: batches of an epoch where workers have different numbers of rows.
         tell: called after each epoch.
     """
     later = torch.from_numpy(examples.later)
@@ -70,16 +65,16 @@ def learn(
     size = settings.batch_rows
 
     def steps(rows: Batch) -> int:
-        return num_steps or max(1, len(rows) // size)
+        return max(1, len(rows) // size)
 
     num_epochs = fit(
         first, shuffled(early_rows, size, settings.seed), steps(early_rows), settings,
-        valid=lambda: [later_rows], average=average, tell=tell,
+        valid=lambda: [later_rows], tell=tell,
     )  # fmt: skip
     heads = _fresh(examples, placements, shape, settings)
     fit(
         heads, shuffled(examples.batch, size, settings.seed), steps(examples.batch), settings,
-        average=average, num_epochs=max(1, num_epochs), tell=tell,
+        num_epochs=max(1, num_epochs), tell=tell,
     )  # fmt: skip
     calibrations = calibrations_of(first, later_rows, examples.users[examples.later], spec)
     has_value = bool((~examples.batch.value.isnan()).any())

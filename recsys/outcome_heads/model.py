@@ -1,4 +1,4 @@
-"""Fitted heads with their calibration: what a bundle holds of outcomes, and what answers from it.
+"""Fitted heads with their calibration: what a bundle holds of outcomes.
 
 Legend: N rows or items.
 """
@@ -18,8 +18,7 @@ from safetensors.torch import load_file
 from recsys.errors import DataError, RaycommendError
 from recsys.outcome_heads.calibration import Calibration
 from recsys.outcome_heads.heads import OUTCOMES, OutcomeHeads, Outputs
-from recsys.outcome_heads.inputs import Asked, Inputs, InputSpec
-from recsys.outcome_heads.item_fields import ItemFields
+from recsys.outcome_heads.inputs import InputSpec
 from recsys.outcome_heads.tables import RateTables
 from recsys.storage.outputs import write_json
 from recsys.storage.reading import read_json, reading
@@ -151,44 +150,3 @@ class OutcomeModel:
         return cls(
             spec, data["placements"], heads.eval(), data["shape"], calibrations, *rest
         ), tables
-
-
-class Predictor:
-    """Answers for a user and items, from tables as of one night.
-
-    Args:
-        model: fitted.
-        tables: as of the end of the log.
-        items: by row of the catalogue.
-    """
-
-    def __init__(self, model: OutcomeModel, tables: RateTables, items: ItemFields) -> None:
-        self.model = model
-        self.inputs = Inputs(model.spec, tables, items)
-
-    def predict(
-        self,
-        user: str | None,
-        item_rows: NDArray[np.int64],
-        *,
-        now: int,
-        placement: str | None = None,
-        scores: Floats | None = None,
-        model_version: str = "",
-    ) -> Probabilities:
-        """What is expected of showing a user some items.
-
-        Args:
-            user: pseudonym; None: unknown.
-            item_rows: [N] of the catalogue.
-            now: microseconds.
-            placement: where they are shown.
-            scores: [N] of the ranker.
-            model_version: that gave them; one without quantiles in the spec counts as no score.
-        """
-        given = np.full(len(item_rows), np.nan) if scores is None else scores
-        percentiles = self.model.spec.percentiles(given, model_version)
-        asked = Asked.one_user(
-            user, item_rows, now=now, placement=placement, percentiles=percentiles
-        )
-        return self.model.probabilities(self.inputs.of(asked))

@@ -17,8 +17,9 @@ from recsys.outcome_heads.baselines import baselines
 from recsys.outcome_heads.card import card_of
 from recsys.outcome_heads.examples import weights_of
 from recsys.outcome_heads.fit import FitSettings
+from recsys.outcome_heads.inputs import Asked, Inputs
 from recsys.outcome_heads.learn import Examples, learn
-from recsys.outcome_heads.model import OutcomeModel, Predictor
+from recsys.outcome_heads.model import OutcomeModel
 from recsys.outcome_heads.tables import RateTables
 from recsys.schema import Col
 
@@ -93,9 +94,11 @@ def test_a_saved_model_answers_as_before(
     model.save(tmp_path / "outcomes", tables, tmp_path / "users")
     opened, kept = OutcomeModel.open(tmp_path / "outcomes", tmp_path / "users")
     rows = np.arange(len(log.items.keys))
-    ask = {"now": tables.as_of, "placement": "home"}
-    one = Predictor(model, tables, log.items).predict("u7", rows, **ask)
-    other = Predictor(opened, kept, log.items).predict("u7", rows, **ask)
+    asked = Asked.one_user(
+        "u7", rows, now=tables.as_of, placement="home", percentiles=np.full(len(rows), np.nan)
+    )
+    one = model.probabilities(Inputs(model.spec, tables, log.items).of(asked))
+    other = opened.probabilities(Inputs(opened.spec, kept, log.items).of(asked))
     for name in ("click", "purchase"):
         assert np.array_equal(one.of[name], other.of[name])
     _, nobody = OutcomeModel.open(tmp_path / "outcomes", None)
