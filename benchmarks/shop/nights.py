@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import polars as pl
 import yaml
-from recsys.drift.findings import DRIFT_FILE, read_findings
 
 from benchmarks.shop.catalogue import Catalogue
 from benchmarks.shop.visits import FIRST_DAY, Event
@@ -21,6 +20,7 @@ from ray_jobs import nightly
 from recsys import nightly as kept
 from recsys.artifacts.run import Run
 from recsys.config import load_recipe
+from recsys.drift.findings import DRIFT_FILE, read_findings
 from recsys.errors import RaycommendError
 from recsys.evaluation.report import METRIC
 from recsys.schema import Col

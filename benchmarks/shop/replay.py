@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-from recsys.outcomes.policy.values import DEFAULT
 
 from benchmarks.shop.days import EXPLORE, TEMPERATURE
 from benchmarks.shop.visits import FIRST_DAY, K, Shop
@@ -14,6 +13,7 @@ from ray_jobs import policy_value
 from recsys.arrays import Float64s
 from recsys.artifacts.run import Run
 from recsys.errors import NotJudged
+from recsys.outcomes.policy.values import DEFAULT
 from recsys.ranking.exploration import Exploration
 from recsys.recommender.by_id import Recommender
 from recsys.schema import Col

@@ -148,8 +148,8 @@ def _outcomes(run: Run, _: Night) -> Iterable[str]:
     run.recipe.shared.bring(folder)
     if not folder.exists() or not read_summary(folder)["counts"]["exposures"]:
         raise NothingToDo("there are no exposures")
-    outcomes.execute(run, of=list(TOLD_BY))
-    return [f"the rates lie in {run.root / outcomes.OUTCOMES_FILE}"]
+    path = outcomes.execute(run, of=list(TOLD_BY))
+    return [f"the rates lie in {path}"]
 
 
 def _page(run: Run, night: Night) -> Iterable[str]:

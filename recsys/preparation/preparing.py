@@ -190,14 +190,14 @@ class _Steps:
             for row in rows:
                 self.kept.drop_outdated(row["key"], latest_us)
             self.items_key = catalogue.ids_sha256[:32]
-            known = [piece.name for piece in self.kept.pieces(self.kept.items)]
-            if self.items_key not in known:
+            kept = [piece.name for piece in self.kept.pieces(self.kept.items)]
+            if self.items_key not in kept:
                 write_item_rows(self.kept, self.items_key, catalogue.items)
             task = Split(
                 self.recipe, self.key, self.kept, self.items_key, self._num_buckets, now_us, erased
             )
             # Under another catalogue a part may be another one; its task looks.
-            return self._each(rows, self.kept.parts, task, afresh=known != [self.items_key])
+            return self._each(rows, self.kept.parts, task, afresh=kept != [self.items_key])
 
     def build(self, split: Rows) -> Rows:
         """Build the histories of each bucket."""
