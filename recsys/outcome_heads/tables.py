@@ -261,7 +261,7 @@ def _counted(keys: list[tuple[int, UInt64s]], counts: pl.DataFrame, day: int) ->
     summed = (
         pl.concat(parts)
         .filter(pl.col("key") != 0)
-        .group_by("key")
+        .group_by("key", maintain_order=True)  # sums of floats depend on their order
         .agg(pl.col("kind").first(), pl.col(COUNTS).sum())
         .sort("key")
     )
