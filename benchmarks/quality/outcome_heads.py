@@ -32,11 +32,11 @@ from recsys.outcome_heads.examples import batch_of, joined
 from recsys.outcome_heads.fit import FitSettings
 from recsys.outcome_heads.heads import OUTCOMES, Batch
 from recsys.outcome_heads.inputs import Inputs, InputSpec
-from recsys.outcome_heads.item_fields import ItemFields
 from recsys.outcome_heads.judge import Figure, difference, judge, judge_dwell, median_by
-from recsys.outcome_heads.keys import keys_of
 from recsys.outcome_heads.learn import SHAPE, Examples, learn
-from recsys.outcome_heads.tables import DAY_US, RateTables, days_of, through_days
+from recsys.outcome_heads.rates.item_fields import ItemFields
+from recsys.outcome_heads.rates.keys import keys_of
+from recsys.outcome_heads.rates.tables import DAY_US, RateTables, days_of, through_days
 from recsys.outcomes.adapters import read_kuairand
 from recsys.schema import Col
 

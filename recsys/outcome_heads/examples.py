@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recsys.outcome_heads.heads import MAX_POSITION, Batch
 from recsys.outcome_heads.inputs import Asked, Inputs
-from recsys.outcome_heads.tables import log_seconds
+from recsys.outcome_heads.rates.tables import log_seconds
 from recsys.schema import Col
 
 

@@ -16,11 +16,11 @@ from recsys.outcome_heads.card import card_of
 from recsys.outcome_heads.examples import batch_of, clipped_share, joined
 from recsys.outcome_heads.fit import FitSettings
 from recsys.outcome_heads.inputs import Inputs, InputSpec
-from recsys.outcome_heads.item_fields import ItemFields
-from recsys.outcome_heads.keys import keys_of
 from recsys.outcome_heads.learn import SHAPE, Examples, learn
+from recsys.outcome_heads.rates.item_fields import ItemFields
+from recsys.outcome_heads.rates.keys import keys_of
+from recsys.outcome_heads.rates.tables import RateTables, through_days
 from recsys.outcome_heads.served import FIELDS, ServedHeads
-from recsys.outcome_heads.tables import RateTables, through_days
 from recsys.schema import Col
 
 #: The latest days that hold this share of the exposures are the later window.

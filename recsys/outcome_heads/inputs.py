@@ -19,10 +19,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.outcome_heads.counts import PLACE
-from recsys.outcome_heads.item_fields import ItemFields
-from recsys.outcome_heads.keys import NONE, UInt64s, both, keys_of, of_user
-from recsys.outcome_heads.tables import DAY_US, RateTables
+from recsys.outcome_heads.rates.counts import PLACE
+from recsys.outcome_heads.rates.item_fields import ItemFields
+from recsys.outcome_heads.rates.keys import NONE, UInt64s, both, keys_of, of_user
+from recsys.outcome_heads.rates.tables import DAY_US, RateTables
 from recsys.schema import Col
 
 Float32s = NDArray[np.float32]

@@ -19,7 +19,7 @@ from recsys.errors import DataError, RaycommendError
 from recsys.outcome_heads.calibration import Calibration
 from recsys.outcome_heads.heads import OUTCOMES, OutcomeHeads, Outputs
 from recsys.outcome_heads.inputs import InputSpec
-from recsys.outcome_heads.tables import RateTables
+from recsys.outcome_heads.rates.tables import RateTables
 from recsys.storage.outputs import write_json
 from recsys.storage.reading import read_json, reading
 from recsys.storage.seals import BROKEN_SEAL, file_hashes, is_sealed, sealed

@@ -19,12 +19,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.errors import DataError, RaycommendError
-from recsys.outcome_heads.counts import Counts
 from recsys.outcome_heads.inputs import Asked, Inputs, score_quantiles
-from recsys.outcome_heads.item_fields import ItemFields
-from recsys.outcome_heads.keys import NONE, UInt64s
 from recsys.outcome_heads.model import Floats, OutcomeModel
-from recsys.outcome_heads.tables import RateTables
+from recsys.outcome_heads.rates.counts import Counts
+from recsys.outcome_heads.rates.item_fields import ItemFields
+from recsys.outcome_heads.rates.keys import NONE, UInt64s
+from recsys.outcome_heads.rates.tables import RateTables
 from recsys.schema import Col
 from recsys.storage.outputs import write_json
 from recsys.storage.reading import read_json

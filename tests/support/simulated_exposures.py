@@ -11,10 +11,10 @@ import torch
 from recsys.outcome_heads.examples import batch_of, joined
 from recsys.outcome_heads.heads import Batch
 from recsys.outcome_heads.inputs import Inputs, InputSpec
-from recsys.outcome_heads.item_fields import ItemFields
-from recsys.outcome_heads.keys import keys_of
 from recsys.outcome_heads.learn import Examples
-from recsys.outcome_heads.tables import DAY_US, RateTables, days_of, through_days
+from recsys.outcome_heads.rates.item_fields import ItemFields
+from recsys.outcome_heads.rates.keys import keys_of
+from recsys.outcome_heads.rates.tables import DAY_US, RateTables, days_of, through_days
 from recsys.outcomes.adapters.labelled import exposures_of
 from recsys.schema import Col
 

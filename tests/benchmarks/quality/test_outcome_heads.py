@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from benchmarks.quality.outcome_heads import CUT, _cosines, main
-from recsys.outcome_heads.item_fields import ItemFields
-from recsys.outcome_heads.tables import DAY_US
+from recsys.outcome_heads.rates.item_fields import ItemFields
+from recsys.outcome_heads.rates.tables import DAY_US
 
 
 @pytest.fixture

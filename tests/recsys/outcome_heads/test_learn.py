@@ -20,7 +20,7 @@ from recsys.outcome_heads.fit import FitSettings
 from recsys.outcome_heads.inputs import Asked, Inputs
 from recsys.outcome_heads.learn import Examples, learn
 from recsys.outcome_heads.model import OutcomeModel
-from recsys.outcome_heads.tables import RateTables
+from recsys.outcome_heads.rates.tables import RateTables
 from recsys.schema import Col
 
 SHAPE = {"hidden": [32], "dropout": 0.1, "members": 1}

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.outcome_heads.keys import NONE, UInt64s, keys_of
+from recsys.outcome_heads.rates.keys import NONE, UInt64s, keys_of
 from recsys.schema import Col
 
 #: Values of an item's field that count, e.g. of its tags.

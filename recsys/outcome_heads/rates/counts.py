@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import DataError, RaycommendError
-from recsys.outcome_heads.keys import UInt64s
+from recsys.outcome_heads.rates.keys import UInt64s
 from recsys.storage.reading import map_array, reading
 
 #: What is counted of each key. `seen` are events before the log of exposures, and

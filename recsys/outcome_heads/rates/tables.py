@@ -23,9 +23,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.errors import DataError, RaycommendError
-from recsys.outcome_heads.counts import COUNTS, Counts
-from recsys.outcome_heads.item_fields import ItemFields
-from recsys.outcome_heads.keys import NONE, UInt64s, both, keys_of, of_user, same_user
+from recsys.outcome_heads.rates.counts import COUNTS, Counts
+from recsys.outcome_heads.rates.item_fields import ItemFields
+from recsys.outcome_heads.rates.keys import NONE, UInt64s, both, keys_of, of_user, same_user
 from recsys.schema import Col
 from recsys.storage.outputs import write_json
 from recsys.storage.reading import read_json

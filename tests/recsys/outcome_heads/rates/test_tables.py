@@ -10,9 +10,9 @@ import pytest
 from simulated_exposures import BEGIN, Simulated, simulate
 
 from recsys.errors import DataError
-from recsys.outcome_heads.counts import PLACE, Counts
-from recsys.outcome_heads.keys import key_of, keys_of, of_user
-from recsys.outcome_heads.tables import DAY_US, RateTables, days_of, through_days
+from recsys.outcome_heads.rates.counts import PLACE, Counts
+from recsys.outcome_heads.rates.keys import key_of, keys_of, of_user
+from recsys.outcome_heads.rates.tables import DAY_US, RateTables, days_of, through_days
 from recsys.schema import Col
 
 HALF_LIFE = 2.0
