@@ -30,6 +30,7 @@ from recsys.evaluation.metrics.calibration import ece_equal_mass
 from recsys.outcome_heads.baselines import baselines
 from recsys.outcome_heads.examples import batch_of, joined
 from recsys.outcome_heads.fit import FitSettings
+from recsys.outcome_heads.fitting import warm_up_days
 from recsys.outcome_heads.heads import OUTCOMES, Batch
 from recsys.outcome_heads.inputs import Inputs, InputSpec
 from recsys.outcome_heads.judge import Figure, difference, judge, judge_dwell, median_by
@@ -69,16 +70,26 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     rows, batch, spec, placements, items = _examples(options.folder)
     moments, users = rows[Col.timestamp].dt.epoch("us").to_numpy(), keys_of("user", rows[Col.user])
     test = moments >= CUT
-    train, prepared = torch.from_numpy(~test), time.perf_counter()
+    days = (CUT - 1 - moments[~test]) // DAY_US
+    sizes = np.bincount(days)[::-1].tolist()
+    learned = ~test
+    learned[~test] = days < len(sizes) - warm_up_days(sizes)
+    prepared = time.perf_counter()
     model = learn(
-        Examples(batch.at(train), users[~test], moments[~test] >= CUT - DAY_US), spec, placements,
+        Examples(
+            batch.at(torch.from_numpy(learned)), users[learned], moments[learned] >= CUT - DAY_US
+        ),
+        spec, placements,
         settings=FitSettings(seed=options.seed), shape={**SHAPE, "members": options.members},
     )  # fmt: skip
     fitted = time.perf_counter()
     inputs, labels = batch.inputs.numpy(), batch.labels.numpy()
-    ours, raw = model.probabilities(inputs[test]).of, model.outputs(inputs[test])
+    ours = model.probabilities(inputs[test]).of
+    raw = model.outputs(inputs[test]).log_probabilities.exp().numpy().astype(np.float64)
     report: dict[str, Any] = {
-        "rows": {"fitted": int((~test).sum()), "judged": int(test.sum())},
+        "rows": {
+            "before": int((~test).sum()), "fitted": int(learned.sum()), "judged": int(test.sum()),
+        },
         "seconds": {"prepare": prepared - started, "fit": fitted - prepared},
         "num_inputs": inputs.shape[1], "seed": options.seed,
         "members": options.members, "heads": {},
@@ -92,9 +103,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         }
         report["heads"][name] = {
             "calibration": model.calibrations[name].method,
-            "ece_uncalibrated": ece_equal_mass(
-                raw.log_probabilities[:, OUTCOMES.index(name)].exp().numpy(), label[test]
-            ),
+            "ece_uncalibrated": ece_equal_mass(raw[:, OUTCOMES.index(name)], label[test]),
             "models": {who: judge(p, label[test], users[test]) for who, p in given.items()},
             "better_than": {
                 who: {
@@ -201,7 +210,8 @@ def _trees(
 def _render(report: dict[str, Any]) -> list[str]:
     rows, seconds = report["rows"], report["seconds"]
     lines = [
-        f"{rows['fitted']:,} rows fitted on, {rows['judged']:,} judged; prepared in "
+        f"{rows['before']:,} rows before the cut, {rows['fitted']:,} of them fitted and calibrated "
+        f"on, {rows['judged']:,} judged; prepared in "
         f"{seconds['prepare']:.0f} s, fitted in {seconds['fit']:.0f} s"
     ]
     for name, head in report["heads"].items():

@@ -1,8 +1,9 @@
 """Calibration of a probability, fitted on a window later than that of training.
 
 Three monotone maps are tried: Platt's (logistic in the logit, 1999), beta (Kull et al. 2017) and
-isotonic (Zadrozny & Elkan 2002). The one with the least calibration error on users that it was not
-fitted on is kept. Applying one takes NumPy alone.
+isotonic (Zadrozny & Elkan 2002), on users that they were not fitted on. The one with the least log
+loss is kept if that lies surely below the loss without any: a map that follows the chances of one
+window makes the next one worse. Applying one takes NumPy alone.
 
 Legend: N rows.
 """
@@ -17,12 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression, minimize
 
-from recsys.evaluation.metrics.calibration import ece_equal_mass
+from recsys.evaluation.metrics.classification import log_loss
+from recsys.evaluation.metrics.ratio import ratio
 
 Floats = NDArray[np.floating[Any]]
 #: With fewer rows of either label nothing is calibrated.
 MIN_ROWS: Final = 30
 METHODS: Final = ("none", "platt", "beta", "isotonic")
+#: Standard errors that the log loss must fall by.
+_SURELY: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -80,25 +84,34 @@ def _terms(method: str, probabilities: Floats) -> Floats:
     return parts.sum(axis=1, keepdims=True) if method == "platt" else parts
 
 
-def calibrate(probabilities: Floats, labels: Floats, users: NDArray[Any]) -> Calibration:
+def calibrate(
+    probabilities: Floats, labels: Floats, users: NDArray[Any]
+) -> tuple[Calibration, Floats]:
     """The best of the methods for a head.
 
     Args:
         probabilities: [N] on the later window.
         labels: [N] 0 or 1.
         users: [N] int or str.
+
+    Returns:
+        The map, and [N] probabilities by that method, fitted on other users than each row's own:
+        what it is judged by.
     """
     if min(labels.sum(), len(labels) - labels.sum()) < MIN_ROWS:
-        return Calibration()
-    half = np.unique(users, return_inverse=True)[1] % 2 == 0
-    errors = {}
-    for method in METHODS:
-        held_out = np.empty(len(labels))
+        return Calibration(), probabilities
+    numbers = np.unique(users, return_inverse=True)[1]
+    half = numbers % 2 == 0
+    held_out = {method: np.array(probabilities, np.float64) for method in METHODS}
+    for method, found in held_out.items():
         for fitted, judged in ((half, ~half), (~half, half)):
-            found = _fitted(method, probabilities[fitted], labels[fitted])
-            held_out[judged] = found(probabilities[judged])
-        errors[method] = ece_equal_mass(held_out, labels)
-    return _fitted(min(errors, key=errors.__getitem__), probabilities, labels)
+            found[judged] = _fitted(method, probabilities[fitted], labels[fitted])(found[judged])
+    losses = {method: log_loss(found, labels) for method, found in held_out.items()}
+    best = min(METHODS, key=lambda method: losses[method].mean())
+    gain = ratio(losses["none"] - losses[best], np.ones(len(labels)), numbers)
+    if gain.value <= _SURELY * gain.error:
+        best = "none"
+    return _fitted(best, probabilities, labels), held_out[best]
 
 
 def _fitted(method: str, probabilities: Floats, labels: Floats) -> Calibration:

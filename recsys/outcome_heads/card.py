@@ -18,10 +18,7 @@ from recsys.outcome_heads.model import OutcomeModel
 def card_of(
     model: OutcomeModel, examples: Examples, moments: NDArray[np.int64], clipped: float | None
 ) -> dict[str, Any]:
-    """The card of a model, with figures of the later window.
-
-    The heads in the model have learned from that window, so their figures are those of the heads
-    that were fitted before it, `model.judged`.
+    """The card of a model, with figures of the later window: of `model.judged`.
 
     Args:
         model: fitted.

@@ -39,11 +39,11 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Epoch:
-    """An epoch's mean losses; `valid` is None without a later window."""
+    """An epoch's mean losses."""
 
     number: int
     train: float
-    valid: float | None
+    valid: float
 
 
 #: Rows, about, that the bins of inputs are made from.
@@ -104,10 +104,9 @@ def fit(
     num_steps: int,
     settings: FitSettings,
     *,
-    valid: Callable[[], Iterable[Batch]] | None = None,
-    num_epochs: int | None = None,
+    valid: Callable[[], Iterable[Batch]],
     tell: Callable[[Epoch], None] = lambda _: None,
-) -> int:
+) -> None:
     """Fit the heads in place; the same seed and batches give the same weights.
 
     Args:
@@ -116,11 +115,7 @@ def fit(
         num_steps: batches of an epoch.
         settings: see there.
         valid: batches of a later window: the epoch with the least loss on it is kept.
-        num_epochs: ends after so many epochs of `max_epochs`, e.g. those found with `valid`.
         tell: called after each epoch.
-
-    Returns:
-        The number of epochs that the kept weights saw.
     """
     torch.manual_seed(settings.seed)
     start(heads, epoch(0))
@@ -140,8 +135,8 @@ def fit(
         return rising * (1 + math.cos(math.pi * step / total)) / 2
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    best, best_loss, kept = 0, math.inf, None
-    for number in range(1, (num_epochs or settings.max_epochs) + 1):
+    best, best_loss, kept = 0, math.inf, heads.state_dict()
+    for number in range(1, settings.max_epochs + 1):
         heads.train()
         losses = torch.zeros(2, dtype=torch.float64)
         for batch in epoch(number):
@@ -151,18 +146,14 @@ def fit(
             optimizer.step()
             schedule.step()
             losses += torch.tensor([float(loss.detach()), 1.0], dtype=torch.float64)
-        found = None if valid is None else mean_loss(heads, valid())
+        found = mean_loss(heads, valid())
         tell(Epoch(number, float(losses[0] / losses[1]), found))
-        if found is None:
-            best = number
-        elif found < best_loss:
+        if found < best_loss:
             best, best_loss, kept = number, found, copy.deepcopy(heads.state_dict())
         elif number - best >= settings.patience:
             break
-    if kept is not None:
-        heads.load_state_dict(kept)
+    heads.load_state_dict(kept)
     heads.eval()
-    return best
 
 
 @torch.no_grad()

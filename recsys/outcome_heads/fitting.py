@@ -25,8 +25,8 @@ from recsys.schema import Col
 
 #: The latest days that hold this share of the exposures are the later window.
 LATER_SHARE: Final = 0.2
-#: Of longer logs the earliest days with this share of the exposures are counted and not learned
-#: from: on them everybody is unknown, and those who are served are not.
+#: The earliest days with at most this share of the exposures are counted and not learned from: on
+#: them everybody is unknown, and those who are served are not.
 WARM_UP: Final = 0.3
 #: What the inputs depend on.
 _TOLD: Final = [
@@ -60,17 +60,15 @@ def fit_heads(
         half_life_days=settings.half_life_days,
     )
     batches, users, moments = [], [], []
-    counted = 0
-    window_days = math.ceil(window_h / 24)
-    for tables, rows in through_days(empty, frames, fields, attribution_days=window_days):
-        is_warm = counted >= WARM_UP * told.height
-        counted += rows.height
-        if rows.height and (is_warm or counted == told.height or len(days) < 4):
+    sizes = [pl.scan_parquet(path, glob=False).select(pl.len()).collect().item() for path in days]
+    num_warm, window_days = warm_up_days(sizes), math.ceil(window_h / 24)
+    through = through_days(empty, frames, fields, attribution_days=window_days)
+    for number, (tables, rows) in enumerate(through):
+        if rows.height and number >= num_warm:
             batches.append(batch_of(rows, Inputs(spec, tables, fields), numbers))
             users.append(keys_of("user", rows[Col.user]))
             moments.append(rows[Col.timestamp].dt.epoch("us").to_numpy())
-    sizes = [len(batch) for batch in batches]
-    examples = Examples(joined(batches), np.concatenate(users), _later(sizes))
+    examples = Examples(joined(batches), np.concatenate(users), _later(sizes[num_warm:]))
     model = learn(
         examples, spec, numbers,
         settings=FitSettings(
@@ -81,6 +79,12 @@ def fit_heads(
     )  # fmt: skip
     card = card_of(model, examples, np.concatenate(moments), clipped_share(told))
     return ServedHeads(replace(model, card=card), tables, fields)
+
+
+def warm_up_days(sizes: Sequence[int]) -> int:
+    """How many days are not learned from, by the rows of each; two are left. See `WARM_UP`."""
+    within = np.cumsum(sizes) <= WARM_UP * sum(sizes)
+    return min(int(within.sum()), len(sizes) - 2)
 
 
 def _later(sizes: Sequence[int]) -> np.ndarray:

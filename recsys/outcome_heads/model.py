@@ -46,6 +46,12 @@ class Probabilities:
     value: Floats | None
 
 
+def implied(of: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Probabilities that are calibrated each by itself; a cart and a purchase imply a click."""
+    products = ("cart", "purchase")
+    return {name: np.minimum(p, of["click"]) if name in products else p for name, p in of.items()}
+
+
 @dataclass(frozen=True)
 class OutcomeModel:
     """Heads, and how their probabilities are calibrated.
@@ -58,8 +64,8 @@ class OutcomeModel:
         calibrations: of each outcome that the log has.
         has_value: whether the log tells what purchases came to.
         card: plain data, see `card`.
-        judged: outcome -> probabilities on the later window, of heads that had not learned from
-            it; for the card, not written.
+        judged: outcome -> probabilities on the later window, calibrated on other users; for the
+            card, not written.
     """
 
     spec: InputSpec
@@ -84,9 +90,7 @@ class OutcomeModel:
             name: calibration(raw[:, OUTCOMES.index(name)])
             for name, calibration in self.calibrations.items()
         }
-        for name in ("cart", "purchase"):
-            if name in of:  # each is calibrated by itself: it implies a click all the same
-                of[name] = np.minimum(of[name], of["click"])
+        of = implied(of)
         dwell = found.dwell_seconds().numpy() * 1000 if self.spec.dwell else None
         return Probabilities(of, dwell, found.value().numpy() if self.has_value else None)
 

@@ -17,15 +17,19 @@ EARLY = np.arange(len(TRUTH)) < 20_000
 
 @pytest.mark.parametrize("given", [TRUTH, TRUTH**2, 1 / (1 + np.exp(2 - 8 * TRUTH)), TRUTH / 2])
 def test_what_is_bent_is_mended_on_later_rows(given: np.ndarray) -> None:
-    found = calibrate(given[EARLY], LABELS[EARLY], USERS[EARLY])
+    found, judged = calibrate(given[EARLY], LABELS[EARLY], USERS[EARLY])
     assert ece_equal_mass(found(given[~EARLY]), LABELS[~EARLY]) < 0.015
+    assert ece_equal_mass(judged, LABELS[EARLY]) < 0.02
+    assert (found.method == "none") == (given is TRUTH)
     rising = np.linspace(0.001, 0.999, 300)
     assert (np.diff(found(rising)) >= 0).all()
     assert Calibration.from_plain(found.plain()) == found
 
 
 def test_few_rows_calibrate_nothing() -> None:
-    assert calibrate(TRUTH[:40], LABELS[:40], USERS[:40]).method == "none"
+    found, judged = calibrate(TRUTH[:40], LABELS[:40], USERS[:40])
+    assert found.method == "none"
+    assert (judged == TRUTH[:40]).all()
 
 
 @pytest.mark.parametrize(
