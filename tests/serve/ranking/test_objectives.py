@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from arms import arm, post
 from bundles import NUM_ITEMS, item_id, make_bundle, make_recipe, version_in
+from documented_requests import answers
+from documents import blocks
 from fastapi.testclient import TestClient
 from grpc_calls import channel_to, fields_of, message_of
 from http_calls import ids
@@ -72,6 +74,16 @@ def ranked(client: TestClient, who: dict[str, Any], rows: list[int], **more: Any
     answer = post(client, "/rank", body)
     answer["items"].sort(key=lambda item: item["candidate"])
     return answer
+
+
+def test_requests_of_the_page_are_answered(client: TestClient) -> None:
+    found = [
+        answer
+        for block in blocks("bash")
+        if block.page.name == "objectives.md"
+        for answer in answers(block, client)
+    ]
+    assert found and all(len(answer["items"]) == 5 for answer in found)
 
 
 class TestProbabilities:
