@@ -37,8 +37,6 @@ from recsys.training.build import build_two_tower
 
 #: Users whose lists an index is settled on, and the scores of lists learned from.
 NUM_QUERIES = 256
-#: Items of such a list.
-NUM_LISTED = 100
 
 
 def plan(run: Run) -> list[str]:
@@ -106,7 +104,8 @@ def assemble(
     if reference is not None:
         reference = reference.with_scores(scorer, prepared, recipe.seed)
     if outcomes is not None:
-        outcomes = outcomes.with_scores(list_scores(scorer, _recent_users(prepared)))
+        shown = list_scores(scorer, _recent_users(prepared), recipe.serve.default_k)
+        outcomes = outcomes.with_scores(shown)
     id_rows = pl.Series(item_rows[:, 0].numpy()).replace(NO_ID, None)
     table = catalogue.items.with_columns(
         id_rows.alias(ID_ROW), **vars(stats), **{STANDARD_PRICE: standard}
@@ -138,9 +137,9 @@ def assemble(
     )
 
 
-def list_scores(scorer: Scorer, users: Histories) -> Float32s:
-    """Scores of the items that lists of these users are made of."""
-    lists = (top_k(scorer.scores(users[at : at + 1])[0], NUM_LISTED) for at in range(len(users)))
+def list_scores(scorer: Scorer, users: Histories, k: int) -> Float32s:
+    """Scores of what lists of k items would show these users, as exposures tell them of others."""
+    lists = (top_k(scorer.scores(users[at : at + 1])[0], k) for at in range(len(users)))
     return np.concatenate([scores for _, scores in lists])
 
 

@@ -10,7 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.common.judged_lists import exploring_policy, judge_lists, logged_lists
+from ray_jobs.common.judged_lists import (
+    exploring_policy,
+    judge_lists,
+    logged_lists,
+    policy_of,
+)
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.lineage import check_unseen
 from recsys.artifacts.registry import CHAMPION
@@ -128,7 +133,6 @@ def _asked(
 ) -> tuple[Bundle, Policy]:
     """The bundle and the policy that are to be judged."""
     recipe, place = run.recipe, bundle
-    policy = exploring_policy(recipe)
     told = {"exploration": exploration, "epsilon": epsilon, "temperature": temperature}
     told = {name: value for name, value in told.items() if value is not None}
     if arm is not None:
@@ -139,9 +143,9 @@ def _asked(
                 "names one arm of the recipe, and its way to answer", field="--arm", value=arm,
                 fix=f"name one of serve.arms ({names}), without {', '.join(told) or 'more'}",
             )  # fmt: skip
-        policy, place = Policy(named.epsilon, named.temperature), place or named.bundle or CHAMPION
-    elif told:
-        policy = _as_told(recipe, told)
+        policy, place = policy_of(recipe, named), place or named.bundle or CHAMPION
+    else:
+        policy = _as_told(recipe, told) if told else exploring_policy(recipe)
     found = _bundle(run, place, verify)
     check_unseen(recipe, found)
     return found, policy

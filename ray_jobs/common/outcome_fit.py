@@ -104,6 +104,9 @@ def figures(card: Mapping[str, Any]) -> str:
     told = []
     for name, head in card["heads"].items():
         ours = head["figures"]["heads"]
+        if ours["auc"]["value"] is None:
+            told.append(f"{name}: not judged, all later exposures came to the same")
+            continue
         others = ((who, each["auc"]["value"]) for who, each in head["figures"].items())
         best, auc = max(((w, a) for w, a in others if w != "heads"), key=lambda pair: pair[1])
         told.append(

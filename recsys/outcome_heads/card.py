@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.evaluation.report import finite
 from recsys.outcome_heads.baselines import baselines
 from recsys.outcome_heads.heads import OUTCOMES
 from recsys.outcome_heads.judge import judge
@@ -18,7 +19,7 @@ from recsys.outcome_heads.model import OutcomeModel
 def card_of(
     model: OutcomeModel, examples: Examples, moments: NDArray[np.int64], clipped: float | None
 ) -> dict[str, Any]:
-    """The card of a model, with figures of the later window: of `model.judged`.
+    """The card of a model, with figures of the later window: of `model.judged`; null: unknown.
 
     Args:
         model: fitted.
@@ -41,7 +42,7 @@ def card_of(
         heads[name] = {
             "rate": rate,
             "calibration": model.calibrations[name].method,
-            "figures": {who: judge(p, label[told], users) for who, p in given.items()},
+            "figures": {who: _told(judge(p, label[told], users)) for who, p in given.items()},
         }
     return {
         "rows": len(moments),
@@ -52,6 +53,14 @@ def card_of(
         "placements": sorted(model.placements),
         "clipped_share": clipped,
         "heads": heads,
+    }
+
+
+def _told(figures: dict[str, Any]) -> dict[str, Any]:
+    """Figures for JSON, which has no NaN."""
+    return {
+        name: _told(each) if isinstance(each, dict) else finite(each)
+        for name, each in figures.items()
     }
 
 

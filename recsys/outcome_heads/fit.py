@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys.errors import DataError
 from recsys.outcome_heads.heads import NUM_BINS, OUTCOMES, Batch, OutcomeHeads
 
 
@@ -116,6 +117,9 @@ def fit(
         settings: see there.
         valid: batches of a later window: the epoch with the least loss on it is kept.
         tell: called after each epoch.
+
+    Raises:
+        DataError: no epoch's loss is finite.
     """
     torch.manual_seed(settings.seed)
     start(heads, epoch(0))
@@ -152,6 +156,11 @@ def fit(
             best, best_loss, kept = number, found, copy.deepcopy(heads.state_dict())
         elif number - best >= settings.patience:
             break
+    if not math.isfinite(best_loss):
+        raise DataError(
+            "the outcome heads have diverged: their loss is not finite",
+            field="outcomes.heads.learning_rate", value=settings.lr, fix="lower it",
+        )  # fmt: skip
     heads.load_state_dict(kept)
     heads.eval()
 

@@ -13,7 +13,7 @@ Legend: N rows, F inputs, P probabilities.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,6 +55,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def parts(self, size: int = 16_384) -> Iterator[Batch]:
+        """The rows in their order, so many at a time: a row's bins take some 7 KB."""
+        for start in range(0, len(self), size):
+            yield Batch(**{k: column[start : start + size] for k, column in vars(self).items()})
 
     def at(self, rows: Tensor) -> Batch:
         """Some of the rows."""

@@ -225,7 +225,7 @@ class Inputs:
                 [
                     np.sin(day), np.cos(day), np.sin(week), np.cos(week),
                     known, np.where(known, asked.percentiles, 0.5),
-                    *(self._number(name)[rows] for name in self.spec.numbers),
+                    *(number[rows] for number in self._numbers),
                     self._age[rows],
                 ],
                 axis=1,
@@ -238,6 +238,10 @@ class Inputs:
         """[I + 1, V] of the item and each field; the last row is of an unknown item."""
         columns = [self.items.keys[:, None], *(self.items.groups[f] for f in self.spec.fields)]
         return [np.concatenate([keys, np.full((1, keys.shape[1]), NONE)]) for keys in columns]
+
+    def warm(self) -> None:
+        """Make what depends on items alone: of many items the first request would wait for it."""
+        _ = self._of_items, self._age, self._numbers
 
     @cached_property
     def _of_items(self) -> list[_Part]:
@@ -253,6 +257,10 @@ class Inputs:
             return np.zeros(len(rows), np.float32)
         today = self.tables.as_of // DAY_US
         return np.where(rows >= 0, np.log1p(np.maximum(today - things.first[rows], 0)), 0)
+
+    @cached_property
+    def _numbers(self) -> list[Float32s]:
+        return [self._number(name) for name in self.spec.numbers]
 
     def _number(self, name: str) -> Float32s:
         """[I + 1] log of a number, its median where unknown."""

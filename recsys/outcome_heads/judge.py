@@ -137,13 +137,13 @@ def _figure(value: float, parts: Floats) -> Figure:
 
 
 def _auc_parts(scores: Floats, labels: Floats, users: NDArray[Any]) -> tuple[float, Floats]:
-    """The AUC, and [G] what each user adds to its error.
+    """The AUC, NaN where a label is missing, and [G] what each user adds to its error.
 
     Source: Obuchowski 1997, Biometrics 53, 567-578 (DeLong's for clustered data).
     """
     ones, zeros = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
     wins = np.where(labels == 1, _below(zeros, scores), 1 - _below(ones, scores))
-    value = float(wins[labels == 1].mean())
+    value = float(wins[labels == 1].mean()) if len(ones) and len(zeros) else float("nan")
     part = (wins - value) / np.where(labels == 1, len(ones), len(zeros))
     owner = np.unique(users, return_inverse=True)[1]
     return value, np.bincount(owner, part).astype(np.float64)

@@ -64,7 +64,7 @@ def learn(
     size = settings.batch_rows
     fit(
         heads, shuffled(early_rows, size, settings.seed), max(1, len(early_rows) // size), settings,
-        valid=lambda: [later_rows], tell=tell,
+        valid=lambda: later_rows.parts(), tell=tell,
     )  # fmt: skip
     calibrations, judged = _calibrated(heads, later_rows, examples.users[examples.later], spec)
     has_value = bool((~examples.batch.value.isnan()).any())
@@ -76,7 +76,8 @@ def _calibrated(
     heads: OutcomeHeads, rows: Batch, users: NDArray[Any], spec: InputSpec
 ) -> tuple[dict[str, Calibration], dict[str, Floats]]:
     """Of each outcome that the log has: the map, and [N] probabilities to judge it by."""
-    raw = heads(rows.inputs).log_probabilities.exp().numpy().astype(np.float64)
+    logs = torch.cat([heads(part.inputs).log_probabilities for part in rows.parts()])
+    raw = logs.exp().numpy().astype(np.float64)
     labels = rows.labels.numpy()
     maps, judged = {}, {}
     for place, name in enumerate(OUTCOMES):

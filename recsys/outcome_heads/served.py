@@ -119,7 +119,9 @@ class ServedHeads:
 
     def with_items(self, more: pl.DataFrame) -> Self:
         """The same with M items behind those of the catalogue, of whom their fields are known."""
-        return replace(self, items=_joined(self.items, _like(self.items, more)))
+        grown = replace(self, items=_joined(self.items, _like(self.items, more)))
+        grown._inputs.warm()
+        return grown
 
     def with_scores(self, scores: NDArray[np.float32]) -> Self:
         """The same for a model whose lists have such scores."""

@@ -74,10 +74,11 @@ class Worth:
         return values_of(self.weights, scores, self._expected)
 
     def best(self, best_scored: Pool, size: int) -> tuple[Int64s, Float32s]:
-        """Rows and values of the candidates that are worth most, ties by row."""
+        """Rows and values of the candidates that are worth most, ties by score, then by row."""
         rows, scores = best_scored(max(size, self.num_candidates))
         values = self(rows, scores)
-        order = np.lexsort((rows, -values))[:size]
+        # Above its last step an isotonic calibration maps all to one probability.
+        order = np.lexsort((rows, -scores, -values))[:size]
         return rows[order], values[order]
 
     def of(self, rows: Int64s) -> tuple[Float32s, Expected]:

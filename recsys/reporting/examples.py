@@ -109,24 +109,25 @@ def forget(run: Run, erased: Mapping[str, Tombstone]) -> bool:
     Raises:
         DataError: one of the files is broken.
     """
-    if not run.examples_file.is_file():
-        return False
-    found = read_json(run.examples_file, _FIX, {"users": list})
-    gone = {
-        user["user"]
-        for user in found["users"]
-        if user["user"] in erased and user["asked_us"] <= erased[user["user"]].until_us
-    }
-    if not gone:
-        return False
-    left = [user for user in found["users"] if user["user"] not in gone]
-    write_json(run.examples_file, found | {"users": left})
+    gone, kept = set[str](), set[str]()
+    if run.examples_file.is_file():
+        found = read_json(run.examples_file, _FIX, {"users": list})
+        for user in found["users"]:
+            known = erased.get(user["user"])
+            (gone if known and user["asked_us"] <= known.until_us else kept).add(user["user"])
+        if gone:
+            left = [user for user in found["users"] if user["user"] in kept]
+            write_json(run.examples_file, found | {"users": left})
     if run.decision_file.is_file():
         decision = read_json(run.decision_file, "run `recsys promote` again", {})
-        for user in gone & set((decision["changes"] or {}).get("lists", {})):
-            del decision["changes"]["lists"][user]
-        write_json(run.decision_file, decision)
-    return True
+        lists = (decision["changes"] or {}).get("lists", {})
+        # It may be of an earlier evaluation, which showed others.
+        if here := lists.keys() & (gone | (erased.keys() - kept)):
+            for user in here:
+                del lists[user]
+            write_json(run.decision_file, decision)
+            gone |= here
+    return bool(gone)
 
 
 class _Names:

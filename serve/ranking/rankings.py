@@ -190,7 +190,7 @@ class CandidateRanking(_Asked):
             shown = np.flatnonzero(visible)
         places, propensities = candidates.places[shown], None
         if exploration is None:
-            best = shown[np.lexsort((places, -values[shown]))[: request.k]]
+            best = shown[np.lexsort((places, -scores[shown], -values[shown]))[: request.k]]
         else:
             k = len(shown) if request.k is None else request.k
             drawn = exploration.draw(values[shown], k)

@@ -60,7 +60,7 @@ class Users:
         self._key = load_key(settings.privacy, settings.root, create=False)
         self._limit = settings.serve.state.max_events_per_user
         self._state = open_state(settings.serve.state, settings.root / STATE_FILE)
-        self._erased: frozenset[str] = frozenset()
+        self._erased = set[str]()
 
     def pseudonym(self, user_id: str) -> str:
         """What a user is called in all that is written."""
@@ -77,13 +77,13 @@ class Users:
         Raises:
             DataError: the store cannot be read.
         """
-        self._erased |= self._state.erased().keys()
+        self._erased.update(self._state.erased())  # in place: other threads add to it too
 
     def outcomes(self, bundle: Bundle) -> tuple[ServedHeads | None, str | None]:
         """A bundle's outcome heads with the rates of its users, see `outcome_users.with_users`."""
         if bundle.outcomes is None:
             return None, None
-        self._erased |= self._settings.read_erased().keys() | self._state.erased().keys()
+        self._erased.update(self._settings.read_erased(), self._state.erased())
         return outcome_users.with_users(bundle.outcomes, self._settings)
 
     def history(self, user_id: str) -> list[StateEvent]:
@@ -152,7 +152,7 @@ class Users:
     def erase(self, user_id: str) -> Erasure:
         """Erase a user, see `UserState.delete`."""
         user = self.pseudonym(user_id)
-        self._erased |= {user}
+        self._erased.add(user)
         return self._state.delete(user, self._clock_us())
 
     def seed(self, bundle: Bundle) -> str:

@@ -74,9 +74,9 @@ def test_the_bundle_learns_how_the_scores_of_its_lists_lie(tmp_path: Path) -> No
     recipe = make_recipe(tmp_path, make_language_model(tmp_path / "language"))
     scorer = load_scorer(make_bundle(tmp_path / "bundle", recipe, seed=1))
     users = Histories.joined([NEWCOMER, HISTORY])
-    found = list_scores(scorer, users)
+    found = list_scores(scorer, users, 10)
     every = -np.sort(-scorer.scores(users), axis=1)
-    assert found.reshape(2, 100) == pytest.approx(every[:, :100], abs=1e-5)
+    assert found.reshape(2, 10) == pytest.approx(every[:, :10], abs=1e-5)
 
 
 @pytest.mark.ray

@@ -67,7 +67,7 @@ def verdict(found: Findings) -> Verdict:
     figures = _figures(compared, ours, evidence["confidence"])
     if over and on != METRIC:
         much, sure = _by_outcome(evidence)
-        figures = [much, *figures[0]], [sure, *figures[1]]
+        figures = [much, *figures[0]], [sure, *(figures[1] if compared else [])]
     if not found.decision["promoted"]:
         stays = "the champion goes on" if champion else "there is no champion"
         todo = f"Nothing has to be done: {stays}. The sections below tell where it falls short."
@@ -103,6 +103,8 @@ def _refused(evidence: dict[str, Any]) -> str:
     beside, over = evidence["over_baseline"], evidence["over_champion"]
     if beside and beside["judged"] and beside["high"] < 0:
         return f"It is surely worse than {evidence['baseline']}, the best baseline."
+    if evidence["metric"] != METRIC:
+        return f"{'; '.join(evidence['refusals'])}."
     if over is None:
         few = not_judged(evidence["num_users"])
         why = few if evidence["num_users"] < MIN_USERS else "; ".join(evidence["refusals"])
@@ -151,6 +153,8 @@ def _by_outcome(evidence: dict[str, Any]) -> tuple[str, str]:
     """By how much and how sure, where what came of lists has decided."""
     over = evidence["over_champion"]
     by = f", by {evidence['source']}" if evidence.get("source") else ""
+    if over["difference"] is None or not over["judged"]:
+        return f"{evidence['metric']} beside the champion{by}: not judged.", "Not judged."
     return (
         f"{over['difference']:+.4g} {evidence['metric']} beside the champion{by}.",
         f"Beside the champion: {judged(over)}. The {evidence['confidence']:.0%} "
