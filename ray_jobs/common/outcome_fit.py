@@ -13,6 +13,7 @@ from typing import Any
 from recsys.artifacts.run import HEADS_USERS, Run
 from recsys.config import Recipe
 from recsys.errors import DataError
+from recsys.outcome_heads.fitting import num_days_needed
 from recsys.outcome_heads.served import ServedHeads
 from recsys.outcomes.joining import EXPOSURES_DIR, SUMMARY_FILE, read_summary
 from recsys.preparation.prepared import Prepared
@@ -122,8 +123,12 @@ def _too_little(run: Run) -> str | None:
         return f"there is no {folder} (`recsys exposures`)"
     days = read_summary(folder)["days"].values()
     clicks, least = sum(day["clicked"] for day in days), run.recipe.outcomes.heads.min_clicks
-    if len(days) < 2:
-        return f"{folder} holds one day, and the heads are judged on a later one"
+    window_h = run.recipe.data.attribution_window_h
+    if len(days) < (needed := num_days_needed(window_h)):
+        return (
+            f"{folder} holds {len(days)} days, of {needed}: outcomes come for "
+            f"data.attribution_window_h={window_h:g}, and a later day judges the heads"
+        )
     if clicks >= least:
         return None
     return f"{clicks:,} clicks in {folder}, and outcomes.heads.min_clicks asks for {least:,}"

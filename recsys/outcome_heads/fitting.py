@@ -41,14 +41,20 @@ def fit_heads(
     """Fit heads on a log of exposures; the same log and seed give the same heads.
 
     Args:
-        days: files of exposures of a UTC day each, in order; two at least.
+        days: files of exposures of a UTC day each, in order; see `num_days_needed`.
         items: of the catalogue, in the order of its rows.
         settings: see there.
         seed: of order, dropout and first weights.
         window_h: hours after an exposure in which its outcomes come.
     """
     fields = ItemFields.of(items, FIELDS)
-    told = pl.concat([pl.read_parquet(path, columns=_TOLD, glob=False) for path in days])
+    newest = pl.read_parquet(days[-1], columns=[Col.timestamp], glob=False)[Col.timestamp].max()
+    # What may still come of later exposures would be learned as nothing.
+    whole = pl.col(Col.timestamp) <= newest - pl.duration(hours=window_h)
+    read = [pl.scan_parquet(path, glob=False).filter(whole) for path in days]
+    sizes = [size for rows in read if (size := rows.select(pl.len()).collect().item())]
+    num_warm = warm_up_days(sizes)
+    told = pl.concat([rows.select(_TOLD).collect() for rows in read[num_warm : len(sizes)]])
     spec = InputSpec.of(told, fields)
     placements = told[Col.placement].drop_nulls().unique().sort().to_list()
     numbers = {name: number for number, name in enumerate(placements, start=1)}
@@ -60,11 +66,10 @@ def fit_heads(
         half_life_days=settings.half_life_days,
     )
     batches, users, moments = [], [], []
-    sizes = [pl.scan_parquet(path, glob=False).select(pl.len()).collect().item() for path in days]
-    num_warm, window_days = warm_up_days(sizes), math.ceil(window_h / 24)
+    window_days = math.ceil(window_h / 24)
     through = through_days(empty, frames, fields, attribution_days=window_days)
-    for number, (tables, rows) in enumerate(through):
-        if rows.height and number >= num_warm:
+    for number, (tables, every) in enumerate(through):
+        if number >= num_warm and (rows := every.filter(whole)).height:
             batches.append(batch_of(rows, Inputs(spec, tables, fields), numbers))
             users.append(keys_of("user", rows[Col.user]))
             moments.append(rows[Col.timestamp].dt.epoch("us").to_numpy())
@@ -79,6 +84,11 @@ def fit_heads(
     )  # fmt: skip
     card = card_of(model, examples, np.concatenate(moments), clipped_share(told))
     return ServedHeads(replace(model, card=card), tables, fields)
+
+
+def num_days_needed(window_h: float) -> int:
+    """So that two days are left whose outcomes have all come."""
+    return 3 + math.ceil(window_h / 24)
 
 
 def warm_up_days(sizes: Sequence[int]) -> int:

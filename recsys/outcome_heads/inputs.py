@@ -32,6 +32,8 @@ RATES: Final = {
     "purchase": ("purchases", "shows"), "long_view": ("long_views", "shows"),
     "strong": ("strong", "seen"),
 }  # fmt: skip
+#: Of a kind that are needed to learn when it happens.
+MIN_OUTCOMES: Final = 30
 #: Shows that a prior is worth: of things that many share, of an item, of a user's own counts.
 _OF_SHARED, _OF_ITEM, _OF_USER = 50.0, 20.0, 4.0
 _QUANTILES: Final = np.linspace(0, 1, 101)
@@ -67,7 +69,7 @@ class InputSpec:
             "click": Col.clicked, "cart": Col.carted, "purchase": Col.purchased,
             "long_view": Col.long_view,
         }  # fmt: skip
-        rates = [name for name, column in had.items() if rows[column].any()]
+        rates = [name for name, column in had.items() if (rows[column].sum() or 0) >= MIN_OUTCOMES]
         scored = rows.filter(pl.col(Col.score).is_not_null())
         return cls(
             (*rates, *(["strong"] if history else [])), tuple(items.groups), tuple(items.numbers),

@@ -1,7 +1,7 @@
 """The heads as a bundle holds them and the service asks them.
 
-The counts of users stay in the run's folder, where they are erased with their users; a bundle's
-heads take them up from there.
+The counts of users stay in the run's folder, and a bundle's heads take them up from there. The next
+fit leaves erased users out; until then they are not looked up.
 
 Legend: C known items, M new ones.
 """

@@ -27,6 +27,7 @@ from serve.core.request_checks import (
 from serve.core.serialization import Serialize
 from serve.core.worker_pool import WorkerPool
 from serve.models.arms import Arms, ServedArm
+from serve.models.objectives import objectives_of
 from serve.models.text_vectors import TextVectors
 from serve.observability.trace import current, current_id
 from serve.ranking.aims import Aim, aim_of
@@ -215,9 +216,15 @@ class AnswerFlow:
     def _offer_to_shadows(self, prepared: PreparedAsk, answer: Answer) -> None:
         if not prepared.shadows or not answer.items:
             return
+        asked = prepared.ask.request.objective
+        shadows = [
+            arm
+            for arm in prepared.shadows
+            if asked is None or asked in objectives_of(arm.model.outcomes)
+        ]
         ids = [item["item_id"] for item in answer.items]
         rank = partial(self._rank_again, prepared)
-        self._shadows.offer(Comparison(answer.request_id, answer.arm, ids, prepared.shadows, rank))
+        self._shadows.offer(Comparison(answer.request_id, answer.arm, ids, shadows, rank))
 
     def _rank_again(self, prepared: PreparedAsk, arm: ServedArm) -> Answer:
         """The answer of another arm to the same request."""

@@ -46,7 +46,7 @@ class DriftGauges:
             if told.get("psi") is not None:
                 self._metrics.set("drift_psi", told["psi"], quantity=name)
             for window, figure in (("then", "reference"), ("now", "now")):
-                if isinstance(told[figure], float):  # of a distribution it is a list
+                if isinstance(told.get(figure), float):  # of a distribution it is a list
                     self._metrics.set("drift_share", told[figure], quantity=name, window=window)
 
     def look_again(self) -> None:

@@ -49,13 +49,8 @@ def both(one: NDArray[Any], other: NDArray[Any]) -> UInt64s:
 def of_user(user: NDArray[Any], thing: NDArray[Any]) -> UInt64s:
     """[N] key of a user's own counts of a thing: sorted, those of a user lie together.
 
-    It is half of each key. That two of 50 M pairs share one has a chance of about 1e-4; `NONE`
-    where either is.
+    It is half of each key: of a million users some hundred share theirs with another user, and so
+    their counts of what both know. `NONE` where either is.
     """
     pair = (user & _HIGH) | (thing & _LOW)
     return np.where((user == NONE) | (thing == NONE), NONE, pair)
-
-
-def same_user(pairs: NDArray[Any], users: NDArray[Any]) -> NDArray[np.bool_]:
-    """[N] whether a key of `of_user` is of one of the users."""
-    return np.isin(pairs & _HIGH, users & _HIGH)

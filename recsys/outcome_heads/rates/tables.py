@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from recsys.errors import DataError, RaycommendError
 from recsys.outcome_heads.rates.counts import COUNTS, Counts
 from recsys.outcome_heads.rates.item_fields import ItemFields
-from recsys.outcome_heads.rates.keys import NONE, UInt64s, both, keys_of, of_user, same_user
+from recsys.outcome_heads.rates.keys import NONE, UInt64s, both, keys_of, of_user
 from recsys.schema import Col
 from recsys.storage.outputs import write_json
 from recsys.storage.reading import read_json
@@ -151,15 +151,6 @@ class RateTables:
             pl.col("strong").cast(pl.Float32),
         )  # fmt: skip
         return self._plus(found, items)
-
-    def without_users(self, users: pl.Series) -> RateTables:
-        """The same, but nothing of some users' own: they were erased."""
-        keys = keys_of("user", users)
-        return replace(
-            self,
-            users=self.users.without(np.isin(self.users.keys, keys)),
-            pairs=self.pairs.without(same_user(self.pairs.keys, keys)),
-        )
 
     def _decayed(self, factor: float) -> RateTables:
         return replace(
