@@ -19,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.errors import DataError, RaycommendError
+from recsys.outcome_heads.examples import batch_of
 from recsys.outcome_heads.inputs import Asked, Inputs, score_quantiles
 from recsys.outcome_heads.model import Floats, OutcomeModel
 from recsys.outcome_heads.rates.counts import Counts
@@ -180,6 +181,23 @@ class ServedHeads:
         found = self.model.probabilities(inputs)
         of = {name: found.of.get(name) for name in ("cart", "purchase")}
         return Expected(found.of["click"], **of, dwell_ms=found.dwell_ms, value=found.value)
+
+    def promised_clicks(self, rows: pl.DataFrame, version: str) -> tuple[Floats, Floats]:
+        """What these heads promise of exposures later than their log, and what came of them.
+
+        The log has each item at its place, and so has the promise: lists that are longer, or
+        sorted better, are no broken promise.
+
+        Args:
+            rows: columns of `schema.EXPOSURES`.
+            version: of the bundle whose heads they are: its lists' scores are known.
+
+        Returns:
+            [N] P(click) at the places, and [N] 1 where a click came, else 0.
+        """
+        ours = rows.with_columns(pl.col(Col.model_version).replace(version, OWN))
+        batch = batch_of(ours, self._inputs, self.model.placements)
+        return self.model.clicks_at_places(batch), batch.labels[:, 0].numpy()
 
 
 def _like(items: ItemFields, more: pl.DataFrame) -> ItemFields:
