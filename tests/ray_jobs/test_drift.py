@@ -24,7 +24,7 @@ from recsys.artifacts.run import Run
 from recsys.config import Recipe, load_recipe
 from recsys.drift.findings import DRIFT_FILE, asks_full_run
 from recsys.drift.measuring import days_of
-from recsys.drift.quantities import CTR, PRICE, TOP_SCORE
+from recsys.drift.quantities import CTR, PRICE, PROMISED, TOP_SCORE
 from recsys.drift.reference import REFERENCE_DAYS, Reference
 from recsys.errors import BundleError, DataError
 from recsys.preparation.preparing import one_by_one
@@ -133,7 +133,7 @@ def test_two_weeks_after(shop: tuple[Path, Path], capsys: pytest.CaptureFixture[
     told = run(capsys, config)
     stable = found(folder)
     assert stable["verdict"] == "stable" and stable["days"] == ["2024-03-24", "2024-03-30"]
-    assert stable["not_compared"] == [CTR] and "no full run is asked for" in told
+    assert stable["not_compared"] == [CTR, PROMISED] and "no full run is asked for" in told
     assert of(stable, TOP_SCORE)["interval"][0] < 0.1
     run(capsys, config, "--window-days", "30")
     assert found(folder)["days"] == ["2024-03-17", "2024-03-30"]

@@ -1,0 +1,85 @@
+"""Clicks beside those that the outcome heads of a bundle promised.
+
+Only of exposures after all that the heads know: of earlier ones they have counted the clicks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.run import HEADS_USERS, Run
+from recsys.drift.measuring import Window, days_of
+from recsys.errors import DataError
+from recsys.evaluation.metrics.ratio import Ratio, ratio
+from recsys.outcome_heads.rates.tables import DAY_US, RateTables
+from recsys.outcome_heads.served import ServedHeads
+from recsys.outcomes.joining import EXPOSURES_DIR, SUMMARY_FILE, read_summary
+from recsys.outcomes.rates import UNIT
+from recsys.outcomes.tasks import day_file
+from recsys.schema import EXPOSURES, Col
+from recsys.storage.reading import read_parquet
+
+#: Exposures whose inputs are made at once.
+_AT_ONCE: Final = 20_000
+
+
+def clicks_by_promised(bundle: Bundle, run: Run, window: Window) -> Ratio | None:
+    """Clicks per promised click, by user; 1: as promised.
+
+    The heads know the users' rates that the run's folder has, as those that are served do. These
+    may be newer than the bundle's own; earlier days are left out then.
+
+    Args:
+        bundle: whose heads promise.
+        run: with its exposures and the rates of users.
+        window: the days that may count.
+
+    Returns:
+        None: there are no heads, no such rates, or no exposures after them.
+
+    Raises:
+        BundleError, DataError: a file is broken.
+    """
+    heads, folder = bundle.outcomes, run.root / EXPOSURES_DIR
+    run.recipe.shared.bring(folder)
+    run.recipe.shared.bring(run.heads_folder)
+    if heads is None or not (folder / SUMMARY_FILE).is_file():
+        return None
+    try:
+        heads = heads.with_users(run.heads_folder / HEADS_USERS)
+        users_as_of = RateTables.open(run.heads_folder, None).as_of
+    except DataError as error:  # as the service has it: they are of other heads, or not there
+        print(f"    no promised clicks: {error}", flush=True)
+        return None
+    later = -(-max(heads.tables.as_of, users_as_of) // DAY_US)
+    after = Window(max(window.first, later), max(0, window.last + 1 - max(window.first, later)))
+    known = read_summary(folder)["days"]
+    found = [
+        _by_unit(folder / day_file(day), heads, bundle.version)
+        for day in days_of(after)
+        if day in known
+    ]
+    if not found:
+        return None
+    sums = pl.concat(found)
+    units = sums[UNIT].rank("dense").to_numpy()
+    return ratio(sums["clicks"].to_numpy(), sums["promised"].to_numpy(), units)
+
+
+def _by_unit(path: Path, heads: ServedHeads, version: str) -> pl.DataFrame:
+    """Clicks and promised clicks of each unit of a day, see `outcomes.rates`."""
+    nullable = tuple(field.name for field in EXPOSURES if field.nullable)
+    rows = read_parquet(
+        path, "run `recsys exposures` again", pl.Schema(EXPOSURES), nullable=nullable
+    )
+    parts = []
+    for some in rows.iter_slices(_AT_ONCE):
+        promised, clicks = heads.promised_clicks(some, version)
+        told = {"clicks": clicks.astype(float), "promised": promised.astype(float)}
+        unit = pl.coalesce(Col.user, Col.request, Col.exposure).alias(UNIT)
+        parts.append(some.select(unit).with_columns(**{k: pl.Series(v) for k, v in told.items()}))
+    return pl.concat(parts).group_by(UNIT).agg(pl.col("clicks", "promised").sum()).sort(UNIT)
