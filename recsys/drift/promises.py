@@ -78,8 +78,11 @@ def _by_unit(path: Path, heads: ServedHeads, version: str) -> pl.DataFrame:
     )
     parts = []
     for some in rows.iter_slices(_AT_ONCE):
-        promised, clicks = heads.promised_clicks(some, version)
-        told = {"clicks": clicks.astype(float), "promised": promised.astype(float)}
+        shown = heads.shown(some, version)
+        told = {
+            "clicks": shown.labels[:, 0].numpy(), "promised": heads.model.clicks_at_places(shown)
+        }  # fmt: skip
         unit = pl.coalesce(Col.user, Col.request, Col.exposure).alias(UNIT)
-        parts.append(some.select(unit).with_columns(**{k: pl.Series(v) for k, v in told.items()}))
+        sums = [pl.Series(name, each, pl.Float64) for name, each in told.items()]
+        parts.append(some.select(unit).with_columns(sums))
     return pl.concat(parts).group_by(UNIT).agg(pl.col("clicks", "promised").sum()).sort(UNIT)

@@ -98,7 +98,7 @@ class OutcomeModel:
 
     @torch.inference_mode()
     def clicks_at_places(self, rows: Batch) -> Floats:
-        """[N] P(click) of rows that were shown, each with the bias of its place."""
+        """[N] P(click) of rows that were shown, each at its place: a longer list promises less."""
         bias = self.heads.bias(rows.placement, rows.position)
         found = outputs_of(self.heads.raw(rows.inputs).mean(0), bias)
         return self.placed(found.log_probabilities[:, 0].exp().numpy().astype(np.float64))

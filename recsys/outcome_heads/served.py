@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import DataError, RaycommendError
 from recsys.outcome_heads.examples import batch_of
+from recsys.outcome_heads.heads import Batch
 from recsys.outcome_heads.inputs import Asked, Inputs, score_quantiles
 from recsys.outcome_heads.model import Floats, OutcomeModel
 from recsys.outcome_heads.rates.counts import Counts
@@ -182,22 +183,15 @@ class ServedHeads:
         of = {name: found.of.get(name) for name in ("cart", "purchase")}
         return Expected(found.of["click"], **of, dwell_ms=found.dwell_ms, value=found.value)
 
-    def promised_clicks(self, rows: pl.DataFrame, version: str) -> tuple[Floats, Floats]:
-        """What these heads promise of exposures later than their log, and what came of them.
-
-        The log has each item at its place, and so has the promise: lists that are longer, or
-        sorted better, are no broken promise.
+    def shown(self, rows: pl.DataFrame, version: str) -> Batch:
+        """Exposures later than the log, for `OutcomeModel.clicks_at_places`.
 
         Args:
             rows: columns of `schema.EXPOSURES`.
-            version: of the bundle whose heads they are: its lists' scores are known.
-
-        Returns:
-            [N] P(click) at the places, and [N] 1 where a click came, else 0.
+            version: of the bundle whose heads these are: how its scores lie is known.
         """
         ours = rows.with_columns(pl.col(Col.model_version).replace(version, OWN))
-        batch = batch_of(ours, self._inputs, self.model.placements)
-        return self.model.clicks_at_places(batch), batch.labels[:, 0].numpy()
+        return batch_of(ours, self._inputs, self.model.placements)
 
 
 def _like(items: ItemFields, more: pl.DataFrame) -> ItemFields:
