@@ -2,6 +2,9 @@
 
 The generator knows the true P(click) of every item that it showed. The heads are asked as `recsys
 drift` asks them: at the item's place, with the rates of users as of the night before.
+
+The log takes a cart or a purchase of a shown item within a day for a click, even where the shopper
+found the item without the list. The heads learn from that log; the true P(click) leaves it out.
 """
 
 from __future__ import annotations
