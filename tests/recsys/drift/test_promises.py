@@ -18,6 +18,7 @@ from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.run import HEADS_USERS, Run
 from recsys.config import Drift, Heads
 from recsys.data.histories import US_PER_DAY
+from recsys.drift import promises
 from recsys.drift.findings import findings, read_findings
 from recsys.drift.measuring import Window, days_of
 from recsys.drift.promises import clicks_by_promised
@@ -64,7 +65,8 @@ class Promised:
         for number, name in enumerate(DAYS):
             rows = self.rows.filter(day == name)
             (change(rows) if number >= FITTED else rows).write_parquet(self.path(name))
-        summary = {"counts": {}, "days": {name: {} for name in DAYS}}
+        days = {name: {"exposures": pl.read_parquet(self.path(name)).height} for name in DAYS}
+        summary = {"counts": {}, "days": days}
         write_json(self.path(DAYS[0]).parent / SUMMARY_FILE, summary)
 
     def found(self, change: Change, window: Window = LATER) -> Ratio | None:
@@ -104,6 +106,17 @@ def test_a_promise_knows_its_places(promised: Promised, places: tuple[int, int])
     assert found is not None
     low, high = found.interval(0.99)
     assert low < 1 < high
+
+
+def test_of_many_exposures_those_of_some_users_are_taken(
+    promised: Promised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = promised.found(unchanged)
+    monkeypatch.setattr(promises, "MOST_ROWS", promised.rows.height // NUM_DAYS)
+    some = promised.found(unchanged)
+    assert every is not None and some is not None
+    assert some.num_users == pytest.approx(every.num_users / 2, rel=0.2)
+    assert some.value == pytest.approx(every.value, abs=0.08)
 
 
 def test_half_of_the_clicks_are_missed(promised: Promised, tmp_path: Path) -> None:
