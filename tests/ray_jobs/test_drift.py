@@ -27,6 +27,7 @@ from recsys.drift.measuring import days_of
 from recsys.drift.quantities import CTR, PRICE, PROMISED, TOP_SCORE
 from recsys.drift.reference import REFERENCE_DAYS, Reference
 from recsys.errors import BundleError, DataError
+from recsys.evaluation.metrics.ratio import Ratio
 from recsys.preparation.preparing import one_by_one
 from recsys.recommender.loading import load_scorer
 from recsys.schema import Col
@@ -162,10 +163,15 @@ def test_clicks_and_the_champion(
     registry = Registry.of(recipe)
     registry.add(other.folder, other.version)
     registry.promote(other.version)
-    with patch.object(job, "count_clicks", lambda *_: clicks(0.1, 3000, 7)):
-        run(capsys, config)
+    with (
+        patch.object(job, "count_clicks", lambda *_: clicks(0.1, 3000, 7)),
+        patch.object(job, "clicks_by_promised", lambda *_: Ratio(0.5, 0.02, 0.3, 900)),
+    ):
+        printed = run(capsys, config)
     drifted = found(folder)
     assert drifted["bundle"] == other.version and of(drifted, CTR)["verdict"] == "drifted"
+    assert of(drifted, PROMISED)["verdict"] == "drifted" and drifted["not_compared"] == []
+    assert f"{PROMISED}  900    1.0000  0.5000  -0.5000" in printed
     assert drifted["reason"].startswith("ctr: ") or "; ctr: " in drifted["reason"]
 
 
