@@ -17,6 +17,7 @@ from recsys.artifacts.registry import CHAMPION
 from recsys.artifacts.run import Run
 from recsys.drift.findings import DRIFT_FILE, findings, read_findings
 from recsys.drift.measuring import Window, count_clicks, days_of, measure
+from recsys.drift.promises import clicks_by_promised
 from recsys.drift.quantities import CTR, TOP_SCORE, ItemFacts
 from recsys.drift.reference import Reference
 from recsys.drift.scores import score_counts
@@ -58,13 +59,14 @@ def execute(run: Run, *, window_days: int | None = None) -> Path:
     recipe, prepared, bundle = run.recipe, run.prepared, _bundle(run)
     reference = Reference.of(bundle)
     window = _window(run, reference, window_days)
-    now = {}
+    now, promised = {}, None
     if window.days:
         facts = ItemFacts.of(prepared, prepared.daily_counts())
         with tasks_on(recipe) as run_tasks:
             now = measure(recipe, prepared, window, reference.bins, facts, run_tasks)
         if (clicks := count_clicks(recipe, window)) is not None:
             now[CTR] = clicks
+            promised = clicks_by_promised(bundle, run, window)
         if TOP_SCORE in reference.bins:
             row_of = {item: row for row, item in enumerate(bundle.items[Col.item])}
             rows = np.array([row_of.get(item, -1) for item in prepared.item_ids()], np.int32)
@@ -72,7 +74,7 @@ def execute(run: Run, *, window_days: int | None = None) -> Path:
             scores = score_counts(scorer, prepared, window, recipe.seed, bins, rows)
             now |= {} if scores is None else {TOP_SCORE: scores[1]}
     path = run.root / DRIFT_FILE
-    write_json(path, findings(bundle.version, reference, window, now, recipe.drift))
+    write_json(path, findings(bundle.version, reference, window, now, recipe.drift, promised))
     recipe.shared.hand_in(path)
     return path
 
@@ -97,7 +99,7 @@ def report(run: Run) -> list[str]:
 def _row(told: dict[str, Any]) -> Iterator[str]:
     yield told["name"]
     yield f"{told['users'][1]:,}"
-    is_share = told["kind"] == "share"
+    is_share = told["kind"] != "distribution"  # or a ratio beside 1
     for name in ("reference", "now"):
         yield f"{told[name]:.4f}" if is_share and told[name] is not None else "-"
     if told["interval"] is None:

@@ -43,8 +43,8 @@ ROOMS = {
         "preparation ranking schema storage text training",
         "reporting": "arrays artifacts config data errors evaluation outcomes preparation ranking "
         "schema state storage",
-        "drift": "arrays artifacts config data errors features outcomes preparation ranking schema "
-        "storage",
+        "drift": "arrays artifacts config data errors evaluation features outcome_heads outcomes "
+        "preparation ranking schema storage",
     },
     "serve": {
         "settings": "",

@@ -7,6 +7,9 @@ buy within their budgets and send things back. Each night the jobs make the next
 the service took in. Users are split into arms: the loop, the first bundle for ever, the champion
 with drawn lists, and what is popular. The service's clock is set to the generated days.
 
+Each day is laid beside what the heads of its champion promised of it, and what lists by `objective:
+click` would have brought is told of the last day.
+
 Planned: items that are new each week, a day on which tastes shift, and a night whose export is
 broken. All is generated: what it shows is that the loop works, not what a real shop would gain.
 """
@@ -30,6 +33,8 @@ from benchmarks.ports import free_ports
 from benchmarks.shop.catalogue import Catalogue
 from benchmarks.shop.days import Days, arms
 from benchmarks.shop.nights import Night, Nights
+from benchmarks.shop.objectives import by_objective
+from benchmarks.shop.promises import heads_by_day, keep_users, promises
 from benchmarks.shop.replay import judge
 from benchmarks.shop.report import render, report_of
 from benchmarks.shop.service import served, set_clock
@@ -188,14 +193,19 @@ def drive(work: Path, size: Size, num_nights: int, seed: int) -> Driven:
                     nights.break_export()
                 told.append(nights.night(Run.open(run.recipe), day))
                 nights.mend_export()
+                keep_users(run, work, day)
                 _say(told[-1], began)
-        judged = judge(nights.as_of(run, num_nights - 1), shop, pl.concat(shown))
+        every = pl.concat(shown)
+        judged = judge(nights.as_of(run, num_nights - 1), shop, every)
+    heads, key = heads_by_day(run, work, told), os.environ[KEY].encode()
     report = report_of(
-        pl.concat(shown), told, catalogue, judged=judged, seed=seed, shoppers=size.shoppers,
+        every, told, catalogue, judged=judged, seed=seed, shoppers=size.shoppers,
         items=size.items, shift_day=shift_day, broken_day=broken_day,
+        promises=promises(run, heads, shop, every),
+        by_objective=by_objective(run, heads, shop, every, key),
         seconds=round(time.monotonic() - began),
     )  # fmt: skip
-    return Driven(report, shop, pl.concat(shown), run)
+    return Driven(report, shop, every, run)
 
 
 def browsed(shop: Shop, num_days: int) -> list[Event]:

@@ -126,6 +126,7 @@ def render(report: dict[str, Any]) -> list[str]:
         )
         why = f" ({night['refused']})" if night["refused"] else ""
         lines.append(f"night {night['day']}: {became}, {sum(night['seconds'].values()):.0f} s{why}")
+    lines += ["", *_promises(report["promises"], report["by_objective"])]
     lines += ["", f"tastes shifted on day {report['shift_day']}; drift surely above that of the "
               f"night before: {', '.join(report['noticed']) or 'none'}", ""]  # fmt: skip
     for row in report["judged"]:
@@ -136,6 +137,34 @@ def render(report: dict[str, Any]) -> list[str]:
         lines.append(
             f"policy-value of {row['bundle']} at temperature {row['temperature']:g}: {told} clicks "
             f"a list, in truth {row['truth']:.3f}"
+        )
+    return lines
+
+
+def _promises(days: Sequence[dict[str, Any]], lists: dict[str, Any] | None) -> list[str]:
+    """What heads promised beside the truth; what lists by their P(click) are worth."""
+    if not days:
+        return ["no day's champion had outcome heads"]
+    lines = [
+        "P(click) as the champion promised it, and as the smoothed rate of the item has it, beside "
+        "the truth:",
+        f"{'day':<6}{'by':<11}{'items':>7}{'promised':>10}{'truth':>8}{'abs. error':>12}"
+        f"{'correlation':>13}{'calibration error':>19}",
+    ]
+    for row in days:
+        for name in ("heads", "item rate"):
+            told = row[name]
+            agrees = "?" if told["correlation"] is None else f"{told['correlation']:.3f}"
+            lines.append(
+                f"{row['day']:<6}{name:<11}{row['items']:>7}{told['promised']:>10.4f}"
+                f"{row['truth']:>8.4f}{told['absolute_error']:>12.4f}{agrees:>13}"
+                f"{told['calibration_error']:>19.4f}"
+            )
+    if lists is not None:
+        lines.append(
+            f"lists by `objective: click` of {lists['bundle']} on day {lists['day']}, "
+            f"{lists['lists']} lists: truly {lists['click']:.3f} clicks a list, by relevance "
+            f"{lists['relevance']:.3f}; difference {_cell(lists['difference'], 3)}"
         )
     return lines
 

@@ -22,7 +22,7 @@ from recsys.storage.reading import read_json
 from recsys.storage.seals import file_hashes, json_sha256
 
 #: Of what the task writes: a change of it, or of what makes it, needs another.
-FORMAT = 1
+FORMAT = 2
 FIT_FILE = "fit.json"
 
 

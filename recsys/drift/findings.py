@@ -15,9 +15,11 @@ from recsys.drift.change import change
 from recsys.drift.counts import Counts
 from recsys.drift.measuring import Window, days_of
 from recsys.drift.psi import psi
-from recsys.drift.quantities import CTR, QUANTITIES, labels_of
+from recsys.drift.quantities import CTR, PROMISED, QUANTITIES, Quantity, labels_of
 from recsys.drift.reference import Reference
 from recsys.errors import DataError
+from recsys.evaluation.metrics.ratio import MIN_OUTCOMES, Ratio
+from recsys.evaluation.report import finite
 from recsys.storage.reading import read_json, reading
 
 FORMAT: Final = 1
@@ -33,7 +35,12 @@ _FIX: Final = "run `recsys drift` again"
 
 
 def findings(
-    version: str, reference: Reference, window: Window, now: dict[str, Counts], settings: Drift
+    version: str,
+    reference: Reference,
+    window: Window,
+    now: dict[str, Counts],
+    settings: Drift,
+    promised: Ratio | None = None,
 ) -> dict[str, Any]:
     """What has drifted, as plain data; docs/formats.md lists it.
 
@@ -43,9 +50,13 @@ def findings(
         window: the days of `now`.
         now: by name of `QUANTITIES`.
         settings: when a full run is asked for.
+        promised: clicks per promised click; None: nothing was promised.
     """
     names = [name for name in QUANTITIES if name in reference.counts and name in now]
     quantities = [_compared(name, reference, now[name]) for name in names]
+    if promised is not None:
+        names.append(PROMISED)
+        quantities.append(_kept(promised))
     found = {each["verdict"] for each in quantities}
     reasons = [reason for each in quantities if (reason := _asks(each, settings))]
     return {
@@ -81,8 +92,8 @@ def read_findings(path: Path) -> dict[str, Any]:
     with reading(path, _FIX):
         dt.datetime.fromisoformat(found["checked_at"])
         for told in found["quantities"]:
-            is_share = QUANTITIES[told["name"]].kind == "share"
-            figures = ("reference", "now") if is_share else ("psi", "by_chance")
+            has_bins = QUANTITIES[told["name"]].kind == "distribution"
+            figures = ("psi", "by_chance") if has_bins else ("reference", "now")
             known = [told[name] for name in figures if told[name] is not None]
             if told["verdict"] not in VERDICTS or not all(type(each) is float for each in known):
                 raise ValueError(f"`{told['name']}` is none of ours")
@@ -103,15 +114,9 @@ def asks_full_run(run: Run) -> str | None:
 
 def _compared(name: str, reference: Reference, now: Counts) -> dict[str, Any]:
     quantity, then = QUANTITIES[name], reference.counts[name]
-    told: dict[str, Any] = {
-        "name": name,
-        "kind": quantity.kind,
-        "unit": quantity.unit,
-        "text": quantity.text,
+    told = _told(name, quantity) | {
         "rows": [int(then.num_rows), int(now.num_rows)],
         "users": [then.num_users, now.num_users],
-        "verdict": "unknown",
-        "interval": None,
     }
     enough = min(then.num_users, now.num_users) >= MIN_USERS
     if quantity.kind == "share":
@@ -131,6 +136,26 @@ def _compared(name: str, reference: Reference, now: Counts) -> dict[str, Any]:
             "verdict": _verdict(index.low),
         }  # fmt: skip
     return told
+
+
+def _kept(promised: Ratio) -> dict[str, Any]:
+    """Clicks per promised click beside 1."""
+    told = _told(PROMISED, QUANTITIES[PROMISED]) | {
+        "rows": None, "users": [None, promised.num_users],
+        "reference": 1.0, "now": finite(promised.value),
+    }  # fmt: skip
+    if promised.num_users >= MIN_USERS and promised.effective_outcomes >= MIN_OUTCOMES:
+        low, high = (end - 1 for end in promised.interval())
+        nearer = max(low, 0.0) + min(high, 0.0)
+        told |= {"interval": [low, high], "verdict": _verdict(abs(nearer))}
+    return told
+
+
+def _told(name: str, quantity: Quantity) -> dict[str, Any]:
+    return {
+        "name": name, "kind": quantity.kind, "unit": quantity.unit, "text": quantity.text,
+        "verdict": "unknown", "interval": None,
+    }  # fmt: skip
 
 
 def _asks(told: dict[str, Any], settings: Drift) -> str | None:

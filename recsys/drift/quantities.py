@@ -34,13 +34,14 @@ class Quantity:
     """One quantity.
 
     Attributes:
-        kind: `distribution` is judged by the PSI, `share` by its change.
+        kind: `distribution` is judged by the PSI, `share` by its change, `ratio` by how far it is
+            from 1.
         unit: what is counted.
         text: what it is.
         edges: where the bins begin, but for the first; None: quantiles of the reference.
     """
 
-    kind: Literal["distribution", "share"]
+    kind: Literal["distribution", "share", "ratio"]
     unit: Literal["event", "visit", "exposure", "place"]
     text: str
     edges: tuple[float, ...] | None = None
@@ -48,6 +49,7 @@ class Quantity:
 
 EVENT_MIX, CATEGORY, PRICE, TEXT_LENGTH = "event_mix", "category", "price", "text_length"
 NEW_ITEMS, NEW_USERS, CTR, TOP_SCORE = "new_items", "new_users", "ctr", "top_score"
+PROMISED = "clicks_per_promised_click"
 ITEM_AGE, EVENTS, AWAY = "item_age_days", "events_per_visit", "days_since_visit"
 
 QUANTITIES: Final = {
@@ -64,6 +66,7 @@ QUANTITIES: Final = {
     NEW_ITEMS: Quantity("share", "event", f"items in the first {NEW_DAYS} days of their events"),
     NEW_USERS: Quantity("share", "visit", "users without an earlier event"),
     CTR: Quantity("share", "exposure", "clicked exposures"),
+    PROMISED: Quantity("ratio", "exposure", "clicks per click that the outcome heads promised"),
 }
 
 

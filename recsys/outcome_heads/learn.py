@@ -7,7 +7,7 @@ otherwise than those that the calibration was fitted to; the newest days come in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -66,9 +66,14 @@ def learn(
         heads, shuffled(early_rows, size, settings.seed), max(1, len(early_rows) // size), settings,
         valid=lambda: later_rows.parts(), tell=tell,
     )  # fmt: skip
-    calibrations, judged = _calibrated(heads, later_rows, examples.users[examples.later], spec)
+    users = examples.users[examples.later]
+    calibrations, judged = _calibrated(heads, later_rows, users, spec)
     has_value = bool((~examples.batch.value.isnan()).any())
-    return OutcomeModel(spec, placements, heads, shape, calibrations, has_value, {}, judged)
+    uncalibrated = OutcomeModel(
+        spec, placements, heads, shape, calibrations, Calibration(), has_value, {}, judged
+    )
+    raw, clicked = uncalibrated.clicks_at_places(later_rows), later_rows.labels[:, 0].numpy()
+    return replace(uncalibrated, placed=calibrate(raw, clicked, users)[0])
 
 
 @torch.no_grad()

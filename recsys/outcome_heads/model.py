@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from recsys.errors import DataError, RaycommendError
 from recsys.outcome_heads.calibration import Calibration
-from recsys.outcome_heads.heads import OUTCOMES, OutcomeHeads, Outputs
+from recsys.outcome_heads.heads import OUTCOMES, Batch, OutcomeHeads, Outputs, outputs_of
 from recsys.outcome_heads.inputs import InputSpec
 from recsys.outcome_heads.rates.tables import RateTables
 from recsys.storage.outputs import write_json
@@ -62,6 +62,7 @@ class OutcomeModel:
         heads: in evaluation mode.
         shape: arguments of `OutcomeHeads` beside the numbers of inputs and placements.
         calibrations: of each outcome that the log has.
+        placed: of a click at the place where the item was shown.
         has_value: whether the log tells what purchases came to.
         card: plain data, see `card`.
         judged: outcome -> probabilities on the later window, calibrated on other users; for the
@@ -73,6 +74,7 @@ class OutcomeModel:
     heads: OutcomeHeads
     shape: Mapping[str, Any]
     calibrations: Mapping[str, Calibration]
+    placed: Calibration
     has_value: bool
     card: Mapping[str, Any]
     judged: Mapping[str, Floats] = field(default_factory=dict)
@@ -94,6 +96,13 @@ class OutcomeModel:
         dwell = found.dwell_seconds().numpy() * 1000 if self.spec.dwell else None
         return Probabilities(of, dwell, found.value().numpy() if self.has_value else None)
 
+    @torch.inference_mode()
+    def clicks_at_places(self, rows: Batch) -> Floats:
+        """[N] P(click) of rows that were shown, each at its place: a longer list promises less."""
+        bias = self.heads.bias(rows.placement, rows.position)
+        found = outputs_of(self.heads.raw(rows.inputs).mean(0), bias)
+        return self.placed(found.log_probabilities[:, 0].exp().numpy().astype(np.float64))
+
     def save(self, folder: Path, tables: RateTables, users_folder: Path) -> None:
         """Write all that a bundle needs, and the counts of users beside it.
 
@@ -110,6 +119,7 @@ class OutcomeModel:
             "spec": self.spec.plain(), "placements": dict(self.placements),
             "num_inputs": len(self.heads.mean), "shape": dict(self.shape),
             "calibrations": {name: each.plain() for name, each in self.calibrations.items()},
+            "placed": self.placed.plain(),
             "has_value": self.has_value, "card": dict(self.card), "files": file_hashes(folder),
         }  # fmt: skip
         write_json(folder / _META, sealed(data))
@@ -130,7 +140,7 @@ class OutcomeModel:
         """
         keys = {
             "spec": dict, "placements": dict, "num_inputs": int, "shape": dict,
-            "calibrations": dict, "has_value": bool, "card": dict, "files": dict,
+            "calibrations": dict, "placed": dict, "has_value": bool, "card": dict, "files": dict,
         }  # fmt: skip
         path = folder / _META
         data = read_json(path, _FIX, keys, error)
@@ -139,6 +149,7 @@ class OutcomeModel:
                 raise ValueError(BROKEN_SEAL)
             spec = InputSpec.from_plain(data["spec"])
             calibrations = {k: Calibration.from_plain(v) for k, v in data["calibrations"].items()}
+            placed = Calibration.from_plain(data["placed"])
             heads = OutcomeHeads(data["num_inputs"], len(data["placements"]), **data["shape"])
         hashes = file_hashes(folder)
         for name, expected in data["files"].items():
@@ -150,7 +161,7 @@ class OutcomeModel:
         with reading(folder / _WEIGHTS, _FIX, error):
             heads.load_state_dict(load_file(folder / _WEIGHTS))
         tables = RateTables.open(folder, users_folder, error)
-        rest = (data["has_value"], data["card"])
+        rest = (placed, data["has_value"], data["card"])
         return cls(
             spec, data["placements"], heads.eval(), data["shape"], calibrations, *rest
         ), tables

@@ -19,6 +19,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.errors import DataError, RaycommendError
+from recsys.outcome_heads.examples import batch_of
+from recsys.outcome_heads.heads import Batch
 from recsys.outcome_heads.inputs import Asked, Inputs, score_quantiles
 from recsys.outcome_heads.model import Floats, OutcomeModel
 from recsys.outcome_heads.rates.counts import Counts
@@ -182,6 +184,16 @@ class ServedHeads:
         found = self.model.probabilities(inputs)
         of = {name: found.of.get(name) for name in ("cart", "purchase")}
         return Expected(found.of["click"], **of, dwell_ms=found.dwell_ms, value=found.value)
+
+    def shown(self, rows: pl.DataFrame, version: str) -> Batch:
+        """Exposures later than the log, for `OutcomeModel.clicks_at_places`.
+
+        Args:
+            rows: columns of `schema.EXPOSURES`.
+            version: of the bundle whose heads these are: how its scores lie is known.
+        """
+        ours = rows.with_columns(pl.col(Col.model_version).replace(version, OWN))
+        return batch_of(ours, self._inputs, self.model.placements)
 
 
 def _like(items: ItemFields, more: pl.DataFrame) -> ItemFields:

@@ -24,9 +24,10 @@ from recsys.artifacts.run import Run
 from recsys.config import Recipe, load_recipe
 from recsys.drift.findings import DRIFT_FILE, asks_full_run
 from recsys.drift.measuring import days_of
-from recsys.drift.quantities import CTR, PRICE, TOP_SCORE
+from recsys.drift.quantities import CTR, PRICE, PROMISED, TOP_SCORE
 from recsys.drift.reference import REFERENCE_DAYS, Reference
 from recsys.errors import BundleError, DataError
+from recsys.evaluation.metrics.ratio import Ratio
 from recsys.preparation.preparing import one_by_one
 from recsys.recommender.loading import load_scorer
 from recsys.schema import Col
@@ -133,7 +134,7 @@ def test_two_weeks_after(shop: tuple[Path, Path], capsys: pytest.CaptureFixture[
     told = run(capsys, config)
     stable = found(folder)
     assert stable["verdict"] == "stable" and stable["days"] == ["2024-03-24", "2024-03-30"]
-    assert stable["not_compared"] == [CTR] and "no full run is asked for" in told
+    assert stable["not_compared"] == [CTR, PROMISED] and "no full run is asked for" in told
     assert of(stable, TOP_SCORE)["interval"][0] < 0.1
     run(capsys, config, "--window-days", "30")
     assert found(folder)["days"] == ["2024-03-17", "2024-03-30"]
@@ -162,10 +163,15 @@ def test_clicks_and_the_champion(
     registry = Registry.of(recipe)
     registry.add(other.folder, other.version)
     registry.promote(other.version)
-    with patch.object(job, "count_clicks", lambda *_: clicks(0.1, 3000, 7)):
-        run(capsys, config)
+    with (
+        patch.object(job, "count_clicks", lambda *_: clicks(0.1, 3000, 7)),
+        patch.object(job, "clicks_by_promised", lambda *_: Ratio(0.5, 0.02, 0.3, 900)),
+    ):
+        printed = run(capsys, config)
     drifted = found(folder)
     assert drifted["bundle"] == other.version and of(drifted, CTR)["verdict"] == "drifted"
+    assert of(drifted, PROMISED)["verdict"] == "drifted" and drifted["not_compared"] == []
+    assert f"{PROMISED}  900    1.0000  0.5000  -0.5000" in printed
     assert drifted["reason"].startswith("ctr: ") or "; ctr: " in drifted["reason"]
 
 

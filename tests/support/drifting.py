@@ -14,6 +14,7 @@ from recsys.drift.findings import findings
 from recsys.drift.measuring import Window, count_users
 from recsys.drift.quantities import CATEGORY, CTR, PRICE, TEXT_LENGTH, Bins, ItemFacts, fixed_bins
 from recsys.drift.reference import Reference
+from recsys.evaluation.metrics.ratio import Ratio
 
 #: Days before which the shop is not yet what it stays, and of the reference after them.
 WARM_UP, THEN = 45, 28
@@ -83,13 +84,13 @@ def reference_of(users: UserEvents, known: ItemFacts, first: int = WARM_UP) -> R
 
 
 def stable_night() -> dict[str, Any]:
-    """The findings of a night on which nothing has drifted, clicks among them."""
+    """The findings of a night on which nothing has drifted, clicks among them, as promised."""
     rng, tonight = np.random.default_rng(0), WARM_UP + THEN
     users, known = shop(tonight + 1, rng), facts(tonight + 1, rng)
     then, window = reference_of(users, known), Window(tonight, 1)
     now = count_users(users, window, then.bins, known.binned(then.bins))
     then.counts[CTR], now[CTR] = clicks(0.2, 8000, 28), clicks(0.2, 2000, 1)
-    return findings("tiny-1", then, window, now, Drift())
+    return findings("tiny-1", then, window, now, Drift(), Ratio(0.98, 0.02, 0.3, 900))
 
 
 def clicks(share: float, num_users: int, num_days: int) -> Counts:

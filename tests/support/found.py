@@ -170,6 +170,9 @@ def drift() -> dict[str, Any]:
              "interval": None, "by_chance": None, "verdict": "unknown", **of_mix, **told},
             {"name": "ctr", "kind": "share", "text": "clicked exposures", "reference": 0.04,
              "now": 0.03, "interval": [-0.02, -0.001], "verdict": "moderate", **told},
+            {"name": "clicks_per_promised_click", "kind": "ratio", "text": "clicks per promise",
+             "reference": 1.0, "now": 0.8125, "interval": [-0.3, -0.1], "verdict": "moderate",
+             **told},
         ],
     }  # fmt: skip
 

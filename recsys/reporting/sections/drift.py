@@ -24,7 +24,7 @@ def section(found: Findings) -> Section:
     )  # fmt: skip
     told = f"{now} beside {then}, the reference of {drift['bundle']}: {drift['verdict']}. {asked}"
     indices = [each for each in drift["quantities"] if each["kind"] == "distribution"]
-    shares = [each for each in drift["quantities"] if each["kind"] == "share"]
+    shares = [each for each in drift["quantities"] if each["kind"] != "distribution"]
     return Section(
         _NAME, _TITLE,
         [
@@ -67,7 +67,7 @@ def _shares(quantities: list[dict[str, Any]]) -> Table:
         for each in quantities
     ]
     return Table(
-        "Shares, and the interval of their change",
+        "Shares and ratios, and the interval of their change",
         ("Share", "Then", "Now", "95 % interval", "Verdict"), rows, (1, 2, 3),
     )  # fmt: skip
 

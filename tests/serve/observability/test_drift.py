@@ -29,6 +29,9 @@ def test_gauges_are_what_the_file_says(tmp_path: Path) -> None:
     assert tally.gauges[("drift_psi", "price")] == by_name["price"]["psi"]
     assert tally.gauges[("drift_share", "ctr", "now")] == 0.2
     assert tally.gauges[("drift_share", "new_items", "then")] == by_name["new_items"]["reference"]
+    promise = "clicks_per_promised_click"
+    windows = [tally.gauges[("drift_share", promise, window)] for window in ("then", "now")]
+    assert windows == [1.0, 0.98]
     assert {key[1] for key in tally.gauges if key[0] == "drift_verdict"} == by_name.keys()
     assert (
         tally.gauges[("drift_verdict", "ctr")] == 1 and not tally.gauges[("drift_asks_full_run",)]
