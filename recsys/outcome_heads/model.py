@@ -99,9 +99,12 @@ class OutcomeModel:
     @torch.inference_mode()
     def clicks_at_places(self, rows: Batch) -> Floats:
         """[N] P(click) of rows that were shown, each at its place: a longer list promises less."""
-        bias = self.heads.bias(rows.placement, rows.position)
-        found = outputs_of(self.heads.raw(rows.inputs).mean(0), bias)
-        return self.placed(found.log_probabilities[:, 0].exp().numpy().astype(np.float64))
+        logs = []
+        for part in rows.parts():
+            bias = self.heads.bias(part.placement, part.position)
+            found = outputs_of(self.heads.raw(part.inputs).mean(0), bias)
+            logs.append(found.log_probabilities[:, 0])
+        return self.placed(torch.cat(logs).exp().numpy().astype(np.float64))
 
     def save(self, folder: Path, tables: RateTables, users_folder: Path) -> None:
         """Write all that a bundle needs, and the counts of users beside it.
