@@ -135,7 +135,9 @@ def _add_options(parser: argparse.ArgumentParser, job: str) -> None:
             "--day", type=_day, metavar="DATE", help="the night of this day (UTC); default: today"
         )
         parser.add_argument(
-            "--again", action="store_true", help="run the day's night once more, though it is over"
+            "--again",
+            action="store_true",
+            help="begin the day's night anew, however far it has come",
         )
     if job == "policy-value":
         _add_policy(parser)
@@ -244,9 +246,12 @@ def _place(text: str) -> Place:
 
 def _day(text: str) -> dt.date:
     try:
-        return dt.date.fromisoformat(text)
+        day = dt.date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no date: write 2026-11-30") from None
+    if not dt.date(1971, 1, 1) <= day <= dt.datetime.now(dt.UTC).date():
+        raise argparse.ArgumentTypeError(f"{text} has not begun yet, or lies before 1971")
+    return day
 
 
 def command_line(job: str, options: argparse.Namespace) -> str:

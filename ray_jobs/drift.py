@@ -16,7 +16,7 @@ from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.registry import CHAMPION
 from recsys.artifacts.run import Run
 from recsys.drift.findings import DRIFT_FILE, findings, read_findings
-from recsys.drift.measuring import Window, count_clicks, days_of, measure
+from recsys.drift.measuring import Window, count_clicks, days_of, last_whole_day, measure
 from recsys.drift.promises import clicks_by_promised
 from recsys.drift.quantities import CTR, TOP_SCORE, ItemFacts
 from recsys.drift.reference import Reference
@@ -121,7 +121,8 @@ def _bundle(run: Run, *, verify: bool = True) -> Bundle:
 
 def _window(run: Run, reference: Reference, window_days: int | None) -> Window:
     """The last days of the prepared data, of those after the reference."""
-    last, most = int(run.prepared.daily_counts().days[-1]), window_days or run.recipe.drift.days
+    last = last_whole_day(run.prepared.daily_counts().days)
+    most = window_days or run.recipe.drift.days
     first = max(reference.window.last + 1, last - most + 1)
     return Window(first, max(0, last - first + 1))
 

@@ -19,7 +19,7 @@ from ray_jobs import report as page
 from ray_jobs.cli import written_to
 from ray_jobs.common.cluster import connected
 from ray_jobs.nights.notice import kind_of, notice_of, verdict_of
-from ray_jobs.nights.stages import STAGES, champion_of, decide
+from ray_jobs.nights.stages import STAGES, champion_of, decide, recipe_file
 from recsys.artifacts.lineage import check_start
 from recsys.artifacts.run import Run
 from recsys.config import Recipe, searched
@@ -64,7 +64,7 @@ def execute(run: Run, *, day: dt.date | None = None, again: bool = False) -> Pat
     Args:
         run: of the recipe.
         day: of the night, UTC; None: today.
-        again: run it once more if it is over.
+        again: begin it anew, however far it has come.
 
     Returns:
         What is known of the night.
@@ -88,6 +88,7 @@ def execute(run: Run, *, day: dt.date | None = None, again: bool = False) -> Pat
         night.failed = begun
         nights.write(night)
         this = Run.open(_recipe(run.recipe, night))
+        recipe_file(this, night)
         cluster = partial(connected, this.recipe.ray, dashboard=True)
         go_through(STAGES, this, night, nights, cluster)
         night.ended_at = now()
@@ -99,7 +100,7 @@ def execute(run: Run, *, day: dt.date | None = None, again: bool = False) -> Pat
         night.failed = (night.failed or begun) | {
             "error": str(ours or f"{type(error).__name__}: {error}")
         }
-        with suppress(OSError, RaycommendError):  # a full disk, a store that is away
+        with suppress(Exception):  # a full disk, a store that is away: the receiver is told still
             night.verdict = verdict_of(this, night)
             if night.recipe:
                 nights.write(night)
@@ -121,7 +122,7 @@ def _night(run: Run, day: dt.date | None, again: bool) -> tuple[Night, bool]:
     recipe = recipe_of(run.recipe, date, _today()).fingerprint(*DECISIVE)
     found = Nights(run.recipe.shared).read(date.isoformat())
     # What was done under another recipe is not what this one asks for.
-    if found is not None and not (again and found.ended_at) and found.recipe == recipe:
+    if found is not None and not again and found.recipe == recipe:
         return found, False
     champion = champion_of(run)
     night = Night(date.isoformat(), recipe, now())

@@ -25,7 +25,7 @@ from ray_jobs.common.work import Start, is_done
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.checkpoint import save
 from recsys.artifacts.progress import Progress
-from recsys.artifacts.run import Run
+from recsys.artifacts.run import TRAININGS, Run
 from recsys.artifacts.warm_start import load_start, start_bundle, warm_recipe
 from recsys.config import with_settings
 from recsys.evaluation.report import METRIC
@@ -134,11 +134,16 @@ def _started(run: Run, bundle: Bundle, checkpoints: Checkpoints) -> Path:
 
 def _drop_earlier(run: Run, present: Checkpoints) -> None:
     """Remove the warm trainings of earlier nights: nothing names their checkpoints any more."""
-    for folder in run.trainings.glob(f"{WARM}-*"):
+    shared = present.shared
+    names = {path.name for path in run.trainings.glob(f"{WARM}-*")}
+    if shared.location is not None:  # those of other machines are there alone
+        there = (shared.location / TRAININGS).folders()
+        names |= {name for name in there if name.startswith(f"{WARM}-")}
+    for folder in (run.trainings / name for name in names):
         if folder != present.run:
-            for name in present.shared.names(folder):
-                present.shared.drop(folder / name)
-            shutil.rmtree(folder)
+            for name in shared.names(folder):
+                shared.drop(folder / name)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def report(run: Run) -> list[str]:

@@ -15,7 +15,7 @@ from ray_jobs.common.texts import ensure_store
 from recsys.artifacts.bundle import Bundle
 from recsys.artifacts.run import Run
 from recsys.config import Arm, Recipe, target_codes, weights_of
-from recsys.errors import NotJudged, RecipeError
+from recsys.errors import NotJudged
 from recsys.outcomes.joining import EXPOSURES_DIR, read_summary
 from recsys.outcomes.policy.judging import Judged, Judging
 from recsys.outcomes.policy.logged import LoggedLists, Survey
@@ -43,7 +43,7 @@ def exploring_policy(recipe: Recipe) -> Policy:
     """The policy of the first arm that answers and draws its lists; else the plain order.
 
     Raises:
-        RecipeError: see `policy_of`.
+        NotJudged: see `policy_of`.
     """
     arms = (arm for arm in recipe.serve.arms if arm.explores and arm.weight)
     return policy_of(recipe, next(arms, None))
@@ -53,13 +53,13 @@ def policy_of(recipe: Recipe, arm: Arm | None) -> Policy:
     """How an arm of the recipe makes lists of scores; None: the plain order.
 
     Raises:
-        RecipeError: its lists are ordered by another objective than the scores.
+        NotJudged: its lists are ordered by another objective than the scores.
     """
     own = None if arm is None else arm.objective
     asked = [own] if own else [recipe.serve.objective, *recipe.serve.objectives.values()]
     for objective in asked:
         if weights_of(objective).keys() != {"relevance"}:
-            raise RecipeError(
+            raise NotJudged(
                 "lists that are ordered by another objective than relevance are not judged",
                 where="recipe", field="serve.objective" if own is None else "serve.arms",
                 value=objective, fix="judge an arm with `objective: relevance`",

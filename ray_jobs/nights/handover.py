@@ -27,6 +27,16 @@ _OF_THE_JOB = ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_JOB_CONFIG_JSON_ENV_VAR", MARK)
 _COMMAND_S = 600.0
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """The key would go to whatever host a redirect names."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_opener = urllib.request.build_opener(_NoRedirects)
+
+
 def hand_over(run: Run, recipe_file: Path) -> list[str]:
     """Have the running service answer with the champion, and see that it does.
 
@@ -115,5 +125,5 @@ def _model(url: str) -> dict[str, Any]:
     key = os.environ.get(KEY_VARIABLE)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     request = urllib.request.Request(f"{url.rstrip('/')}/model", headers=headers)
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with _opener.open(request, timeout=5) as answer:
         return dict(json.load(answer))

@@ -23,7 +23,8 @@ def kind_of(night: Night) -> str:
 def verdict_of(run: Run, night: Night) -> str:
     """How a night went, in a sentence."""
     champion = run.registry.champion()
-    stays = f"{champion} stays champion" if champion else "there is no champion"
+    verb = "stays" if champion == night.champion_before else "is"
+    stays = f"{champion} {verb} champion" if champion else "there is no champion"
     if night.failed is not None:
         return f"failed at {night.failed['stage']}: {night.failed['error']}; {stays}"
     if night.refused is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 
 import yaml
 
@@ -137,10 +138,16 @@ def _promote(run: Run, night: Night) -> Iterable[str]:
 
 
 def _hand_over(run: Run, night: Night) -> Iterable[str]:
+    return hand_over(run, recipe_file(run, night))
+
+
+def recipe_file(run: Run, night: Night) -> Path:
+    """Write the recipe of a night: any job can be run by hand under it."""
     path = Nights(run.recipe.shared).file(night.day).with_name(RECIPE_FILE)
     with whole_file(path) as aside:
         aside.write_text(yaml.safe_dump(run.recipe.resolved(), sort_keys=False))
-    return hand_over(run, path)
+    run.recipe.shared.hand_in(path)
+    return path
 
 
 def _outcomes(run: Run, _: Night) -> Iterable[str]:

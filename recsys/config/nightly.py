@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -9,12 +10,19 @@ from pydantic import Field, field_validator
 
 from recsys.config.base import Positive, Section
 
+#: What a URL is written in.
+_PLAIN = re.compile(r"[!-~]+")
+
 
 def _http(value: str | None) -> str | None:
-    if value is not None and (
-        urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname
-    ):
-        raise ValueError("is no URL: write https://host/path")
+    if value is None:
+        return None
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not _PLAIN.fullmatch(value):
+        raise ValueError("is no URL: write https://host/path, other characters than ASCII's as %XX")
+    if "@" in parts.netloc:
+        raise ValueError("names a user or a password: leave them out")
+    assert parts.port is None or parts.port >= 0  # raises ValueError where it is none
     return value
 
 

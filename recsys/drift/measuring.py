@@ -7,6 +7,7 @@ row a user and day is kept.
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recsys.arrays import Int64s
+from recsys.arrays import Int32s, Int64s
 from recsys.config import Recipe
 from recsys.data.histories import US_PER_DAY, UserEvents
 from recsys.drift.counts import Counts
@@ -181,6 +182,19 @@ def count_clicks(recipe: Recipe, window: Window) -> Counts | None:
     counts = np.stack([every["shown"].to_numpy() - clicks, clicks], axis=1).astype(np.float64)
     users = every[UNIT].rank("dense").to_numpy().astype(np.int64)
     return Counts.of_visits(every["day"].to_numpy().astype(np.int64), counts, users, window.days)
+
+
+def last_whole_day(days: Int64s | Int32s) -> int:
+    """The last day with an event that is over; of a log of today alone, today.
+
+    A night that runs at two knows two hours of its own day: no sample of a day, and what comes of
+    it later would be looked at by nobody.
+
+    Args:
+        days: of events, since 1970, rising.
+    """
+    today = int(time.time() // 86_400)
+    return max(int(days[0]), min(int(days[-1]), today - 1))
 
 
 def days_of(window: Window) -> list[str]:

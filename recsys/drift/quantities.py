@@ -52,6 +52,9 @@ NEW_ITEMS, NEW_USERS, CTR, TOP_SCORE = "new_items", "new_users", "ctr", "top_sco
 PROMISED = "clicks_per_promised_click"
 ITEM_AGE, EVENTS, AWAY = "item_age_days", "events_per_visit", "days_since_visit"
 
+#: Those that tell of what came before the window.
+NEED_A_PAST: Final = {NEW_ITEMS, NEW_USERS, ITEM_AGE, AWAY}
+
 QUANTITIES: Final = {
     EVENT_MIX: Quantity("distribution", "event", "type of the event"),
     CATEGORY: Quantity("distribution", "event", "category of the event's item"),

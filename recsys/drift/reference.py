@@ -15,10 +15,11 @@ from recsys.arrays import Float64s
 from recsys.artifacts.bundle import REFERENCE, Bundle
 from recsys.config import Recipe
 from recsys.drift.counts import Counts
-from recsys.drift.measuring import Window, count_clicks, measure
+from recsys.drift.measuring import Window, count_clicks, last_whole_day, measure
 from recsys.drift.quantities import (
     CATEGORY,
     CTR,
+    NEED_A_PAST,
     PRICE,
     TEXT_LENGTH,
     TOP_SCORE,
@@ -68,7 +69,7 @@ class Reference:
             DataError: a file is missing or broken.
         """
         daily = prepared.daily_counts()
-        first, last = int(daily.days[0]), int(daily.days[-1])
+        first, last = int(daily.days[0]), last_whole_day(daily.days)
         days = min(REFERENCE_DAYS, last - first + 1)
         window, facts = Window(last - days + 1, days), ItemFacts.of(prepared, daily)
         weights = _events_of_items(daily, window)
@@ -78,6 +79,9 @@ class Reference:
             TEXT_LENGTH: Bins.of_mass(facts.text_lengths, weights),
         }
         counts = measure(recipe, prepared, window, bins, facts, run_tasks)
+        if window.first - first < REFERENCE_DAYS:
+            # In the first weeks of a log everything looks newer than it is.
+            counts = {name: each for name, each in counts.items() if name not in NEED_A_PAST}
         clicks = count_clicks(recipe, window)
         return Reference(window, counts if clicks is None else counts | {CTR: clicks}, bins)
 

@@ -29,9 +29,9 @@ def recipe_of(recipe: Recipe, day: dt.date, today: dt.date) -> Recipe:
     """The recipe of the night of a day.
 
     The cuts are moved, see `nightly.test_days`; of a day that is over what came after it is left
-    out. The gate's rule is `not_worse`, unless the recipe sets one: a night refreshes the champion.
+    out.
     """
-    data, promote = recipe.data, recipe.promote
+    data = recipe.data
     if recipe.nightly.test_days is not None:
         cuts = data.cuts
         test = _midnight(day) - dt.timedelta(days=recipe.nightly.test_days)
@@ -39,9 +39,7 @@ def recipe_of(recipe: Recipe, day: dt.date, today: dt.date) -> Recipe:
         head = valid - (cuts.valid - cuts.head_at)
         end = _midnight(day + dt.timedelta(days=1)) if day < today else None
         data = data.model_copy(update={"cuts": Cuts(head=head, valid=valid, test=test, end=end)})
-    if promote.rule is None:
-        promote = promote.model_copy(update={"rule": "not_worse"})
-    return recipe.model_copy(update={"data": data, "promote": promote})
+    return recipe.model_copy(update={"data": data})
 
 
 def with_found(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:

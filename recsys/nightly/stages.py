@@ -61,6 +61,7 @@ def go_through(
                 continue
             print(begin, flush=True)
             night.failed = {"stage": stage.name, "error": "interrupted"}
+            nights.write(night)  # who is killed leaves the stage that it was at
             if stage.on_ray and not is_connected:
                 stack.enter_context(cluster())
                 is_connected = True

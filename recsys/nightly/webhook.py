@@ -10,7 +10,6 @@ Source: https://www.standardwebhooks.com, whose libraries verify it in most lang
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import json
@@ -111,9 +110,11 @@ class WebhookSender:
         except urllib.error.HTTPError as error:
             with error:
                 return f"answers {error.code}", error.code >= 500 or error.code in _PASSING
-        except (OSError, HTTPException) as error:
+        except OSError as error:
             reason = getattr(error, "reason", error)
             return f"does not answer: {reason or type(error).__name__}", True
+        except (HTTPException, ValueError) as error:  # their texts may hold the URL
+            return f"does not answer: {type(error).__name__}", True
         return "", False
 
 
@@ -127,7 +128,7 @@ def _key() -> bytes:
     secret = os.environ.get(SECRET_VARIABLE, "")
     try:
         key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
-    except binascii.Error:
+    except ValueError:  # no base64, or no ASCII
         key = b""
     if not secret.startswith(_PREFIX) or len(key) not in _KEY_BYTES:
         problem = "is no secret of a webhook" if secret else "is not set"

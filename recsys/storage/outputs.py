@@ -69,11 +69,15 @@ def whole_file(target: Path) -> Iterator[Path]:
     """A path that takes `target`'s place, synced to disk, if the block ends well; else it vanishes.
 
     Folders above are made.
+
+    Raises:
+        NoSpaceError: see `telling_full`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        yield aside
+        with telling_full(target.parent):
+            yield aside
         sync(aside)
         aside.replace(target)
         sync(target.parent)

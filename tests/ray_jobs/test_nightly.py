@@ -110,7 +110,7 @@ class TestBroken:
         path = load_recipe(config).root / STATE_FILE
         path.parent.mkdir()
         path.write_bytes(b"no database" * 100)
-        self.check(config, receiver, "compact", "")
+        self.check(config, receiver, "compact", STATE_FILE)
         path.unlink()
         (config.parent / "log" / "items.parquet").unlink()
         assert status_of(config, FIRST) == 2

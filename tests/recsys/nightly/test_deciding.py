@@ -42,11 +42,6 @@ def test_without_test_days_the_cuts_stay() -> None:
     assert recipe_of(given, DAY, today=DAY).data == given.data
 
 
-@pytest.mark.parametrize(("rule", "is_taken"), [(None, "not_worse"), ("better", "better")])
-def test_the_gate_of_a_night_asks_for_no_gain(rule: str | None, is_taken: str) -> None:
-    assert recipe_of(recipe("promote.rule", rule), DAY, today=DAY).promote.rule == is_taken
-
-
 def test_what_is_no_part_of_outputs_stays_in_the_recipe_of_a_night() -> None:
     given = recipe("data.memory_gb", 3.5)
     given = given.model_copy(

@@ -99,7 +99,9 @@ def test_without_a_url_nobody_is_told_and_no_secret_is_needed(
     assert WebhookSender.of(Webhook()).send("night.failed", {}) is None
 
 
-@pytest.mark.parametrize("secret", [None, "", "hunter2", "whsec_", "whsec_c2hvcnQ=", "whsec_%%%"])
+@pytest.mark.parametrize(
+    "secret", [None, "", "hunter2", "whsec_", "whsec_c2hvcnQ=", "whsec_%%%", "whsec_é"]
+)
 def test_a_url_without_a_secret_is_refused(
     secret: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +114,9 @@ def test_a_url_without_a_secret_is_refused(
     assert "hunter2" not in str(error.value)
 
 
-@pytest.mark.parametrize("url", ["chat.example", "ftp://chat.example/x", "https://"])
+@pytest.mark.parametrize(
+    "url", ["chat.example", "ftp://chat.example/x", "https://", "https://chat.example/é"]
+)
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="is no URL"):
         Webhook(url=url)

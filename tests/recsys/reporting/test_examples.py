@@ -99,10 +99,16 @@ def test_an_erased_user_is_taken_out(shop: Shop, scorer: Scorer, tmp_path: Path)
     gone, back, *_ = found["users"]
     lists = lists_by_user(scorer, shop.prepared, shop.recipe)
     write_json(run.examples_file, found)
-    write_json(run.decision_file, {"changes": {"lists": lists}})
+    write_json(run.decision_file, {"bundle": "v", "changes": {"lists": lists}})
     # Who came back after an erasure has a history since then.
     before = Tombstone(back["asked_us"] - 1, back["asked_us"] - 1)
     assert not forget(run, {back["user"]: before, "somebody": before})
     assert forget(run, {gone["user"]: Tombstone(gone["asked_us"], gone["asked_us"])})
     for path in (run.examples_file, run.decision_file):
         assert gone["user"] not in path.read_text() and back["user"] in path.read_text()
+    # A killed `compact` has written the first file alone; `evaluate` has made it anew.
+    later = {back["user"]: Tombstone(back["asked_us"], back["asked_us"])}
+    for examples in ({"bundle": "v", "users": []}, {"bundle": "w", "users": found["users"][2:]}):
+        write_json(run.examples_file, examples)
+        write_json(run.decision_file, {"bundle": "v", "changes": {"lists": lists}})
+        assert forget(run, later) and back["user"] not in run.decision_file.read_text()
