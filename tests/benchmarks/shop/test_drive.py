@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from unittest.mock import patch
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -79,9 +80,19 @@ def test_the_truth_about_lists_that_another_model_draws(driven: Driven) -> None:
     model = Recommender.load(driven.run.registry.path(version))
     # Before tastes shift: the model knows nothing of that.
     lists = driven.shown.filter(pl.col(Col.arm) == EXPLORE, pl.col("day") == 0)
-    keen, blind = (true_clicks(driven.shop, model, lists, heat, 0) for heat in (0.05, 100.0))
-    assert len(keen) == len(blind) == lists[Col.request].n_unique()
-    assert keen.mean() > 1.3 * blind.mean()
+    shop = driven.shop
+    keen, blind = (true_clicks(shop, model, lists, heat, 0) for heat in (1e-4, 1e4))
+    again = true_clicks(shop, model, lists, 1e-4, 1)
+    asked = lists.unique(Col.request, keep="first", maintain_order=True)["shopper"].to_numpy()
+    assert len(keen) == len(blind) == len(asked)
+    # Cold draws are the sorted list, hot ones are of any items alike.
+    assert keen == pytest.approx(again)
+    rng, shape = np.random.default_rng(0), (len(asked), 50, K)
+    rows = np.array([shop.row_of[model.item_id(row)] for row in range(model.num_items)])
+    users = np.broadcast_to(asked[:, None, None], shape)
+    position = np.broadcast_to(np.arange(1, K + 1), shape)
+    chances = shop.shoppers.chances(users, rng.choice(rows, shape), position, shop.tastes[0])
+    assert blind.mean() == pytest.approx(chances.click.sum(axis=2).mean(), rel=0.15)
 
 
 def test_the_night_of_the_shift_looks_for_drift(driven: Driven) -> None:

@@ -63,7 +63,7 @@ def test_a_budget_that_ends_before_the_first_epoch(tmp_path: Path) -> None:
     import ray
 
     tiny_log(tmp_path / "log")
-    recipe = tiny_recipe(tmp_path, tune={"time_budget_s": 2, "max_concurrent": 1})
+    recipe = tiny_recipe(tmp_path, tune={"time_budget_s": 0.5, "max_concurrent": 1})
     trainable_here(recipe)
     with pytest.raises(DataError) as error:
         tune.execute(Run.open(recipe))
