@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from dataclasses import replace
@@ -28,6 +29,8 @@ from serve.models.arms import ResolvedArm
 from serve.ray.metrics import RayMetrics
 from serve.schemas.problems import Unavailable
 from serve.settings import Settings
+
+logger = logging.getLogger("ray.serve")
 
 #: Longest wait for the text encoder; a full request of new items takes a few seconds on a CPU.
 MAX_ENCODE_S = 60.0
@@ -100,7 +103,10 @@ class Ranking:
 
     def _report(self) -> None:
         while True:
-            self._service.report()
+            try:
+                self._service.report()
+            except Exception:  # gauges stop for a moment, not for good
+                logger.exception("gauges are not reported")
             time.sleep(REPORT_S)
 
     async def _encode(
