@@ -25,7 +25,7 @@ from recsys.evaluation.evidence import Evidence, Rule, told
 from recsys.evaluation.gate import MIN_USERS, Verdict, beats
 from recsys.evaluation.report import COLUMNS, COMPARED, METRIC, OURS
 from recsys.recommender.loading import scorer_on
-from recsys.reporting.decision import changed_items, note_decision
+from recsys.reporting.decision import changed_items, decided_on, note_decision
 from recsys.reporting.examples import lists_by_user
 from recsys.schema import Col
 from recsys.storage.location import Place
@@ -77,8 +77,14 @@ def execute(run: Run, *, version: str | None = None, force: bool = False) -> Pla
         if promoted := force or not evidence.refusals:
             registry.promote(challenger.version, over=champion, evidence=evidence.as_json())
         if version is None:
-            note_decision(run, evidence, promoted=promoted, changes=changes)
+            told = evidence.as_json()
+            note_decision(run, challenger.version, told, promoted=promoted, changes=changes)
         _check(run, evidence, force)
+    elif version is None and decided_on(run) != challenger.version:
+        # An earlier one was ended before it could tell.
+        note_decision(
+            run, challenger.version, registry.evidence(), promoted=True, changes=None
+        )  # fmt: skip
     return registry.place(challenger.version)
 
 

@@ -262,6 +262,18 @@ def arms_tested(
     (run.root / OUTCOMES_FILE).write_text(json.dumps({"comparisons": [compared]}))
 
 
+def test_a_decision_that_was_not_told_is_told_by_the_next_run(recipe: Recipe) -> None:
+    """`promote` was ended when the registry had moved, and before the page knew."""
+    first, run = evaluated(recipe, seed=1, users=1, rows=1), Run.open(recipe)
+    promote.execute(run)
+    told = json.loads(run.decision_file.read_text())
+    run.decision_file.unlink()
+    promote.execute(run)
+    again = json.loads(run.decision_file.read_text())
+    assert again["bundle"] == first.version and again["promoted"]
+    assert again["evidence"] == told["evidence"] == Registry.of(recipe).evidence()
+
+
 def test_two_arms_decide_where_the_recipe_says_so(recipe: Recipe) -> None:
     """By the rule of a refresh: it may lose 2 % of the champion's .2, which is .004."""
     recipe = with_settings(recipe, ON_CLICKS)
