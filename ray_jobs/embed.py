@@ -16,7 +16,8 @@ from ray_jobs.common.outcome_fit import fitted_heads
 from ray_jobs.common.tasks import tasks_on
 from ray_jobs.common.texts import ensure_store, text_vectors
 from recsys.arrays import Float32s
-from recsys.artifacts.bundle import ID_ROW, STANDARD_PRICE, Bundle, write_bundle
+from recsys.artifacts.bundle import ID_ROW, STANDARD_PRICE, Bundle
+from recsys.artifacts.bundle_writing import write_bundle
 from recsys.artifacts.checkpoint import load_model
 from recsys.artifacts.progress import load_progress
 from recsys.artifacts.run import Run

@@ -17,7 +17,7 @@ from ray_jobs.common.judged_lists import (
     policy_of,
 )
 from recsys.artifacts.bundle import Bundle
-from recsys.artifacts.lineage import check_unseen
+from recsys.artifacts.lineage import check_unseen, named_bundle
 from recsys.artifacts.registry import CHAMPION
 from recsys.artifacts.run import Run
 from recsys.config import Recipe, with_settings
@@ -27,7 +27,6 @@ from recsys.outcomes.policy.values import DEFAULT, as_json
 from recsys.ranking.chances import Policy
 from recsys.reporting.page import write_page
 from recsys.schema import Col
-from recsys.storage.location import place_of
 from recsys.storage.outputs import write_json
 from recsys.storage.reading import read_json
 
@@ -161,12 +160,10 @@ def _as_told(recipe: Recipe, told: dict[str, Any]) -> Policy:
 
 
 def _bundle(run: Run, name: str | None, verify: bool) -> Bundle:
-    """The run's bundle, a version of the registry, the champion, or a folder or URI."""
-    if name is None:
-        return run.bundle(verify=verify)
-    if name == CHAMPION or name in run.registry.versions():
-        return Bundle.open(run.registry.path(name), verify=verify)
-    return Bundle.open(run.recipe.storage.cache.local(place_of(name)).folder, verify=verify)
+    """The run's bundle, or the one that is named."""
+    return (
+        run.bundle(verify=verify) if name is None else named_bundle(run.recipe, name, verify=verify)
+    )
 
 
 def _date(us: int) -> str:

@@ -26,9 +26,9 @@ from ray_jobs.searching.trials import all_failed, told, trial_table
 from ray_jobs.searching.tuner import search
 from recsys.artifacts.run import Run
 from recsys.artifacts.trials import trials_frame, write_trials
-from recsys.artifacts.trials_page import NEEDS_PLOTLY, can_draw, write_page
 from recsys.config import check_space, with_settings
 from recsys.evaluation.report import METRIC
+from recsys.reporting.trials_page import NEEDS_PLOTLY, can_draw, write_page
 from recsys.tracking import tracker_of
 
 #: How trials that lag end, in words.

@@ -20,7 +20,8 @@ import torch
 from scipy import sparse
 
 from benchmarks.command import run_command
-from recsys.artifacts.bundle import STANDARD_PRICE, Bundle, write_bundle
+from recsys.artifacts.bundle import STANDARD_PRICE, Bundle
+from recsys.artifacts.bundle_writing import write_bundle
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.data.catalogue import prices_of
 from recsys.data.histories import Histories

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import tempfile
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -39,19 +37,16 @@ from recsys.outcome_heads.served import ServedHeads
 from recsys.ranking.index import Index
 from recsys.schema import ITEMS as SCHEMA
 from recsys.schema import Col
-from recsys.storage.outputs import whole_folder, write_json
+from recsys.storage.outputs import write_json
 from recsys.storage.reading import map_array, read_parquet, reading
 from recsys.storage.seals import (
     BROKEN_SEAL,
     SEAL,
-    file_hashes,
     file_sha256,
     is_sealed,
-    json_sha256,
     sealed,
 )
-from recsys.storage.weights import save_weights
-from recsys.text.pretrained import CONFIG, TOKENIZER, locate
+from recsys.text.pretrained import CONFIG, TOKENIZER
 
 FORMAT = 4
 BUNDLE, MODEL, ITEMS, VECTORS = "bundle.json", "model.safetensors", "items.parquet", "vectors.npy"
@@ -66,70 +61,6 @@ _NEEDED = {
     f"{TOKENIZER_DIR}/{TOKENIZER}",
     *(f"{RELATIONS_DIR}/{name}" for name in relation_files()),
 }  # fmt: skip
-
-
-def write_bundle(
-    target: Path,
-    *,
-    recipe: Recipe,
-    weights: dict[str, Tensor],
-    items: pl.DataFrame,
-    vectors: Float32s,
-    item_part: Float32s,
-    relations: Relations,
-    facts: dict[str, Any],
-    index: Index | None = None,
-    reference: dict[str, Any] | None = None,
-    outcomes: ServedHeads | None = None,
-) -> Bundle:
-    """Write a whole bundle or nothing.
-
-    Args:
-        target: the bundle's folder; an older one there is replaced.
-        recipe: the recipe that made the model.
-        weights: language model, encoders and head.
-        items: one row an item, in the order of the vectors.
-        vectors: [I, D].
-        item_part: [I, D + 2], see `ScoringHead.item_part`.
-        relations: as of the end of the log.
-        facts: further keys of `bundle.json`, such as fingerprints.
-        index: over `item_part`; None: requests read all of it.
-        reference: see `recsys.drift.reference`; None: drift cannot be told of this bundle.
-        outcomes: the outcome heads; None: there are none.
-    """
-    language = locate(recipe.model.language_model)
-    with whole_folder(target) as out:
-        for folder in (ENCODER_DIR, TOKENIZER_DIR, INDEX_DIR):
-            (out / folder).mkdir()
-        save_weights(weights, out / MODEL)
-        shutil.copyfile(language / CONFIG, out / ENCODER_DIR / CONFIG)
-        shutil.copyfile(language / TOKENIZER, out / TOKENIZER_DIR / TOKENIZER)
-        items.write_parquet(out / ITEMS)
-        np.save(out / VECTORS, vectors)
-        np.save(out / INDEX_DIR / ITEM_PART, item_part)
-        relations.save(out / RELATIONS_DIR)
-        kind = {"kind": "exact"} if index is None else index.save(out / INDEX_DIR)
-        write_json(out / INDEX_DIR / INDEX_META, {**kind, "num_items": len(vectors)})
-        if reference is not None:
-            write_json(out / REFERENCE, reference)
-        if outcomes is not None:
-            (out / OUTCOMES_DIR).mkdir()
-            with tempfile.TemporaryDirectory() as users:  # their counts stay in the run's folder
-                outcomes.save(out / OUTCOMES_DIR, Path(users))
-        hashes = file_hashes(out)
-        content = json_sha256([hashes, recipe.resolved()])
-        meta = {
-            "format": FORMAT,
-            "version": f"{recipe.name}-{content[:12]}",
-            "recipe": recipe.resolved(),
-            "recipe_hash": recipe.fingerprint(),
-            "num_items": len(vectors),
-            "metrics": {},
-            **facts,
-            "files": hashes,
-        }
-        write_json(out / BUNDLE, sealed(meta))
-    return Bundle.open(target, verify=False)
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,46 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.bundle import BUNDLE, Bundle
 from recsys.artifacts.registry import CHAMPION, Registry
 from recsys.config import Privacy, Promote, Recipe, changed_keys
 from recsys.data.pseudonyms import find_key, key_check, load_key
 from recsys.errors import BundleError, DataError
 from recsys.schema import Col
-from recsys.storage.location import Place
+from recsys.storage.location import Place, place_of
+from recsys.storage.node_cache import Fetched
 
 #: Where recipes that name no registry had theirs, all in one, before each had its own.
 FORMER_DEFAULT = "runs/registry"
 _LANGUAGE = "model.language_model"
 _OWN = "set promote.registry to a folder of this product's own, e.g. runs/registry/{name}"
+
+
+#: Bundles of a store stay on the node until the process ends.
+_HELD: list[Fetched] = []
+
+
+def named_bundle(recipe: Recipe, name: str, *, verify: bool = True) -> Bundle:
+    """The bundle that somebody names.
+
+    Args:
+        recipe: names the registry.
+        name: `champion`, a version of the registry, or a bundle's folder or URI.
+        verify: see `Bundle.open`.
+
+    Raises:
+        BundleError: there is none, or it is broken.
+    """
+    registry = Registry.of(recipe)
+    if name == CHAMPION or name in registry.versions():
+        folder = registry.path(name)
+    else:
+        found = recipe.storage.cache.local(place_of(name))
+        _HELD.append(found)
+        # A name that is no folder is rather a version that the registry does not have.
+        is_there = (found.folder / BUNDLE).is_file()
+        folder = found.folder if is_there else registry.path(name)
+    return Bundle.open(folder, verify=verify)
 
 
 def check_key(

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from recsys.arrays import Int64s
-from recsys.artifacts.bundle import BUNDLE, ID_ROW, ITEMS, MODEL, Bundle
+from recsys.artifacts.bundle import ID_ROW, ITEMS, MODEL, Bundle
 from recsys.artifacts.checkpoint import FROZEN
-from recsys.artifacts.registry import CHAMPION, Registry
+from recsys.artifacts.lineage import named_bundle
 from recsys.config import Recipe, changed_keys, searched, with_settings
 from recsys.errors import BundleError, DataError, RaycommendError, RecipeError
 from recsys.features.item_fields import ItemFields
@@ -26,14 +26,10 @@ from recsys.model.item_encoder import NO_ID
 from recsys.model.ranking_head import ScoringHead
 from recsys.model.two_tower import TwoTower
 from recsys.schema import Col
-from recsys.storage.location import place_of
-from recsys.storage.node_cache import Fetched
 
 #: What a model's weights mean depends on these keys and sections of the recipe.
 _SAME: Final = ("model.", "data.text_fields", "data.max_tokens", "data.target_events")
 _IN_FULL = "train in full once, without --from"
-#: Bundles of a store stay on the node until the process ends.
-_HELD: list[Fetched] = []
 _IDS, _FIELDS = "items.ids.weight", "items.fields.weight"
 
 
@@ -47,16 +43,7 @@ def start_bundle(recipe: Recipe, start: str) -> Bundle:
     Raises:
         BundleError: there is none, it is broken, or too old to tell whose its id vectors are.
     """
-    registry = Registry.of(recipe)
-    if start == CHAMPION or start in registry.versions():
-        folder = registry.path(start)
-    else:
-        found = recipe.storage.cache.local(place_of(start))
-        _HELD.append(found)
-        # A name that is no folder is rather a version that the registry does not have.
-        is_there = (found.folder / BUNDLE).is_file()
-        folder = found.folder if is_there else registry.path(start)
-    bundle = Bundle.open(folder)
+    bundle = named_bundle(recipe, start)
     if bundle.id_rows is None:
         raise BundleError(
             f"{bundle.version} was written by an earlier release and does not say which item each "

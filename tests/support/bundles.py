@@ -19,8 +19,8 @@ from recsys.artifacts.bundle import (
     ITEM_PART,
     STANDARD_PRICE,
     Bundle,
-    write_bundle,
 )
+from recsys.artifacts.bundle_writing import write_bundle
 from recsys.config import Recipe, recipe_from_dict, target_codes
 from recsys.data.catalogue import prices_of
 from recsys.features.item_fields import ItemFields

@@ -9,7 +9,8 @@ import numpy as np
 from bundles import make_items
 from tiny_logs import BUY
 
-from recsys.artifacts.bundle import Bundle, write_bundle
+from recsys.artifacts.bundle import Bundle
+from recsys.artifacts.bundle_writing import write_bundle
 from recsys.data.catalogue import texts_of
 from recsys.data.histories import Histories
 from recsys.recommender import Recommender

@@ -12,10 +12,10 @@ import pytest
 from small_recipe import changed
 
 from recsys.artifacts.trials import read_trials, trials_frame, write_trials
-from recsys.artifacts.trials_page import write_page
 from recsys.config import recipe_from_dict
 from recsys.errors import DataError
 from recsys.evaluation.report import METRIC
+from recsys.reporting.trials_page import write_page
 
 SPACE = {
     "train.learning_rate": {"loguniform": [0.001, 0.1]},
