@@ -85,13 +85,15 @@ def test_the_truth_about_lists_that_another_model_draws(driven: Driven) -> None:
     again = true_clicks(shop, model, lists, 1e-4, 1)
     asked = lists.unique(Col.request, keep="first", maintain_order=True)
     assert len(keen) == len(blind) == asked.height
-    # Cold draws are the sorted list, hot ones are of any items alike that the user does not own.
+    # Cold draws are the sorted list, hot ones are of any items alike that the user has not opened.
     assert keen == pytest.approx(again)
     rows = np.array([shop.row_of[model.item_id(row)] for row in range(model.num_items)])
     alike = []
     for user, at in asked.select("shopper", Col.timestamp).iter_rows():
-        owned = [item for item, kind, then in shop.logs[user] if kind == "purchase" and then < at]
-        items = np.repeat(np.setdiff1d(rows, owned)[:, None], K, axis=1)
+        opened = [
+            item for item, kind, then in shop.logs[user] if kind in ("view", "click") and then < at
+        ]
+        items = np.repeat(np.setdiff1d(rows, opened)[:, None], K, axis=1)
         position = np.broadcast_to(np.arange(1, K + 1), items.shape)
         chances = shop.shoppers.chances(np.full_like(items, user), items, position, shop.tastes[0])
         alike.append(chances.click.mean(axis=0).sum())
