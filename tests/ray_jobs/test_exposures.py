@@ -95,9 +95,13 @@ def test_a_log_that_is_not_there_is_refused(
 
 
 def test_without_a_key_the_users_are_nobodys(
-    shop: ShownLists, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shop: ShownLists,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Another one would match neither the lists nor the live events."""
+    monkeypatch.delenv(KEY_ENV, raising=False)
     config = str(tiny_recipe_file(tmp_path, data=tiny_data(tmp_path)))
     for more in ((), ("--dry-run",)):
         capsys.readouterr()

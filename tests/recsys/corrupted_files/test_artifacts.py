@@ -48,7 +48,7 @@ class TestBundles:
     def bundle(
         self, tmp_path: Path, language_folder: Path, tmp_path_factory: pytest.TempPathFactory
     ) -> Path:
-        shop = OutcomeShop(tmp_path_factory.mktemp("shop"), num_users=4, num_days=2, epochs=1)
+        shop = OutcomeShop(tmp_path_factory.mktemp("shop"), num_users=12, num_days=5, epochs=1)
         recipe = make_recipe(tmp_path / "run", language_folder)
         return make_bundle(tmp_path / "bundle", recipe, seed=1, outcomes=shop.heads).folder
 
