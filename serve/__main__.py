@@ -132,8 +132,7 @@ def served_bundle(recipe: Recipe, given: Place | None) -> Place:
     for each in recipe.serve.arms or (DEFAULT_ARM,):
         of_arm = place if each.bundle is None else place_of(each.bundle)
         local = recipe.storage.cache.local(of_arm)
-        heads = Bundle.open(local.folder, verify=False).outcomes
-        check_objectives(recipe.serve, each, of_arm, heads)
+        check_objectives(recipe.serve, each, of_arm, Bundle.open(local.folder, verify=False))
     return place
 
 

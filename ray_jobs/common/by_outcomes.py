@@ -31,12 +31,13 @@ def by_lists(run: Run, challenger: Bundle, champion: Bundle) -> OutcomeEvidence:
     Raises:
         DataError: one of them has learned from these lists, or there are no exposures.
     """
-    settings, policy = run.recipe.promote, exploring_policy(run.recipe)
+    settings = run.recipe.promote
     both = {"challenger": challenger, "champion": champion}
     for bundle in both.values():
         check_unseen(run.recipe, bundle)
-    policies = {name: (bundle, policy) for name, bundle in both.items()}
     try:
+        policy = exploring_policy(run.recipe)
+        policies = {name: (bundle, policy) for name, bundle in both.items()}
         judged, _ = judge_lists(run, logged_lists(run), policies)
     except NotJudged as error:
         nothing = Verdict(math.nan, math.nan, math.nan)

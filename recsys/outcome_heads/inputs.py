@@ -32,7 +32,7 @@ RATES: Final = {
     "purchase": ("purchases", "shows"), "long_view": ("long_views", "shows"),
     "strong": ("strong", "seen"),
 }  # fmt: skip
-#: Of a kind that are needed to learn when it happens.
+#: Of a kind that are needed to learn when it happens; clicks are always told.
 MIN_OUTCOMES: Final = 30
 #: Shows that a prior is worth: of things that many share, of an item, of a user's own counts.
 _OF_SHARED, _OF_ITEM, _OF_USER = 50.0, 20.0, 4.0
@@ -69,7 +69,8 @@ class InputSpec:
             "click": Col.clicked, "cart": Col.carted, "purchase": Col.purchased,
             "long_view": Col.long_view,
         }  # fmt: skip
-        rates = [name for name, column in had.items() if (rows[column].sum() or 0) >= MIN_OUTCOMES]
+        counted = {name: rows[column].sum() or 0 for name, column in had.items()}
+        rates = [name for name, n in counted.items() if n >= MIN_OUTCOMES or name == "click"]
         scored = rows.filter(pl.col(Col.score).is_not_null())
         return cls(
             (*rates, *(["strong"] if history else [])), tuple(items.groups), tuple(items.numbers),

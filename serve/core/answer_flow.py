@@ -214,14 +214,14 @@ class AnswerFlow:
         return aim_of(request, arm.arm, self._limits, user)
 
     def _offer_to_shadows(self, prepared: PreparedAsk, answer: Answer) -> None:
-        if not prepared.shadows or not answer.items:
-            return
         asked = prepared.ask.request.objective
         shadows = [
             arm
             for arm in prepared.shadows
             if asked is None or asked in objectives_of(arm.model.outcomes)
         ]
+        if not shadows or not answer.items:
+            return
         ids = [item["item_id"] for item in answer.items]
         rank = partial(self._rank_again, prepared)
         self._shadows.offer(Comparison(answer.request_id, answer.arm, ids, shadows, rank))

@@ -62,7 +62,7 @@ class ModelSwap:
                     if meant not in loaded:
                         loaded[meant] = await self._loader.load(*meant)
                     served = loaded[meant]
-                    check_objectives(self._limits, arm, meant[0], served.bundle.outcomes)
+                    check_objectives(self._limits, arm, meant[0], served.bundle)
                 except Exception as error:
                     if now is None:
                         raise
@@ -81,7 +81,7 @@ class ModelSwap:
     def _kept(self, arm: ResolvedArm, before: ServedArm) -> ServedArm:
         """An arm with its last good bundle; as it was, if that cannot order lists as it is to."""
         try:
-            check_objectives(self._limits, arm, before.served.place, before.model.outcomes)
+            check_objectives(self._limits, arm, before.served.place, before.served.bundle)
         except BundleError:
             return before
         return ServedArm(arm, before.served)

@@ -315,10 +315,15 @@ def test_without_such_a_test_the_logged_lists_decide(
     with pytest.raises(DataError, match="no prepared data"):
         promote.plan(run)
 
+    monkeypatch.setattr(by_outcomes, "logged_lists", lambda _: None)
+    # What the service orders otherwise is not judged by the score.
+    by_click = Run.open(with_settings(recipe, {"serve.objective": "click"}))
+    with pytest.raises(GateRefused, match="another objective than relevance"):
+        promote.execute(by_click)
+
     def refuse(*_: object) -> None:
         raise NotJudged("no logged list can be judged: 7 not_drawn", fix="explore")
 
-    monkeypatch.setattr(by_outcomes, "logged_lists", lambda _: None)
     monkeypatch.setattr(by_outcomes, "judge_lists", refuse)
     with pytest.raises(GateRefused, match="not judged, by the logged lists: no logged list can"):
         promote.execute(run)

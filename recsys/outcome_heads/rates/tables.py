@@ -184,7 +184,7 @@ class RateTables:
     def save(self, folder: Path, users_folder: Path) -> None:
         """Write the tables of things into one folder, and those of users into another.
 
-        Users' counts go with the run, not with the bundle: they are erased with their users.
+        Users' counts go with the run, not with the bundle: the next fit leaves erased users out.
         """
         meta = {
             "as_of": self.as_of, "fields": list(self.fields),
