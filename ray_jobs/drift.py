@@ -22,6 +22,7 @@ from recsys.drift.quantities import CTR, TOP_SCORE, ItemFacts
 from recsys.drift.reference import Reference
 from recsys.drift.scores import score_counts
 from recsys.recommender.loading import load_scorer
+from recsys.reporting.page import write_page
 from recsys.schema import Col
 from recsys.storage.outputs import write_json
 
@@ -41,7 +42,7 @@ def plan(run: Run, *, window_days: int | None = None) -> list[str]:
     return [
         f"count {days[0]} to {days[-1]} in {len(run.prepared.shards)} history shards",
         f"lay them beside the reference of {bundle.version}",
-        f"write {run.root / DRIFT_FILE}",
+        f"write {run.root / DRIFT_FILE} and {run.page_file.name}",
     ]
 
 
@@ -76,6 +77,7 @@ def execute(run: Run, *, window_days: int | None = None) -> Path:
     path = run.root / DRIFT_FILE
     write_json(path, findings(bundle.version, reference, window, now, recipe.drift, promised))
     recipe.shared.hand_in(path)
+    write_page(run)
     return path
 
 
