@@ -22,7 +22,7 @@ def _http(value: str | None) -> str | None:
         raise ValueError("is no URL: write https://host/path, other characters than ASCII's as %XX")
     if "@" in parts.netloc:
         raise ValueError("names a user or a password: leave them out")
-    assert parts.port is None or parts.port >= 0  # raises ValueError where it is none
+    _ = parts.port  # raises ValueError where it is none
     return value
 
 
