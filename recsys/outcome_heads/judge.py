@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from recsys.evaluation.metrics.calibration import ece_equal_mass
 from recsys.evaluation.metrics.classification import auc_by_group, log_loss
+from recsys.evaluation.metrics.curves import auc_parts
 from recsys.evaluation.metrics.ratio import Ratio, ratio
 from recsys.outcome_heads.heads import Outputs
 
@@ -68,7 +69,7 @@ def difference(
     ours: Floats, theirs: Floats, labels: Floats, users: NDArray[Any]
 ) -> dict[str, Figure]:
     """`auc` and `auc_per_user` of one model less those of another on the same rows."""
-    (a, part_a), (b, part_b) = (_auc_parts(each, labels, users) for each in (ours, theirs))
+    (a, part_a), (b, part_b) = (auc_parts(each, labels == 1, users) for each in (ours, theirs))
     above_a, below, groups = _per_user(ours, labels, users)
     above_b, _, _ = _per_user(theirs, labels, users)
     return {
@@ -127,29 +128,10 @@ def _per_user(
 
 
 def _auc(scores: Floats, labels: Floats, users: NDArray[Any]) -> Figure:
-    return _figure(*_auc_parts(scores, labels, users))
+    return _figure(*auc_parts(scores, labels == 1, users))
 
 
 def _figure(value: float, parts: Floats) -> Figure:
     size = len(parts)
     error = float(np.sqrt(np.square(parts).sum() * size / max(size - 1, 1)))
     return Figure(value, value - _Z * error, value + _Z * error)
-
-
-def _auc_parts(scores: Floats, labels: Floats, users: NDArray[Any]) -> tuple[float, Floats]:
-    """The AUC, NaN where a label is missing, and [G] what each user adds to its error.
-
-    Source: Obuchowski 1997, Biometrics 53, 567-578 (DeLong's for clustered data).
-    """
-    ones, zeros = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
-    wins = np.where(labels == 1, _below(zeros, scores), 1 - _below(ones, scores))
-    value = float(wins[labels == 1].mean()) if len(ones) and len(zeros) else float("nan")
-    part = (wins - value) / np.where(labels == 1, len(ones), len(zeros))
-    owner = np.unique(users, return_inverse=True)[1]
-    return value, np.bincount(owner, part).astype(np.float64)
-
-
-def _below(sorted_scores: Floats, scores: Floats) -> Floats:
-    """[N] the share that lies below, ties half."""
-    low, high = (np.searchsorted(sorted_scores, scores, side) for side in ("left", "right"))
-    return (low + high) / 2 / max(1, len(sorted_scores))

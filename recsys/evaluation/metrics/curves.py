@@ -73,28 +73,40 @@ def auc_by_user(
 
     Returns:
         The AUC and the bounds; NaN with fewer than two users.
+    """
+    auc, sums = auc_parts(scores, labels, users)
+    num = len(sums)
+    if num < 2:
+        return auc, float("nan"), float("nan")
+    width = stdtrit(num - 1, (1 + confidence) / 2) * np.sqrt(
+        np.square(sums).sum() * num / (num - 1)
+    )
+    return auc, max(0.0, auc - float(width)), min(1.0, auc + float(width))
+
+
+def auc_parts(
+    scores: NDArray[np.floating[Any]], labels: Bools, users: NDArray[Any]
+) -> tuple[float, Float64s]:
+    """AUC of all rows together, NaN without both labels, and [G] each user's part of its error.
+
+    Args:
+        scores: [N].
+        labels: [N].
+        users: [N] int or str.
 
     Source: Obuchowski, Nonparametric analysis of clustered ROC curve data, Biometrics 53 (1997).
     """
     ones, zeros = np.sort(scores[labels]), np.sort(scores[~labels])
 
-    def below(values: NDArray[Any], of: NDArray[Any]) -> Float64s:
-        """Share of `of` that lies below each value; half of what is equal."""
-        ends = (np.searchsorted(of, values, side) for side in ("left", "right"))
-        return np.asarray(sum(ends) / (2 * len(of)))
+    def below(of: NDArray[Any]) -> Float64s:
+        """[N] share of `of` that lies below each score; half of what is equal."""
+        ends = (np.searchsorted(of, scores, side) for side in ("left", "right"))
+        return np.asarray(sum(ends) / (2 * max(1, len(of))))
 
-    part = np.where(labels, below(scores, zeros), 1 - below(scores, ones))
-    auc = float(part[labels].mean())
-    weight = np.where(labels, 1 / len(ones), 1 / len(zeros))
-    distinct, owner = np.unique(users, return_inverse=True)
-    num = len(distinct)
-    if num < 2:
-        return auc, float("nan"), float("nan")
-    sums = np.bincount(owner, weight * (part - auc), minlength=num)
-    width = stdtrit(num - 1, (1 + confidence) / 2) * np.sqrt(
-        np.square(sums).sum() * num / (num - 1)
-    )
-    return auc, max(0.0, auc - float(width)), min(1.0, auc + float(width))
+    wins = np.where(labels, below(zeros), 1 - below(ones))
+    auc = float(wins[labels].mean()) if len(ones) and len(zeros) else float("nan")
+    part = (wins - auc) / np.where(labels, len(ones), len(zeros))
+    return auc, np.bincount(np.unique(users, return_inverse=True)[1], part).astype(np.float64)
 
 
 def monotone_fit(
